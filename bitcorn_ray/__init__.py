@@ -1,0 +1,86 @@
+"""From raw OHLCV bars to an honestly validated multi-horizon forecaster, on a laptop or a Ray cluster.
+
+The public names are imported when first used, so that `import bitcorn_ray` is quick and a worker that computes
+features never loads torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bitcorn_ray.config import RunConfig
+    from bitcorn_ray.data_loader import (
+        FEATURE_CACHE_DIR,
+        FeaturePrepResult,
+        MarketDataResult,
+        SequenceBuildResult,
+        build_sequences,
+        invalidate_cache,
+        load_market_data,
+        prepare_features,
+    )
+    from bitcorn_ray.errors import BitcornError
+    from bitcorn_ray.forecaster import Forecaster
+    from bitcorn_ray.learning.model import LSTM2Head, LSTMMultiHead
+    from bitcorn_ray.learning.runs import load_run
+    from bitcorn_ray.training_service import (
+        MultiHorizonTrainingRequest,
+        TrainingResult,
+        train_multihorizon_model,
+    )
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "RunConfig": "config",
+    "FEATURE_CACHE_DIR": "data_loader",
+    "FeaturePrepResult": "data_loader",
+    "MarketDataResult": "data_loader",
+    "SequenceBuildResult": "data_loader",
+    "build_sequences": "data_loader",
+    "invalidate_cache": "data_loader",
+    "load_market_data": "data_loader",
+    "prepare_features": "data_loader",
+    "BitcornError": "errors",
+    "Forecaster": "forecaster",
+    "LSTM2Head": "learning.model",
+    "LSTMMultiHead": "learning.model",
+    "load_run": "learning.runs",
+    "MultiHorizonTrainingRequest": "training_service",
+    "TrainingResult": "training_service",
+    "train_multihorizon_model": "training_service",
+}
+
+__all__ = [
+    "FEATURE_CACHE_DIR",
+    "BitcornError",
+    "FeaturePrepResult",
+    "Forecaster",
+    "LSTM2Head",
+    "LSTMMultiHead",
+    "MarketDataResult",
+    "MultiHorizonTrainingRequest",
+    "RunConfig",
+    "SequenceBuildResult",
+    "TrainingResult",
+    "build_sequences",
+    "invalidate_cache",
+    "load_market_data",
+    "load_run",
+    "prepare_features",
+    "train_multihorizon_model",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,1 @@
+"""The shared Parquet feature cache: the identity of an entry, the store."""

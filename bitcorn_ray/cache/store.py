@@ -1,0 +1,226 @@
+"""The store: content-addressed Parquet entries in a folder that any number of processes share without locks.
+
+    features/<key>.parquet       timestamp and the features, float32, warm-up dropped; page checksums inside
+    features/<key>.meta.json     what the entry is; published last, so that an entry without it does not exist
+    data_quality/<key>.json      the quality report of the bars
+    links/<database>/<what>/<key>.json   a database uses this entry for a partition and system
+    index.json                   a snapshot of all this for people; derived, never read as the truth
+
+A link has a file of its own, named by its key, so that two writers never overwrite each other's. What cannot be read is
+a miss and is written anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from bitcorn_ray.cache.publish import TEMPORARY, publish, publish_json
+from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.features.registry import FeatureSystem
+from bitcorn_ray.market.bars import show_time
+from bitcorn_ray.market.partition import Partition, normalise_symbol
+
+__all__ = ["FeatureCache", "StoredFeatures"]
+
+
+@dataclass(frozen=True)
+class StoredFeatures:
+    """What an entry holds: (T - warmup,) float32 by feature name, and the quality report of the bars."""
+
+    columns: dict[str, NDArray[np.float32]]
+    quality: dict[str, Any]
+
+
+class FeatureCache:
+    """The cache in one folder, which is created when something is first written."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder).expanduser().absolute()
+        self._features = self.folder / "features"
+        self._quality = self.folder / "data_quality"
+        self._links = self.folder / "links"
+
+    # Entries
+
+    def read(self, key: str, system: FeatureSystem) -> StoredFeatures | None:
+        """Return an entry, or None where it is missing or cannot be read whole."""
+        try:
+            meta = json.loads((self._features / f"{key}.meta.json").read_bytes())
+            quality = json.loads((self._quality / f"{key}.json").read_bytes())
+            table = pq.read_table(
+                self._features / f"{key}.parquet",
+                columns=list(system.features),
+                page_checksum_verification=True,
+                partitioning=None,
+            )
+        except (OSError, ValueError):  # pyarrow's errors are among these
+            return None
+        if not isinstance(meta, dict) or table.num_rows != meta.get("rows") or table.num_columns != len(system.features):
+            return None
+        return StoredFeatures({name: table.column(name).to_numpy() for name in system.features}, quality)
+
+    def write(
+        self, key: str, system: FeatureSystem, stored: StoredFeatures, timestamp: NDArray[np.int64] | None
+    ) -> None:
+        """Publish an entry. timestamp: (T - warmup,) int64 milliseconds.
+
+        Raises BitcornError where the folder cannot be written.
+        """
+        columns: dict[str, Any] = dict(stored.columns)
+        rows = len(next(iter(columns.values())))
+        if timestamp is not None:
+            columns = {"timestamp": pa.array(timestamp, pa.timestamp("ms", "UTC")), **columns}
+        table = pa.table(columns)
+        path = self._features / f"{key}.parquet"
+        try:
+            # Float noise does not compress: plain pages are read back fastest.
+            publish(
+                path,
+                lambda temporary: pq.write_table(
+                    table, temporary, compression="none", use_dictionary=False, write_page_checksum=True
+                ),
+            )
+            publish_json(self._quality / f"{key}.json", stored.quality)
+            publish_json(
+                self._features / f"{key}.meta.json",
+                {
+                    "key": key,
+                    "system": system.name,
+                    "version": system.version,
+                    "features": list(system.features),
+                    "warmup": system.warmup,
+                    "rows": rows,
+                    "first_timestamp": None if timestamp is None or rows == 0 else show_time(int(timestamp[0])),
+                    "last_timestamp": None if timestamp is None or rows == 0 else show_time(int(timestamp[-1])),
+                    "bytes": path.stat().st_size,
+                    "created": datetime.now(UTC).isoformat(timespec="seconds"),
+                },
+            )
+        except (OSError, pa.ArrowInvalid) as error:
+            raise BitcornError(
+                f"the cache folder {self.folder} cannot be written: {error}; give another cache folder or turn the "
+                "cache off"
+            ) from error
+
+    # Links
+
+    def link(self, key: str, system: str, db_path: Path, partition: Partition | None, complete: bool) -> None:
+        """Note that a database uses an entry for a partition and system.
+
+        complete: the entry holds all bars that the database had; it then takes the place of an older such entry,
+        which is dropped. Entries of slices (a limit, a fold) are never dropped here.
+        """
+        folder = self._links / _database_id(db_path) / _link_id(partition, system)
+        path = folder / f"{key}.json"
+        known = _read_json(path)
+        if known is None or (complete and not known.get("complete")):
+            content = {
+                "key": key,
+                "db_path": str(db_path),
+                "symbol": partition.symbol if partition else None,
+                "timeframe": partition.timeframe if partition else None,
+                "system": system,
+                "complete": complete,
+            }
+            try:
+                publish_json(path, content)
+            except OSError as error:
+                raise BitcornError(f"the cache folder {self.folder} cannot be written: {error}") from error
+        if complete:
+            for other in folder.glob("*.json"):
+                if other != path and (_read_json(other) or {}).get("complete"):
+                    other.unlink(missing_ok=True)
+                    self._remove_unneeded(other.stem)
+
+    def invalidate(self, db_path: str | Path | None = None) -> int:
+        """Forget what a database uses, or everything.
+
+        With a database, removes its links and the entries that no link needs any more, and returns how many entries it
+        used. Without, removes all entries and returns their number.
+        """
+        if db_path is None:
+            count = len(self._keys())
+            for path in self._own_files():
+                path.unlink(missing_ok=True)
+        else:
+            links = list((self._links / _database_id(Path(db_path))).glob("*/*.json"))
+            for link in links:
+                link.unlink(missing_ok=True)
+            keys = {link.stem for link in links}
+            for key in keys:
+                self._remove_unneeded(key)
+            count = len(keys)
+        if self.folder.is_dir():
+            self.refresh_index()
+        return count
+
+    # What is there
+
+    def entries(self) -> list[dict[str, Any]]:
+        """Every entry's meta data with `used_by`: the databases and partitions that link to it; newest first."""
+        used_by: dict[str, list[dict[str, Any]]] = {}
+        for path in self._links.glob("*/*/*.json"):
+            if (link := _read_json(path)) is not None:
+                used_by.setdefault(path.stem, []).append({k: link.get(k) for k in ("db_path", "symbol", "timeframe")})
+        metas = (_read_json(self._features / f"{key}.meta.json") for key in self._keys())
+        found = [{**meta, "used_by": used_by.get(meta["key"], [])} for meta in metas if meta is not None]
+        return sorted(found, key=lambda meta: (meta["created"], meta["key"]), reverse=True)
+
+    def refresh_index(self) -> None:
+        """Write index.json anew from what is in the folder."""
+        entries = {entry["key"]: entry for entry in self.entries()}
+        try:
+            publish_json(self.folder / "index.json", {"entries": entries})
+        except OSError as error:
+            raise BitcornError(f"the cache folder {self.folder} cannot be written: {error}") from error
+
+    def _keys(self) -> list[str]:
+        return [path.name.removesuffix(".meta.json") for path in self._features.glob("*.meta.json")]
+
+    def _remove_unneeded(self, key: str) -> None:
+        if any(self._links.glob(f"*/*/{key}.json")):
+            return
+        # The meta file first: without it the entry does not exist for any reader.
+        for path in (
+            self._features / f"{key}.meta.json",
+            self._features / f"{key}.parquet",
+            self._quality / f"{key}.json",
+        ):
+            path.unlink(missing_ok=True)
+
+    def _own_files(self) -> Iterator[Path]:
+        """Every file that this store can have written, meta files first."""
+        yield from self._features.glob("*.meta.json")
+        yield from self._features.glob("*.parquet")
+        yield from self._quality.glob("*.json")
+        yield from self._links.glob("*/*/*.json")
+        yield from self.folder.glob(f"**/{TEMPORARY}*")
+
+
+def _database_id(db_path: Path) -> str:
+    return hashlib.sha256(str(db_path.expanduser().resolve()).encode()).hexdigest()[:16]
+
+
+def _link_id(partition: Partition | None, system: str) -> str:
+    # Hashed, as a symbol may hold characters that a file name must not.
+    names = [normalise_symbol(partition.symbol), partition.timeframe] if partition else []
+    return hashlib.sha256(json.dumps([*names, system]).encode()).hexdigest()[:16]
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None

@@ -1,0 +1,1 @@
+"""Bars to features: rolling windows, the feature systems, their registry."""

@@ -1,0 +1,1 @@
+"""Features to model: windows, model, losses, the training loop, runs."""

@@ -1,0 +1,160 @@
+"""Bars as arrays: what every room computes on, and the way from and to a pandas frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.market.columns import BAR_COLUMNS, PRICE_COLUMNS, match_columns, milliseconds
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Bars", "modal_step", "require_chronology", "show_time"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Bars:
+    """T bars of one partition.
+
+    timestamp: (T,) int64, milliseconds UTC of each bar's open, or None where the source has no times.
+    open, high, low, close, volume: (T,) float64; prices in the quote currency, volume in the base currency.
+    """
+
+    timestamp: NDArray[np.int64] | None
+    open: NDArray[np.float64]
+    high: NDArray[np.float64]
+    low: NDArray[np.float64]
+    close: NDArray[np.float64]
+    volume: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        lengths = {name: len(column) for name, column in self.columns().items()}
+        if len(set(lengths.values())) > 1:
+            raise BitcornError(f"columns of bars differ in length: {lengths}")
+
+    def __len__(self) -> int:
+        return len(self.close)
+
+    def columns(self) -> dict[str, NDArray[np.int64] | NDArray[np.float64]]:
+        """Return the arrays by column name, without `timestamp` where there are no times."""
+        present = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: column for name, column in present.items() if column is not None}
+
+    def take(self, rows: slice | NDArray[np.int64] | NDArray[np.bool_]) -> Bars:
+        """Return the chosen rows, as a view where `rows` is a slice."""
+        timestamp = None if self.timestamp is None else self.timestamp[rows]
+        prices = {name: column[rows] for name, column in self.columns().items() if name != "timestamp"}
+        return Bars(timestamp=timestamp, **prices)
+
+    def require_usable(self) -> None:
+        """Check that features can be computed from these bars.
+
+        Raises BitcornError for times out of order or twice, missing values, and prices that are not positive, with
+        the first bar that is wrong.
+        """
+        if self.timestamp is not None:
+            require_chronology(self.timestamp)
+        for name in (*PRICE_COLUMNS, "volume"):
+            column = getattr(self, name)
+            bad = ~np.isfinite(column) if name == "volume" else ~(np.isfinite(column) & (column > 0))
+            if bad.any():
+                row = int(bad.argmax())
+                want = "a finite number" if name == "volume" else "a finite number above 0"
+                raise BitcornError(
+                    f"{name} must be {want}, but is {column[row]} in {int(bad.sum())} of {len(self)} bars, first at "
+                    f"{self.describe(row)}: remove or repair these bars"
+                )
+
+    def describe(self, row: int) -> str:
+        """Return where a row is, for messages: its time where there are times, else its number."""
+        return f"row {row}" if self.timestamp is None else show_time(int(self.timestamp[row]))
+
+    @classmethod
+    def from_frame(cls, df: pd.DataFrame) -> Bars:
+        """Bars of a frame with OHLCV columns; times from `timestamp`, `ts` or a DatetimeIndex, or none.
+
+        Times may be epoch seconds or milliseconds, or datetimes (without a zone: UTC).
+        Raises BitcornError where a column is missing or is not numeric.
+        """
+        found, missing = match_columns([str(name) for name in df.columns])
+        absent = [name for name in missing if name != "timestamp"]
+        if absent:
+            raise BitcornError(f"the frame has no column {', '.join(absent)}: it has {', '.join(map(str, df.columns))}")
+        prices = {}
+        for name in BAR_COLUMNS[1:]:
+            try:
+                prices[name] = np.ascontiguousarray(df[found[name]].to_numpy(dtype=np.float64, na_value=np.nan))
+            except (TypeError, ValueError) as error:
+                raise BitcornError(f"column {found[name]!r} holds values that are not numbers: {error}") from error
+        return cls(timestamp=_frame_times(df, found.get("timestamp")), **prices)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a frame of the bar columns; `timestamp` is datetime64[ms, UTC]."""
+        import pandas as pd
+
+        columns = dict(self.columns())
+        if self.timestamp is None:
+            return pd.DataFrame(columns, copy=False)
+        times = pd.DatetimeIndex(self.timestamp.view("M8[ms]")).tz_localize("UTC")
+        return pd.DataFrame({**columns, "timestamp": times}, copy=False)
+
+
+def _frame_times(df: pd.DataFrame, column: str | None) -> NDArray[np.int64] | None:
+    import pandas as pd
+
+    times: pd.Series | pd.DatetimeIndex
+    if column is not None:
+        times = df[column]
+    elif isinstance(df.index, pd.DatetimeIndex):
+        times = df.index
+    else:
+        return None
+    if times.isna().any():
+        raise BitcornError(f"{int(times.isna().sum())} rows have no timestamp: remove these rows")
+    if isinstance(times.dtype, pd.DatetimeTZDtype):
+        naive = times.dt.tz_convert(None) if isinstance(times, pd.Series) else times.tz_convert(None)
+        return naive.to_numpy().astype("M8[ms]").astype(np.int64)
+    values = times.to_numpy()
+    if values.dtype.kind == "M":
+        return values.astype("M8[ms]").astype(np.int64)
+    return milliseconds(values, f"column {column!r}")
+
+
+def require_chronology(timestamp: NDArray[np.int64]) -> None:
+    """Raise BitcornError where times do not rise from bar to bar, with the first place."""
+    steps = np.diff(timestamp)
+    if (steps > 0).all():
+        return
+    row = int((steps <= 0).argmax()) + 1
+    what = "twice" if steps[row - 1] == 0 else "after a later one"
+    raise BitcornError(
+        f"timestamps must rise: {show_time(int(timestamp[row]))} stands {what} (row {row}, {int((steps <= 0).sum())} such "
+        "rows in all): sort the bars by timestamp and keep one bar for each"
+    )
+
+
+def modal_step(timestamp: NDArray[np.int64]) -> int:
+    """Return the most frequent distance between neighbouring times, in milliseconds; 0 for fewer than two times."""
+    steps = np.diff(timestamp)
+    steps = steps[steps > 0]
+    if len(steps) == 0:
+        return 0
+    median = int(np.median(steps))
+    if (steps == median).mean() > 0.5:
+        return median
+    values, counts = np.unique(steps, return_counts=True)
+    return int(values[counts.argmax()])
+
+
+def show_time(timestamp: int) -> str:
+    """Milliseconds UTC as people and JSON read it.
+
+    >>> show_time(1502942400000)
+    '2017-08-17T04:00:00Z'
+    """
+    return str(np.datetime64(int(timestamp), "ms"))[:19] + "Z"

@@ -1,0 +1,102 @@
+"""Bars out of files: Parquet and CSV with named columns, read into Arrow.
+
+A file may hold one partition, named by its file name or by the caller, or several, told apart by a symbol and a
+timeframe column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.market.bars import Bars, modal_step
+from bitcorn_ray.market.columns import BAR_COLUMNS, match_columns, milliseconds
+from bitcorn_ray.market.partition import Partition, partition_of_file, timeframe_ms, timeframe_of_ms
+
+__all__ = ["read_file"]
+
+
+def read_file(
+    path: str | Path, symbol: str | None = None, timeframe: str | None = None
+) -> list[tuple[Partition, Bars]]:
+    """Read every partition of a Parquet or CSV file, rows in the file's order.
+
+    symbol, timeframe: used where the file has no such column; by default they come from the file name
+    (``BTCUSDT_1h.parquet``), and the timeframe, where that says none either, from the bars' most frequent distance.
+    Raises BitcornError where the file is missing, cannot be read, lacks a column, or does not say its symbol.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise BitcornError(f"no file at {path}: check the path")
+    table = _read_table(path)
+    found, missing = match_columns(table.column_names)
+    if missing:
+        raise BitcornError(f"{path} has no column {', '.join(missing)}: it has {', '.join(table.column_names)}")
+    if table.num_rows == 0:
+        raise BitcornError(f"{path} has no rows")
+    file_symbol, file_timeframe = partition_of_file(path)
+    symbol, timeframe = symbol or file_symbol, timeframe or file_timeframe
+    partitions = []
+    for keys, rows in _groups(table, found):
+        bars = _to_bars(rows, found, path)
+        of_symbol = keys.get("symbol") or symbol
+        if not of_symbol:
+            raise BitcornError(f"{path} does not say its symbol, neither in a column nor in its name: pass --symbol")
+        assert bars.timestamp is not None
+        of_timeframe = keys.get("timeframe") or timeframe or timeframe_of_ms(modal_step(np.sort(bars.timestamp)))
+        timeframe_ms(of_timeframe)
+        partitions.append((Partition(of_symbol, of_timeframe.strip().lower()), bars))
+    return partitions
+
+
+def _read_table(path: Path) -> pa.Table:
+    name = path.name.lower()
+    try:
+        if name.endswith((".parquet", ".pq")):
+            import pyarrow.parquet as pq
+
+            return pq.read_table(path)
+        if name.endswith((".csv", ".csv.gz")):
+            from pyarrow import csv
+
+            return csv.read_csv(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise BitcornError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+    raise BitcornError(f"{path} is of an unknown format: give .parquet, .csv or .csv.gz")
+
+
+def _groups(table: pa.Table, found: dict[str, str]) -> Iterator[tuple[dict[str, str], pa.Table]]:
+    keys = [name for name in ("symbol", "timeframe") if name in found]
+    if not keys:
+        yield {}, table
+        return
+    for values in table.select([found[key] for key in keys]).group_by([found[key] for key in keys]).aggregate([]).to_pylist():
+        mask: Any = True
+        for key in keys:
+            mask = pc.and_(mask, pc.equal(table.column(found[key]), values[found[key]]))
+        yield {key: str(values[found[key]]) for key in keys}, table.filter(mask)
+
+
+def _to_bars(table: pa.Table, found: dict[str, str], path: Path) -> Bars:
+    times = table.column(found["timestamp"])
+    where = f"column {found['timestamp']!r} of {path}"
+    if times.null_count:
+        raise BitcornError(f"{times.null_count} rows in {where} have no time: remove them")
+    if pa.types.is_timestamp(times.type):
+        timestamp = times.cast(pa.timestamp("ms", times.type.tz), safe=False).cast(pa.int64()).to_numpy()
+    else:
+        timestamp = milliseconds(times.to_numpy(), where)
+    columns = {}
+    for name in BAR_COLUMNS[1:]:
+        column = table.column(found[name])
+        if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_null(column.type)):
+            example = next((value for value in column.to_pylist() if value is not None), None)
+            raise BitcornError(f"column {found[name]!r} of {path} holds {example!r}, which is not a number")
+        columns[name] = column.cast(pa.float64()).to_numpy()
+    return Bars(timestamp=timestamp, **columns)

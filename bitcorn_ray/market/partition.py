@@ -1,0 +1,89 @@
+"""A partition (one symbol x timeframe): how its name is written, compared and found in a file name.
+
+Timeframes are ``<n>m|h|d|w``, lower case. ``1M`` is a month on every exchange and has no fixed length: refused.
+Symbols compare without case and separators (``BTC/USDT``, ``btc-usdt``, ``BTCUSDT``) and are shown as stored; a
+settlement suffix (``BTC/USDT:USDT``, a future) is another market and keeps its colon.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from bitcorn_ray.errors import BitcornError
+
+__all__ = ["Partition", "normalise_symbol", "partition_of_file", "timeframe_ms", "timeframe_of_ms"]
+
+_UNIT_MS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+_TIMEFRAME = re.compile(r"([1-9][0-9]{0,4})([mhdw])")
+_FILE_NAME = re.compile(r"(?P<symbol>[A-Za-z0-9]+(?:[-_][A-Za-z0-9]+)?)[-_](?P<timeframe>[1-9][0-9]{0,4}[mhdwMHDW])")
+
+
+@dataclass(frozen=True, order=True)
+class Partition:
+    """One symbol x timeframe, both as stored at the source."""
+
+    symbol: str
+    timeframe: str
+
+    def __str__(self) -> str:
+        return f"{self.symbol} {self.timeframe}"
+
+
+def timeframe_ms(timeframe: str) -> int:
+    """Length of a timeframe in milliseconds.
+
+    >>> timeframe_ms("4h")
+    14400000
+
+    Raises BitcornError for anything that is not ``<n>m|h|d|w``, a month (``1M``) included.
+    """
+    text = timeframe.strip()
+    if text.endswith("M"):
+        raise BitcornError(f"timeframe {timeframe!r} is a month, which has no fixed length: use minutes ('1m') to '1w'")
+    match = _TIMEFRAME.fullmatch(text.lower())
+    if match is None:
+        raise BitcornError(f"unknown timeframe {timeframe!r}: write a number and m, h, d or w, such as 15m, 1h or 1d")
+    return int(match[1]) * _UNIT_MS[match[2]]
+
+
+def timeframe_of_ms(step: int) -> str:
+    """Return the usual name of a step in milliseconds.
+
+    >>> timeframe_of_ms(3_600_000)
+    '1h'
+
+    Raises BitcornError where no whole number of minutes is given.
+    """
+    for unit in ("w", "d", "h", "m"):
+        if step >= _UNIT_MS[unit] and step % _UNIT_MS[unit] == 0:
+            return f"{step // _UNIT_MS[unit]}{unit}"
+    raise BitcornError(f"bars are {step} ms apart, which is no timeframe: pass the timeframe")
+
+
+def normalise_symbol(symbol: str) -> str:
+    """Return the form in which two spellings of one symbol are equal.
+
+    >>> normalise_symbol("btc-usdt") == normalise_symbol("BTC/USDT") == "BTCUSDT"
+    True
+    """
+    return re.sub(r"[/\-_\s]", "", symbol).upper()
+
+
+def partition_of_file(path: str | Path) -> tuple[str | None, str | None]:
+    """Symbol and timeframe where a file name says them (``BTCUSDT_1h.parquet``), else None for each.
+
+    >>> partition_of_file("bars/BTCUSDT_1h.parquet")
+    ('BTCUSDT', '1h')
+    >>> partition_of_file("market.db")
+    (None, None)
+
+    Raises BitcornError for a month (``BTCUSDT_1M.csv``).
+    """
+    match = _FILE_NAME.fullmatch(Path(path).name.split(".")[0])
+    if match is None:
+        return None, None
+    timeframe = match["timeframe"]
+    timeframe_ms(timeframe)
+    return match["symbol"].upper(), timeframe.lower()

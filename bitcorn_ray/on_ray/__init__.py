@@ -1,0 +1,1 @@
+"""The only room that imports ray: Data for features, Train for models."""

@@ -1,0 +1,1 @@
+"""Results into what people look at; it knows plain results only."""

@@ -1,0 +1,1 @@
+"""Does it really work? Splits and calibration; numpy and statistics, no torch."""
