@@ -3,8 +3,9 @@
 A key is a hash of everything that decides the content, and of nothing else:
 1. the bars: times and all price and volume columns, bit by bit;
 2. the feature system: name, version, parameters, features;
-3. the code: the source of the module that defines the system's function and of every module of the same package whose
-   functions, classes or modules it uses, and so on from there; and the versions of the libraries that compute.
+3. the code: the source of the module that defines the system's function and of every module of the same package, or
+   of this one, whose functions, classes or modules it uses, and so on from there; and the versions of the libraries
+   that compute.
 File times, paths, symbols, workers and machines are not in it: equal bars share one entry wherever they come from.
 """
 
@@ -57,11 +58,11 @@ def entry_key(bars: Bars, system: FeatureSystem) -> str:
 
 @cache
 def code_digest(module_name: str) -> str:
-    """Hash of the sources of a module and of what it uses in its own package.
+    """Hash of the sources of a module and of what it uses in its own package and in this one.
 
     Raises BitcornError for code that has no source file (typed into a session): its identity would be a guess.
     """
-    package = module_name.partition(".")[0]
+    packages = {module_name.partition(".")[0], __name__.partition(".")[0]}
     reached: dict[str, bytes] = {}
     waiting = [module_name]
     while waiting:
@@ -70,7 +71,7 @@ def code_digest(module_name: str) -> str:
             continue
         module = sys.modules[name]
         reached[name] = _source(module)
-        waiting += _used_modules(module, package) - reached.keys()
+        waiting += _used_modules(module, packages) - reached.keys()
     digest = hashlib.sha256()
     for name in sorted(reached):
         digest.update(f"{name}\0{len(reached[name])}\0".encode() + reached[name])
@@ -85,9 +86,9 @@ def _source(module: ModuleType) -> bytes:
         return file.read()
 
 
-def _used_modules(module: ModuleType, package: str) -> set[str]:
+def _used_modules(module: ModuleType, packages: set[str]) -> set[str]:
     def home(value: Any) -> str:
         return value.__name__ if isinstance(value, ModuleType) else str(getattr(value, "__module__", ""))
 
     homes = {home(value) for value in vars(module).values()}
-    return {name for name in homes if name in sys.modules and (name == package or name.startswith(package + "."))}
+    return {name for name in homes if name in sys.modules and name.partition(".")[0] in packages}

@@ -14,7 +14,7 @@ from bitcorn_ray.market.columns import BAR_COLUMNS, PRICE_COLUMNS, match_columns
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Bars", "modal_step", "require_chronology", "show_time"]
+__all__ = ["Bars", "frame_times", "modal_step", "require_chronology", "show_time"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -91,7 +91,7 @@ class Bars:
                 prices[name] = np.ascontiguousarray(df[found[name]].to_numpy(dtype=np.float64, na_value=np.nan))
             except (TypeError, ValueError) as error:
                 raise BitcornError(f"column {found[name]!r} holds values that are not numbers: {error}") from error
-        return cls(timestamp=_frame_times(df, found.get("timestamp")), **prices)
+        return cls(timestamp=frame_times(df), **prices)
 
     def to_frame(self) -> pd.DataFrame:
         """Return a frame of the bar columns; `timestamp` is datetime64[ms, UTC]."""
@@ -104,9 +104,15 @@ class Bars:
         return pd.DataFrame({**columns, "timestamp": times}, copy=False)
 
 
-def _frame_times(df: pd.DataFrame, column: str | None) -> NDArray[np.int64] | None:
+def frame_times(df: pd.DataFrame) -> NDArray[np.int64] | None:
+    """Times of a frame as int64 milliseconds UTC (T,), or None where it has none.
+
+    They come from column `ts` or `timestamp`, else from a DatetimeIndex; epoch seconds, milliseconds or datetimes, those
+    without a zone as UTC. Raises BitcornError for missing times and for text.
+    """
     import pandas as pd
 
+    column = match_columns([str(name) for name in df.columns])[0].get("timestamp")
     times: pd.Series | pd.DatetimeIndex
     if column is not None:
         times = df[column]
@@ -117,8 +123,8 @@ def _frame_times(df: pd.DataFrame, column: str | None) -> NDArray[np.int64] | No
     if times.isna().any():
         raise BitcornError(f"{int(times.isna().sum())} rows have no timestamp: remove these rows")
     if isinstance(times.dtype, pd.DatetimeTZDtype):
-        naive = times.dt.tz_convert(None) if isinstance(times, pd.Series) else times.tz_convert(None)
-        return naive.to_numpy().astype("M8[ms]").astype(np.int64)
+        # The index form converts without boxing each value.
+        times = pd.DatetimeIndex(times).tz_convert(None)
     values = times.to_numpy()
     if values.dtype.kind == "M":
         return values.astype("M8[ms]").astype(np.int64)

@@ -28,6 +28,7 @@ from bitcorn_ray.market.partition import (
     Partition,
     normalise_symbol,
     partition_of_file,
+    same_timeframe,
     timeframe_ms,
     timeframe_of_ms,
 )
@@ -79,12 +80,12 @@ def find_partition(db_path: str | Path, symbol: str, timeframe: str) -> tuple[Ba
     tables hold, and for what `list_partitions` raises.
     """
     path = _existing(db_path)
-    step = timeframe_ms(timeframe)
+    timeframe_ms(timeframe)
     wanted = normalise_symbol(symbol)
     with _metadata(path) as connection:
         tables = _bar_tables(connection, path)
         held = [(table, p) for table in tables for p in _partitions(connection, table, path, symbol)]
-    matches = [(t, p) for t, p in held if normalise_symbol(p.symbol) == wanted and _same_step(p.timeframe, step)]
+    matches = [(t, p) for t, p in held if normalise_symbol(p.symbol) == wanted and same_timeframe(p.timeframe, timeframe)]
     if len(matches) == 1:
         return matches[0]
     if matches:
@@ -206,13 +207,6 @@ def _stored_step(connection: sqlite3.Connection, table: BarTable, keys: dict[str
     if not rows:
         return None
     return modal_step(np.sort(milliseconds(np.array(rows)[:, 0], f"column {time} of table {table.name}")))
-
-
-def _same_step(stored: str, step: int) -> bool:
-    try:
-        return timeframe_ms(stored) == step
-    except BitcornError:
-        return False
 
 
 def _shortened(names: Sequence[str], most: int = 20) -> str:

@@ -8,12 +8,21 @@ settlement suffix (``BTC/USDT:USDT``, a future) is another market and keeps its 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bitcorn_ray.errors import BitcornError
 
-__all__ = ["Partition", "normalise_symbol", "partition_of_file", "timeframe_ms", "timeframe_of_ms"]
+__all__ = [
+    "Partition",
+    "normalise_symbol",
+    "partition_of_file",
+    "same_timeframe",
+    "select_partitions",
+    "timeframe_ms",
+    "timeframe_of_ms",
+]
 
 _UNIT_MS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 _TIMEFRAME = re.compile(r"([1-9][0-9]{0,4})([mhdw])")
@@ -69,6 +78,42 @@ def normalise_symbol(symbol: str) -> str:
     True
     """
     return re.sub(r"[/\-_\s]", "", symbol).upper()
+
+
+def select_partitions(
+    partitions: Sequence[Partition], symbols: Sequence[str] | None, timeframes: Sequence[str] | None
+) -> list[Partition]:
+    """Keep the partitions of the given symbols and timeframes; None keeps all.
+
+    Raises BitcornError for a symbol or timeframe that none has, naming those that exist.
+    """
+    kept = list(partitions)
+    if symbols is not None:
+        exist = {normalise_symbol(p.symbol) for p in partitions}
+        wanted = {normalise_symbol(symbol) for symbol in symbols}
+        if unknown := sorted(wanted - exist):
+            there = ", ".join(sorted({p.symbol for p in partitions}))
+            raise BitcornError(f"unknown symbol {', '.join(unknown)}: there is {there}")
+        kept = [p for p in kept if normalise_symbol(p.symbol) in wanted]
+    if timeframes is not None:
+        for timeframe in timeframes:
+            if not any(same_timeframe(p.timeframe, timeframe) for p in kept):
+                there = ", ".join(sorted({p.timeframe for p in kept}))
+                raise BitcornError(f"no bars of timeframe {timeframe}: there is {there}")
+        kept = [p for p in kept if any(same_timeframe(p.timeframe, timeframe) for timeframe in timeframes)]
+    return kept
+
+
+def same_timeframe(stored: str, asked: str) -> bool:
+    """Tell whether a stored timeframe is the asked one; a stored one that is none (a month) is no match.
+
+    Raises BitcornError where the asked one is none.
+    """
+    step = timeframe_ms(asked)
+    try:
+        return timeframe_ms(stored) == step
+    except BitcornError:
+        return False
 
 
 def partition_of_file(path: str | Path) -> tuple[str | None, str | None]:

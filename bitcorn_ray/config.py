@@ -1,0 +1,91 @@
+"""RunConfig: everything about one training in one YAML file, composed of the configurations that the rooms own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
+
+__all__ = ["RunConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One training.
+
+    db: SQLite database of bars. symbol, timeframe: the partition. features: name of the feature system. out: folder for
+    the run. workers: Ray workers; gpus: for each of them.
+    """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    db: str
+    symbol: str
+    timeframe: str
+    out: str
+    features: str = "v2"
+    workers: int = 1
+    gpus: float = 0
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise BitcornError(f"workers is {self.workers}: it must be at least 1")
+        if self.gpus < 0:
+            raise BitcornError(f"gpus is {self.gpus}: it must be 0 or more")
+
+    @classmethod
+    def load(cls, path: str | Path | None, overrides: Mapping[str, Any]) -> RunConfig:
+        """Read a YAML file, if any, and put ``overrides`` over it; None among these leaves the file's value.
+
+        overrides: nested like the file, `{"db": ..., "model": {"seq_len": ...}}`.
+        Raises BitcornError for a missing or malformed file, unknown or missing fields, and impossible values.
+        """
+        from pydantic import TypeAdapter, ValidationError
+
+        values = _merged(_read(path) if path else {}, overrides)
+        try:
+            return TypeAdapter(cls).validate_python(values)
+        except ValidationError as error:
+            where = f"{path}: " if path else ""
+            raise BitcornError(where + "; ".join(_explain(problem) for problem in error.errors())) from error
+
+
+def _read(path: str | Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        values = yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise BitcornError(f"no configuration at {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BitcornError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise BitcornError(f"{path} holds {type(values).__name__}, not fields with values such as `db: market.db`")
+    return values
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for name, value in over.items():
+        if isinstance(value, Mapping):
+            inner = merged.get(name) or {}
+            merged[name] = _merged(inner, value) if isinstance(inner, Mapping) else inner
+        elif value is not None:
+            merged[name] = value
+    return merged
+
+
+def _explain(problem: Any) -> str:
+    place = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "missing":
+        return f"{place} is missing: give it in the file or as an option"
+    if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        return f"unknown field {place}"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{place}: {message}" if place else message

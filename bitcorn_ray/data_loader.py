@@ -1,0 +1,303 @@
+"""Front door to data: load bars, prepare features, build sequences, manage the cache.
+
+The four functions have the names, parameters and results of the older `data_pipeline.data_loader`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, List, Optional  # noqa: UP035 - the older API's own annotations
+
+import numpy as np
+import pandas as pd
+
+from bitcorn_ray.cache.prepare import Source, prepare
+from bitcorn_ray.cache.store import FeatureCache
+from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.features.registry import SYSTEMS
+from bitcorn_ray.learning.sequences import make_sequences
+from bitcorn_ray.market.bars import Bars, frame_times
+from bitcorn_ray.market.clean import drop_duplicates
+from bitcorn_ray.market.columns import BAR_COLUMNS, match_columns
+from bitcorn_ray.market.database import list_partitions, read_bars
+from bitcorn_ray.market.partition import Partition, select_partitions, timeframe_ms
+from bitcorn_ray.market.quality import quality_report
+
+if TYPE_CHECKING:
+    from sklearn.preprocessing import StandardScaler
+
+    from bitcorn_ray.on_ray.features import PartitionStatus
+
+__all__ = [
+    "FEATURE_CACHE_DIR",
+    "FeaturePrepResult",
+    "MarketDataResult",
+    "SequenceBuildResult",
+    "build_sequences",
+    "cache_folder",
+    "compute_features",
+    "invalidate_cache",
+    "load_market_data",
+    "prepare_features",
+]
+
+FEATURE_CACHE_DIR = Path("cache/data_pipeline")
+"""The default cache folder, under the working directory; BITCORN_CACHE_DIR, where it is set, goes before it."""
+
+LogFn = Optional[Callable[[str], None]]
+
+
+@dataclass
+class MarketDataResult:
+    """Bars of one partition.
+
+    dataframe: `timestamp` (datetime64[ms, UTC], the bar's open), open, high, low, close, volume (float64), ascending, one
+    row for each time. quality_report: what is wrong with them, in plain JSON-ready values (see `market.quality`).
+    """
+
+    dataframe: pd.DataFrame
+    quality_report: dict[str, Any]
+
+
+@dataclass
+class FeaturePrepResult:
+    """Features beside their bars.
+
+    dataframe: the bars' columns and the features (float32), without the warm-up rows. feature_cols: names in order.
+    cache_key: identity of these features. quality_report: the bars' diagnosis, with `cache_hit`.
+    """
+
+    dataframe: pd.DataFrame
+    feature_cols: List[str]  # noqa: UP006
+    cache_key: str
+    quality_report: dict[str, Any]
+
+
+@dataclass
+class SequenceBuildResult:
+    """N windows of L rows and F features with the targets of one horizon.
+
+    X: (N, L, F), read-only where it is a view. y_ret: (N,) log return over the horizon. y_vol: (N,) standard deviation
+    (ddof=0) of the one-bar log returns in it. scaler: as used, or None. metadata: `end_rows` (row in the given frame of
+    each window's last bar; of the bar before, where that one was filled), `end_timestamps` (ms UTC), `end_filled`,
+    `left_out` (reason to count), `windows`, `candidates`, `filled_bars`, and the arguments.
+    """
+
+    X: np.ndarray[Any, Any]
+    y_ret: np.ndarray[Any, Any]
+    y_vol: np.ndarray[Any, Any]
+    scaler: Optional[StandardScaler]  # noqa: UP045
+    metadata: dict[str, Any]
+
+
+def load_market_data(
+    db_path: str,
+    symbol: str,
+    timeframe: str,
+    *,
+    limit: Optional[int] = None,  # noqa: UP045
+    log_fn: LogFn = None,
+) -> MarketDataResult:
+    """Load the bars of one symbol and timeframe from a SQLite database, and diagnose them.
+
+    symbol: in any spelling (BTC/USDT, btcusdt). limit: the newest so many bars, ascending. log_fn: called with progress.
+    Of rows with equal times the last stored one is kept, and the report counts the others.
+    Raises BitcornError (a ValueError) for a missing file, a file that is no database, one without bars, an unknown symbol
+    or timeframe (naming those that exist), and values that are not numbers.
+    """
+    stored, partition = read_bars(db_path, symbol, timeframe, limit)
+    bars = drop_duplicates(stored)
+    if limit is not None and len(bars) < len(stored):
+        stored, partition = read_bars(db_path, symbol, timeframe)
+        bars = drop_duplicates(stored)
+        bars = bars.take(slice(max(len(bars) - limit, 0), None))
+        assert stored.timestamp is not None and bars.timestamp is not None
+        stored = stored.take(stored.timestamp >= bars.timestamp[0])
+    report = {"symbol": partition.symbol, "timeframe": partition.timeframe}
+    report |= quality_report(stored, partition.timeframe) | {"rows": len(bars)}
+    frame = bars.to_frame()
+    frame.attrs.update(symbol=partition.symbol, timeframe=partition.timeframe)
+    if limit is None:
+        # A slice inherits the attributes: only a frame that still has all rows counts as the whole load.
+        frame.attrs["all_rows"] = len(bars)
+    if log_fn:
+        log_fn(f"loaded {len(bars):,} bars of {partition} from {db_path}")
+    return MarketDataResult(frame, report)
+
+
+def prepare_features(
+    df: pd.DataFrame,
+    feature_system: str = "v2",
+    *,
+    cache_dir: Path = FEATURE_CACHE_DIR,
+    use_cache: bool = True,
+    feature_registry: Optional[Any] = None,  # noqa: UP045
+    db_path: Optional[str] = None,  # noqa: UP045
+    log_fn: LogFn = None,
+) -> FeaturePrepResult:
+    """Compute the features of bars, or read them from the cache where equal bars were prepared before.
+
+    df: bars of one partition, ascending; its columns are kept. cache_dir: folder of the cache. use_cache: False computes
+    always and touches no file. feature_registry: a mapping of names to feature systems, by default those that exist.
+    db_path: the database that the bars are from, so that `invalidate_cache(db_path)` finds their entry; what the database
+    contains now is not looked at, as the bars themselves decide.
+    Raises BitcornError (a ValueError) for an unknown system, missing columns, times out of order, missing or non-positive
+    prices, too few bars, and a cache folder that cannot be written.
+    """
+    system = (SYSTEMS if feature_registry is None else feature_registry)[feature_system]
+    bars = Bars.from_frame(df)
+    cache = FeatureCache(cache_folder(cache_dir)) if use_cache else None
+    partition = _partition_of(df)
+    complete = df.attrs.get("all_rows") == len(df)
+    source = Source(Path(db_path), partition, complete) if db_path else None
+    prepared = prepare(bars, system, cache, source)
+    if cache and not prepared.hit:
+        cache.refresh_index()
+    if log_fn:
+        what = "read from the cache" if prepared.hit else "computed"
+        log_fn(f"{len(system.features)} features {system.name} of {len(bars):,} bars {what}")
+    frame = _beside_bars(df, bars, prepared.columns, system.warmup)
+    frame.attrs.update(feature_system=system.name, feature_version=system.version, cache_key=prepared.key)
+    report = {**prepared.quality, "cache_hit": prepared.hit}
+    return FeaturePrepResult(frame, list(system.features), prepared.key, report)
+
+
+def build_sequences(
+    df: pd.DataFrame,
+    feature_cols: List[str],  # noqa: UP006
+    *,
+    seq_len: int,
+    horizon: int,
+    fill_gaps_strategy: Optional[str] = None,  # noqa: UP045
+    max_gap_size: Optional[int] = None,  # noqa: UP045
+    validate_chronology: bool = True,
+    dtype: Any = np.float32,
+    fit_scaler: bool = True,
+    scaler: Optional[StandardScaler] = None,  # noqa: UP045
+    log_fn: LogFn = None,
+) -> SequenceBuildResult:
+    """Build windows of ``seq_len`` rows, each with what happened in the ``horizon`` bars after its last bar.
+
+    df: features beside their `close` and `timestamp` (`FeaturePrepResult.dataframe`).
+    fill_gaps_strategy: None leaves gaps; "forward" repeats the bar before; "linear" interpolates, and then no window ends
+    on an interpolated bar, as that would look ahead. max_gap_size: fill gaps of at most so many missing bars (None: all).
+    validate_chronology: refuse times out of order or twice, and leave out windows whose rows or target span an unfilled
+    gap; False treats neighbouring rows as neighbouring bars.
+    fit_scaler: fit a StandardScaler on ALL rows given. Where the rows span a train/validation split this looks ahead:
+    build the training windows first and pass their scaler. scaler: is used as it is, never refitted.
+    Windows that touch a feature that is not finite are left out. Their number stands in metadata["left_out"].
+    Raises BitcornError (a ValueError) for missing columns, too few rows, no valid window, and bad arguments.
+    """
+    absent = [name for name in [*feature_cols, "close"] if name not in df.columns]
+    if absent or not feature_cols:
+        raise BitcornError(f"the frame has no column {', '.join(absent) or '(no feature named)'}")
+    timeframe = df.attrs.get("timeframe")
+    built = make_sequences(
+        matrix=_matrix(df, feature_cols),
+        close=df["close"].to_numpy(dtype=np.float64),
+        timestamp=frame_times(df),
+        feature_cols=list(feature_cols),
+        seq_len=seq_len,
+        horizon=horizon,
+        step=timeframe_ms(timeframe) if timeframe else None,
+        fill_strategy=fill_gaps_strategy,
+        max_gap_size=max_gap_size,
+        validate=validate_chronology,
+        dtype=dtype,
+        fit=fit_scaler,
+        scaler=scaler,
+    )
+    if log_fn:
+        left_out = sum(built.metadata["left_out"].values())
+        log_fn(f"{len(built.y_ret):,} windows of {seq_len} x {len(feature_cols)}, {left_out:,} left out")
+    return SequenceBuildResult(built.x, built.y_ret, built.y_vol, built.scaler, built.metadata)
+
+
+def invalidate_cache(db_path: Optional[str] = None) -> int:  # noqa: UP045
+    """Drop what the cache holds for a database, or everything; returns how many entries.
+
+    Content that another database uses too is kept. Nothing has to be invalidated for correctness: entries are found by
+    the bars themselves, so a changed database makes new ones.
+    """
+    return FeatureCache(cache_folder(FEATURE_CACHE_DIR)).invalidate(db_path)
+
+
+def compute_features(
+    db_path: str | Path,
+    *,
+    symbols: Sequence[str] | None = None,
+    timeframes: Sequence[str] | None = None,
+    system: str = "v2",
+    cache_dir: Path | str | None = None,
+    on_start: Callable[[int], None] | None = None,
+    on_done: Callable[[PartitionStatus], None] | None = None,
+) -> list[PartitionStatus]:
+    """Bring the features of every partition of a database into the cache, spread over the running Ray.
+
+    symbols, timeframes: only these, in any spelling. on_start: called with the number of partitions; on_done: with each
+    result as it arrives. A partition that fails has its reason in `error` and does not stop the others.
+    Raises BitcornError for what makes all fail: no database, an unknown symbol, timeframe or system, a cache folder that
+    cannot be written.
+    """
+    from bitcorn_ray.on_ray.features import FeatureJob, map_partitions
+
+    declared = SYSTEMS[system]
+    # Absolute before any worker sees it: a worker's working directory is another one.
+    folder, database = cache_folder(cache_dir), Path(db_path).expanduser().absolute()
+    partitions = select_partitions(list_partitions(database), symbols, timeframes)
+    cache = FeatureCache(folder)
+    cache.refresh_index()
+    if on_start:
+        on_start(len(partitions))
+    jobs = [FeatureJob(str(database), p.symbol, p.timeframe, declared.name, str(folder)) for p in partitions]
+    done = map_partitions(jobs, on_done or (lambda _: None))
+    cache.refresh_index()
+    return done
+
+
+def cache_folder(cache_dir: Path | str | None = None) -> Path:
+    """Return the absolute cache folder: the given one, else BITCORN_CACHE_DIR, else `FEATURE_CACHE_DIR`."""
+    if cache_dir is None or cache_dir is FEATURE_CACHE_DIR:
+        cache_dir = os.environ.get("BITCORN_CACHE_DIR") or FEATURE_CACHE_DIR
+    return Path(cache_dir).expanduser().absolute()
+
+
+def _partition_of(df: pd.DataFrame) -> Partition | None:
+    """Partition from the symbol and timeframe columns, else from the frame's attributes; None where neither says it."""
+    found, _ = match_columns([str(name) for name in df.columns])
+    known: list[str] = []
+    for name in ("symbol", "timeframe"):
+        if name in found and len(df):
+            values = df[found[name]].unique()
+            if len(values) > 1:
+                raise BitcornError(f"the frame holds {len(values)} {name}s ({values[0]}, {values[1]}, ...): pass one at a time")
+            known.append(str(values[0]))
+        elif df.attrs.get(name):
+            known.append(str(df.attrs[name]))
+    return Partition(*known) if len(known) == 2 else None
+
+
+def _beside_bars(df: pd.DataFrame, bars: Bars, features: dict[str, Any], warmup: int) -> pd.DataFrame:
+    """Bars in our column names and types, the frame's further columns, and the features, warm-up rows dropped."""
+    found, _ = match_columns([str(name) for name in df.columns])
+    of_bars = {found[name] for name in BAR_COLUMNS if name in found}
+    columns: dict[str, Any] = dict(bars.take(slice(warmup, None)).to_frame())
+    for name in df.columns:
+        if name not in of_bars and name not in columns:
+            columns[name] = df[name].iloc[warmup:].reset_index(drop=True)
+    frame = pd.DataFrame({**columns, **features}, copy=False)
+    frame.attrs.update(df.attrs)
+    return frame
+
+
+def _matrix(df: pd.DataFrame, feature_cols: list[str]) -> np.ndarray[Any, np.dtype[np.floating[Any]]]:
+    """(T, F) float32 where every feature is, else float64."""
+    columns = [df[name].to_numpy() for name in feature_cols]
+    dtype = np.float32 if all(column.dtype == np.float32 for column in columns) else np.float64
+    matrix = np.empty((len(df), len(columns)), dtype)
+    for place, column in enumerate(columns):
+        matrix[:, place] = column
+    return matrix

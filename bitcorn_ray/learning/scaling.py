@@ -1,0 +1,55 @@
+"""Standardising features: (x - mean) / scale per column, with scikit-learn's StandardScaler as the users' object."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitcorn_ray.errors import BitcornError
+
+if TYPE_CHECKING:
+    from sklearn.preprocessing import StandardScaler
+
+__all__ = ["fit_scaler", "scale", "scaler_from_json", "scaler_to_json"]
+
+Matrix = NDArray[np.floating]
+
+
+def fit_scaler(matrix: Matrix) -> StandardScaler:
+    """Fit a StandardScaler on the finite rows of (T, F). Raises BitcornError where no row is finite."""
+    from sklearn.preprocessing import StandardScaler
+
+    finite = np.isfinite(matrix).all(1)
+    if not finite.any():
+        raise BitcornError("no row has finite features only: nothing to fit the scaler on")
+    return StandardScaler().fit(matrix if finite.all() else matrix[finite])
+
+
+def scale(matrix: Matrix, scaler: StandardScaler, dtype: Any = np.float32) -> Matrix:
+    """Scale (T, F); values that are not finite stay so. Raises BitcornError for another number of features."""
+    expected = len(scaler.scale_)
+    if matrix.shape[1] != expected:
+        raise BitcornError(f"the scaler was fitted on {expected} features, the rows have {matrix.shape[1]}")
+    return ((matrix - scaler.mean_) / scaler.scale_).astype(dtype, copy=False)
+
+
+def scaler_to_json(scaler: StandardScaler) -> dict[str, Any]:
+    """Return what rebuilds a fitted scaler, as plain values."""
+    return {
+        "mean": scaler.mean_.tolist(),
+        "variance": scaler.var_.tolist(),
+        "scale": scaler.scale_.tolist(),
+        "rows": int(np.max(scaler.n_samples_seen_)),
+    }
+
+
+def scaler_from_json(values: dict[str, Any]) -> StandardScaler:
+    """Rebuild a scaler from `scaler_to_json`."""
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler()
+    scaler.mean_, scaler.var_, scaler.scale_ = (np.array(values[name]) for name in ("mean", "variance", "scale"))
+    scaler.n_samples_seen_, scaler.n_features_in_ = values["rows"], len(values["mean"])
+    return scaler

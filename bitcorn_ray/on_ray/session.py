@@ -1,0 +1,52 @@
+"""Being connected to Ray: a private one on this machine unless the user names a cluster."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from bitcorn_ray.errors import BitcornError
+
+__all__ = ["ray_session"]
+
+
+@contextmanager
+def ray_session(address: str | None = None) -> Iterator[None]:
+    """Connect to Ray for the length of a block; inside a session that exists already, use that one.
+
+    address: of a cluster; by default RAY_ADDRESS, else a private Ray that ends with the block.
+    Raises BitcornError where a cluster cannot be reached.
+    """
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    if address == "local":
+        _private_token()
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    try:
+        # "local" keeps Ray from joining whatever cluster happens to run on this machine.
+        private = {"include_dashboard": False} if address == "local" else {}
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **private)
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError, ray.exceptions.RayError) as error:
+        raise BitcornError(f"no Ray cluster at {address!r}: {str(error).splitlines()[0]}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _private_token() -> None:
+    """Give a private Ray a token of its own; otherwise Ray writes one into the user's home folder.
+
+    Ray reads its mode once, when it is imported: later than that, nothing here would be heard.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)

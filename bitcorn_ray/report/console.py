@@ -1,0 +1,121 @@
+"""Results as tables for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+__all__ = ["cache_table", "features_table", "forecast_table", "ingest_table", "size"]
+
+
+def ingest_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """What became of each file's rows."""
+    return _table(
+        ("partition", "rows", "inserted", "updated", "unchanged", "file"),
+        (
+            (f"{row['symbol']} {row['timeframe']}", *(f"{row[name]:,}" for name in ("rows", "inserted", "updated", "unchanged")), row["source"])
+            for row in rows
+        ),
+        left=(0, 5),
+    )
+
+
+def features_table(statuses: Sequence[dict[str, Any]]) -> Table:
+    """A row a partition: rows, hit or computed, seconds, what is wrong with the bars."""
+
+    def outcome(status: dict[str, Any]) -> str:
+        if status["error"]:
+            return "[red]failed[/]"
+        return "hit" if status["hit"] else "computed"
+
+    return _table(
+        ("partition", "rows", "cache", "seconds", "bars"),
+        (
+            (f"{s['symbol']} {s['timeframe']}", f"{s['rows']:,}", outcome(s), f"{s['seconds']:.2f}", s["flags"] or ("" if s["error"] else "clean"))
+            for s in statuses
+        ),
+        left=(0, 2, 4),
+    )
+
+
+def forecast_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """A row a horizon: time, return, volatility, price and bands."""
+    return _table(
+        ("horizon", "time (UTC)", "return", "volatility", "price", "80 % band", "95 % band"),
+        (
+            (
+                str(row["horizon"]),
+                row["time"],
+                f"{row['return']:+.3%}",
+                f"{row['volatility']:.3%}",
+                price(row["price"]),
+                f"{price(row['lo80'])} – {price(row['hi80'])}",
+                f"{price(row['lo95'])} – {price(row['hi95'])}",
+            )
+            for row in rows
+        ),
+        left=(1,),
+    )
+
+
+def cache_table(entries: Sequence[dict[str, Any]]) -> Table:
+    """A row a cache entry."""
+
+    def users(entry: dict[str, Any]) -> str:
+        return ", ".join(sorted({f"{u['symbol'] or '?'} {u['timeframe'] or '?'}" for u in entry["used_by"]})) or "-"
+
+    return _table(
+        ("key", "system", "rows", "first", "last", "size", "partitions", "created"),
+        (
+            (
+                entry["key"][:12],
+                entry["system"],
+                f"{entry['rows']:,}",
+                entry["first_timestamp"] or "-",
+                entry["last_timestamp"] or "-",
+                size(entry["bytes"]),
+                users(entry),
+                entry["created"],
+            )
+            for entry in entries
+        ),
+        left=(0, 1, 3, 4, 6, 7),
+    )
+
+
+def price(value: float | None) -> str:
+    """Six significant digits, whatever the coin costs; None is a bound that there is not.
+
+    >>> price(63747.612929), price(0.0000123456789), price(None)
+    ('63747.6', '0.0000123457', '∞')
+    """
+    if value is None:
+        return "∞"
+    text = f"{value:.6g}"
+    return f"{value:.{int(text.split('e-')[1]) + 5}f}" if "e-" in text else text
+
+
+def size(count: int) -> str:
+    """Bytes as people read them.
+
+    >>> size(4_483_948)
+    '4.5 MB'
+    """
+    amount = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 1000:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} TB"
+
+
+def _table(names: Sequence[str], rows: Any, left: Sequence[int]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for place, name in enumerate(names):
+        table.add_column(name, justify="left" if place in left else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
