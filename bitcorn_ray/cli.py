@@ -6,8 +6,6 @@ one line and exit status 2; --debug shows the traceback.
 
 from __future__ import annotations
 
-import json
-import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -19,8 +17,21 @@ import click
 
 from bitcorn_ray import __version__
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.report.console import (
+    cache_table,
+    features_table,
+    forecast_table,
+    ingest_table,
+    plain_rows,
+    progress,
+    show,
+    size,
+)
 
 __all__ = ["main"]
+
+
+_cache_dir = click.option("--cache-dir", help="Cache folder.  [default: BITCORN_CACHE_DIR, else cache/data_pipeline]")
 
 
 class _Group(click.Group):
@@ -80,14 +91,13 @@ def ingest(
       bitcorn ingest bars/BTCUSDT_1h.parquet bars/ETHUSDT_1h.csv --db market.db
     """
     from bitcorn_ray.market.ingest import ingest_files
-    from bitcorn_ray.report.console import ingest_table
 
-    with _progress("reading", len(files), as_json) as advance:
+    with progress("reading", len(files), as_json) as advance:
         done = ingest_files(files, db, symbol, timeframe, on_file=advance)
     rows = [{**asdict(item), **asdict(item.partition)} for item in done]
     for row in rows:
         del row["partition"]
-    _show({"db": db, "partitions": rows}, lambda: ingest_table(rows), as_json)
+    show({"db": db, "partitions": rows}, lambda: ingest_table(rows), as_json)
 
 
 @main.command()
@@ -95,7 +105,7 @@ def ingest(
 @click.option("--symbols", help="Only these, separated by commas.")
 @click.option("--timeframes", help="Only these, separated by commas.")
 @click.option("--system", default="v2", show_default=True, help="Feature system.")
-@click.option("--cache-dir", help="Cache folder.  [default: BITCORN_CACHE_DIR, else cache/data_pipeline]")
+@_cache_dir
 @_common
 def features(
     db: str,
@@ -117,17 +127,21 @@ def features(
     from bitcorn_ray.data_loader import compute_features
     from bitcorn_ray.market.database import list_partitions
     from bitcorn_ray.market.partition import select_partitions
-    from bitcorn_ray.report.console import features_table
 
-    chosen = {"symbols": _listed(symbols), "timeframes": _listed(timeframes)}
+    some_symbols, some_timeframes = _listed(symbols), _listed(timeframes)
     # Bad input is known before Ray takes seconds to start.
-    total = len(select_partitions(list_partitions(db), chosen["symbols"], chosen["timeframes"]))
-    with _ray(address), _progress("computing features", total, as_json) as advance:
+    total = len(select_partitions(list_partitions(db), some_symbols, some_timeframes))
+    with _ray(address), progress("computing features", total, as_json) as advance:
         done = compute_features(
-            db, system=system, cache_dir=cache_dir, on_done=lambda s: advance(f"{s.symbol} {s.timeframe}"), **chosen
+            db,
+            symbols=some_symbols,
+            timeframes=some_timeframes,
+            system=system,
+            cache_dir=cache_dir,
+            on_done=lambda status: advance(f"{status.symbol} {status.timeframe}"),
         )
     rows = [asdict(status) for status in done]
-    _show({"db": db, "system": system, "partitions": rows}, lambda: features_table(rows), as_json)
+    show({"db": db, "system": system, "partitions": rows}, lambda: features_table(rows), as_json)
     failed = [status for status in done if status.error]
     for status in failed:
         click.echo(f"bitcorn: {status.symbol} {status.timeframe} failed: {status.error}", err=True)
@@ -140,9 +154,6 @@ def cache() -> None:
     """Look at the feature cache, and clear it."""
 
 
-_cache_dir = click.option("--cache-dir", help="Cache folder.  [default: BITCORN_CACHE_DIR, else cache/data_pipeline]")
-
-
 @cache.command("ls")
 @_cache_dir
 @_common
@@ -153,10 +164,8 @@ def cache_ls(cache_dir: str | None, as_json: bool, address: str | None) -> None:
     Example:
       bitcorn cache ls
     """
-    from bitcorn_ray.report.console import cache_table
-
     entries = _cache(cache_dir).entries()
-    _show({"entries": entries}, lambda: cache_table(entries), as_json)
+    show({"entries": entries}, lambda: cache_table(entries), as_json)
 
 
 @cache.command("stats")
@@ -169,13 +178,16 @@ def cache_stats(cache_dir: str | None, as_json: bool, address: str | None) -> No
     Example:
       bitcorn cache stats --json
     """
-    from bitcorn_ray.report.console import size
-
     store = _cache(cache_dir)
     entries = store.entries()
     total = sum(entry["bytes"] for entry in entries)
-    stats = {"folder": str(store.folder), "entries": len(entries), "bytes": total, "rows": sum(e["rows"] for e in entries)}
-    _show(stats, lambda: f"{len(entries)} entries, {stats['rows']:,} rows, {size(total)} in {store.folder}", as_json)
+    stats = {
+        "folder": str(store.folder),
+        "entries": len(entries),
+        "bytes": total,
+        "rows": sum(e["rows"] for e in entries),
+    }
+    show(stats, lambda: f"{len(entries)} entries, {stats['rows']:,} rows, {size(total)} in {store.folder}", as_json)
 
 
 @cache.command("clear")
@@ -190,7 +202,7 @@ def cache_clear(db: str | None, cache_dir: str | None, as_json: bool, address: s
       bitcorn cache clear --db market.db
     """
     count = _cache(cache_dir).invalidate(db)
-    _show({"cleared": count}, lambda: f"cleared {count} entries", as_json)
+    show({"cleared": count}, lambda: f"cleared {count} entries", as_json)
 
 
 @main.command()
@@ -202,12 +214,14 @@ def cache_clear(db: str | None, cache_dir: str | None, as_json: bool, address: s
 @click.option("--horizons", help="Bars ahead, separated by commas.  [default: 1,4,12]")
 @click.option("--seq-len", type=int, help="Bars a window.  [default: 64]")
 @click.option("--hidden-size", type=int, help="Units of the LSTM.  [default: 64]")
-@click.option("--epochs", type=int, help="Most epochs; training stops early where validation no longer improves.  [default: 5]")
+@click.option(
+    "--epochs", type=int, help="Most epochs; training stops early where validation no longer improves.  [default: 5]"
+)
 @click.option("--workers", type=int, help="Ray workers.  [default: 1]")
 @click.option("--gpus", type=float, help="GPUs for each worker.  [default: 0]")
 @click.option("--out", help="Folder for the run.")
 @click.option("--overwrite", is_flag=True, help="Replace a run that is there already.")
-@click.option("--cache-dir", help="Cache folder.  [default: BITCORN_CACHE_DIR, else cache/data_pipeline]")
+@_cache_dir
 @_common
 def train(
     config_file: str | None,
@@ -245,17 +259,25 @@ def train(
         raise BitcornError(f"{config.out} holds a run already: give another --out, or --overwrite")
     request = request_from_config(config, cache_dir=cache_dir, log_fn=_say)
     epochs_to_run = config.training.epochs
-    with _ray(address), _progress("training", epochs_to_run, as_json) as advance:
+    with _ray(address), progress("training", epochs_to_run, as_json) as advance:
 
         def on_epoch(result: Any) -> None:
             _say(epoch_line(result, epochs_to_run))
             advance(f"validation loss {result.val_loss:.4f}")
 
         result = train_on_ray(
-            request, artifacts_dir=Path(config.out), workers=config.workers, gpus=config.gpus, on_epoch=on_epoch, log_fn=_say
+            request,
+            artifacts_dir=Path(config.out),
+            workers=config.workers,
+            gpus=config.gpus,
+            on_epoch=on_epoch,
+            log_fn=_say,
         )
-    summary = {"run": config.out, **{k: result.metadata[k] for k in ("symbol", "timeframe", "best_epoch", "val_loss", "history")}}
-    _show(
+    summary = {
+        "run": config.out,
+        **{k: result.metadata[k] for k in ("symbol", "timeframe", "best_epoch", "val_loss", "history")},
+    }
+    show(
         summary,
         lambda: f"best epoch {summary['best_epoch']}, validation loss {summary['val_loss']:.4f}; run in {config.out}",
         as_json,
@@ -276,15 +298,15 @@ def forecast(run: str, db: str, symbol: str | None, as_json: bool, address: str 
     """
     from bitcorn_ray.data_loader import load_market_data
     from bitcorn_ray.forecaster import Forecaster
-    from bitcorn_ray.report.console import forecast_table
 
     forecaster = Forecaster.load(run)
     metadata = forecaster.run.metadata
     market = load_market_data(db, symbol or metadata["symbol"], metadata["timeframe"])
-    rows = _plain(forecaster.predict(market.dataframe).to_dict("records"))
+    rows = plain_rows(forecaster.predict(market.dataframe).to_dict("records"))
     first = rows[0]
-    title = f"{first['symbol']} {first['timeframe']}, last bar {first['cutoff']}, close {market.dataframe['close'].iloc[-1]:g}"
-    _show({"run": run, "forecast": rows}, lambda: forecast_table(rows), as_json, title)
+    close = market.dataframe["close"].iloc[-1]
+    title = f"{first['symbol']} {first['timeframe']}, last bar {first['cutoff']}, close {close:g}"
+    show({"run": run, "forecast": rows}, lambda: forecast_table(rows), as_json, title)
 
 
 @main.command()
@@ -298,12 +320,11 @@ def demo(out: str, as_json: bool, address: str | None) -> None:
       bitcorn demo --out demo
     """
     from bitcorn_ray.demo import run_demo
-    from bitcorn_ray.report.console import features_table, forecast_table
 
     with _ray(address):
         result = run_demo(Path(out), log_fn=_say)
-    rows = _plain(result["forecast"])
-    _show(
+    rows = plain_rows(result["forecast"])
+    show(
         {**result, "forecast": rows},
         lambda: (features_table(result["partitions"]), forecast_table(rows)),
         as_json,
@@ -311,28 +332,8 @@ def demo(out: str, as_json: bool, address: str | None) -> None:
     )
 
 
-def _show(result: dict[str, Any], table: Callable[[], Any], as_json: bool, title: str | None = None) -> None:
-    if as_json:
-        click.echo(json.dumps(result, indent=1, allow_nan=False))
-        return
-    from rich.console import Console
-
-    # A pipe or a file has no width of its own: 80 columns would fold the tables.
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    shown = table()
-    for item in [title, *(shown if isinstance(shown, tuple) else (shown,))]:
-        if item is not None:
-            console.print(item, highlight=False)
-
-
 def _say(line: str) -> None:
     click.echo(line, err=True)
-
-
-def _progress(what: str, total: int, quiet: bool) -> Any:
-    from bitcorn_ray.report.progress import progress
-
-    return progress(what, total, quiet)
 
 
 def _ray(address: str | None) -> Any:
@@ -358,17 +359,6 @@ def _integers(text: str | None, option: str) -> list[int] | None:
         return None if text is None else [int(item) for item in text.split(",")]
     except ValueError:
         raise BitcornError(f"{option} is {text!r}: give whole numbers separated by commas, such as 1,4,12") from None
-
-
-def _plain(rows: list[dict[Any, Any]]) -> list[dict[str, Any]]:
-    """Rows with times as text, and None for a bound that is infinite: JSON has neither."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, float) and not math.isfinite(value):
-            return None
-        return value.strftime("%Y-%m-%dT%H:%M:%SZ") if hasattr(value, "strftime") else value
-
-    return [{str(name): plain(value) for name, value in row.items()} for row in rows]
 
 
 if __name__ == "__main__":

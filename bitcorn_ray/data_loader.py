@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, List, Optional  # noqa: UP035 - the older API's own annotations
+from typing import TYPE_CHECKING, Any, List, Optional
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.registry import SYSTEMS
 from bitcorn_ray.learning.sequences import make_sequences
 from bitcorn_ray.market.bars import Bars, frame_times
-from bitcorn_ray.market.clean import drop_duplicates
+from bitcorn_ray.market.clean import drop_duplicates, newest
 from bitcorn_ray.market.columns import BAR_COLUMNS, match_columns
 from bitcorn_ray.market.database import list_partitions, read_bars
 from bitcorn_ray.market.partition import Partition, select_partitions, timeframe_ms
@@ -54,8 +54,8 @@ LogFn = Optional[Callable[[str], None]]
 class MarketDataResult:
     """Bars of one partition.
 
-    dataframe: `timestamp` (datetime64[ms, UTC], the bar's open), open, high, low, close, volume (float64), ascending, one
-    row for each time. quality_report: what is wrong with them, in plain JSON-ready values (see `market.quality`).
+    dataframe: `timestamp` (datetime64[ms, UTC], the bar's open), open, high, low, close, volume (float64), ascending,
+    one row for each time. quality_report: what is wrong with them, in plain JSON-ready values (see `market.quality`).
     """
 
     dataframe: pd.DataFrame
@@ -71,7 +71,7 @@ class FeaturePrepResult:
     """
 
     dataframe: pd.DataFrame
-    feature_cols: List[str]  # noqa: UP006
+    feature_cols: List[str]
     cache_key: str
     quality_report: dict[str, Any]
 
@@ -89,7 +89,7 @@ class SequenceBuildResult:
     X: np.ndarray[Any, Any]
     y_ret: np.ndarray[Any, Any]
     y_vol: np.ndarray[Any, Any]
-    scaler: Optional[StandardScaler]  # noqa: UP045
+    scaler: Optional[StandardScaler]
     metadata: dict[str, Any]
 
 
@@ -98,24 +98,22 @@ def load_market_data(
     symbol: str,
     timeframe: str,
     *,
-    limit: Optional[int] = None,  # noqa: UP045
+    limit: Optional[int] = None,
     log_fn: LogFn = None,
 ) -> MarketDataResult:
     """Load the bars of one symbol and timeframe from a SQLite database, and diagnose them.
 
-    symbol: in any spelling (BTC/USDT, btcusdt). limit: the newest so many bars, ascending. log_fn: called with progress.
-    Of rows with equal times the last stored one is kept, and the report counts the others.
-    Raises BitcornError (a ValueError) for a missing file, a file that is no database, one without bars, an unknown symbol
-    or timeframe (naming those that exist), and values that are not numbers.
+    symbol: in any spelling (BTC/USDT, btcusdt). limit: the newest so many bars, ascending. log_fn: called with
+    progress. Of rows with equal times the last stored one is kept, and the report counts the others.
+    Raises BitcornError (a ValueError) for a missing file, a file that is no database, one without bars, an unknown
+    symbol or timeframe (naming those that exist), and values that are not numbers.
     """
     stored, partition = read_bars(db_path, symbol, timeframe, limit)
     bars = drop_duplicates(stored)
     if limit is not None and len(bars) < len(stored):
-        stored, partition = read_bars(db_path, symbol, timeframe)
+        # Rows that repeat a time took the places of bars: find these among all rows.
+        stored = newest(read_bars(db_path, symbol, timeframe)[0], limit)
         bars = drop_duplicates(stored)
-        bars = bars.take(slice(max(len(bars) - limit, 0), None))
-        assert stored.timestamp is not None and bars.timestamp is not None
-        stored = stored.take(stored.timestamp >= bars.timestamp[0])
     report = {"symbol": partition.symbol, "timeframe": partition.timeframe}
     report |= quality_report(stored, partition.timeframe) | {"rows": len(bars)}
     frame = bars.to_frame()
@@ -134,18 +132,19 @@ def prepare_features(
     *,
     cache_dir: Path = FEATURE_CACHE_DIR,
     use_cache: bool = True,
-    feature_registry: Optional[Any] = None,  # noqa: UP045
-    db_path: Optional[str] = None,  # noqa: UP045
+    feature_registry: Optional[Any] = None,
+    db_path: Optional[str] = None,
     log_fn: LogFn = None,
 ) -> FeaturePrepResult:
     """Compute the features of bars, or read them from the cache where equal bars were prepared before.
 
-    df: bars of one partition, ascending; its columns are kept. cache_dir: folder of the cache. use_cache: False computes
-    always and touches no file. feature_registry: a mapping of names to feature systems, by default those that exist.
-    db_path: the database that the bars are from, so that `invalidate_cache(db_path)` finds their entry; what the database
-    contains now is not looked at, as the bars themselves decide.
-    Raises BitcornError (a ValueError) for an unknown system, missing columns, times out of order, missing or non-positive
-    prices, too few bars, and a cache folder that cannot be written.
+    df: bars of one partition, ascending; its columns are kept. cache_dir: folder of the cache. use_cache: False
+    computes always and touches no file. feature_registry: a mapping of names to feature systems, by default those
+    that exist.
+    db_path: the database that the bars are from, so that `invalidate_cache(db_path)` finds their entry; what the
+    database contains now is not looked at, as the bars themselves decide.
+    Raises BitcornError (a ValueError) for an unknown system, missing columns, times out of order, missing or
+    non-positive prices, too few bars, and a cache folder that cannot be written.
     """
     system = (SYSTEMS if feature_registry is None else feature_registry)[feature_system]
     bars = Bars.from_frame(df)
@@ -167,28 +166,29 @@ def prepare_features(
 
 def build_sequences(
     df: pd.DataFrame,
-    feature_cols: List[str],  # noqa: UP006
+    feature_cols: List[str],
     *,
     seq_len: int,
     horizon: int,
-    fill_gaps_strategy: Optional[str] = None,  # noqa: UP045
-    max_gap_size: Optional[int] = None,  # noqa: UP045
+    fill_gaps_strategy: Optional[str] = None,
+    max_gap_size: Optional[int] = None,
     validate_chronology: bool = True,
     dtype: Any = np.float32,
     fit_scaler: bool = True,
-    scaler: Optional[StandardScaler] = None,  # noqa: UP045
+    scaler: Optional[StandardScaler] = None,
     log_fn: LogFn = None,
 ) -> SequenceBuildResult:
     """Build windows of ``seq_len`` rows, each with what happened in the ``horizon`` bars after its last bar.
 
     df: features beside their `close` and `timestamp` (`FeaturePrepResult.dataframe`).
-    fill_gaps_strategy: None leaves gaps; "forward" repeats the bar before; "linear" interpolates, and then no window ends
-    on an interpolated bar, as that would look ahead. max_gap_size: fill gaps of at most so many missing bars (None: all).
-    validate_chronology: refuse times out of order or twice, and leave out windows whose rows or target span an unfilled
-    gap; False treats neighbouring rows as neighbouring bars.
+    fill_gaps_strategy: None leaves gaps; "forward" repeats the bar before; "linear" interpolates, and then no window
+    ends on an interpolated bar, as that would look ahead. max_gap_size: fill gaps of at most so many missing bars
+    (None: all).
+    validate_chronology: refuse times out of order or twice, and leave out windows whose rows or target span an
+    unfilled gap; False treats neighbouring rows as neighbouring bars.
     fit_scaler: fit a StandardScaler on ALL rows given. Where the rows span a train/validation split this looks ahead:
-    build the training windows first and pass their scaler. scaler: is used as it is, never refitted.
-    Windows that touch a feature that is not finite are left out. Their number stands in metadata["left_out"].
+    build the training windows first and pass their scaler. scaler: is used as it is, never refitted. Windows that
+    touch a feature that is not finite are left out. Their number stands in metadata["left_out"].
     Raises BitcornError (a ValueError) for missing columns, too few rows, no valid window, and bad arguments.
     """
     absent = [name for name in [*feature_cols, "close"] if name not in df.columns]
@@ -216,7 +216,7 @@ def build_sequences(
     return SequenceBuildResult(built.x, built.y_ret, built.y_vol, built.scaler, built.metadata)
 
 
-def invalidate_cache(db_path: Optional[str] = None) -> int:  # noqa: UP045
+def invalidate_cache(db_path: Optional[str] = None) -> int:
     """Drop what the cache holds for a database, or everything; returns how many entries.
 
     Content that another database uses too is kept. Nothing has to be invalidated for correctness: entries are found by
@@ -232,17 +232,16 @@ def compute_features(
     timeframes: Sequence[str] | None = None,
     system: str = "v2",
     cache_dir: Path | str | None = None,
-    on_start: Callable[[int], None] | None = None,
     on_done: Callable[[PartitionStatus], None] | None = None,
 ) -> list[PartitionStatus]:
-    """Bring the features of every partition of a database into the cache, spread over the running Ray.
+    """Bring the features of every partition of a database into the cache, in parallel on Ray.
 
-    symbols, timeframes: only these, in any spelling. on_start: called with the number of partitions; on_done: with each
-    result as it arrives. A partition that fails has its reason in `error` and does not stop the others.
-    Raises BitcornError for what makes all fail: no database, an unknown symbol, timeframe or system, a cache folder that
-    cannot be written.
+    It runs on the Ray that this process is connected to, else on a private one that ends with the call.
+    symbols, timeframes: only these, in any spelling. on_done: called with each result as it arrives. A partition that fails has its reason in `error` and does not stop the others.
+    Raises BitcornError for what makes all fail: no database, an unknown symbol, timeframe or system, a cache folder
+    that cannot be written.
     """
-    from bitcorn_ray.on_ray.features import FeatureJob, map_partitions
+    from bitcorn_ray.on_ray.session import ray_session
 
     declared = SYSTEMS[system]
     # Absolute before any worker sees it: a worker's working directory is another one.
@@ -250,10 +249,11 @@ def compute_features(
     partitions = select_partitions(list_partitions(database), symbols, timeframes)
     cache = FeatureCache(folder)
     cache.refresh_index()
-    if on_start:
-        on_start(len(partitions))
-    jobs = [FeatureJob(str(database), p.symbol, p.timeframe, declared.name, str(folder)) for p in partitions]
-    done = map_partitions(jobs, on_done or (lambda _: None))
+    with ray_session():
+        from bitcorn_ray.on_ray.features import FeatureJob, map_partitions
+
+        jobs = [FeatureJob(str(database), p.symbol, p.timeframe, declared.name, str(folder)) for p in partitions]
+        done = map_partitions(jobs, on_done or (lambda _: None))
     cache.refresh_index()
     return done
 
@@ -273,7 +273,9 @@ def _partition_of(df: pd.DataFrame) -> Partition | None:
         if name in found and len(df):
             values = df[found[name]].unique()
             if len(values) > 1:
-                raise BitcornError(f"the frame holds {len(values)} {name}s ({values[0]}, {values[1]}, ...): pass one at a time")
+                raise BitcornError(
+                    f"the frame holds {len(values)} {name}s ({values[0]}, {values[1]}, ...): pass one at a time"
+                )
             known.append(str(values[0]))
         elif df.attrs.get(name):
             known.append(str(df.attrs[name]))

@@ -82,7 +82,10 @@ class Forecaster:
             for level, widths in metadata["calibration"]["bands"].items():
                 half = math.inf if widths[column] is None else widths[column] * volatility
                 name = f"{float(level) * 100:.0f}"
-                row[f"lo{name}"], row[f"hi{name}"] = close * math.exp(forecast - half), close * math.exp(forecast + half)
+                row[f"lo{name}"], row[f"hi{name}"] = (
+                    close * math.exp(forecast - half),
+                    close * math.exp(forecast + half),
+                )
             rows.append(row)
         return pd.DataFrame(rows)
 
@@ -91,14 +94,16 @@ class Forecaster:
         seq_len, columns = self.run.config.seq_len, self.run.metadata["feature_cols"]
         need = self.system.warmup + seq_len
         if len(bars) < need:
-            raise BitcornError(f"{len(bars)} bars are too few to forecast: {self.system.name} and seq_len {seq_len} need {need}")
+            raise BitcornError(
+                f"{len(bars)} bars are too few to forecast: {self.system.name} and seq_len {seq_len} need {need}"
+            )
         assert bars.timestamp is not None
         gaps = np.flatnonzero(gap_before(bars.timestamp[-seq_len:], step))
         if len(gaps):
-            times = bars.timestamp[-seq_len:]
+            before, after = (show_time(int(t)) for t in bars.timestamp[-seq_len:][gaps[-1] - 1 : gaps[-1] + 1])
             raise BitcornError(
-                f"bars are missing between {show_time(int(times[gaps[-1] - 1]))} and {show_time(int(times[gaps[-1]]))}, inside "
-                f"the last {seq_len} bars: load the missing bars, or wait until {seq_len} bars follow the gap"
+                f"bars are missing between {before} and {after}, inside the last {seq_len} bars: load what is "
+                f"missing, or wait until {seq_len} bars follow the gap"
             )
         features = self.system.compute(bars)
         window = np.column_stack([features[name][-seq_len:] for name in columns])

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, List, Optional  # noqa: UP035 - the older API's own annotations
+from typing import TYPE_CHECKING, Any, List, Optional
 
 import numpy as np
 
@@ -45,17 +45,17 @@ LogFn = Optional[Callable[[str], None]]
 class MultiHorizonTrainingRequest:
     """What to train on and how.
 
-    df: features beside `close` and `timestamp` (`FeaturePrepResult.dataframe`); without times, rows count as neighbouring
-    bars. horizons, seq_len: in bars. val_frac: share of the windows, the last, that validate; between them and the
-    training windows lies a purge of the longest horizon. symbol, timeframe: recorded in the run; the timeframe is the
-    grid on which missing bars are found.
-    The fields after these: see `ModelConfig` and `TrainingConfig`. device: "cpu" or "cuda". feature_system: recorded in
-    the run, so that a forecaster can compute the features; by default as `prepare_features` noted it in the frame.
+    df: features beside `close` and `timestamp` (`FeaturePrepResult.dataframe`); without times, rows count as
+    neighbouring bars. horizons, seq_len: in bars. val_frac: share of the windows, the last, that validate; between
+    them and the training windows lies a purge of the longest horizon. symbol, timeframe: recorded in the run; the
+    timeframe is the grid on which missing bars are found. The fields after these: see `ModelConfig` and
+    `TrainingConfig`. device: "cpu" or "cuda". feature_system: recorded in the run, so that a forecaster can compute
+    the features; by default as `prepare_features` noted it in the frame.
     """
 
     df: pd.DataFrame
-    feature_cols: List[str]  # noqa: UP006
-    horizons: List[int] = field(default_factory=lambda: [1, 4, 12])  # noqa: UP006
+    feature_cols: List[str]
+    horizons: List[int] = field(default_factory=lambda: [1, 4, 12])
     seq_len: int = 64
     hidden_size: int = 256
     num_layers: int = 2
@@ -71,9 +71,9 @@ class MultiHorizonTrainingRequest:
     patience: int = 5
     grad_clip: float = 1.0
     seed: int = 0
-    threads: Optional[int] = None  # noqa: UP045
+    threads: Optional[int] = None
     device: str = "cpu"
-    feature_system: Optional[str] = None  # noqa: UP045
+    feature_system: Optional[str] = None
 
     def model_config(self) -> ModelConfig:
         """Return the model's part. Raises BitcornError for impossible values."""
@@ -113,7 +113,7 @@ class TrainingResult:
 def train_multihorizon_model(
     request: MultiHorizonTrainingRequest,
     *,
-    artifacts_dir: Optional[Path] = None,  # noqa: UP045
+    artifacts_dir: Optional[Path] = None,
     log_fn: LogFn = None,
 ) -> TrainingResult:
     """Train in this process.
@@ -142,16 +142,20 @@ def train_on_ray(
     on_epoch: Callable[[EpochResult], None] | None = None,
     log_fn: LogFn = None,
 ) -> TrainingResult:
-    """Train by Ray Train on ``workers`` processes of the running Ray, each with ``gpus`` GPUs.
+    """Train by Ray Train on ``workers`` processes, each with ``gpus`` GPUs.
 
-    A worker that dies is replaced up to ``max_failures`` times, and goes on from the last epoch's checkpoint. Checkpoints
-    lie beside ``artifacts_dir`` until the run is saved. With one worker and as many threads the losses equal those of
-    `train_multihorizon_model` to the bit. on_epoch: called in this process with each epoch's result.
+    It runs on the Ray that this process is connected to, else on a private one that ends with the call.
+
+    A worker that dies is replaced up to ``max_failures`` times, and goes on from the last epoch's checkpoint.
+    Checkpoints lie beside ``artifacts_dir`` until the run is saved. With one worker and as many threads the losses
+    equal those of `train_multihorizon_model` to the bit. on_epoch: called in this process with each epoch's result.
     Raises BitcornError as `train_multihorizon_model` does, and for more workers or GPUs than Ray has.
     """
-    from bitcorn_ray.on_ray.training import fit_on_ray
+    from bitcorn_ray.on_ray.session import ray_session
 
     def train(data: TrainingData, model: ModelConfig, training: TrainingConfig) -> FitResult:
+        from bitcorn_ray.on_ray.training import fit_on_ray
+
         return fit_on_ray(
             data,
             model,
@@ -163,7 +167,8 @@ def train_on_ray(
             on_epoch=on_epoch,
         )
 
-    return _trained(request, train, artifacts_dir, log_fn)
+    with ray_session():
+        return _trained(request, train, artifacts_dir, log_fn)
 
 
 def request_from_config(

@@ -52,7 +52,7 @@ def entry_key(bars: Bars, system: FeatureSystem) -> str:
     except (TypeError, ValueError) as error:
         raise BitcornError(f"parameters of feature system {system.name!r} are no plain JSON values: {error}") from error
     for column in columns.values():
-        digest.update(np.ascontiguousarray(column))
+        digest.update(np.ascontiguousarray(column).data)
     return digest.hexdigest()[:KEY_LENGTH]
 
 

@@ -14,7 +14,7 @@ __all__ = ["TEMPORARY", "publish", "publish_json"]
 TEMPORARY = ".writing-"
 
 
-def publish(path: Path, write: Callable[[Path], None]) -> None:
+def publish(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a file of a temporary name beside ``path``, then rename it.
 
     A rename within a folder is atomic: a reader sees the old file, none, or the whole new one, and of two writers at
@@ -32,4 +32,4 @@ def publish(path: Path, write: Callable[[Path], None]) -> None:
 def publish_json(path: Path, value: Any) -> None:
     """Publish a value as JSON."""
     text = json.dumps(value, indent=1, allow_nan=False)
-    publish(path, lambda temporary: temporary.write_text(text, encoding="utf-8") and None)
+    publish(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

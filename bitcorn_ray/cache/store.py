@@ -66,7 +66,11 @@ class FeatureCache:
             )
         except (OSError, ValueError):  # pyarrow's errors are among these
             return None
-        if not isinstance(meta, dict) or table.num_rows != meta.get("rows") or table.num_columns != len(system.features):
+        if (
+            not isinstance(meta, dict)
+            or table.num_rows != meta.get("rows")
+            or table.num_columns != len(system.features)
+        ):
             return None
         return StoredFeatures({name: table.column(name).to_numpy() for name in system.features}, quality)
 

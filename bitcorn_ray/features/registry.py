@@ -73,7 +73,9 @@ class FeatureRegistry:
     def __getitem__(self, name: str) -> FeatureSystem:
         """Return the system of a name. Raises BitcornError, naming those that exist, for an unknown one."""
         if name not in self._systems:
-            raise BitcornError(f"unknown feature system {name!r}: there is {', '.join(sorted(self._systems)) or 'none'}")
+            raise BitcornError(
+                f"unknown feature system {name!r}: there is {', '.join(sorted(self._systems)) or 'none'}"
+            )
         return self._systems[name]
 
     def __iter__(self) -> Iterator[str]:

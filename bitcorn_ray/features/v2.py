@@ -8,11 +8,10 @@ log_ret_accel          r_1,t - r_1,t-1
 ma_ratio_20            (p - sma20) / sma20
 bb_width               4 std20(p) / sma20                                   Bollinger
 bb_std_pct             std20(p) / p
-rsi_14                 100 - 100 / (1 + mean14(gains) / (mean14(losses) + 1e-12))   Wilder's index with simple means (Cutler)
-atr_pct                mean14(true range) / p; the first true range is high - low
-raw_vol_10, raw_vol_30 std of r_1
-fib_composite          weighted sign of the distances to eight Fibonacci levels of the 50-bar range, see the function
-td_buy_setup           bars in a row, ending here, whose close is below the close four bars before   DeMark
+rsi_14                 100 - 100 / (1 + mean14(gains) / (mean14(losses) + 1e-12))   Wilder's index with simple means
+(Cutler) atr_pct                mean14(true range) / p; the first true range is high - low raw_vol_10, raw_vol_30 std
+of r_1 fib_composite          weighted sign of the distances to eight Fibonacci levels of the 50-bar range, see the
+function td_buy_setup           bars in a row, ending here, whose close is below the close four bars before   DeMark
 td_sell_setup          the same, above
 """
 

@@ -32,7 +32,8 @@ def scale(matrix: Matrix, scaler: StandardScaler, dtype: Any = np.float32) -> Ma
     expected = len(scaler.scale_)
     if matrix.shape[1] != expected:
         raise BitcornError(f"the scaler was fitted on {expected} features, the rows have {matrix.shape[1]}")
-    return ((matrix - scaler.mean_) / scaler.scale_).astype(dtype, copy=False)
+    scaled: Matrix = (matrix - scaler.mean_) / scaler.scale_
+    return scaled.astype(dtype, copy=False)
 
 
 def scaler_to_json(scaler: StandardScaler) -> dict[str, Any]:

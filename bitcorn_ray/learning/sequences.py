@@ -72,7 +72,7 @@ def make_sequences(
         scaler = fit_scaler(matrix)
     scaled = matrix.astype(dtype, copy=False) if scaler is None else scale(matrix, scaler, dtype)
     index = window_index(
-        finite=np.isfinite(scaled).all(1),
+        finite=np.all(np.isfinite(scaled), axis=1),
         usable_close=np.isfinite(close) & (close > 0),
         gap_before=gap_before(timestamp, step) if validate and timestamp is not None and step else None,
         seq_len=seq_len,

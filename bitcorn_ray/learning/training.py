@@ -10,6 +10,7 @@ Shapes: B batch, L seq_len, H horizons.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -148,10 +149,10 @@ class _Loop:
         train_seconds = time.perf_counter() - started
         by_horizon = self._validate()
         val_loss = float(by_horizon.mean())
-        if not (torch.isfinite(by_horizon).all() and train_loss == train_loss and abs(train_loss) < float("inf")):
+        if not (torch.isfinite(by_horizon).all() and math.isfinite(train_loss)):
             raise BitcornError(
-                f"the loss is no finite number in epoch {state.epoch + 1} (training {train_loss}, validation {val_loss}): "
-                f"lower the learning rate ({self.config.learning_rate})"
+                f"the loss is no finite number in epoch {state.epoch + 1} (training {train_loss}, validation "
+                f"{val_loss}): lower the learning rate ({self.config.learning_rate})"
             )
         best = val_loss < state.best_loss
         state.epoch += 1

@@ -8,6 +8,7 @@ and every close is a positive number.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,14 +81,15 @@ def window_index(
     return WindowIndex(ends[valid], left_out)
 
 
-def gather_windows(matrix: NDArray[np.floating], ends: Rows, seq_len: int) -> NDArray[np.floating]:
+def gather_windows(matrix: NDArray[Any], ends: Rows, seq_len: int) -> NDArray[Any]:
     """Windows (N, L, F) of a (T, F) matrix: a read-only view where the ends follow one another, else one gather."""
     consecutive = len(ends) > 0 and ends[-1] - ends[0] + 1 == len(ends)
     if consecutive:
-        view = np.lib.stride_tricks.sliding_window_view(matrix, seq_len, axis=0).transpose(0, 2, 1)
+        view: NDArray[Any] = np.lib.stride_tricks.sliding_window_view(matrix, seq_len, axis=0).transpose(0, 2, 1)
         start = int(ends[0]) - seq_len + 1
         return view[start : start + len(ends)]
-    return matrix[ends[:, None] + np.arange(1 - seq_len, 1)]
+    gathered: NDArray[Any] = matrix[ends[:, None] + np.arange(1 - seq_len, 1)]
+    return gathered
 
 
 def _any_in(mask: Mask, first: Rows, last: Rows) -> Mask:

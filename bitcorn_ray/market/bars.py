@@ -48,7 +48,7 @@ class Bars:
     def take(self, rows: slice | NDArray[np.int64] | NDArray[np.bool_]) -> Bars:
         """Return the chosen rows, as a view where `rows` is a slice."""
         timestamp = None if self.timestamp is None else self.timestamp[rows]
-        prices = {name: column[rows] for name, column in self.columns().items() if name != "timestamp"}
+        prices = {name: getattr(self, name)[rows] for name in (*PRICE_COLUMNS, "volume")}
         return Bars(timestamp=timestamp, **prices)
 
     def require_usable(self) -> None:
@@ -107,8 +107,8 @@ class Bars:
 def frame_times(df: pd.DataFrame) -> NDArray[np.int64] | None:
     """Times of a frame as int64 milliseconds UTC (T,), or None where it has none.
 
-    They come from column `ts` or `timestamp`, else from a DatetimeIndex; epoch seconds, milliseconds or datetimes, those
-    without a zone as UTC. Raises BitcornError for missing times and for text.
+    They come from column `ts` or `timestamp`, else from a DatetimeIndex; epoch seconds, milliseconds or datetimes,
+    those without a zone as UTC. Raises BitcornError for missing times and for text.
     """
     import pandas as pd
 
@@ -120,8 +120,8 @@ def frame_times(df: pd.DataFrame) -> NDArray[np.int64] | None:
         times = df.index
     else:
         return None
-    if times.isna().any():
-        raise BitcornError(f"{int(times.isna().sum())} rows have no timestamp: remove these rows")
+    if missing := int(np.sum(times.isna())):
+        raise BitcornError(f"{missing} rows have no timestamp: remove these rows")
     if isinstance(times.dtype, pd.DatetimeTZDtype):
         # The index form converts without boxing each value.
         times = pd.DatetimeIndex(times).tz_convert(None)
@@ -139,8 +139,8 @@ def require_chronology(timestamp: NDArray[np.int64]) -> None:
     row = int((steps <= 0).argmax()) + 1
     what = "twice" if steps[row - 1] == 0 else "after a later one"
     raise BitcornError(
-        f"timestamps must rise: {show_time(int(timestamp[row]))} stands {what} (row {row}, {int((steps <= 0).sum())} such "
-        "rows in all): sort the bars by timestamp and keep one bar for each"
+        f"timestamps must rise: {show_time(int(timestamp[row]))} stands {what} (row {row}; "
+        f"{int((steps <= 0).sum())} such rows in all): sort the bars by timestamp and keep one bar for each"
     )
 
 

@@ -85,7 +85,9 @@ def find_partition(db_path: str | Path, symbol: str, timeframe: str) -> tuple[Ba
     with _metadata(path) as connection:
         tables = _bar_tables(connection, path)
         held = [(table, p) for table in tables for p in _partitions(connection, table, path, symbol)]
-    matches = [(t, p) for t, p in held if normalise_symbol(p.symbol) == wanted and same_timeframe(p.timeframe, timeframe)]
+    matches = [
+        (t, p) for t, p in held if normalise_symbol(p.symbol) == wanted and same_timeframe(p.timeframe, timeframe)
+    ]
     if len(matches) == 1:
         return matches[0]
     if matches:
@@ -183,9 +185,9 @@ def _distinct(connection: sqlite3.Connection, table: BarTable, column: str, keys
     where = "".join(f" AND {table.column(key)} = :{key}" for key in keys)
     if _leading_columns(connection, table) & {table.columns["symbol"] if table.has("symbol") else column}:
         query = (
-            f"WITH RECURSIVE leap(value) AS (SELECT min({name}) FROM {source} WHERE {name} IS NOT NULL{where} UNION ALL "
-            f"SELECT (SELECT min({name}) FROM {source} WHERE {name} > value{where}) FROM leap WHERE value IS NOT NULL) "
-            "SELECT value FROM leap WHERE value IS NOT NULL"
+            f"WITH RECURSIVE leap(value) AS (SELECT min({name}) FROM {source} WHERE {name} IS NOT NULL{where} "
+            f"UNION ALL SELECT (SELECT min({name}) FROM {source} WHERE {name} > value{where}) FROM leap "
+            "WHERE value IS NOT NULL) SELECT value FROM leap WHERE value IS NOT NULL"
         )
     else:
         query = f"SELECT DISTINCT {name} FROM {source} WHERE {name} IS NOT NULL{where}"
@@ -248,7 +250,7 @@ def _query(path: Path, sql: str, parameters: list[str]) -> pa.Table | None:
 
 
 def _is_number(kind: pa.DataType) -> bool:
-    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind)
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind))
 
 
 def _first_text(path: Path, table: BarTable) -> str:
@@ -256,12 +258,14 @@ def _first_text(path: Path, table: BarTable) -> str:
     with _metadata(path) as connection:
         for name in BAR_COLUMNS:
             column = table.column(name)
-            query = f"SELECT {time}, {column} FROM {quoted(table.name)} WHERE typeof({column}) IN ('text', 'blob') LIMIT 1"
+            query = (
+                f"SELECT {time}, {column} FROM {quoted(table.name)} WHERE typeof({column}) IN ('text', 'blob') LIMIT 1"
+            )
             row = connection.execute(query).fetchone()
             if row is not None:
                 return (
-                    f"column {column} of table {table.name} in {path} holds {row[1]!r} (at {time} = {row[0]!r}), which is "
-                    "not a number: store numbers, with times as epoch seconds or milliseconds"
+                    f"column {column} of table {table.name} in {path} holds {row[1]!r} (at {time} = {row[0]!r}), which "
+                    "is not a number: store numbers, with times as epoch seconds or milliseconds"
                 )
     return f"table {table.name} in {path} could not be read as numbers"
 

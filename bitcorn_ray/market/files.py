@@ -76,7 +76,9 @@ def _groups(table: pa.Table, found: dict[str, str]) -> Iterator[tuple[dict[str, 
     if not keys:
         yield {}, table
         return
-    for values in table.select([found[key] for key in keys]).group_by([found[key] for key in keys]).aggregate([]).to_pylist():
+    for values in (
+        table.select([found[key] for key in keys]).group_by([found[key] for key in keys]).aggregate([]).to_pylist()
+    ):
         mask: Any = True
         for key in keys:
             mask = pc.and_(mask, pc.equal(table.column(found[key]), values[found[key]]))

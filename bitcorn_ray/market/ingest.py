@@ -67,9 +67,7 @@ def ingest_files(
     return write_bars(read, db_path)
 
 
-def write_bars(
-    partitions: Iterable[tuple[str, Partition, Bars]], db_path: str | Path
-) -> list[IngestedPartition]:
+def write_bars(partitions: Iterable[tuple[str, Partition, Bars]], db_path: str | Path) -> list[IngestedPartition]:
     """Upsert (source name, partition, bars) into table `ohlcv` in one transaction.
 
     A symbol that the table holds under another spelling keeps the stored one.

@@ -8,6 +8,7 @@ import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from bitcorn_ray.errors import BitcornError
 
@@ -15,10 +16,11 @@ __all__ = ["ray_session"]
 
 
 @contextmanager
-def ray_session(address: str | None = None) -> Iterator[None]:
+def ray_session(address: str | None = None, cpus: int | None = None) -> Iterator[None]:
     """Connect to Ray for the length of a block; inside a session that exists already, use that one.
 
-    address: of a cluster; by default RAY_ADDRESS, else a private Ray that ends with the block.
+    address: of a cluster; by default RAY_ADDRESS, else a private Ray ("local") that ends with the block. cpus: of a
+    private Ray, by default all that the machine has.
     Raises BitcornError where a cluster cannot be reached.
     """
     address = address or os.environ.get("RAY_ADDRESS") or "local"
@@ -31,7 +33,7 @@ def ray_session(address: str | None = None) -> Iterator[None]:
         return
     try:
         # "local" keeps Ray from joining whatever cluster happens to run on this machine.
-        private = {"include_dashboard": False} if address == "local" else {}
+        private: dict[str, Any] = {"include_dashboard": False, "num_cpus": cpus} if address == "local" else {}
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **private)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError, ray.exceptions.RayError) as error:
         raise BitcornError(f"no Ray cluster at {address!r}: {str(error).splitlines()[0]}") from error

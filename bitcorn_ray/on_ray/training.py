@@ -1,8 +1,8 @@
 """Training on Ray Train: `learning.training.fit` in each worker, a checkpoint after each epoch.
 
-1. The data go into the object store once. 2. `TorchTrainer` starts the workers; each runs `fit`, which finds the process
-group that Ray made. 3. After each epoch the first worker saves a checkpoint, and all report. 4. Where a worker dies, Ray
-starts all anew, and they go on from the last checkpoint.
+1. The data go into the object store once. 2. `TorchTrainer` starts the workers; each runs `fit`, which finds the
+process group that Ray made. 3. After each epoch the first worker saves a checkpoint, and all report. 4. Where a
+worker dies, Ray starts all anew, and they go on from the last checkpoint.
 """
 
 from __future__ import annotations
@@ -64,8 +64,9 @@ def fit_on_ray(
         "queue": queue,
     }
     _quiet()
+    worker: Any = _train_worker
     trainer = TorchTrainer(
-        _train_worker,
+        worker,
         train_loop_config=loop_config,
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers, use_gpu=gpus > 0, resources_per_worker={"CPU": cpus, **({"GPU": gpus} if gpus else {})}
@@ -79,10 +80,11 @@ def fit_on_ray(
     )
     with _listening(queue, on_epoch):
         try:
-            returned = trainer.fit().return_value
+            result: Any = trainer.fit()
         except Exception as error:
             raise _cause(error) from error
     shutil.rmtree(storage, ignore_errors=True)
+    returned = result.return_value
     weights = {name: torch.from_numpy(value.copy()) for name, value in returned["weights"].items()}
     return FitResult(weights, [EpochResult(**result) for result in returned["history"]])
 
@@ -131,8 +133,8 @@ def _cpus_per_worker(workers: int, gpus: float) -> int:
     cpus, have_gpus = int(have.get("CPU", 0)), have.get("GPU", 0.0)
     if workers > cpus or workers * gpus > have_gpus:
         raise BitcornError(
-            f"{workers} workers with {gpus:g} GPUs each need {workers} CPUs and {workers * gpus:g} GPUs, but Ray has {cpus} "
-            f"CPUs and {have_gpus:g} GPUs: take fewer"
+            f"{workers} workers with {gpus:g} GPUs each need {workers} CPUs and {workers * gpus:g} GPUs, but Ray has "
+            f"{cpus} CPUs and {have_gpus:g} GPUs: take fewer"
         )
     return max(1, cpus // workers)
 

@@ -1,14 +1,71 @@
-"""Results as tables for a terminal."""
+"""Results and progress on a terminal: tables or JSON on standard output, a progress bar on standard error."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-__all__ = ["cache_table", "features_table", "forecast_table", "ingest_table", "size"]
+__all__ = [
+    "cache_table",
+    "features_table",
+    "forecast_table",
+    "ingest_table",
+    "plain_rows",
+    "progress",
+    "show",
+    "size",
+]
+
+
+def show(result: dict[str, Any], shown: Callable[[], Any], as_json: bool, title: str | None = None) -> None:
+    """Print a result as JSON, or what `shown` makes of it: a table, a text, or several of these."""
+    if as_json:
+        print(json.dumps(result, indent=1, allow_nan=False))
+        return
+    # A pipe or a file has no width of its own: 80 columns would fold the tables.
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    made = shown()
+    for item in [title, *(made if isinstance(made, tuple) else (made,))]:
+        if item is not None:
+            console.print(item, highlight=False, markup=not isinstance(item, str))
+
+
+def plain_rows(rows: Sequence[dict[Any, Any]]) -> list[dict[str, Any]]:
+    """Rows with times as text, and None for a bound that is infinite: JSON has neither."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, float) and not math.isfinite(value):
+            return None
+        return value.strftime("%Y-%m-%dT%H:%M:%SZ") if hasattr(value, "strftime") else value
+
+    return [{str(name): plain(value) for name, value in row.items()} for row in rows]
+
+
+@contextmanager
+def progress(what: str, total: int, quiet: bool = False) -> Iterator[Callable[[str], None]]:
+    """Show a bar for the length of a block; the given function advances it by one and shows its argument."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[last]}"),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as bar:
+        task = bar.add_task(what, total=total, last="")
+        yield lambda last: bar.update(task, advance=1, last=last)
 
 
 def ingest_table(rows: Sequence[dict[str, Any]]) -> Table:
@@ -16,7 +73,11 @@ def ingest_table(rows: Sequence[dict[str, Any]]) -> Table:
     return _table(
         ("partition", "rows", "inserted", "updated", "unchanged", "file"),
         (
-            (f"{row['symbol']} {row['timeframe']}", *(f"{row[name]:,}" for name in ("rows", "inserted", "updated", "unchanged")), row["source"])
+            (
+                f"{row['symbol']} {row['timeframe']}",
+                *(f"{row[name]:,}" for name in ("rows", "inserted", "updated", "unchanged")),
+                row["source"],
+            )
             for row in rows
         ),
         left=(0, 5),
@@ -34,7 +95,13 @@ def features_table(statuses: Sequence[dict[str, Any]]) -> Table:
     return _table(
         ("partition", "rows", "cache", "seconds", "bars"),
         (
-            (f"{s['symbol']} {s['timeframe']}", f"{s['rows']:,}", outcome(s), f"{s['seconds']:.2f}", s["flags"] or ("" if s["error"] else "clean"))
+            (
+                f"{s['symbol']} {s['timeframe']}",
+                f"{s['rows']:,}",
+                outcome(s),
+                f"{s['seconds']:.2f}",
+                s["flags"] or ("" if s["error"] else "clean"),
+            )
             for s in statuses
         ),
         left=(0, 2, 4),

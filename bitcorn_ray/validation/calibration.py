@@ -36,4 +36,5 @@ def conformal_quantile(scores: Array, coverage: float) -> Array:
     rank = math.ceil((len(scores) + 1) * coverage)
     if rank > len(scores):
         return np.full(scores.shape[1:], np.inf)
-    return np.partition(scores, rank - 1, axis=0)[rank - 1]
+    quantile: Array = np.partition(scores, rank - 1, axis=0)[rank - 1]
+    return quantile

@@ -28,7 +28,7 @@ def holdout(ends: Rows, val_frac: float, purge: int) -> tuple[Rows, Rows]:
     train = ends[ends + purge <= validation[0]] if count else ends[:0]
     if len(train) == 0 or len(validation) == 0:
         raise BitcornError(
-            f"{len(ends)} windows with val_frac {val_frac} and a purge of {purge} bars leave {len(train)} for training and "
-            f"{len(validation)} for validation: give more bars"
+            f"{len(ends)} windows with val_frac {val_frac} and a purge of {purge} bars leave {len(train)} for training "
+            f"and {len(validation)} for validation: give more bars"
         )
     return train, validation

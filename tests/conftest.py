@@ -1,0 +1,74 @@
+"""What all tests share: the real data, a cache of their own, one Ray for the session."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+_ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Folder of the real market data; where BITCORN_TEST_DATA is set, its absence is a failure and not a skip."""
+    named = os.environ.get("BITCORN_TEST_DATA")
+    folder = Path(named) if named else _ROOT.parent / "shared" / "data"
+    if not (folder / "bars").is_dir():
+        message = f"no real market data at {folder}: set BITCORN_TEST_DATA to the folder that holds bars/ and golden/"
+        if named:
+            pytest.fail(message)
+        pytest.skip(message)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def cache_dir(tmp_path, monkeypatch) -> Path:
+    """Every test has a cache of its own."""
+    folder = tmp_path / "feature_cache"
+    monkeypatch.setenv("BITCORN_CACHE_DIR", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ray_cluster():
+    """One private Ray with two CPUs for the whole session."""
+    from bitcorn_ray.on_ray.session import ray_session
+
+    with ray_session("local", cpus=2):
+        yield
+
+
+@pytest.fixture
+def random_bars():
+    """A function that makes n clean one-hour bars from a seed."""
+    from bitcorn_ray.market.simulate import simulate_bars
+
+    def make(n: int, seed: int = 0, gaps: int = 0):
+        return simulate_bars(n, seed=seed, gaps=gaps)
+
+    return make
+
+
+@pytest.fixture
+def market_db(tmp_path, random_bars) -> Path:
+    """A database with 1h bars of AAAUSDT (1,500, two gaps) and BBBUSDT (900, clean)."""
+    from bitcorn_ray.market.ingest import write_bars
+    from bitcorn_ray.market.partition import Partition
+
+    path = tmp_path / "market.db"
+    write_bars(
+        [
+            ("simulated", Partition("AAAUSDT", "1h"), random_bars(1_500, seed=1, gaps=2)),
+            ("simulated", Partition("BBBUSDT", "1h"), random_bars(900, seed=2)),
+        ],
+        path,
+    )
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    np.random.seed(0)  # noqa: NPY002 - only what a library draws from the global state
