@@ -237,7 +237,8 @@ def compute_features(
     """Bring the features of every partition of a database into the cache, in parallel on Ray.
 
     It runs on the Ray that this process is connected to, else on a private one that ends with the call.
-    symbols, timeframes: only these, in any spelling. on_done: called with each result as it arrives. A partition that fails has its reason in `error` and does not stop the others.
+    symbols, timeframes: only these, in any spelling. on_done: called with each result as it arrives. A partition
+    that fails has its reason in `error` and does not stop the others.
     Raises BitcornError for what makes all fail: no database, an unknown symbol, timeframe or system, a cache folder
     that cannot be written.
     """

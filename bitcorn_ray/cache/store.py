@@ -33,6 +33,8 @@ from bitcorn_ray.market.partition import Partition, normalise_symbol
 
 __all__ = ["FeatureCache", "StoredFeatures"]
 
+_KEY_FIELD = b"bitcorn_key"
+
 
 @dataclass(frozen=True)
 class StoredFeatures:
@@ -66,11 +68,8 @@ class FeatureCache:
             )
         except (OSError, ValueError):  # pyarrow's errors are among these
             return None
-        if (
-            not isinstance(meta, dict)
-            or table.num_rows != meta.get("rows")
-            or table.num_columns != len(system.features)
-        ):
+        named = (table.schema.metadata or {}).get(_KEY_FIELD)
+        if named != key.encode() or not isinstance(meta, dict) or table.num_rows != meta.get("rows"):
             return None
         return StoredFeatures({name: table.column(name).to_numpy() for name in system.features}, quality)
 
@@ -85,7 +84,8 @@ class FeatureCache:
         rows = len(next(iter(columns.values())))
         if timestamp is not None:
             columns = {"timestamp": pa.array(timestamp, pa.timestamp("ms", "UTC")), **columns}
-        table = pa.table(columns)
+        # The key inside the file tells an entry from another one's file under its name.
+        table = pa.table(columns, metadata={_KEY_FIELD: key})
         path = self._features / f"{key}.parquet"
         try:
             # Float noise does not compress: plain pages are read back fastest.

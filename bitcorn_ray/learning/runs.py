@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -137,8 +138,9 @@ def load_run(folder: str | Path) -> Run:
         run = Run(LSTMMultiHead(1), scaler_from_json(metadata["scaler"]), metadata)
         run.model = build_model(len(metadata["feature_cols"]), run.config)
         run.model.load_state_dict(torch.load(folder / "model.pt", map_location="cpu", weights_only=True))
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError, EOFError) as error:
-        raise BitcornError(f"the run in {folder} is damaged: {str(error).splitlines()[0]}") from error
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, EOFError, UnpicklingError) as error:
+        what = str(error).partition("\n")[0] or type(error).__name__
+        raise BitcornError(f"the run in {folder} is damaged: {what}; train it anew") from error
     run.model.eval()
     return run
 

@@ -10,6 +10,7 @@ Shapes: B batch, L seq_len, H horizons.
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -208,10 +209,10 @@ class _Loop:
         return value
 
     def snapshot(self, state: _State) -> dict[str, Any]:
-        """Everything to go on from, as plain values and CPU tensors."""
+        """Everything to go on from: copies, in plain values and tensors."""
         return {
             "model": _on_cpu(self.model.state_dict()),
-            "optimiser": self.optimiser.state_dict(),
+            "optimiser": copy.deepcopy(self.optimiser.state_dict()),
             "state": {**vars(state), "history": [asdict(result) for result in state.history]},
         }
 
