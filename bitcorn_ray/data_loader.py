@@ -20,7 +20,7 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.registry import SYSTEMS
 from bitcorn_ray.learning.sequences import make_sequences
 from bitcorn_ray.market.bars import Bars, frame_times
-from bitcorn_ray.market.clean import drop_duplicates, newest
+from bitcorn_ray.market.clean import drop_duplicates
 from bitcorn_ray.market.columns import BAR_COLUMNS, match_columns
 from bitcorn_ray.market.database import list_partitions, read_bars
 from bitcorn_ray.market.partition import Partition, select_partitions, timeframe_ms
@@ -110,10 +110,6 @@ def load_market_data(
     """
     stored, partition = read_bars(db_path, symbol, timeframe, limit)
     bars = drop_duplicates(stored)
-    if limit is not None and len(bars) < len(stored):
-        # Rows that repeat a time took the places of bars: find these among all rows.
-        stored = newest(read_bars(db_path, symbol, timeframe)[0], limit)
-        bars = drop_duplicates(stored)
     report = {"symbol": partition.symbol, "timeframe": partition.timeframe}
     report |= quality_report(stored, partition.timeframe) | {"rows": len(bars)}
     frame = bars.to_frame()

@@ -10,7 +10,7 @@ import numpy as np
 
 from bitcorn_ray.market.bars import Bars
 
-__all__ = ["drop_duplicates", "newest"]
+__all__ = ["drop_duplicates"]
 
 
 def drop_duplicates(bars: Bars) -> Bars:
@@ -19,10 +19,3 @@ def drop_duplicates(bars: Bars) -> Bars:
         return bars
     last = np.append(np.diff(bars.timestamp) > 0, True)
     return bars if last.all() else bars.take(last)
-
-
-def newest(bars: Bars, limit: int) -> Bars:
-    """Keep the rows of the newest ``limit`` different times; ``bars`` ascend in time and have times."""
-    assert bars.timestamp is not None
-    times = np.unique(bars.timestamp)
-    return bars if len(times) <= limit else bars.take(bars.timestamp >= times[-limit])

@@ -105,7 +105,7 @@ def find_partition(db_path: str | Path, symbol: str, timeframe: str) -> tuple[Ba
 def read_bars(db_path: str | Path, symbol: str, timeframe: str, limit: int | None = None) -> tuple[Bars, Partition]:
     """Read the bars of one partition, ascending in time; rows of one time stay side by side, in stored order.
 
-    limit: only the newest so many rows.
+    limit: only the rows of the newest so many different times.
     Returns (bars, the partition as stored). Raises BitcornError as `find_partition` does, and for times and values
     that are not numbers.
     """
@@ -113,15 +113,15 @@ def read_bars(db_path: str | Path, symbol: str, timeframe: str, limit: int | Non
         raise BitcornError(f"limit is {limit}: it must be at least 1, or None for all bars")
     path = _existing(db_path)
     table, partition = find_partition(path, symbol, timeframe)
-    conditions = {name: getattr(partition, name) for name in ("symbol", "timeframe") if table.has(name)}
-    where = " AND ".join(f"{table.column(name)} = ?" for name in conditions)
-    tail = (f" WHERE {where}" if where else "") + f" ORDER BY {table.column('timestamp')}"
+    keys = {name: getattr(partition, name) for name in ("symbol", "timeframe") if table.has(name)}
+    conditions, parameters = [f"{table.column(name)} = ?" for name in keys], list(keys.values())
+    time = table.column("timestamp")
     if limit is not None:
-        tail += f" DESC LIMIT {int(limit)}"
-    arrow = _read_arrow(path, table, tail, list(conditions.values()))
-    bars = _to_bars(arrow, path, table)
-    if limit is not None:
-        bars = bars.take(slice(None, None, -1))
+        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+        newest = f"SELECT DISTINCT {time} AS t FROM {quoted(table.name)}{where} ORDER BY t DESC LIMIT {int(limit)}"
+        conditions, parameters = [*conditions, f"{time} >= (SELECT min(t) FROM ({newest}))"], parameters * 2
+    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+    bars = _to_bars(_read_arrow(path, table, f"{where} ORDER BY {time}", parameters), path, table)
     assert bars.timestamp is not None
     if len(bars) > 1 and (np.diff(bars.timestamp) < 0).any():  # seconds and milliseconds mixed in one column
         bars = bars.take(np.argsort(bars.timestamp, kind="stable"))

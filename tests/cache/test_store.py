@@ -35,16 +35,6 @@ def files(cache):
     return sorted(str(path.relative_to(cache.folder)) for path in cache.folder.rglob("*") if path.is_file())
 
 
-def test_computed_hit_and_uncached_are_equal_byte_by_byte(cache, random_bars):
-    bars = random_bars(500)
-    computed, hit, plain = (prepare(bars, V2, c, None) for c in (cache, cache, None))
-    assert (computed.hit, hit.hit, plain.hit) == (False, True, False)
-    assert computed.key == hit.key == plain.key
-    assert_equal(hit, computed)
-    assert_equal(plain, computed)
-    assert hit.quality == computed.quality
-
-
 def test_the_layout_is_the_documented_one(cache, random_bars, tmp_path):
     key = prepare(random_bars(500), V2, cache, Source(tmp_path / "a.db", Partition("A", "1h"), True)).key
     cache.refresh_index()

@@ -1,4 +1,3 @@
-import pytest
 import torch
 
 from bitcorn_ray.learning.model import LSTM2Head, LSTMMultiHead
@@ -35,7 +34,7 @@ def test_the_forecast_depends_on_the_whole_window_and_on_no_other_window():
         changed[0, step] += 5
         other, _ = model(changed)
         assert other[0] != base[0]
-        assert other[1] == pytest.approx(base[1].item(), abs=1e-7)
+        torch.testing.assert_close(other[1], base[1])
 
 
 def test_the_names_of_the_weights_are_those_of_the_older_system():

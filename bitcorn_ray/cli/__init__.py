@@ -1,0 +1,34 @@
+"""Front door for the command line: `bitcorn ...`, thin shells over the Python functions.
+
+Results go to standard output, as tables or with --json as JSON; progress and errors go to standard error. Bad input is
+one line and exit status 2; --debug shows the traceback.
+"""
+
+from __future__ import annotations
+
+import click
+
+from bitcorn_ray import __version__
+from bitcorn_ray.cli.data import cache, features, ingest
+from bitcorn_ray.cli.models import demo, forecast, train
+from bitcorn_ray.cli.options import OrderedGroup
+
+__all__ = ["main"]
+
+
+@click.group(cls=OrderedGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="bitcorn")
+def main() -> None:
+    """From raw OHLCV bars to a multi-horizon forecaster: ingest, features, train, forecast.
+
+    \b
+    Example:
+      bitcorn ingest BTCUSDT_1h.parquet --db market.db
+      bitcorn features --db market.db
+      bitcorn train --db market.db --symbol BTCUSDT --timeframe 1h --out models/run_001
+      bitcorn forecast models/run_001 --db market.db
+    """
+
+
+for _command in (ingest, features, cache, train, forecast, demo):
+    main.add_command(_command)

@@ -1,0 +1,279 @@
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.market.bars import Bars
+from bitcorn_ray.market.database import list_partitions, read_bars
+from bitcorn_ray.market.ingest import IngestedPartition, ingest_files, write_bars
+from bitcorn_ray.market.partition import Partition
+
+HOUR = 3_600_000
+START = 1_502_942_400_000
+COLUMNS = ["ts", "open", "high", "low", "close", "volume"]
+BTC = Partition("BTCUSDT", "1h")
+
+
+def rows_of(path):
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute("SELECT * FROM ohlcv ORDER BY symbol, timeframe, ts").fetchall()
+
+
+def some_frame(n=6, start=START):
+    return pd.DataFrame({"ts": start + HOUR * np.arange(n)} | {name: np.arange(1.0, n + 1) for name in COLUMNS[1:]})
+
+
+def write(frame, path, partition=BTC):
+    return write_bars([("frame", partition, Bars.from_frame(frame))], path)
+
+
+def counts(done):
+    return [(one.rows, one.inserted, one.updated, one.unchanged) for one in done]
+
+
+@pytest.fixture
+def db(tmp_path):
+    path = tmp_path / "market.db"
+    write(some_frame(), path)
+    return path
+
+
+def test_a_real_file_is_stored_as_it_is(data_dir, tmp_path):
+    file, path = data_dir / "bars" / "BTCUSDT_1h.parquet", tmp_path / "new" / "market.db"
+    done = ingest_files([file], path)
+    expected = pd.read_parquet(file)
+    assert done == [IngestedPartition(str(file), BTC, len(expected), len(expected), 0, 0)]
+    with closing(sqlite3.connect(path)) as connection:
+        stored = pd.read_sql("SELECT ts, open, high, low, close, volume FROM ohlcv ORDER BY ts", connection)
+        keys = connection.execute("SELECT DISTINCT symbol, timeframe FROM ohlcv").fetchall()
+    pd.testing.assert_frame_equal(stored, expected[COLUMNS], check_exact=True)
+    assert keys == [("BTCUSDT", "1h")]
+
+
+def test_repeating_changes_nothing_and_says_so(data_dir, tmp_path):
+    file, path = data_dir / "bars" / "SOLUSDT_1d.parquet", tmp_path / "market.db"
+    [first] = ingest_files([file], path)
+    before = rows_of(path)
+    assert counts(ingest_files([file], path)) == [(first.rows, 0, 0, first.rows)]
+    assert rows_of(path) == before
+
+
+def test_counts_are_what_sql_sees_change(data_dir, tmp_path):
+    frame = pd.read_parquet(data_dir / "bars" / "BTCUSDT_1h.parquet").head(2_000)
+    path = tmp_path / "market.db"
+    write(frame.head(1_900), path)
+    changed = frame.copy()
+    changed.loc[[5, 700, 1_899], "close"] += 0.01
+    changed.loc[9, "volume"] = np.nan
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE before AS SELECT * FROM ohlcv")
+        connection.commit()
+        done = write(changed, path)
+        inserted = connection.execute("SELECT count(*) - (SELECT count(*) FROM before) FROM ohlcv").fetchone()[0]
+        differing = connection.execute(
+            "SELECT count(*) FROM (SELECT * FROM ohlcv EXCEPT SELECT * FROM before)"
+        ).fetchone()[0]
+    assert counts(done) == [(2_000, inserted, differing - inserted, 2_000 - differing)] == [(2_000, 100, 4, 1_896)]
+
+
+small = st.tuples(st.integers(0, 8), *[st.sampled_from([1.0, 2.0, np.nan])] * 5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.lists(small, max_size=12), min_size=1, max_size=4))
+def test_the_last_written_row_of_each_time_is_stored_and_counts_add_up(tmp_path_factory, batches):
+    path = tmp_path_factory.mktemp("upserts") / "market.db"
+    held = {}
+    for batch in batches:
+        array = np.array(batch, dtype=np.float64).reshape(-1, 6)
+        inserted = updated = 0
+        for row in array:
+            key, values = START + HOUR * int(row[0]), [None if np.isnan(value) else value for value in row[1:]]
+            inserted += key not in held
+            updated += key in held and held[key] != values
+            held[key] = values
+        frame = pd.DataFrame(array, columns=COLUMNS).assign(ts=START + HOUR * array[:, 0].astype(np.int64))
+        assert counts(write(frame, path)) == [(len(batch), inserted, updated, len(batch) - inserted - updated)]
+    assert rows_of(path) == [("BTCUSDT", "1h", key, *values) for key, values in sorted(held.items())]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.dictionaries(
+        st.integers(10**11, 10**14 - 1),
+        # SQLite keeps no sign of a zero.
+        st.tuples(*[st.floats(allow_nan=False).filter(lambda value: value != 0) | st.just(0.0)] * 5),
+        min_size=1,
+        max_size=20,
+    )
+)
+def test_what_is_written_reads_back_bit_by_bit(tmp_path_factory, rows):
+    path = tmp_path_factory.mktemp("bits") / "market.db"
+    values = np.array(list(rows.values()))
+    columns = {name: np.ascontiguousarray(values[:, i]) for i, name in enumerate(COLUMNS[1:])}
+    bars = Bars(timestamp=np.array(list(rows), dtype=np.int64), **columns)
+    write_bars([("test", BTC, bars)], path)
+    read, partition = read_bars(path, "BTCUSDT", "1h")
+    expected = bars.take(np.argsort(bars.timestamp))
+    assert partition == BTC
+    for name, column in expected.columns().items():
+        assert getattr(read, name).tobytes() == column.tobytes()
+
+
+def test_missing_values_are_null_and_read_back_as_nan(tmp_path):
+    frame = some_frame()
+    frame.loc[2, "close"] = np.nan
+    write(frame, tmp_path / "market.db")
+    assert [row[6] for row in rows_of(tmp_path / "market.db")] == [1.0, 2.0, None, 4.0, 5.0, 6.0]
+    assert np.isnan(read_bars(tmp_path / "market.db", "BTCUSDT", "1h")[0].close).tolist() == [0, 0, 1, 0, 0, 0]
+
+
+def test_a_symbol_keeps_the_spelling_that_is_stored(db):
+    [done] = write(some_frame(2, START + 6 * HOUR), db, Partition("btc/usdt", "1h"))
+    assert done.partition == BTC
+    assert (done.inserted, list_partitions(db)) == (2, [BTC])
+
+
+def test_partitions_do_not_touch_one_another(db):
+    before = rows_of(db)
+    write(some_frame(3), db, Partition("ETHUSDT", "1h"))
+    write(some_frame(3), db, Partition("BTCUSDT", "4h"))
+    assert [row for row in rows_of(db) if row[:2] == ("BTCUSDT", "1h")] == before
+    assert len(rows_of(db)) == len(before) + 6
+
+
+def test_several_files_and_partitions_are_reported_one_by_one(tmp_path):
+    one, two = tmp_path / "BTCUSDT_1h.csv", tmp_path / "all.parquet"
+    some_frame(4).to_csv(one, index=False)
+    some_frame(6).assign(symbol=["ETHUSDT", "BTC/USDT"] * 3, timeframe="1h").to_parquet(two)
+    seen = []
+    done = ingest_files([one, str(two)], tmp_path / "market.db", on_file=seen.append)
+    assert seen == [str(one), str(two)]
+    assert {(d.source, d.partition.symbol): (d.rows, d.inserted, d.updated, d.unchanged) for d in done} == {
+        (str(one), "BTCUSDT"): (4, 4, 0, 0),
+        (str(two), "ETHUSDT"): (3, 3, 0, 0),
+        (str(two), "BTCUSDT"): (3, 1, 0, 2),
+    }
+
+
+def test_symbol_and_timeframe_may_be_given(tmp_path):
+    some_frame().to_csv(tmp_path / "prices.csv", index=False)
+    ingest_files([tmp_path / "prices.csv"], tmp_path / "market.db", symbol="BTC/USDT", timeframe="1h")
+    assert list_partitions(tmp_path / "market.db") == [Partition("BTC/USDT", "1h")]
+
+
+@pytest.mark.parametrize("content", ["ts,open,high,low,close,volume\n1502942400,1,1,1,n.b.,1\n", "ts,open\n1,2\n", ""])
+def test_a_second_file_that_cannot_be_used_leaves_the_database_byte_for_byte(db, tmp_path, content):
+    some_frame(20).to_csv(tmp_path / "ETHUSDT_1h.csv", index=False)
+    (tmp_path / "XRPUSDT_1h.csv").write_text(content)
+    before = db.read_bytes()
+    with pytest.raises(BitcornError, match="XRPUSDT_1h"):
+        ingest_files([tmp_path / "ETHUSDT_1h.csv", tmp_path / "XRPUSDT_1h.csv"], db)
+    assert db.read_bytes() == before
+
+
+def test_a_file_that_cannot_be_used_creates_no_database(tmp_path):
+    with pytest.raises(BitcornError, match="no file at"):
+        ingest_files([tmp_path / "BTCUSDT_1h.csv"], tmp_path / "new" / "market.db")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_between_partitions_takes_back_those_before(db):
+    before = rows_of(db)
+
+    def partitions():
+        yield "frame", Partition("ETHUSDT", "1h"), Bars.from_frame(some_frame())
+        raise RuntimeError("the source broke off")
+
+    with pytest.raises(RuntimeError, match="broke off"):
+        write_bars(partitions(), db)
+    assert rows_of(db) == before
+
+
+KILLED = """
+import sys, time
+from bitcorn_ray.market.ingest import write_bars
+from bitcorn_ray.market.partition import Partition
+from bitcorn_ray.market.simulate import simulate_bars
+
+def partitions():
+    for symbol in ("BTCUSDT", "ETHUSDT"):
+        yield "simulated", Partition(symbol, "1h"), simulate_bars(60_000, seed=0)
+    print("written, not committed", flush=True)
+    time.sleep(60)
+
+write_bars(partitions(), sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_writer_that_is_killed_leaves_the_database_as_it_was(tmp_path, exists):
+    path = tmp_path / "market.db"
+    if exists:
+        write(some_frame(), path)
+    before = rows_of(path) if exists else None
+    with subprocess.Popen([sys.executable, "-c", KILLED, str(path)], stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout.readline() == "written, not committed\n"
+        # The transaction is too large for memory: a part of it lies on the disk by now.
+        assert sum(file.stat().st_size for file in tmp_path.iterdir()) > 1_000_000
+        writer.kill()
+    if exists:
+        assert rows_of(path) == before
+        assert list_partitions(path) == [BTC]
+    else:
+        with pytest.raises(BitcornError, match="no tables"):
+            list_partitions(path)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    assert counts(write(some_frame(3), path)) == ([(3, 0, 0, 3)] if exists else [(3, 3, 0, 0)])
+
+
+def test_a_database_that_another_process_holds_is_waited_for(db):
+    holder = (
+        "import sqlite3, sys, time; c = sqlite3.connect(sys.argv[1], isolation_level=None); c.execute('BEGIN IMMEDIATE');"
+        "print('held', flush=True); time.sleep(0.5); c.execute('COMMIT')"
+    )
+    with subprocess.Popen([sys.executable, "-c", holder, str(db)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        assert counts(write(some_frame(7), db)) == [(7, 1, 0, 6)]
+
+
+@pytest.mark.parametrize(
+    "create",
+    [
+        "CREATE TABLE ohlcv (note TEXT)",
+        "CREATE TABLE ohlcv (symbol TEXT, timeframe TEXT, ts, open, high, low, close, volume)",
+        "CREATE VIEW ohlcv AS SELECT 'A' symbol, '1h' timeframe, 1 ts, 1 open, 1 high, 1 low, 1 close, 1 volume",
+    ],
+    ids=["another table", "a table without a key", "a view"],
+)
+def test_another_table_of_that_name_is_refused_and_left_byte_for_byte(tmp_path, create):
+    path = tmp_path / "market.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(create)
+    before = path.read_bytes()
+    with pytest.raises(BitcornError, match=r"market\.db cannot be written"):
+        write(some_frame(), path)
+    assert path.read_bytes() == before
+
+
+def test_what_is_no_database_is_refused_and_left_byte_for_byte(tmp_path):
+    path = tmp_path / "market.db"
+    path.write_text("ts,open,high,low,close,volume\n" * 100)
+    before = path.read_bytes()
+    with pytest.raises(BitcornError, match=r"market\.db cannot be written: file is not a database"):
+        write(some_frame(), path)
+    assert path.read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BitcornError, match="cannot be written"):
+        write(some_frame(), tmp_path / "file" / "market.db")

@@ -1,0 +1,60 @@
+import pytest
+
+from bitcorn_ray.config import RunConfig
+from bitcorn_ray.errors import BitcornError
+
+NEEDED = {"db": "market.db", "symbol": "BTCUSDT", "timeframe": "1h", "out": "models/run"}
+
+
+@pytest.fixture
+def yaml(tmp_path):
+    def write(text):
+        path = tmp_path / "run.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_options_alone_make_a_configuration_with_the_documented_defaults():
+    config = RunConfig.load(None, NEEDED)
+    assert (config.features, config.workers, config.gpus) == ("v2", 1, 0)
+    assert (config.model.horizons, config.model.seq_len, config.model.hidden_size) == ((1, 4, 12), 64, 64)
+    assert config.training.epochs == 5
+
+
+def test_options_go_before_the_file_and_none_leaves_the_files_value(yaml):
+    path = yaml(
+        "db: a.db\nsymbol: X\ntimeframe: 4h\nout: o\nmodel: {seq_len: 32, horizons: [2]}\ntraining: {epochs: 7}"
+    )
+    config = RunConfig.load(path, {"db": "b.db", "symbol": None, "model": {"seq_len": None, "hidden_size": 8}})
+    assert (config.db, config.symbol) == ("b.db", "X")
+    assert (config.model.seq_len, config.model.hidden_size, config.model.horizons) == (32, 8, (2,))
+    assert config.training.epochs == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("dbs: x", "unknown field dbs"),
+        ("model: {layers: 2}", "unknown field model.layers"),
+        ("model: {seq_len: many}", "model.seq_len"),
+        ("training: {loss: huber}", "training: unknown loss 'huber'"),
+        ("workers: 0", "workers is 0"),
+        ("- a\n- b", "holds list"),
+        ("a: [", "is no YAML"),
+    ],
+)
+def test_what_is_wrong_is_named(yaml, text, message):
+    with pytest.raises(BitcornError, match=message):
+        RunConfig.load(yaml(text), NEEDED)
+
+
+def test_what_is_missing_is_named():
+    with pytest.raises(BitcornError, match="symbol is missing: give it in the file or as an option"):
+        RunConfig.load(None, {**NEEDED, "symbol": None})
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(BitcornError, match=r"no configuration at .*none\.yaml"):
+        RunConfig.load(tmp_path / "none.yaml", NEEDED)
