@@ -35,7 +35,8 @@ def bars(market_db):
 def test_a_forecast_is_a_row_a_horizon_from_the_last_bar(run, bars):
     forecast = Forecaster.load(run).predict(bars)
     assert list(forecast.columns) == [
-        "symbol", "timeframe", "cutoff", "horizon", "time", "return", "volatility", "price", "lo80", "hi80", "lo95", "hi95",
+        "symbol", "timeframe", "cutoff", "horizon", "time", "return", "volatility", "price",
+        "lo80", "hi80", "lo95", "hi95",
     ]  # fmt: skip
     assert forecast.horizon.tolist() == [1, 4]
     assert (forecast.cutoff == bars.timestamp.iloc[-1]).all()

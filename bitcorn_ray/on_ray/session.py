@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from typing import Any
 from bitcorn_ray.errors import BitcornError
 
 __all__ = ["ray_session"]
+
+_REACH_SECONDS = 10
 
 
 @contextmanager
@@ -23,14 +26,16 @@ def ray_session(address: str | None = None, cpus: int | None = None) -> Iterator
     private Ray, by default all that the machine has.
     Raises BitcornError where a cluster cannot be reached.
     """
+    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+        yield
+        return
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     if address == "local":
         _private_token()
+    else:
+        _require_listening(address)
     import ray
 
-    if ray.is_initialized():
-        yield
-        return
     try:
         # "local" keeps Ray from joining whatever cluster happens to run on this machine.
         private: dict[str, Any] = {"include_dashboard": False, "num_cpus": cpus} if address == "local" else {}
@@ -41,6 +46,17 @@ def ray_session(address: str | None = None, cpus: int | None = None) -> Iterator
         yield
     finally:
         ray.shutdown()
+
+
+def _require_listening(address: str) -> None:
+    """Raise BitcornError where nothing listens at host:port: Ray itself would try for minutes."""
+    host, _, port = address.rpartition("://")[2].partition("/")[0].rpartition(":")
+    if not (host and port.isdigit()):
+        return  # "auto" or a name that Ray resolves
+    try:
+        socket.create_connection((host, int(port)), timeout=_REACH_SECONDS).close()
+    except OSError as error:
+        raise BitcornError(f"no Ray cluster at {address!r}: {error}; start one or give another --address") from error
 
 
 def _private_token() -> None:

@@ -13,6 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 __all__ = [
     "cache_table",
@@ -87,9 +88,9 @@ def ingest_table(rows: Sequence[dict[str, Any]]) -> Table:
 def features_table(statuses: Sequence[dict[str, Any]]) -> Table:
     """A row a partition: rows, hit or computed, seconds, what is wrong with the bars."""
 
-    def outcome(status: dict[str, Any]) -> str:
+    def outcome(status: dict[str, Any]) -> str | Text:
         if status["error"]:
-            return "[red]failed[/]"
+            return Text("failed", style="red")
         return "hit" if status["hit"] else "computed"
 
     return _table(
@@ -184,5 +185,6 @@ def _table(names: Sequence[str], rows: Any, left: Sequence[int]) -> Table:
     for place, name in enumerate(names):
         table.add_column(name, justify="left" if place in left else "right", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        # As text: a symbol or a file name may hold what rich would take for markup.
+        table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
     return table

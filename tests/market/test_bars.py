@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitcorn_ray.errors import BitcornError
@@ -28,6 +28,7 @@ def same(a, b):
     )
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(10**11, 10**14 - 1), *[st.floats(allow_nan=False)] * 5), max_size=20), st.booleans()
 )
@@ -116,7 +117,7 @@ def test_a_frame_with_text_for_a_price_is_refused_by_column_and_value(dtype):
 
 def test_columns_of_different_length_are_refused():
     columns = some_bars().columns() | {"low": np.ones(4)}
-    with pytest.raises(BitcornError, match="differ in length.*'low': 4"):
+    with pytest.raises(BitcornError, match=r"differ in length.*'low': 4"):
         Bars(**columns)
 
 
@@ -175,6 +176,7 @@ def test_times_that_do_not_rise_are_refused_with_the_first_place(order, message)
         bars.require_usable()
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-5, 5), max_size=6))
 def test_chronology_holds_exactly_where_a_sorted_set_of_times_is_the_times(times):
     array = np.array(times, dtype=np.int64)
@@ -185,6 +187,7 @@ def test_chronology_holds_exactly_where_a_sorted_set_of_times_is_the_times(times
             require_chronology(array)
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([0, 60, 60, 120, 300]), max_size=30))
 def test_the_modal_step_is_the_most_frequent_positive_distance(steps):
     times = np.concatenate(([0], np.cumsum(np.array(steps, dtype=np.int64))))
@@ -197,6 +200,7 @@ def test_no_times_have_no_step():
     assert modal_step(np.array([], dtype=np.int64)) == 0
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**13))
 def test_a_time_is_shown_as_datetime_shows_it(ms):
     expected = datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,5 +1,5 @@
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitcorn_ray.market.bars import Bars
@@ -8,6 +8,7 @@ from bitcorn_ray.market.clean import drop_duplicates
 PRICES = ("open", "high", "low", "close", "volume")
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 3), max_size=30))
 def test_the_last_stored_row_of_each_time_is_kept(steps):
     times = np.cumsum(np.array(steps, dtype=np.int64))

@@ -70,9 +70,9 @@ def test_columns_of_a_csv_file_may_stand_in_any_order_and_case(tmp_path, seed):
     names = shuffle.sample(list(frame.columns), k=len(frame.columns))
     turned = frame[names].rename(columns=lambda name: shuffle.choice((str.upper, str.title, str.lower))(name))
     _, bars = only(written(turned, tmp_path / "BTCUSDT_1h.csv"))
-    assert {name: column.tolist() for name, column in bars.columns().items()} == {
-        "timestamp": frame["ts"].tolist()
-    } | {name: frame[name].tolist() for name in NAMES}
+    assert {name: column.tolist() for name, column in bars.columns().items()} == {"timestamp": frame["ts"].tolist()} | {
+        name: frame[name].tolist() for name in NAMES
+    }
 
 
 def test_rows_keep_the_order_of_the_file(tmp_path):
@@ -177,7 +177,7 @@ def test_text_for_a_price_is_refused_with_column_and_value(tmp_path, ending):
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_text_for_a_time_is_refused_with_column_and_value(tmp_path, ending):
-    with pytest.raises(BitcornError, match="column 'ts' of .* holds 'noon'"):
+    with pytest.raises(BitcornError, match=r"column 'ts' of .* holds 'noon'"):
         read_file(written(some_frame().assign(ts="noon"), tmp_path / f"BTCUSDT_1h.{ending}"))
 
 
@@ -190,7 +190,7 @@ def test_microseconds_are_refused(tmp_path):
 def test_rows_without_a_time_are_refused(tmp_path, ending):
     frame = some_frame().astype({"ts": "Int64"})
     frame.loc[[1, 2], "ts"] = pd.NA
-    with pytest.raises(BitcornError, match="2 rows in column 'ts' of .* have no time"):
+    with pytest.raises(BitcornError, match=r"2 rows in column 'ts' of .* have no time"):
         read_file(written(frame, tmp_path / f"BTCUSDT_1h.{ending}"))
 
 
@@ -252,7 +252,7 @@ def test_a_file_that_is_not_there_is_refused(tmp_path, name):
         read_file(tmp_path / name)
 
 
-@pytest.mark.parametrize("folder", ["a b", "100%25", "who?", "#1", "it's \"here\"", "symbol=ETHUSDT"])
+@pytest.mark.parametrize("folder", ["a b", "100%25", "who?", "#1", 'it\'s "here"', "symbol=ETHUSDT"])
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_any_folder_name_will_do(tmp_path, folder, ending):
     (tmp_path / folder).mkdir()

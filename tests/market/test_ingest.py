@@ -235,12 +235,18 @@ def test_a_writer_that_is_killed_leaves_the_database_as_it_was(tmp_path, exists)
     assert counts(write(some_frame(3), path)) == ([(3, 0, 0, 3)] if exists else [(3, 3, 0, 0)])
 
 
+HOLDER = """
+import sqlite3, sys, time
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN IMMEDIATE")
+print("held", flush=True)
+time.sleep(0.5)
+connection.execute("COMMIT")
+"""
+
+
 def test_a_database_that_another_process_holds_is_waited_for(db):
-    holder = (
-        "import sqlite3, sys, time; c = sqlite3.connect(sys.argv[1], isolation_level=None); c.execute('BEGIN IMMEDIATE');"
-        "print('held', flush=True); time.sleep(0.5); c.execute('COMMIT')"
-    )
-    with subprocess.Popen([sys.executable, "-c", holder, str(db)], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(db)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "held\n"
         assert counts(write(some_frame(7), db)) == [(7, 1, 0, 6)]
 

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitcorn_ray.errors import BitcornError
@@ -48,6 +48,7 @@ def test_a_month_is_refused_as_a_month():
         timeframe_ms("1M")
 
 
+@settings(deadline=None)
 @given(st.integers(1, 99_999))
 def test_the_name_of_a_step_reads_back_as_the_step(minutes):
     assert timeframe_ms(timeframe_of_ms(minutes * 60_000)) == minutes * 60_000
@@ -76,6 +77,7 @@ def test_a_future_is_another_market_than_its_spot_pair():
     assert normalise_symbol("BTC/USDT:USDT") != normalise_symbol("BTC/USDT")
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abcXYZ019:."), st.sampled_from(["", "/", "-", "_", " "]))))
 def test_case_and_separators_do_not_matter_anywhere_in_a_symbol(letters):
     plain = "".join(letter for letter, _ in letters)
@@ -104,7 +106,7 @@ def test_selecting_an_unknown_symbol_names_those_that_exist():
 
 
 def test_selecting_an_unknown_timeframe_names_those_of_the_symbol():
-    with pytest.raises(BitcornError, match="no bars of timeframe 1d: there is 1h, 4h$"):
+    with pytest.raises(BitcornError, match=r"no bars of timeframe 1d: there is 1h, 4h$"):
         select_partitions(HELD, ["BTCUSDT"], ["1h", "1d"])
 
 

@@ -1,0 +1,126 @@
+import json
+import sqlite3
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+
+from bitcorn_ray.cli import main
+
+
+@pytest.fixture
+def run():
+    def invoke(*arguments):
+        return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+    return invoke
+
+
+@pytest.fixture
+def bar_file(tmp_path, random_bars):
+    def write(name, n=200, seed=0):
+        columns = random_bars(n, seed=seed).columns()
+        pq.write_table(pa.table({"ts": columns.pop("timestamp"), **columns}), tmp_path / name)
+        return tmp_path / name
+
+    return write
+
+
+def test_ingest_says_what_became_of_the_rows(run, bar_file, tmp_path):
+    path = bar_file("AAAUSDT_1h.parquet")
+    first = json.loads(run("ingest", path, "--db", tmp_path / "m.db", "--json").output)
+    assert first["partitions"] == [
+        {
+            "source": str(path),
+            "symbol": "AAAUSDT",
+            "timeframe": "1h",
+            "rows": 200,
+            "inserted": 200,
+            "updated": 0,
+            "unchanged": 0,
+        }
+    ]
+    again = run("ingest", path, "--db", tmp_path / "m.db")
+    assert again.exit_code == 0
+    assert "AAAUSDT 1h" in again.stdout
+
+
+def test_features_are_computed_then_hit(run, market_db, ray_cluster):
+    first = json.loads(run("features", "--db", market_db, "--json").stdout)
+    assert [(p["symbol"], p["hit"], p["error"]) for p in first["partitions"]] == [
+        ("AAAUSDT", False, None),
+        ("BBBUSDT", False, None),
+    ]
+    table = run("features", "--db", market_db, "--symbols", "aaa-usdt", "--timeframes", "1h")
+    assert table.exit_code == 0
+    assert "hit" in table.stdout
+    assert "BBBUSDT" not in table.stdout
+    entries = json.loads(run("cache", "ls", "--json").stdout)["entries"]
+    assert len(entries) == 2
+    assert "AAAUSDT 1h" in run("cache", "ls").stdout
+    assert json.loads(run("cache", "stats", "--json").stdout)["entries"] == 2
+    assert "2 entries" in run("cache", "stats").stdout
+    assert json.loads(run("cache", "clear", "--db", market_db, "--json").stdout) == {"cleared": 2}
+    assert run("cache", "clear").stdout == "cleared 0 entries\n"
+
+
+def test_a_failed_partition_is_named_and_the_status_tells(run, market_db, ray_cluster):
+    with sqlite3.connect(market_db) as connection:
+        connection.execute("UPDATE ohlcv SET low = -1 WHERE symbol = 'AAAUSDT' AND rowid = 100")
+    connection.close()
+    result = run("features", "--db", market_db)
+    assert result.exit_code == 2
+    assert "failed" in result.stdout
+    assert "computed" in result.stdout
+    failures = [line for line in result.stderr.splitlines() if "failed" in line]
+    assert len(failures) == 1
+    assert failures[0].startswith(
+        "bitcorn: AAAUSDT 1h failed: low must be a finite number above 0, but is -1.0 in 1 of"
+    )
+
+
+def _text(path, content):
+    path.write_text(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (lambda d, db: ["ingest", d / "none.parquet", "--db", d / "n.db"], "no file at"),
+        (
+            lambda d, db: ["ingest", _text(d / "x.csv", "a,b\n1,2\n"), "--db", d / "n.db"],
+            "has no column timestamp, open",
+        ),
+        (lambda d, db: ["features", "--db", d / "none.db"], "no database at"),
+        (
+            lambda d, db: ["features", "--db", _text(d / "t.db", "no database" * 99)],
+            "cannot be read as a SQLite database",
+        ),
+        (lambda d, db: ["features", "--db", db, "--symbols", "NOPE"], "unknown symbol NOPE: there is AAAUSDT, BBBUSDT"),
+        (lambda d, db: ["features", "--db", db, "--timeframes", "4h"], "no bars of timeframe 4h: there is 1h"),
+        (lambda d, db: ["features", "--db", db, "--timeframes", "1M"], "is a month"),
+        (lambda d, db: ["features", "--db", db, "--system", "v9"], "unknown feature system 'v9'"),
+        (lambda d, db: ["features", "--db", db, "--cache-dir", _text(d / "f", "") / "c"], "cannot be written"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(run, market_db, tmp_path, ray_cluster, arguments, message):
+    result = run(*arguments(tmp_path, market_db))
+    errors = [line for line in result.stderr.splitlines() if line.startswith("bitcorn: ")]
+    assert result.exit_code == 2, result.output
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert result.stdout == ""
+    assert not (tmp_path / "n.db").exists()
+
+
+@pytest.mark.parametrize("rows", [0, 30])
+def test_an_empty_table_and_too_few_bars_are_told_apart(run, tmp_path, random_bars, ray_cluster, rows):
+    from bitcorn_ray.market.ingest import write_bars
+    from bitcorn_ray.market.partition import Partition
+
+    write_bars([("x", Partition("A", "1h"), random_bars(30).take(slice(rows)))], tmp_path / "m.db")
+    result = run("features", "--db", tmp_path / "m.db")
+    assert result.exit_code == 2
+    assert ("holds no bars" if rows == 0 else "30 bars are too few for features v2: it needs 50") in result.stderr

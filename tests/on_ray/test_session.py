@@ -1,0 +1,51 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.on_ray.session import ray_session
+
+_RUN = """
+from bitcorn_ray.on_ray.session import ray_session
+with ray_session(cpus=1):
+    import ray
+    assert ray.cluster_resources()["CPU"] == 1
+    with ray_session():
+        assert ray.is_initialized()
+    assert ray.is_initialized(), "the inner block must leave the outer one's Ray alone"
+assert not ray.is_initialized()
+"""
+
+
+def test_a_private_ray_lives_as_long_as_its_block_and_leaves_the_home_folder_alone(tmp_path):
+    drop = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_ADDRESS")
+    environment = {name: value for name, value in os.environ.items() if name not in drop}
+    subprocess.run([sys.executable, "-c", _RUN], env={**environment, "HOME": str(tmp_path)}, check=True, timeout=120)
+    assert not (tmp_path / ".ray" / "auth_token").exists()
+
+
+def test_an_existing_session_is_used(ray_cluster):
+    import ray
+
+    node = ray.get_runtime_context().get_node_id()
+    with ray_session():
+        assert ray.get_runtime_context().get_node_id() == node
+    assert ray.is_initialized()
+
+
+@pytest.mark.parametrize("how", ["option", "environment"])
+def test_a_cluster_that_is_not_there_is_a_clear_error(how):
+    # In a process of its own: this one is connected already.
+    argument = '"127.0.0.1:1"' if how == "option" else ""
+    code = (
+        "from bitcorn_ray.errors import BitcornError\n"
+        "from bitcorn_ray.on_ray.session import ray_session\n"
+        f"try:\n    with ray_session({argument}): pass\n"
+        "except BitcornError as error:\n    print(error)"
+    )
+    environment = {**os.environ, **({"RAY_ADDRESS": "127.0.0.1:1"} if how == "environment" else {})}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.stdout.startswith("no Ray cluster at '127.0.0.1:1'"), done.stderr
+    assert issubclass(BitcornError, ValueError)
