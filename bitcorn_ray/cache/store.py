@@ -60,12 +60,8 @@ class FeatureCache:
         try:
             meta = json.loads((self._features / f"{key}.meta.json").read_bytes())
             quality = json.loads((self._quality / f"{key}.json").read_bytes())
-            table = pq.read_table(
-                self._features / f"{key}.parquet",
-                columns=list(system.features),
-                page_checksum_verification=True,
-                partitioning=None,
-            )
+            with pq.ParquetFile(self._features / f"{key}.parquet", page_checksum_verification=True) as file:
+                table = file.read(columns=list(system.features))
         except (OSError, ValueError):  # pyarrow's errors are among these
             return None
         named = (table.schema.metadata or {}).get(_KEY_FIELD)

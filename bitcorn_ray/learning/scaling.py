@@ -32,7 +32,8 @@ def scale(matrix: Matrix, scaler: StandardScaler, dtype: Any = np.float32) -> Ma
     expected = len(scaler.scale_)
     if matrix.shape[1] != expected:
         raise BitcornError(f"the scaler was fitted on {expected} features, the rows have {matrix.shape[1]}")
-    scaled: Matrix = (matrix - scaler.mean_) / scaler.scale_
+    scaled: Matrix = matrix - scaler.mean_  # in float64: a feature far from zero keeps its digits
+    scaled /= scaler.scale_
     return scaled.astype(dtype, copy=False)
 
 
