@@ -122,9 +122,10 @@ def frame_times(df: pd.DataFrame) -> NDArray[np.int64] | None:
         return None
     if missing := int(np.sum(times.isna())):
         raise BitcornError(f"{missing} rows have no timestamp: remove these rows")
-    if isinstance(times.dtype, pd.DatetimeTZDtype):
-        # The index form converts without boxing each value.
-        times = pd.DatetimeIndex(times).tz_convert(None)
+    if pd.api.types.is_datetime64_any_dtype(times.dtype):
+        # The index form takes zones off, and Arrow's types, without boxing each value.
+        index = pd.DatetimeIndex(times)
+        times = index if index.tz is None else index.tz_convert(None)
     values = times.to_numpy()
     if values.dtype.kind == "M":
         return values.astype("M8[ms]").astype(np.int64)

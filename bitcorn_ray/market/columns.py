@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
 
-__all__ = ["BAR_COLUMNS", "PRICE_COLUMNS", "match_columns", "milliseconds"]
+__all__ = ["BAR_COLUMNS", "PRICE_COLUMNS", "is_number", "match_columns", "milliseconds", "mixes_units"]
 
 PRICE_COLUMNS = ("open", "high", "low", "close")
 BAR_COLUMNS = ("timestamp", *PRICE_COLUMNS, "volume")
@@ -58,20 +59,38 @@ def match_columns(names: Sequence[str]) -> tuple[dict[str, str], list[str]]:
 def milliseconds(times: NDArray[Any], where: str) -> NDArray[np.int64]:
     """Epoch seconds or milliseconds, told apart by their size row by row, as int64 milliseconds UTC.
 
-    ``where`` names the column in errors. Raises BitcornError for text, fractions of a millisecond's unit and times
-    beyond the year 5138 (microseconds).
+    ``where`` names the column in errors. Raises BitcornError for what is not a number, for fractions of a millisecond
+    and for times beyond the year 5138 (microseconds).
     """
     if times.dtype.kind not in "iuf":
-        example = times[0] if len(times) else ""
-        raise BitcornError(f"{where} holds {example!r}: times must be integers, epoch seconds or milliseconds")
-    if len(times) == 0:
-        return times.astype(np.int64)
-    if times.dtype.kind == "f" and not np.isfinite(times).all():
-        raise BitcornError(f"{where} holds a time that is not finite: remove these rows")
-    if times.min() < 0 or times.max() >= _FIRST_MICROSECONDS:
-        wrong = times[(times < 0) | (times >= _FIRST_MICROSECONDS)][0]
-        raise BitcornError(f"{where} holds {wrong}: times must be epoch seconds or milliseconds")
-    if times.min() >= _FIRST_MILLISECONDS:
-        return times.astype(np.int64)
-    in_seconds = times < _FIRST_MILLISECONDS
-    return np.where(in_seconds, np.round(times * 1000), times).astype(np.int64)
+        if len(times) == 0:
+            return np.zeros(0, np.int64)
+        raise BitcornError(f"{where} holds {times[0]!r}: times must be integers, epoch seconds or milliseconds")
+    wide = times.astype(np.float64 if times.dtype.kind == "f" else np.int64, copy=False)
+    if not (finite := np.isfinite(wide)).all():
+        raise BitcornError(f"{where} holds {times[~finite][0]}, which is not finite: remove these rows")
+    usable = (wide >= 0) & (wide < _FIRST_MICROSECONDS)
+    if not usable.all():
+        raise BitcornError(f"{where} holds {times[~usable][0]}: times must be epoch seconds or milliseconds")
+    if len(wide) and wide.min() < _FIRST_MILLISECONDS:
+        wide = np.where(wide < _FIRST_MILLISECONDS, wide * 1000, wide)
+    whole = np.round(wide)
+    # Seconds with decimals are not exact in binary: a hundredth of a millisecond is their rounding.
+    if (fractions := np.abs(wide - whole) > 0.01).any():
+        raise BitcornError(f"{where} holds {times[fractions][0]}: times must be whole milliseconds")
+    return whole.astype(np.int64)
+
+
+def mixes_units(first: float | None, last: float | None) -> bool:
+    """Tell whether the smallest and the largest time of a column are seconds and milliseconds.
+
+    >>> mixes_units(1_502_942_400, 1_502_942_400_000)
+    True
+    """
+    numbers = isinstance(first, int | float) and isinstance(last, int | float)
+    return numbers and first < _FIRST_MILLISECONDS <= last  # type: ignore[operator]
+
+
+def is_number(kind: pa.DataType) -> bool:
+    """Tell whether an Arrow column holds numbers, or nothing but nulls."""
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind))

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import Bars, modal_step
-from bitcorn_ray.market.columns import BAR_COLUMNS, match_columns, milliseconds
+from bitcorn_ray.market.columns import BAR_COLUMNS, is_number, match_columns, milliseconds
 from bitcorn_ray.market.partition import Partition, partition_of_file, timeframe_ms, timeframe_of_ms
 
 __all__ = ["read_file"]
@@ -36,6 +36,8 @@ def read_file(
         raise BitcornError(f"no file at {path}: check the path")
     table = _read_table(path)
     found, missing = match_columns(table.column_names)
+    if twice := [name for name in found.values() if table.column_names.count(name) > 1]:
+        raise BitcornError(f"{path} has column {twice[0]} more than once: keep one of them")
     if missing:
         raise BitcornError(f"{path} has no column {', '.join(missing)}: it has {', '.join(table.column_names)}")
     if table.num_rows == 0:
@@ -65,14 +67,18 @@ def _read_table(path: Path) -> pa.Table:
         if name.endswith((".csv", ".csv.gz")):
             from pyarrow import csv
 
-            return csv.read_csv(path)
-    except (pa.ArrowInvalid, OSError) as error:
+            with pa.OSFile(str(path)) as raw:
+                return csv.read_csv(pa.CompressedInputStream(raw, "gzip") if name.endswith(".gz") else raw)
+    except (pa.ArrowException, OSError) as error:
         raise BitcornError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
     raise BitcornError(f"{path} is of an unknown format: give .parquet, .csv or .csv.gz")
 
 
 def _groups(table: pa.Table, found: dict[str, str]) -> Iterator[tuple[dict[str, str], pa.Table]]:
     keys = [name for name in ("symbol", "timeframe") if name in found]
+    for key in keys:
+        if nulls := table.column(found[key]).null_count:
+            raise BitcornError(f"{nulls} rows have no {key} in column {found[key]!r}: remove or complete them")
     if not keys:
         yield {}, table
         return
@@ -90,6 +96,8 @@ def _to_bars(table: pa.Table, found: dict[str, str], path: Path) -> Bars:
     where = f"column {found['timestamp']!r} of {path}"
     if times.null_count:
         raise BitcornError(f"{times.null_count} rows in {where} have no time: remove them")
+    if pa.types.is_date(times.type):
+        times = times.cast(pa.timestamp("ms"))
     if pa.types.is_timestamp(times.type):
         timestamp = times.cast(pa.timestamp("ms", times.type.tz), safe=False).cast(pa.int64()).to_numpy()
     else:
@@ -97,8 +105,16 @@ def _to_bars(table: pa.Table, found: dict[str, str], path: Path) -> Bars:
     columns = {}
     for name in BAR_COLUMNS[1:]:
         column = table.column(found[name])
-        if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_null(column.type)):
-            example = next((value for value in column.to_pylist() if value is not None), None)
+        if not is_number(column.type):
+            example = next((value for value in column.to_pylist() if not _reads_as_number(value)), column[0])
             raise BitcornError(f"column {found[name]!r} of {path} holds {example!r}, which is not a number")
-        columns[name] = column.cast(pa.float64()).to_numpy()
+        columns[name] = column.cast(pa.float64(), safe=False).to_numpy()
     return Bars(timestamp=timestamp, **columns)
+
+
+def _reads_as_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return value is None
+    return True

@@ -3,6 +3,7 @@
 What counts as what:
 - gap: neighbouring bars further apart than the timeframe; `missing_bars` is how many would fit between.
 - duplicates: rows whose time stood before already.
+- missing_values: not a number, or infinite.
 - ohlc_violations: high below, or low above, another price of the bar.
 - suspicious_jumps: the close leaps by over 12 times the mean absolute log return of the 24 bars before, and of the 24
   bars after, and at least 80 % of the leap is undone by the very next bar, as a bad print does and news does not.
@@ -44,7 +45,7 @@ def quality_report(bars: Bars, timeframe: str | None = None) -> dict[str, Any]:
         "expected_rows": span,
         "gaps": _gaps(unique, step),
         "duplicates": 0 if unique is None or times is None else len(times) - len(unique),
-        "missing_values": {name: int(np.isnan(getattr(bars, name)).sum()) for name in (*PRICE_COLUMNS, "volume")},
+        "missing_values": {name: int((~np.isfinite(getattr(bars, name))).sum()) for name in (*PRICE_COLUMNS, "volume")},
         "non_positive_prices": int(sum((getattr(bars, name) <= 0).sum() for name in PRICE_COLUMNS)),
         "ohlc_violations": _ohlc_violations(bars),
         "zero_volume_bars": int((bars.volume == 0).sum()),
