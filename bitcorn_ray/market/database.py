@@ -6,22 +6,24 @@
 3. The rows of one partition are read through ADBC straight into Arrow, as one batch: a column whose numbers change
    their type from row to row is then still one column of numbers.
 
-Databases are opened read-only: reading never creates, blocks or changes one. (Beside a database in WAL mode SQLite may
-leave its two small side files. And ADBC brings its own copy of SQLite: do not read a database while this process is
-inside a write transaction on it, as POSIX drops all of a process's locks when one of its copies closes the file.)
+Databases are opened read-only, and everything about one read happens in one connection and transaction: reading never
+creates, blocks or changes a database, and sees one state of it. (Beside a database in WAL mode SQLite may leave its two
+small side files.) ADBC brings its own copy of SQLite, and two copies in one process do not know of each other's locks:
+do not read a database here that a thread of this same process is writing through another copy, such as Python's
+sqlite3. Other processes may write as they like.
 """
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import Bars, modal_step
@@ -35,7 +37,7 @@ from bitcorn_ray.market.partition import (
     timeframe_of_ms,
 )
 
-__all__ = ["BarTable", "StoredPartition", "find_partition", "list_partitions", "read_bars"]
+__all__ = ["list_partitions", "read_bars"]
 
 _SAMPLE_ROWS = 2_000
 _BUSY_MS = 30_000
@@ -48,6 +50,7 @@ class BarTable:
     name: str
     columns: dict[str, str]
     order: str
+    is_view: bool
 
     @property
     def source(self) -> str:
@@ -88,20 +91,51 @@ def list_partitions(db_path: str | Path) -> list[Partition]:
     Where no timeframe is stored or named, a symbol with fewer than two bars has none and is not listed.
     Raises BitcornError where the file is missing, is no database, or has no bars.
     """
-    return sorted({held.partition for held in _held(_existing(db_path), None)})
+    with _opened(db_path) as database:
+        return sorted({held.partition for held in _held(database, None)})
 
 
-def find_partition(db_path: str | Path, symbol: str, timeframe: str) -> StoredPartition:
-    """Return where a partition is stored; spelling of the symbol does not matter.
+def read_bars(db_path: str | Path, symbol: str, timeframe: str, limit: int | None = None) -> tuple[Bars, Partition]:
+    """Read the bars of one partition, ascending in time; rows of one time stay side by side, in stored order.
 
-    Raises BitcornError for an unknown symbol or timeframe (naming those that exist), for a partition that several
-    tables hold, and for what `list_partitions` raises.
+    limit: only the rows of the newest so many different times.
+    symbol: in any spelling. Returns (bars, the partition as stored).
+    Raises BitcornError for what `list_partitions` raises, for an unknown symbol or timeframe (naming those that exist),
+    for a partition that several tables hold, and for times and values that are not numbers.
     """
-    path = _existing(db_path)
+    if limit is not None and limit < 1:
+        raise BitcornError(f"limit is {limit}: it must be at least 1, or None for all bars")
+    with _opened(db_path) as database:
+        held = _found(database, symbol, timeframe)
+        table, time = held.table, held.table.column("timestamp")
+        keys, newest = dict(held.keys), list[str]()
+        if limit is not None and not _mixes_units(database, held):
+            distinct = f"SELECT DISTINCT {time} AS t FROM {table.source}{held.where()} ORDER BY t DESC LIMIT :limit"
+            keys, newest = {**keys, "limit": limit}, [f"{time} >= (SELECT min(t) FROM ({distinct}))"]
+        columns = ", ".join(f"{table.column(name)} AS {name}" for name in BAR_COLUMNS)
+        query = f"SELECT {columns} FROM {table.source}{held.where(*newest)} ORDER BY {table.order}"
+        arrow = database.table(query, keys)
+        if not all(is_number(field.type) for field in arrow.schema):
+            raise BitcornError(_first_text(database, held))
+    bars = _to_bars(arrow, f"table {table.name} in {database.path}")
+    assert bars.timestamp is not None
+    times = bars.timestamp
+    if (np.diff(times) < 0).any():  # seconds and milliseconds in one column: their order is not SQL's
+        order = np.argsort(times, kind="stable")
+        bars, times = bars.take(order), times[order]
+    if limit is not None and len(bars) > limit:
+        bars = bars.take(times >= np.unique(times)[-limit:][0])
+    return bars, held.partition
+
+
+def _found(database: _Database, symbol: str, timeframe: str) -> StoredPartition:
+    """Return where a partition is stored; see `read_bars` for what is raised."""
     timeframe_ms(timeframe)
-    held = _held(path, symbol)
+    path, held = database.path, _held(database, symbol)
     of_symbol = [h for h in held if normalise_symbol(h.partition.symbol) == normalise_symbol(symbol)]
     matches = [h for h in of_symbol if same_timeframe(h.partition.timeframe, timeframe)]
+    # A view shows what a table holds.
+    matches = [h for h in matches if not h.table.is_view] or matches
     if len(matches) == 1:
         return matches[0]
     if matches:
@@ -115,70 +149,58 @@ def find_partition(db_path: str | Path, symbol: str, timeframe: str) -> StoredPa
     )
 
 
-def read_bars(db_path: str | Path, symbol: str, timeframe: str, limit: int | None = None) -> tuple[Bars, Partition]:
-    """Read the bars of one partition, ascending in time; rows of one time stay side by side, in stored order.
+class _Database:
+    """One connection to a database, read-only, inside one transaction."""
 
-    limit: only the rows of the newest so many different times.
-    Returns (bars, the partition as stored). Raises BitcornError as `find_partition` does, and for times and values
-    that are not numbers.
-    """
-    if limit is not None and limit < 1:
-        raise BitcornError(f"limit is {limit}: it must be at least 1, or None for all bars")
-    path = _existing(db_path)
-    held = find_partition(path, symbol, timeframe)
-    table, time = held.table, held.table.column("timestamp")
-    keys, newest = dict(held.keys), list[str]()
-    if limit is not None and not _mixes_units(path, held):
-        distinct = f"SELECT DISTINCT {time} AS t FROM {table.source}{held.where()} ORDER BY t DESC LIMIT :limit"
-        keys, newest = {**keys, "limit": limit}, [f"{time} >= (SELECT min(t) FROM ({distinct}))"]
-    columns = ", ".join(f"{table.column(name)} AS {name}" for name in BAR_COLUMNS)
-    query = f"SELECT {columns} FROM {table.source}{held.where(*newest)} ORDER BY {table.order}"
-    arrow = _query(path, query, keys)
-    if not all(is_number(field.type) for field in arrow.schema):
-        raise BitcornError(_first_text(path, held))
-    bars = _to_bars(arrow, f"table {table.name} in {path}")
-    assert bars.timestamp is not None
-    times = bars.timestamp
-    if (np.diff(times) < 0).any():  # seconds and milliseconds in one column: their order is not SQL's
-        order = np.argsort(times, kind="stable")
-        bars, times = bars.take(order), times[order]
-    if limit is not None and len(bars) > limit:
-        bars = bars.take(times >= np.unique(times)[-limit:][0])
-    return bars, held.partition
+    def __init__(self, path: Path, connection: Any) -> None:
+        self.path, self._connection = path, connection
 
+    def table(self, sql: str, keys: Mapping[str, Any] | None = None) -> pa.Table:
+        """Return the result of a query; keys: its named parameters, in the order in which they first occur."""
+        # ADBC decides a column's type in its first batch and refuses another in a later one: let there be one.
+        with self._connection.cursor(adbc_stmt_kwargs={"adbc.sqlite.query.batch_rows": 1_000_000_000}) as cursor:
+            cursor.execute(sql, list((keys or {}).values()) or None)
+            return cursor.fetch_arrow_table()
 
-def _existing(db_path: str | Path) -> Path:
-    path = Path(db_path).expanduser()
-    if not path.is_file():
-        raise BitcornError(f"no database at {path}: check the path")
-    return path
+    def rows(self, sql: str, keys: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
+        """Return the result of a small query as Python values."""
+        columns = [column.to_pylist() for column in self.table(sql, keys).columns]
+        return list(zip(*columns, strict=True))
 
 
 @contextmanager
-def _metadata(path: Path) -> Iterator[sqlite3.Connection]:
+def _opened(db_path: str | Path) -> Iterator[_Database]:
+    from adbc_driver_manager import Error as AdbcError
+    from adbc_driver_sqlite import dbapi
+
+    path = Path(db_path).expanduser()
+    if not path.is_file():
+        raise BitcornError(f"no database at {path}: check the path")
     try:
-        uri = f"{path.absolute().as_uri()}?mode=ro"
-        with closing(sqlite3.connect(uri, uri=True, timeout=_BUSY_MS / 1000)) as connection:
-            yield connection
-    except sqlite3.DatabaseError as error:
-        raise BitcornError(f"{path} cannot be read as a SQLite database: {error}") from error
+        with dbapi.connect(f"{path.absolute().as_uri()}?mode=ro") as connection:
+            database = _Database(path, connection)
+            database.rows(f"PRAGMA busy_timeout = {_BUSY_MS}")
+            yield database
+    except (AdbcError, OSError) as error:
+        what = str(error).partition("\n")[0].rpartition(": ")[2]
+        raise BitcornError(f"{path} cannot be read as a SQLite database: {what}") from error
 
 
-def _held(path: Path, asked_symbol: str | None) -> list[StoredPartition]:
+def _held(database: _Database, asked_symbol: str | None) -> list[StoredPartition]:
     """Return what a database holds, at least one partition.
 
     asked_symbol: name of the bars where neither a column of any table nor the file name says one.
     """
+    path = database.path
     file_symbol, file_timeframe = partition_of_file(path)
-    with _metadata(path) as connection:
-        tables = _bar_tables(connection, path)
-        named = [table for table in tables if table.has("symbol")]
-        nameless = file_symbol or (None if named else asked_symbol)
-        held = list[StoredPartition]()
-        for table in tables if nameless else named:
-            keys = [{"symbol": s} for s in _distinct(connection, table, "symbol", {})] if table.has("symbol") else [{}]
-            for key in keys:
-                held += _with_timeframes(connection, table, key, nameless or "", file_timeframe)
+    tables = _bar_tables(database)
+    named = [table for table in tables if table.has("symbol")]
+    nameless = file_symbol or (None if named else asked_symbol)
+    held = list[StoredPartition]()
+    for table in tables if nameless else named:
+        keys = [{"symbol": s} for s in _distinct(database, table, "symbol", {})] if table.has("symbol") else [{}]
+        for key in keys:
+            held += _with_timeframes(database, table, key, nameless or "", file_timeframe)
     if not (named or nameless):
         raise BitcornError(
             f"{path} has no symbol column and its name says no symbol: rename it to SYMBOL_TIMEFRAME.db, such as "
@@ -189,51 +211,63 @@ def _held(path: Path, asked_symbol: str | None) -> list[StoredPartition]:
     return held
 
 
-def _bar_tables(connection: sqlite3.Connection, path: Path) -> list[BarTable]:
+def _bar_tables(database: _Database) -> list[BarTable]:
     tables, seen = [], []
-    schema = "SELECT name, type FROM sqlite_schema WHERE type IN ('table', 'view')"
-    for name, kind in connection.execute(schema).fetchall():
-        try:
-            columns = [row[1] for row in connection.execute(f"PRAGMA table_info({quoted(name)})")]
-        except sqlite3.OperationalError:  # a view of what is no longer there
-            continue
+    for name, kind in database.rows("SELECT name, type FROM sqlite_schema WHERE type IN ('table', 'view')"):
+        columns = _column_names(database, name)
         found, missing = match_columns(columns)
         if not missing:
-            time = quoted(found["timestamp"])
-            tables.append(BarTable(name, found, f"{time}, rowid" if _has_rowid(connection, name, kind) else time))
+            time, is_view = quoted(found["timestamp"]), kind == "view"
+            order = f"{time}, rowid" if not is_view and _has_rowid(database, name) else time
+            tables.append(BarTable(name, found, order, is_view))
         seen.append(f"{name} ({', '.join(columns)})")
     if not tables:
         what = f"its tables are {'; '.join(seen)}" if seen else "it has no tables"
-        raise BitcornError(f"{path} has no table with ts or timestamp, open, high, low, close and volume: {what}")
+        raise BitcornError(
+            f"{database.path} has no table with ts or timestamp, open, high, low, close and volume: {what}"
+        )
     return tables
 
 
-def _has_rowid(connection: sqlite3.Connection, name: str, kind: str) -> bool:
+def _column_names(database: _Database, table: str) -> list[str]:
+    from adbc_driver_manager import ProgrammingError
+
     try:
-        connection.execute(f"SELECT rowid FROM {quoted(name)} LIMIT 0")
-    except sqlite3.OperationalError:
+        return [row[1] for row in database.rows(f"PRAGMA table_info({quoted(table)})")]
+    except ProgrammingError:  # a view of what is no longer there
+        return []
+
+
+def _has_rowid(database: _Database, table: str) -> bool:
+    from adbc_driver_manager import ProgrammingError
+
+    try:
+        database.rows(f"SELECT rowid FROM {quoted(table)} LIMIT 0")
+    except ProgrammingError:
         return False
-    return kind == "table"
+    return True
 
 
 def _with_timeframes(
-    connection: sqlite3.Connection, table: BarTable, key: dict[str, Any], symbol: str, file_timeframe: str | None
+    database: _Database, table: BarTable, key: dict[str, Any], symbol: str, file_timeframe: str | None
 ) -> Iterator[StoredPartition]:
     name = str(key.get("symbol", symbol))
     if table.has("timeframe"):
-        for timeframe in _distinct(connection, table, "timeframe", key):
+        for timeframe in _distinct(database, table, "timeframe", key):
             yield StoredPartition(table, Partition(name, str(timeframe)), {**key, "timeframe": timeframe})
         return
-    step = _stored_step(connection, StoredPartition(table, Partition(name, ""), key))
-    if step:
-        yield StoredPartition(table, Partition(name, file_timeframe or timeframe_of_ms(step)), key)
+    times = _newest_times(database, StoredPartition(table, Partition(name, ""), key))
+    if file_timeframe and len(times):
+        yield StoredPartition(table, Partition(name, file_timeframe), key)
+    elif step := modal_step(times):
+        yield StoredPartition(table, Partition(name, timeframe_of_ms(step)), key)
 
 
-def _distinct(connection: sqlite3.Connection, table: BarTable, column: str, keys: dict[str, Any]) -> list[Any]:
+def _distinct(database: _Database, table: BarTable, column: str, keys: dict[str, Any]) -> list[Any]:
     """Distinct values: by leaps through an index where one starts with the key, as DISTINCT would visit every row."""
     name, source = table.column(column), table.source
     where = "".join(f" AND {table.column(key)} = :{key}" for key in keys)
-    if table.columns.get("symbol", table.columns[column]) in _leading_columns(connection, table):
+    if table.columns.get("symbol", table.columns[column]) in _leading_columns(database, table):
         query = (
             f"WITH RECURSIVE leap(value) AS (SELECT min({name}) FROM {source} WHERE {name} IS NOT NULL{where} "
             f"UNION ALL SELECT (SELECT min({name}) FROM {source} WHERE {name} > value{where}) FROM leap "
@@ -241,30 +275,27 @@ def _distinct(connection: sqlite3.Connection, table: BarTable, column: str, keys
         )
     else:
         query = f"SELECT DISTINCT {name} FROM {source} WHERE {name} IS NOT NULL{where}"
-    return [value for (value,) in connection.execute(query, keys)]
+    return [value for (value,) in database.rows(query, keys)]
 
 
-def _leading_columns(connection: sqlite3.Connection, table: BarTable) -> set[str]:
-    indexes = [row[1] for row in connection.execute(f"PRAGMA index_list({table.source})")]
-    firsts = (connection.execute(f"PRAGMA index_info({quoted(index)})").fetchone() for index in indexes)
-    return {first[2] for first in firsts if first is not None}
+def _leading_columns(database: _Database, table: BarTable) -> set[str]:
+    indexes = [row[1] for row in database.rows(f"PRAGMA index_list({table.source})")]
+    return {row[2] for index in indexes for row in database.rows(f"PRAGMA index_info({quoted(index)})")[:1]}
 
 
-def _stored_step(connection: sqlite3.Connection, held: StoredPartition) -> int:
-    """Return the most frequent step in the newest rows; 0 for fewer than two bars."""
+def _newest_times(database: _Database, held: StoredPartition) -> NDArray[np.int64]:
+    """Return the times of the newest rows, ascending."""
     time = held.table.column("timestamp")
     where = held.where(f"{time} IS NOT NULL")
     query = f"SELECT {time} FROM {held.table.source}{where} ORDER BY {time} DESC LIMIT {_SAMPLE_ROWS}"
-    times = np.array([value for (value,) in connection.execute(query, held.keys)])
-    return modal_step(np.sort(milliseconds(times, f"column {time} of table {held.table.name}")))
+    times = np.array([value for (value,) in database.rows(query, held.keys)])
+    return np.sort(milliseconds(times, f"column {time} of table {held.table.name}"))
 
 
-def _mixes_units(path: Path, held: StoredPartition) -> bool:
+def _mixes_units(database: _Database, held: StoredPartition) -> bool:
     time = held.table.column("timestamp")
-    with _metadata(path) as connection:
-        query = f"SELECT min({time}), max({time}) FROM {held.table.source}{held.where()}"
-        first, last = connection.execute(query, held.keys).fetchone()
-    return mixes_units(first, last)
+    query = f"SELECT min({time}), max({time}) FROM {held.table.source}{held.where()}"
+    return mixes_units(*database.rows(query, held.keys)[0])
 
 
 def _shortened(names: Sequence[str], most: int = 20) -> str:
@@ -272,38 +303,18 @@ def _shortened(names: Sequence[str], most: int = 20) -> str:
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
-def _query(path: Path, sql: str, keys: dict[str, Any]) -> pa.Table:
-    from adbc_driver_manager import Error as AdbcError
-    from adbc_driver_sqlite import dbapi
-
-    # ADBC decides a column's type in its first batch and refuses another in a later one: let there be one.
-    one_batch = {"adbc.sqlite.query.batch_rows": 1_000_000_000}
-    try:
-        with dbapi.connect(f"{path.absolute().as_uri()}?mode=ro") as connection:
-            with connection.cursor() as cursor:
-                cursor.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
-            with connection.cursor(adbc_stmt_kwargs=one_batch) as cursor:
-                # The driver binds by position; SQLite counts a name once, where it first occurs, as `keys` are ordered.
-                cursor.execute(sql, list(keys.values()))
-                return cursor.fetch_arrow_table()
-    except (AdbcError, OSError) as error:
-        raise BitcornError(f"{path} cannot be read: {error}") from error
-
-
-def _first_text(path: Path, held: StoredPartition) -> str:
+def _first_text(database: _Database, held: StoredPartition) -> str:
     time = held.table.column("timestamp")
-    with _metadata(path) as connection:
-        for name in BAR_COLUMNS:
-            column = held.table.column(name)
-            where = held.where(f"typeof({column}) IN ('text', 'blob')")
-            query = f"SELECT {time}, {column} FROM {held.table.source}{where} LIMIT 1"
-            row = connection.execute(query, held.keys).fetchone()
-            if row is not None:
-                return (
-                    f"column {column} of table {held.table.name} in {path} holds {row[1]!r} (at {time} = {row[0]!r}), "
-                    "which is not a number: store numbers, with times as epoch seconds or milliseconds"
-                )
-    return f"table {held.table.name} in {path} could not be read as numbers"
+    for name in BAR_COLUMNS:
+        column = held.table.column(name)
+        where = held.where(f"typeof({column}) IN ('text', 'blob')")
+        query = f"SELECT {time}, {column} FROM {held.table.source}{where} LIMIT 1"
+        for at, value in database.rows(query, held.keys):
+            return (
+                f"column {column} of table {held.table.name} in {database.path} holds {value!r} (at {time} = {at!r}), "
+                "which is not a number: store numbers, with times as epoch seconds or milliseconds"
+            )
+    return f"table {held.table.name} in {database.path} could not be read as numbers"
 
 
 def _to_bars(arrow: pa.Table, where: str) -> Bars:

@@ -75,21 +75,27 @@ def write_bars(partitions: Iterable[tuple[str, Partition, Bars]], db_path: str |
     """
     path = Path(db_path).expanduser()
     try:
-        new = not path.exists()
         path.parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(path, timeout=30.0, isolation_level=None)) as connection:
-            if new:  # a write that is cut short then leaves nothing that a reader would have to roll back
-                connection.execute("PRAGMA journal_mode = WAL")
+            _require_usable(connection)
+            # Before the write: one that is cut short then leaves nothing that a reader would have to roll back.
+            connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("BEGIN IMMEDIATE")
             connection.execute(_CREATE)
             spellings = {normalise_symbol(s): s for (s,) in connection.execute("SELECT DISTINCT symbol FROM ohlcv")}
             done = [_upsert(connection, source, part, bars, spellings) for source, part, bars in partitions]
             connection.execute("COMMIT")
-            # Only now for a file that was there, as it changes it: what cannot be used has been left untouched.
-            connection.execute("PRAGMA journal_mode = WAL")
             return done
     except (sqlite3.Error, OSError) as error:
         raise BitcornError(f"{path} cannot be written: {error}") from error
+
+
+def _require_usable(connection: sqlite3.Connection) -> None:
+    """Raise sqlite3.Error where the file is no database or has another `ohlcv`, and leave it as it is."""
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute(_CREATE)
+    connection.execute(f"EXPLAIN {_UPSERT}", [None] * 8)
+    connection.execute("ROLLBACK")
 
 
 def _upsert(

@@ -20,6 +20,7 @@ _STEPS_IN_A_BAR = 12
 def simulate_bars(bars: int, *, seed: int, step_ms: int = 3_600_000, price: float = 100.0, gaps: int = 6) -> Bars:
     """Simulate ``bars`` bars on a grid of ``step_ms`` and remove ``gaps`` stretches of 1 to 24 bars.
 
+    Fewer than 300 bars are left without gaps, which would take too many of them.
     price: the first open. The unconditional volatility is 0.8 % a bar, with alpha 0.08 and beta 0.90.
     The same arguments give the same bars.
     """
@@ -41,7 +42,7 @@ def simulate_bars(bars: int, *, seed: int, step_ms: int = 3_600_000, price: floa
     whole[:, -1] = np.exp(opened + returns)
     volume = np.exp(rng.normal(4.0, 0.4, bars)) * sigma / np.sqrt(daily)
     keep = np.ones(bars, dtype=bool)
-    for start in rng.choice(np.arange(bars // 10, max(bars - 200, bars // 10 + 1)), size=gaps):
+    for start in rng.choice(np.arange(bars // 10, bars - 200), size=gaps) if bars >= 300 else ():
         keep[start : start + rng.integers(1, 25)] = False
     simulated = Bars(
         timestamp=_FIRST_TIME + step_ms * np.arange(bars, dtype=np.int64),
