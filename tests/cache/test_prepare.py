@@ -1,7 +1,7 @@
 import pytest
+from comparing import assert_same_bytes
 
 from bitcorn_ray.cache.prepare import Source, prepare
-from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.registry import SYSTEMS
 from bitcorn_ray.market.quality import quality_report
@@ -9,24 +9,13 @@ from bitcorn_ray.market.quality import quality_report
 V2 = SYSTEMS["v2"]
 
 
-@pytest.fixture
-def cache(tmp_path):
-    return FeatureCache(tmp_path / "cache")
-
-
-def assert_equal(one, other):
-    assert list(one.columns) == list(other.columns)
-    for name in one.columns:
-        assert one.columns[name].tobytes() == other.columns[name].tobytes(), name
-
-
 def test_computed_hit_and_uncached_are_equal_byte_by_byte(cache, random_bars):
     bars = random_bars(500)
     computed, hit, plain = (prepare(bars, V2, c, None) for c in (cache, cache, None))
     assert (computed.hit, hit.hit, plain.hit) == (False, True, False)
     assert computed.key == hit.key == plain.key
-    assert_equal(hit, computed)
-    assert_equal(plain, computed)
+    assert_same_bytes(hit, computed)
+    assert_same_bytes(plain, computed)
     assert hit.quality == computed.quality
 
 

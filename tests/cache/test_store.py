@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+from comparing import assert_same_bytes
 
 from bitcorn_ray.cache.prepare import Source, prepare
 from bitcorn_ray.cache.publish import TEMPORARY
@@ -18,17 +19,6 @@ from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.simulate import simulate_bars
 
 V2 = SYSTEMS["v2"]
-
-
-@pytest.fixture
-def cache(tmp_path):
-    return FeatureCache(tmp_path / "cache")
-
-
-def assert_equal(one, other):
-    assert list(one.columns) == list(other.columns)
-    for name in one.columns:
-        assert one.columns[name].tobytes() == other.columns[name].tobytes(), name
 
 
 def files(cache):
@@ -78,7 +68,7 @@ def test_what_cannot_be_read_whole_is_a_miss_that_heals(cache, random_bars, name
         path.write_bytes(b"\xff" + content[1:])
     again = prepare(bars, V2, cache, None)
     assert not again.hit
-    assert_equal(again, first)
+    assert_same_bytes(again, first)
     assert prepare(bars, V2, cache, None).hit
 
 
@@ -178,7 +168,7 @@ def test_processes_that_make_one_entry_at_once_all_succeed(cache):
     bars = simulate_bars(5_000, seed=4)
     hit = prepare(bars, V2, cache, None)
     assert hit.hit
-    assert_equal(hit, prepare(bars, V2, None, None))
+    assert_same_bytes(hit, prepare(bars, V2, None, None))
 
 
 _WRITER = """
@@ -210,6 +200,6 @@ def test_a_writer_killed_at_any_instant_leaves_no_wrong_entry(cache):
             if stored is not None:
                 for name, column in stored.columns.items():
                     assert column.tobytes() == right.columns[name].tobytes()
-            assert_equal(prepare(each, V2, cache, None), right)
+            assert_same_bytes(prepare(each, V2, cache, None), right)
     cache.invalidate()
     assert not list(cache.folder.rglob(f"{TEMPORARY}*"))

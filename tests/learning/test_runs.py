@@ -45,6 +45,7 @@ class Bomb:
         return (exec, ("raise SystemExit('unpickled')",))
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("name", ["scaler.pkl", "model.pt"])
 def test_loading_never_unpickles(run, tmp_path, name):
     folder = save_run(run, tmp_path / "run")
