@@ -283,10 +283,10 @@ def _beside_bars(df: pd.DataFrame, bars: Bars, features: dict[str, Any], warmup:
     """Bars in our column names and types, the frame's further columns, and the features, warm-up rows dropped."""
     found, _ = match_columns([str(name) for name in df.columns])
     of_bars = {found[name] for name in BAR_COLUMNS if name in found}
-    columns: dict[str, Any] = dict(bars.take(slice(warmup, None)).to_frame())
+    columns = bars.take(slice(warmup, None)).frame_columns()
     for name in df.columns:
         if name not in of_bars and name not in columns:
-            columns[name] = df[name].iloc[warmup:].reset_index(drop=True)
+            columns[name] = df[name].array[warmup:]
     frame = pd.DataFrame({**columns, **features}, copy=False)
     frame.attrs.update(df.attrs)
     return frame

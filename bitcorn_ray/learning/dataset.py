@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
 from bitcorn_ray.learning.gaps import gap_before
-from bitcorn_ray.learning.scaling import fit_scaler, scale
+from bitcorn_ray.learning.scaling import finite_rows, fit_scaler, scale
 from bitcorn_ray.learning.targets import forward_return, realised_volatility
 from bitcorn_ray.learning.windows import require_horizons, window_index
 from bitcorn_ray.market.bars import modal_step, require_chronology
@@ -64,7 +64,7 @@ def training_data(
         require_chronology(timestamp)
         gaps = gap_before(timestamp, step or modal_step(timestamp))
     index = window_index(
-        finite=np.isfinite(matrix).all(1),
+        finite=finite_rows(matrix),
         usable_close=np.isfinite(close) & (close > 0),
         gap_before=gaps,
         seq_len=model.seq_len,

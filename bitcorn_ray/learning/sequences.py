@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.learning.gaps import fill_gaps, gap_before
-from bitcorn_ray.learning.scaling import fit_scaler, scale
+from bitcorn_ray.learning.scaling import finite_rows, fit_scaler, scale
 from bitcorn_ray.learning.targets import forward_return, return_deviation
 from bitcorn_ray.learning.windows import gather_windows, require_horizons, window_index
 from bitcorn_ray.market.bars import modal_step, require_chronology
@@ -72,7 +72,7 @@ def make_sequences(
         scaler = fit_scaler(matrix)
     scaled = matrix.astype(dtype, copy=False) if scaler is None else scale(matrix, scaler, dtype)
     index = window_index(
-        finite=np.all(np.isfinite(scaled), axis=1),
+        finite=finite_rows(scaled),
         usable_close=np.isfinite(close) & (close > 0),
         gap_before=gap_before(timestamp, step) if validate and timestamp is not None and step else None,
         seq_len=seq_len,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,15 +93,20 @@ class Bars:
                 raise BitcornError(f"column {found[name]!r} holds values that are not numbers: {error}") from error
         return cls(timestamp=frame_times(df), **prices)
 
-    def to_frame(self) -> pd.DataFrame:
-        """Return a frame of the bar columns; `timestamp` is datetime64[ms, UTC]."""
+    def frame_columns(self) -> dict[str, Any]:
+        """Return the columns as a frame holds them: `timestamp` is datetime64[ms, UTC]."""
         import pandas as pd
 
-        columns = dict(self.columns())
-        if self.timestamp is None:
-            return pd.DataFrame(columns, copy=False)
-        times = pd.DatetimeIndex(self.timestamp.view("M8[ms]")).tz_localize("UTC")
-        return pd.DataFrame({**columns, "timestamp": times}, copy=False)
+        columns: dict[str, Any] = dict(self.columns())
+        if self.timestamp is not None:
+            columns["timestamp"] = pd.DatetimeIndex(self.timestamp.view("M8[ms]")).tz_localize("UTC")
+        return columns
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a frame of the bar columns."""
+        import pandas as pd
+
+        return pd.DataFrame(self.frame_columns(), copy=False)
 
 
 def frame_times(df: pd.DataFrame) -> NDArray[np.int64] | None:
