@@ -34,6 +34,8 @@ from bitcorn_ray.market.partition import Partition, normalise_symbol
 __all__ = ["FeatureCache", "StoredFeatures"]
 
 _KEY_FIELD = b"bitcorn_key"
+# Float noise does not compress: plain pages are read back fastest.
+_PARQUET = {"compression": "none", "use_dictionary": False, "write_statistics": False, "write_page_checksum": True}
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,10 @@ class FeatureCache:
         try:
             meta = json.loads((self._features / f"{key}.meta.json").read_bytes())
             quality = json.loads((self._quality / f"{key}.json").read_bytes())
-            with pq.ParquetFile(self._features / f"{key}.parquet", page_checksum_verification=True) as file:
-                table = file.read(columns=list(system.features))
+            path = self._features / f"{key}.parquet"
+            # One thread and a memory map: a few megabytes are read before a pool of threads has started.
+            with pq.ParquetFile(path, memory_map=True, page_checksum_verification=True) as file:
+                table = file.read(columns=list(system.features), use_threads=False)
         except (OSError, ValueError):  # pyarrow's errors are among these
             return None
         named = (table.schema.metadata or {}).get(_KEY_FIELD)
@@ -76,21 +80,11 @@ class FeatureCache:
 
         Raises BitcornError where the folder cannot be written.
         """
-        columns: dict[str, Any] = dict(stored.columns)
-        rows = len(next(iter(columns.values())))
-        if timestamp is not None:
-            columns = {"timestamp": pa.array(timestamp, pa.timestamp("ms", "UTC")), **columns}
-        # The key inside the file tells an entry from another one's file under its name.
-        table = pa.table(columns, metadata={_KEY_FIELD: key})
+        table = _to_arrow(key, stored.columns, timestamp)
+        rows = table.num_rows
         path = self._features / f"{key}.parquet"
         try:
-            # Float noise does not compress: plain pages are read back fastest.
-            publish(
-                path,
-                lambda temporary: pq.write_table(
-                    table, temporary, compression="none", use_dictionary=False, write_page_checksum=True
-                ),
-            )
+            publish(path, lambda temporary: pq.write_table(table, temporary, **_PARQUET))
             publish_json(self._quality / f"{key}.json", stored.quality)
             publish_json(
                 self._features / f"{key}.meta.json",
@@ -206,6 +200,16 @@ class FeatureCache:
         yield from self._quality.glob("*.json")
         yield from self._links.glob("*/*/*.json")
         yield from self.folder.glob(f"**/{TEMPORARY}*")
+
+
+def _to_arrow(key: str, columns: dict[str, NDArray[np.float32]], timestamp: NDArray[np.int64] | None) -> pa.Table:
+    arrays: dict[str, pa.Array] = {name: pa.array(column) for name, column in columns.items()}
+    if timestamp is not None:
+        arrays = {"timestamp": pa.array(timestamp, pa.timestamp("ms", "UTC")), **arrays}
+    # Not nullable: NaN is a value here, and pages without levels are read a third faster. The key inside the file tells
+    # an entry from another one's file under its name.
+    fields = [pa.field(name, array.type, nullable=False) for name, array in arrays.items()]
+    return pa.table(list(arrays.values()), schema=pa.schema(fields, metadata={_KEY_FIELD: key}))
 
 
 def _database_id(db_path: Path) -> str:
