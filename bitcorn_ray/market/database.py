@@ -112,9 +112,10 @@ def read_bars(db_path: str | Path, symbol: str, timeframe: str, limit: int | Non
         if limit is not None and not _mixes_units(database, held):
             distinct = f"SELECT DISTINCT {time} AS t FROM {table.source}{held.where()} ORDER BY t DESC LIMIT :limit"
             keys, newest = {**keys, "limit": limit}, [f"{time} >= (SELECT min(t) FROM ({distinct}))"]
+        source = f"FROM {table.source}{held.where(*newest)}"
+        count = database.rows(f"SELECT count(*) {source}", keys)[0][0]
         columns = ", ".join(f"{table.column(name)} AS {name}" for name in BAR_COLUMNS)
-        query = f"SELECT {columns} FROM {table.source}{held.where(*newest)} ORDER BY {table.order}"
-        arrow = database.table(query, keys)
+        arrow = database.table(f"SELECT {columns} {source} ORDER BY {table.order}", keys, batch_rows=count)
         if not all(is_number(field.type) for field in arrow.schema):
             raise BitcornError(_first_text(database, held))
     bars = _to_bars(arrow, f"table {table.name} in {database.path}")
@@ -155,10 +156,14 @@ class _Database:
     def __init__(self, path: Path, connection: Any) -> None:
         self.path, self._connection = path, connection
 
-    def table(self, sql: str, keys: Mapping[str, Any] | None = None) -> pa.Table:
-        """Return the result of a query; keys: its named parameters, in the order in which they first occur."""
-        # ADBC decides a column's type in its first batch and refuses another in a later one: let there be one.
-        with self._connection.cursor(adbc_stmt_kwargs={"adbc.sqlite.query.batch_rows": 1_000_000_000}) as cursor:
+    def table(self, sql: str, keys: Mapping[str, Any] | None = None, batch_rows: int = 4_096) -> pa.Table:
+        """Return the result of a query.
+
+        keys: its named parameters, in the order in which they first occur. batch_rows: ADBC decides a column's type in
+        its first batch and refuses another in a later one, so let there be one; but it reserves the memory for so many.
+        """
+        options = {"adbc.sqlite.query.batch_rows": max(batch_rows, 1)}
+        with self._connection.cursor(adbc_stmt_kwargs=options) as cursor:
             cursor.execute(sql, list((keys or {}).values()) or None)
             return cursor.fetch_arrow_table()
 

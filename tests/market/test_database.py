@@ -2,6 +2,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -542,3 +543,19 @@ def test_every_read_beside_a_live_writer_is_a_complete_prefix(tmp_path, mode):
     assert lengths == sorted(lengths)
     assert len(set(lengths)) > 5
     assert len(read_bars(path, "BTCUSDT", "1h")[0]) == 1_510
+
+
+def reserved_megabytes():
+    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(fields["VmSize"].split()[0]) / 1000
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+def test_bars_reserve_no_more_memory_than_they_need(tmp_path):
+    # What a process has reserved, used or not, decides whether it can start another one, as Ray does.
+    path = make(tmp_path / "market.db", keyed_rows(n=1_000), KEYED)
+    read_bars(path, "BTCUSDT", "1h")
+    before = reserved_megabytes()
+    kept = [read_bars(path, "BTCUSDT", "1h") for _ in range(10)]
+    assert reserved_megabytes() - before < 100
+    assert len(kept) == 10
