@@ -62,7 +62,7 @@ def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def say(line: str) -> None:
     """Print a line about the progress, on standard error."""
-    click.echo(line, err=True)
+    print(line, file=sys.stderr)  # not click.echo, which writes past a progress bar that is on the screen
 
 
 def ray_for(address: str | None) -> Any:
