@@ -18,7 +18,7 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
 from bitcorn_ray.learning.dataset import TrainingData, training_data
 from bitcorn_ray.learning.model import LSTMMultiHead
-from bitcorn_ray.learning.runs import assemble_run, save_run
+from bitcorn_ray.learning.runs import assemble_run, require_writable, save_run
 from bitcorn_ray.learning.training import EpochResult, FitResult, fit
 from bitcorn_ray.market.bars import frame_times, show_time
 from bitcorn_ray.market.partition import timeframe_ms
@@ -209,6 +209,8 @@ def _trained(
 ) -> TrainingResult:
     model_config, training_config = request.model_config(), request.training_config()
     df, columns = request.df, list(request.feature_cols)
+    if artifacts_dir is not None:
+        require_writable(artifacts_dir)
     absent = [name for name in [*columns, "close"] if name not in df.columns]
     if absent or not columns:
         raise BitcornError(f"the frame has no column {', '.join(absent) or '(no feature named)'}")

@@ -113,6 +113,16 @@ def test_bad_requests_are_refused(request_for, changes, message):
         train_multihorizon_model(request)
 
 
+@pytest.mark.parametrize("place", ["file", "file/run"])
+def test_a_folder_that_cannot_be_written_is_refused_before_the_training(request_for, tmp_path, place):
+    (tmp_path / "file").write_text("mine")
+    lines = []
+    with pytest.raises(BitcornError, match="the run cannot be written to"):
+        train_multihorizon_model(request_for(), artifacts_dir=tmp_path / place, log_fn=lines.append)
+    assert lines == []
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_frames_of_any_making_are_trained_on(tmp_path):
     rng = np.random.default_rng(0)
     df = pd.DataFrame({"close": np.exp(np.cumsum(rng.normal(0, 0.01, 300))), "x": rng.normal(size=300)})

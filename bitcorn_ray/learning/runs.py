@@ -36,7 +36,7 @@ from bitcorn_ray.validation.calibration import COVERAGES, conformal_quantile, co
 if TYPE_CHECKING:
     from sklearn.preprocessing import StandardScaler
 
-__all__ = ["Run", "assemble_run", "is_run", "load_run", "save_run"]
+__all__ = ["Run", "assemble_run", "is_run", "load_run", "require_writable", "save_run"]
 
 _FORMAT = 1
 
@@ -102,6 +102,14 @@ def assemble_run(
 def is_run(folder: str | Path) -> bool:
     """Tell whether a folder holds a run."""
     return (Path(folder) / "metadata.json").is_file()
+
+
+def require_writable(folder: str | Path) -> None:
+    """Raise BitcornError where a run could not be written to a folder; asked before a training, which takes long."""
+    folder = Path(folder).expanduser().absolute()
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not (existing.is_dir() and os.access(existing, os.W_OK)):
+        raise BitcornError(f"the run cannot be written to {folder}: {existing} is no folder that may be written")
 
 
 def save_run(run: Run, folder: str | Path) -> Path:
