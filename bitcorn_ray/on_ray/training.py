@@ -79,17 +79,16 @@ def fit_on_ray(
         ),
     )
     with _listening(queue, on_epoch):
-        try:
-            result: Any = trainer.fit()
-        except Exception as error:
-            raise _cause(error) from error
+        result: Any = trainer.fit()
     shutil.rmtree(storage, ignore_errors=True)
     returned = result.return_value
+    if "refused" in returned:
+        raise BitcornError(returned["refused"])
     weights = {name: torch.from_numpy(value.copy()) for name, value in returned["weights"].items()}
     return FitResult(weights, [EpochResult(**result) for result in returned["history"]])
 
 
-def _train_worker(config: dict[str, Any]) -> dict[str, Any] | None:
+def _train_worker(config: dict[str, Any]) -> dict[str, Any]:
     first = ray.train.get_context().get_world_rank() == 0
     device = str(ray.train.torch.get_device()) if config["gpu"] else "cpu"
     data = TrainingData(**ray.get(config["data"]))
@@ -104,16 +103,12 @@ def _train_worker(config: dict[str, Any]) -> dict[str, Any] | None:
             torch.save(snapshot(), Path(folder) / _CHECKPOINT)
             ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
-    fitted = fit(
-        data,
-        ModelConfig(**config["model"]),
-        TrainingConfig(**config["training"]),
-        device=device,
-        report=report,
-        resume=_last_checkpoint(),
-    )
-    if not first:
-        return None
+    model, training = ModelConfig(**config["model"]), TrainingConfig(**config["training"])
+    try:
+        fitted = fit(data, model, training, device=device, report=report, resume=_last_checkpoint())
+    except BitcornError as error:
+        # Returned and not raised: Ray would start the training again, and it would end the same.
+        return {"refused": str(error)}
     weights = {name: value.numpy() for name, value in fitted.weights.items()}
     return {"weights": weights, "history": [asdict(result) for result in fitted.history]}
 
@@ -171,18 +166,6 @@ def _listening(queue: Queue, on_epoch: Callable[[EpochResult], None] | None) -> 
         finished.set()
         listener.join()
         queue.shutdown()
-
-
-def _cause(error: Exception) -> Exception:
-    """Return the user's error inside Ray's, where there is one."""
-    seen: BaseException | None = error
-    while seen is not None:
-        failures = getattr(seen, "worker_failures", None) or {}
-        for failure in [seen, *failures.values()]:
-            if isinstance(failure, BitcornError):
-                return BitcornError(str(failure))
-        seen = seen.__cause__
-    return error
 
 
 def _quiet() -> None:

@@ -96,8 +96,9 @@ def test_more_workers_or_gpus_than_there_are_are_refused_at_once(on_ray):
         on_ray(gpus=1)
 
 
-def test_an_error_in_a_worker_comes_back_as_itself(on_ray, data, tmp_path):
+def test_a_training_that_cannot_go_on_is_not_tried_again_and_says_why(on_ray, data, tmp_path):
     broken = replace(data, returns=data.returns.copy())
     broken.returns[:] = float("nan")
     with pytest.raises(BitcornError, match="no finite number in epoch 1"):
-        on_ray(data=broken, max_failures=0)
+        on_ray(data=broken, max_failures=1_000_000)
+    assert list(tmp_path.glob(".*checkpoints")) == []
