@@ -18,6 +18,7 @@ from bitcorn_ray.data_loader import compute_features, load_market_data
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.forecaster import Forecaster
 from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
+from bitcorn_ray.learning.runs import require_writable
 from bitcorn_ray.market.ingest import ingest_files
 from bitcorn_ray.market.simulate import simulate_bars
 from bitcorn_ray.training_service import epoch_line, request_from_config, train_on_ray
@@ -35,6 +36,7 @@ def run_demo(folder: Path, log_fn: Callable[[str], None]) -> dict[str, Any]:
     Raises BitcornError where the folder holds files that no demonstration wrote.
     """
     folder = folder.expanduser().absolute()
+    require_writable(folder)
     if folder.exists() and not (folder / _NOTE).exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BitcornError(f"{folder} holds something else: give an empty or new folder with --out")
     (folder / "bars").mkdir(parents=True, exist_ok=True)

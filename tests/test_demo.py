@@ -25,6 +25,12 @@ def test_the_demo_goes_all_the_way_twice(short_demo, ray_cluster, tmp_path):
     assert all(p["hit"] for p in told["partitions"])
 
 
+def test_a_place_that_is_no_folder_is_refused(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(BitcornError, match="nothing can be written to"):
+        demo.run_demo(tmp_path / "file" / "demo", print)
+
+
 def test_a_folder_of_the_users_is_left_alone(short_demo, tmp_path):
     (tmp_path / "market.db").write_text("precious")
     with pytest.raises(BitcornError, match="holds something else"):

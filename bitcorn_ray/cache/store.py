@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from bitcorn_ray.cache.identity import KEY_LENGTH
 from bitcorn_ray.cache.publish import TEMPORARY, publish, publish_json
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.registry import FeatureSystem
@@ -33,6 +35,7 @@ from bitcorn_ray.market.partition import Partition, normalise_symbol
 
 __all__ = ["FeatureCache", "StoredFeatures"]
 
+_KEY = re.compile(rf"[0-9a-f]{{{KEY_LENGTH}}}")
 _KEY_FIELD = b"bitcorn_key"
 # Float noise does not compress: plain pages are read back fastest.
 _PARQUET = {"compression": "none", "use_dictionary": False, "write_statistics": False, "write_page_checksum": True}
@@ -168,7 +171,7 @@ class FeatureCache:
             if (link := _read_json(path)) is not None:
                 used_by.setdefault(path.stem, []).append({k: link.get(k) for k in ("db_path", "symbol", "timeframe")})
         metas = (_read_json(self._features / f"{key}.meta.json") for key in self._keys())
-        found = [{**meta, "used_by": used_by.get(meta["key"], [])} for meta in metas if meta is not None]
+        found = [{**meta, "used_by": used_by.get(meta["key"], [])} for meta in metas if meta and "key" in meta]
         return sorted(found, key=lambda meta: (meta["created"], meta["key"]), reverse=True)
 
     def refresh_index(self) -> None:
@@ -180,7 +183,7 @@ class FeatureCache:
             raise BitcornError(f"the cache folder {self.folder} cannot be written: {error}") from error
 
     def _keys(self) -> list[str]:
-        return [path.name.removesuffix(".meta.json") for path in self._features.glob("*.meta.json")]
+        return [path.name.removesuffix(".meta.json") for path in self._features.glob("*.meta.json") if _is_ours(path)]
 
     def _remove_unneeded(self, key: str) -> None:
         if any(self._links.glob(f"*/*/{key}.json")):
@@ -194,11 +197,10 @@ class FeatureCache:
             path.unlink(missing_ok=True)
 
     def _own_files(self) -> Iterator[Path]:
-        """Every file that this store can have written, meta files first."""
-        yield from self._features.glob("*.meta.json")
-        yield from self._features.glob("*.parquet")
-        yield from self._quality.glob("*.json")
-        yield from self._links.glob("*/*/*.json")
+        """Every file that this store has written, meta files first; not others that lie there, as the older system's."""
+        patterns = ((self._features, "*.meta.json"), (self._features, "*.parquet"), (self._quality, "*.json"))
+        for folder, pattern in (*patterns, (self._links, "*/*/*.json")):
+            yield from filter(_is_ours, folder.glob(pattern))
         yield from self.folder.glob(f"**/{TEMPORARY}*")
 
 
@@ -210,6 +212,11 @@ def _to_arrow(key: str, columns: dict[str, NDArray[np.float32]], timestamp: NDAr
     # an entry from another one's file under its name.
     fields = [pa.field(name, array.type, nullable=False) for name, array in arrays.items()]
     return pa.table(list(arrays.values()), schema=pa.schema(fields, metadata={_KEY_FIELD: key}))
+
+
+def _is_ours(path: Path) -> bool:
+    """Tell whether a file is named by a key of ours."""
+    return _KEY.fullmatch(path.name.partition(".")[0]) is not None
 
 
 def _database_id(db_path: Path) -> str:

@@ -52,7 +52,7 @@ def train(
       bitcorn train --db market.db --symbol BTCUSDT --timeframe 1h --epochs 5 --out models/run_001
     """
     from bitcorn_ray.config import RunConfig
-    from bitcorn_ray.learning.runs import is_run
+    from bitcorn_ray.learning.runs import is_run, require_writable
     from bitcorn_ray.training_service import epoch_line, request_from_config, train_on_ray
 
     config = RunConfig.load(
@@ -64,8 +64,10 @@ def train(
             "training": {"epochs": epochs},
         },
     )
-    if is_run(config.out) and not overwrite:
-        raise BitcornError(f"{config.out} holds a run already: give another --out, or --overwrite")
+    require_writable(config.out)
+    if not overwrite and Path(config.out).is_dir() and any(Path(config.out).iterdir()):
+        what = "a run" if is_run(config.out) else "something"
+        raise BitcornError(f"{config.out} holds {what} already: give another --out, or --overwrite")
     request = request_from_config(config, cache_dir=cache_dir, log_fn=say)
     epochs_to_run = config.training.epochs
     with ray_for(address), progress("training", epochs_to_run, as_json) as advance:

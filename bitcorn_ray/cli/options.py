@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -56,6 +57,11 @@ def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 raise
             click.echo(f"bitcorn: {' '.join(str(error).split())}", err=True)
             sys.exit(2)
+        except KeyboardInterrupt:
+            click.echo(
+                "bitcorn: interrupted; what was finished is kept, and the same command goes on from there", err=True
+            )
+            sys.exit(130)
 
     return wrapped
 
@@ -69,7 +75,8 @@ def ray_for(address: str | None) -> Any:
     """Return the session of a command that distributes work, a context manager."""
     from bitcorn_ray.on_ray.session import ray_session
 
-    say("starting Ray" if not address else f"connecting to Ray at {address}")
+    cluster = address or os.environ.get("RAY_ADDRESS")
+    say(f"connecting to Ray at {cluster}" if cluster else "starting Ray")
     return ray_session(address)
 
 
@@ -82,8 +89,13 @@ def open_cache(cache_dir: str | None) -> FeatureCache:
 
 
 def listed(text: str | None) -> list[str] | None:
-    """Split an option at its commas; None stays None."""
-    return None if text is None else [item.strip() for item in text.split(",") if item.strip()]
+    """Split an option at its commas; None stays None. Raises BitcornError where nothing is left."""
+    if text is None:
+        return None
+    items = [item.strip() for item in text.split(",") if item.strip()]
+    if not items:
+        raise BitcornError(f"nothing is named in {text!r}: give names separated by commas, or leave the option out")
+    return items
 
 
 def integers(text: str | None, option: str) -> list[int] | None:

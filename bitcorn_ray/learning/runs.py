@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 __all__ = ["Run", "assemble_run", "is_run", "load_run", "require_writable", "save_run"]
 
 _FORMAT = 1
+# What a forecast needs of the metadata.
+_NEEDED = {"symbol", "timeframe", "feature_system", "feature_version", "feature_cols", "model", "scaler", "calibration"}
 
 
 @dataclass
@@ -105,11 +107,11 @@ def is_run(folder: str | Path) -> bool:
 
 
 def require_writable(folder: str | Path) -> None:
-    """Raise BitcornError where a run could not be written to a folder; asked before a training, which takes long."""
+    """Raise BitcornError where a folder could not be written to or made; asked before what takes long."""
     folder = Path(folder).expanduser().absolute()
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not (existing.is_dir() and os.access(existing, os.W_OK)):
-        raise BitcornError(f"the run cannot be written to {folder}: {existing} is no folder that may be written")
+        raise BitcornError(f"nothing can be written to {folder}: {existing} is no folder that may be written")
 
 
 def save_run(run: Run, folder: str | Path) -> Path:
@@ -143,6 +145,8 @@ def load_run(folder: str | Path) -> Run:
         raise BitcornError(f"{folder} holds no run (no metadata.json): give the folder that a training wrote")
     try:
         metadata = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
+        if absent := _NEEDED - metadata.keys():
+            raise ValueError(f"metadata.json has no {', '.join(sorted(absent))}")
         run = Run(LSTMMultiHead(1), scaler_from_json(metadata["scaler"]), metadata)
         run.model = build_model(len(metadata["feature_cols"]), run.config)
         run.model.load_state_dict(torch.load(folder / "model.pt", map_location="cpu", weights_only=True))

@@ -77,7 +77,7 @@ def ingest_table(rows: Sequence[dict[str, Any]]) -> Table:
             (
                 f"{row['symbol']} {row['timeframe']}",
                 *(f"{row[name]:,}" for name in ("rows", "inserted", "updated", "unchanged")),
-                row["source"],
+                row["source"].rpartition("/")[2],
             )
             for row in rows
         ),
@@ -116,7 +116,7 @@ def forecast_table(rows: Sequence[dict[str, Any]]) -> Table:
         (
             (
                 str(row["horizon"]),
-                row["time"],
+                short_time(row["time"]),
                 f"{row['return']:+.3%}",
                 f"{row['volatility']:.3%}",
                 price(row["price"]),
@@ -142,11 +142,11 @@ def cache_table(entries: Sequence[dict[str, Any]]) -> Table:
                 entry["key"][:12],
                 entry["system"],
                 f"{entry['rows']:,}",
-                entry["first_timestamp"] or "-",
-                entry["last_timestamp"] or "-",
+                short_time(entry["first_timestamp"]),
+                short_time(entry["last_timestamp"]),
                 size(entry["bytes"]),
                 users(entry),
-                entry["created"],
+                short_time(entry["created"]),
             )
             for entry in entries
         ),
@@ -164,6 +164,15 @@ def price(value: float | None) -> str:
         return "∞"
     text = f"{value:.6g}"
     return f"{value:.{int(text.split('e-')[1]) + 5}f}" if "e-" in text else text
+
+
+def short_time(time: str | None) -> str:
+    """Time to the minute, as tables show it, in UTC.
+
+    >>> short_time("2026-06-20T10:00:00Z")
+    '2026-06-20 10:00'
+    """
+    return "-" if time is None else time[:16].replace("T", " ")
 
 
 def size(count: int) -> str:

@@ -95,6 +95,7 @@ def test_a_slice_evicts_nothing_and_is_not_evicted(cache, random_bars, tmp_path)
     full = prepare(bars, V2, cache, source)
     fold = prepare(bars.take(slice(300)), V2, cache, part)
     newest = prepare(bars.take(slice(200, None)), V2, cache, part)
+    assert {entry["key"] for entry in cache.entries()} == {full.key, fold.key, newest.key}
     newer = prepare(random_bars(501), V2, cache, source)
     assert {entry["key"] for entry in cache.entries()} == {fold.key, newest.key, newer.key}
     assert full.key not in {entry["key"] for entry in cache.entries()}
@@ -123,12 +124,22 @@ def test_invalidate_counts_and_keeps_what_another_database_uses(cache, random_ba
     assert files(cache) == ["index.json"]
 
 
-def test_clearing_leaves_files_that_are_not_the_caches(cache, random_bars):
+def test_files_that_are_not_the_caches_are_passed_over_and_never_removed(cache, random_bars):
+    # The older system's entries lie in the same folders, under names of 16 characters.
+    foreign = {
+        "features/a1b2c3d4e5f6g7h8.meta.json": '{"feature_system": "v2"}',
+        "features/a1b2c3d4e5f6g7h8.parquet": "older",
+        "features/mine.parquet": "mine",
+        "data_quality/a1b2c3d4e5f6g7h8.json": "{}",
+    }
+    for name, content in foreign.items():
+        (cache.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (cache.folder / name).write_text(content)
     prepare(random_bars(500), V2, cache, None)
-    note = cache.folder / "features" / "notes.txt"
-    note.write_text("mine")
-    cache.invalidate()
-    assert files(cache) == ["features/notes.txt", "index.json"]
+    cache.refresh_index()
+    assert len(cache.entries()) == 1
+    assert cache.invalidate() == 1
+    assert files(cache) == sorted([*foreign, "index.json"])
 
 
 def test_clearing_a_folder_that_does_not_exist_creates_nothing(tmp_path):

@@ -48,6 +48,19 @@ def test_debug_shows_the_traceback(failing):
 def test_options_are_split_at_commas():
     assert listed(None) is None
     assert listed("A, b/c,,D") == ["A", "b/c", "D"]
+    with pytest.raises(BitcornError, match="nothing is named in ','"):
+        listed(",")
     assert integers("1,4, 12", "--horizons") == [1, 4, 12]
     with pytest.raises(BitcornError, match="--horizons is '1;4'"):
         integers("1;4", "--horizons")
+
+
+def test_an_interruption_is_one_line_and_status_130():
+    @click.command()
+    @common_options
+    def command(as_json, address):
+        raise KeyboardInterrupt
+
+    result = CliRunner().invoke(command)
+    assert result.exit_code == 130
+    assert result.stderr.startswith("bitcorn: interrupted")

@@ -11,6 +11,8 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.learning.runs import assemble_run, is_run, load_run, save_run
 from bitcorn_ray.learning.training import fit
 
+ABOUT = {"symbol": "SIM", "timeframe": "1h", "feature_system": None, "feature_version": None}
+
 
 @pytest.fixture(scope="module")
 def run():
@@ -18,7 +20,7 @@ def run():
 
     data, scaler, facts = make_data(simulate_bars(700, seed=3))
     fitted = fit(data, MODEL, replace(TRAINING, epochs=1))
-    return assemble_run(fitted, data, scaler, MODEL, TRAINING, ["a", "b", "c", "d"], {"data": facts})
+    return assemble_run(fitted, data, scaler, MODEL, TRAINING, ["a", "b", "c", "d"], {**ABOUT, "data": facts})
 
 
 def test_a_loaded_run_forecasts_the_same_to_the_bit(run, tmp_path):
@@ -85,3 +87,13 @@ def test_bands_cover_the_validation_windows_as_promised(run):
     bands = run.metadata["calibration"]["bands"]
     assert set(bands) == {"0.8", "0.95"}
     assert all(narrow < wide for narrow, wide in zip(bands["0.8"], bands["0.95"], strict=True))
+
+
+@pytest.mark.parametrize("field", ["symbol", "scaler", "calibration"])
+def test_metadata_without_a_needed_field_names_it(run, tmp_path, field):
+    folder = save_run(run, tmp_path / "run")
+    metadata = json.loads((folder / "metadata.json").read_text())
+    del metadata[field]
+    (folder / "metadata.json").write_text(json.dumps(metadata))
+    with pytest.raises(BitcornError, match=f"damaged: metadata.json has no {field}"):
+        load_run(folder)
