@@ -197,7 +197,7 @@ class FeatureCache:
             path.unlink(missing_ok=True)
 
     def _own_files(self) -> Iterator[Path]:
-        """Every file that this store has written, meta files first; not others that lie there, as the older system's."""
+        """Every file that this store has written, meta files first; not what else lies there (older entries)."""
         patterns = ((self._features, "*.meta.json"), (self._features, "*.parquet"), (self._quality, "*.json"))
         for folder, pattern in (*patterns, (self._links, "*/*/*.json")):
             yield from filter(_is_ours, folder.glob(pattern))
