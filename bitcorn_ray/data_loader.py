@@ -17,19 +17,20 @@ import pandas as pd
 from bitcorn_ray.cache.prepare import Source, prepare
 from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.features.registry import SYSTEMS
+from bitcorn_ray.features.registry import find_system
+from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.learning.sequences import make_sequences
 from bitcorn_ray.market.bars import Bars, frame_times
 from bitcorn_ray.market.clean import drop_duplicates
 from bitcorn_ray.market.columns import BAR_COLUMNS, match_columns
-from bitcorn_ray.market.database import list_partitions, read_bars
-from bitcorn_ray.market.partition import Partition, select_partitions, timeframe_ms
+from bitcorn_ray.market.database import read_bars
+from bitcorn_ray.market.partition import Partition, timeframe_ms
 from bitcorn_ray.market.quality import quality_report
 
 if TYPE_CHECKING:
     from sklearn.preprocessing import StandardScaler
 
-    from bitcorn_ray.on_ray.features import PartitionStatus
+    from bitcorn_ray.cache.workplan import PartitionStatus
 
 __all__ = [
     "FEATURE_CACHE_DIR",
@@ -37,10 +38,10 @@ __all__ = [
     "MarketDataResult",
     "SequenceBuildResult",
     "build_sequences",
-    "cache_folder",
     "compute_features",
     "invalidate_cache",
     "load_market_data",
+    "open_cache",
     "prepare_features",
 ]
 
@@ -142,22 +143,23 @@ def prepare_features(
     Raises BitcornError (a ValueError) for an unknown system, missing columns, times out of order, missing or
     non-positive prices, too few bars, and a cache folder that cannot be written.
     """
-    system = (SYSTEMS if feature_registry is None else feature_registry)[feature_system]
+    cache = open_cache(cache_dir) if use_cache else None
     bars = Bars.from_frame(df)
-    cache = FeatureCache(cache_folder(cache_dir)) if use_cache else None
-    partition = _partition_of(df)
-    complete = df.attrs.get("all_rows") == len(df)
+    partition, complete = _partition_of(df), df.attrs.get("all_rows") == len(df)
     source = Source(Path(db_path), partition, complete) if db_path else None
-    prepared = prepare(bars, system, cache, source)
+    prepared = prepare(bars, find_system(feature_system, feature_registry), cache, source)
+    system, key = prepared.plan.identity.system, prepared.plan.key
     if cache and not prepared.hit:
-        cache.refresh_index()
+        cache.add_to_index(key, source.path if source else None, partition)
+        if cache.forget(prepared.superseded):
+            cache.refresh_index()
     if log_fn:
         what = "read from the cache" if prepared.hit else "computed"
-        log_fn(f"{len(system.features)} features {system.name} of {len(bars):,} bars {what}")
-    frame = _beside_bars(df, bars, prepared.columns, system.warmup)
-    frame.attrs.update(feature_system=system.name, feature_version=system.version, cache_key=prepared.key)
+        log_fn(f"{len(system.features)} features {system.spec} of {len(bars):,} bars {what}")
+    frame = _beside_bars(df, bars, prepared.columns, system.warmup_bars)
+    frame.attrs.update(feature_system=system.spec, feature_version=system.version, cache_key=key)
     report = {**prepared.quality, "cache_hit": prepared.hit}
-    return FeaturePrepResult(frame, list(system.features), prepared.key, report)
+    return FeaturePrepResult(frame, list(system.features), key, report)
 
 
 def build_sequences(
@@ -218,48 +220,48 @@ def invalidate_cache(db_path: Optional[str] = None) -> int:
     Content that another database uses too is kept. Nothing has to be invalidated for correctness: entries are found by
     the bars themselves, so a changed database makes new ones.
     """
-    return FeatureCache(cache_folder(FEATURE_CACHE_DIR)).invalidate(db_path)
+    return open_cache().invalidate(db_path)
 
 
 def compute_features(
-    db_path: str | Path,
+    source: str | Path,
     *,
     symbols: Sequence[str] | None = None,
     timeframes: Sequence[str] | None = None,
-    system: str = "v2",
+    system: str | FeatureSystem = "v2",
     cache_dir: Path | str | None = None,
-    on_done: Callable[[PartitionStatus], None] | None = None,
+    address: str | None = None,
+    on_done: Callable[[PartitionStatus], None] = lambda _: None,
 ) -> list[PartitionStatus]:
-    """Bring the features of every partition of a database into the cache, in parallel on Ray.
+    """Bring the features of every partition of a source into the cache, in parallel on Ray.
 
-    It runs on the Ray that this process is connected to, else on a private one that ends with the call.
-    symbols, timeframes: only these, in any spelling. on_done: called with each result as it arrives. A partition
-    that fails has its reason in `error` and does not stop the others.
-    Raises BitcornError for what makes all fail: no database, an unknown symbol, timeframe or system, a cache folder
-    that cannot be written.
+    source: a SQLite database, a Parquet or CSV file, or a folder of such files. A file that has not changed since it was
+    last computed is not read, and where nothing has changed Ray is not started.
+    It runs on the Ray that this process is connected to, else at ``address``, else on a private one that ends with the
+    call. symbols, timeframes: only these, in any spelling. system: its name, `module:function`, or the system itself.
+    on_done: called with each result as it arrives. A partition that fails has its reason in `error` and does not stop
+    the others.
+    Raises BitcornError for what makes all fail: no source, an unknown symbol, timeframe or system, a cache that cannot be
+    written.
     """
-    from bitcorn_ray.on_ray.session import ray_session
+    from bitcorn_ray.cache.workplan import plan_features
+    from bitcorn_ray.on_ray.features import run_features
 
-    declared = SYSTEMS[system]
-    # Absolute before any worker sees it: a worker's working directory is another one.
-    folder, database = cache_folder(cache_dir), Path(db_path).expanduser().absolute()
-    partitions = select_partitions(list_partitions(database), symbols, timeframes)
-    cache = FeatureCache(folder)
-    cache.refresh_index()
-    with ray_session():
-        from bitcorn_ray.on_ray.features import FeatureJob, map_partitions
-
-        jobs = [FeatureJob(str(database), p.symbol, p.timeframe, declared.name, str(folder)) for p in partitions]
-        done = map_partitions(jobs, on_done or (lambda _: None))
-    cache.refresh_index()
+    cache = open_cache(cache_dir)
+    plan = plan_features(source, find_system(system), cache, symbols, timeframes)
+    if plan.jobs:
+        cache.refresh_index()  # says now, and not after hours, that the cache cannot be written
+    done = run_features(plan, cache, on_done, address)
+    if plan.jobs:
+        cache.refresh_index()
     return done
 
 
-def cache_folder(cache_dir: Path | str | None = None) -> Path:
-    """Return the absolute cache folder: the given one, else BITCORN_CACHE_DIR, else `FEATURE_CACHE_DIR`."""
+def open_cache(cache_dir: Path | str | None = None) -> FeatureCache:
+    """Open the cache in a folder or at a URI: the given one, else BITCORN_CACHE_DIR, else `FEATURE_CACHE_DIR`."""
     if cache_dir is None or cache_dir is FEATURE_CACHE_DIR:
         cache_dir = os.environ.get("BITCORN_CACHE_DIR") or FEATURE_CACHE_DIR
-    return Path(cache_dir).expanduser().absolute()
+    return FeatureCache(cache_dir)
 
 
 def _partition_of(df: pd.DataFrame) -> Partition | None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.features.registry import SYSTEMS, FeatureSystem
+from bitcorn_ray.features.registry import find_system
+from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.learning.gaps import gap_before
 from bitcorn_ray.learning.predict import predict_windows
 from bitcorn_ray.learning.runs import Run, load_run
@@ -39,7 +40,7 @@ class Forecaster:
         name, version = run.metadata["feature_system"], run.metadata["feature_version"]
         if name is None:
             raise BitcornError(f"the run in {folder} does not say its feature system: train it with feature_system set")
-        system = SYSTEMS[name]
+        system = find_system(name).on_grid(timeframe_ms(run.metadata["timeframe"]))
         if version not in (None, system.version) or set(run.metadata["feature_cols"]) - set(system.features):
             raise BitcornError(
                 f"the run in {folder} was trained on {name} version {version} with features "
@@ -92,7 +93,7 @@ class Forecaster:
     def _last_window(self, bars: Bars, step: int) -> np.ndarray[Any, np.dtype[np.float32]]:
         """Return the scaled features (L, F) of the last window."""
         seq_len, columns = self.run.config.seq_len, self.run.metadata["feature_cols"]
-        need = self.system.warmup + seq_len
+        need = self.system.warmup_bars + seq_len
         if len(bars) < need:
             raise BitcornError(
                 f"{len(bars)} bars are too few to forecast: {self.system.name} and seq_len {seq_len} need {need}"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, List, Optional
 
 import numpy as np
 
-from bitcorn_ray.data_loader import cache_folder, load_market_data, prepare_features
+from bitcorn_ray.data_loader import FEATURE_CACHE_DIR, load_market_data, prepare_features
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
 from bitcorn_ray.learning.dataset import TrainingData, training_data
@@ -180,7 +180,11 @@ def request_from_config(
     """
     market = load_market_data(config.db, config.symbol, config.timeframe, log_fn=log_fn)
     features = prepare_features(
-        market.dataframe, config.features, cache_dir=cache_folder(cache_dir), db_path=config.db, log_fn=log_fn
+        market.dataframe,
+        config.features,
+        cache_dir=cache_dir or FEATURE_CACHE_DIR,  # type: ignore[arg-type]  # a URI stays text
+        db_path=config.db,
+        log_fn=log_fn,
     )
     return MultiHorizonTrainingRequest(
         df=features.dataframe,

@@ -69,6 +69,39 @@ def market_db(tmp_path, random_bars) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def s3_server():
+    """A real S3 server on loopback with a bucket; gives a function from a folder's name to its URI, and its requests."""
+    import logging
+    import urllib.request
+
+    from moto.server import ThreadedMotoServer
+
+    requests: list[str] = []
+
+    class Recorded(logging.Handler):
+        def emit(self, record):
+            requests.append(record.getMessage())
+
+    log = logging.getLogger("werkzeug")
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    log.addHandler(Recorded())
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    urllib.request.urlopen(urllib.request.Request(f"http://{host}:{port}/bucket", method="PUT")).close()
+    options = f"endpoint_override={host}:{port}&scheme=http&region=us-east-1"
+    yield (lambda folder: f"s3://key:secret@bucket/{folder}?{options}"), requests
+    server.stop()
+
+
+@pytest.fixture
+def s3_uri(s3_server, request) -> str:
+    """A place on the S3 server that no other test uses."""
+    return s3_server[0](f"{abs(hash(request.node.nodeid)):x}")
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     np.random.seed(0)  # noqa: NPY002 - only what a library draws from the global state

@@ -9,20 +9,21 @@ from typing import Any, List, Optional  # noqa: UP035 - as the older API has the
 import numpy as np
 import pandas as pd
 import pytest
+from own_systems import momentum
 from sklearn.preprocessing import StandardScaler
 
 from bitcorn_ray import data_loader
 from bitcorn_ray.data_loader import (
     FEATURE_CACHE_DIR,
     build_sequences,
-    cache_folder,
     compute_features,
     invalidate_cache,
     load_market_data,
+    open_cache,
     prepare_features,
 )
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.features.registry import FeatureRegistry, FeatureSystem
+from bitcorn_ray.features.registry import FeatureRegistry
 
 
 @pytest.fixture
@@ -40,6 +41,10 @@ def last_bar(db, symbol="AAAUSDT"):
     with sqlite3.connect(db) as connection:
         query = "SELECT ts, open, high, low, close, volume FROM ohlcv WHERE symbol = ? ORDER BY ts DESC LIMIT 1"
         return connection.execute(query, (symbol,)).fetchone()
+
+
+def indexed(cache_dir):
+    return json.loads((cache_dir / "index.json").read_text())["entries"]
 
 
 # The older API, to the letter
@@ -236,8 +241,14 @@ def test_a_database_that_changed_makes_a_new_entry_and_drops_the_old(market_db, 
     newer = prepare_features(load_market_data(market_db, "AAAUSDT", "1h").dataframe, db_path=str(market_db))
     assert newer.quality_report["cache_hit"] is False
     assert newer.cache_key != features.cache_key
-    index = json.loads((cache_dir / "index.json").read_text())
-    assert list(index["entries"]) == [newer.cache_key]
+    # What was just used stays for a while, as another job may be reading it; then it goes with the next new entry.
+    assert set(indexed(cache_dir)) == {features.cache_key, newer.cache_key}
+    for path in (cache_dir / "uses").iterdir():
+        os.utime(path, (1e9, 1e9))
+    add_rows(market_db, (ts + 7_200_000, *prices))
+    newest = prepare_features(load_market_data(market_db, "AAAUSDT", "1h").dataframe, db_path=str(market_db))
+    assert set(indexed(cache_dir)) == {newest.cache_key}
+    assert len(list((cache_dir / "features").glob("*.parquet"))) == 1
 
 
 def test_a_database_whose_file_time_alone_changed_is_a_hit(market_db, features):
@@ -288,14 +299,22 @@ def test_the_partition_comes_from_columns_then_from_the_frame(market_db, cache_d
 
 
 def test_a_registry_of_ones_own_is_used(market_db):
-    def double(bars):
-        return {"double": 2 * bars.close}
-
-    system = FeatureSystem(name="mine", version=1, features=("double",), inputs=("close",), warmup=3, function=double)
     bars = load_market_data(market_db, "BBBUSDT", "1h").dataframe
-    for registry in (FeatureRegistry((system,)), {"mine": system}):
-        result = prepare_features(bars, "mine", feature_registry=registry)
-        np.testing.assert_array_equal(result.dataframe["double"], (2 * bars.close.iloc[3:]).astype("float32"))
+    for registry in (FeatureRegistry(momentum), {"momentum": momentum}):
+        result = prepare_features(bars, "momentum:window=3", feature_registry=registry)
+        assert result.feature_cols == ["momentum", "range"]
+        expected = (bars.close / bars.close.shift(3) - 1).iloc[3:].astype("float32")
+        np.testing.assert_array_equal(result.dataframe["momentum"], expected)
+
+
+def test_a_system_itself_its_module_and_a_context_are_understood(market_db):
+    bars = load_market_data(market_db, "BBBUSDT", "1h").dataframe
+    one, other = (prepare_features(bars, spec) for spec in (momentum, "own_systems:momentum"))
+    assert one.cache_key == other.cache_key
+    assert other.quality_report["cache_hit"] is True
+    wide = prepare_features(bars, "v2:context=4h")
+    assert wide.feature_cols[13:16] == ["td_sell_setup", "log_ret_1_4h", "log_ret_5_4h"]
+    assert len(wide.dataframe) == 900 - 51 * 4
 
 
 @pytest.mark.parametrize(
@@ -325,10 +344,10 @@ def test_an_unknown_system_names_those_that_exist(market_db):
 
 def test_the_cache_folder_is_absolute_and_the_environment_goes_before_the_default(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    assert cache_folder("here") == tmp_path / "here"
-    assert cache_folder(FEATURE_CACHE_DIR) == tmp_path / "feature_cache"
+    assert open_cache("here").storage.address == str(tmp_path / "here")
+    assert open_cache(FEATURE_CACHE_DIR).storage.address == str(tmp_path / "feature_cache")
     monkeypatch.delenv("BITCORN_CACHE_DIR")
-    assert cache_folder() == tmp_path / "cache" / "data_pipeline"
+    assert open_cache().storage.address == str(tmp_path / "cache" / "data_pipeline")
 
 
 # Sequences

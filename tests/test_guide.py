@@ -40,12 +40,13 @@ def test_loading_market_data(db, capsys):
     assert "Loaded 14" in capsys.readouterr().out
 
 
-def test_preparing_features_and_building_sequences(df):
+@pytest.mark.parametrize(("system", "features"), [("v2", 14), ("v4", 46)])
+def test_preparing_features_and_building_sequences(df, system, features):
     from bitcorn_ray.data_loader import build_sequences, prepare_features
 
     feature_result = prepare_features(
         df=df,
-        feature_system="v2",
+        feature_system=system,
         use_cache=True,
         db_path="data/btcusdt_1h.db",
         log_fn=print,
@@ -54,7 +55,7 @@ def test_preparing_features_and_building_sequences(df):
     features_df = feature_result.dataframe
     feature_cols = feature_result.feature_cols
     cache_key = feature_result.cache_key
-    assert len(feature_cols) == 14
+    assert len(feature_cols) == features
     assert feature_result.quality_report.get("cache_hit", False) is False
 
     seq_result = build_sequences(
@@ -71,13 +72,13 @@ def test_preparing_features_and_building_sequences(df):
     X = seq_result.X
     y_ret = seq_result.y_ret
     y_vol = seq_result.y_vol
-    assert X.shape == (len(y_ret), 64, 14)
+    assert X.shape == (len(y_ret), 64, features)
     assert len(y_vol) == len(y_ret)
-    assert seq_result.scaler.n_features_in_ == 14
+    assert seq_result.scaler.n_features_in_ == features
     assert seq_result.metadata["windows"] == len(X)
 
     # Hyperparameter optimisation: the first trial computes, the next ones read.
-    trial_2_features = prepare_features(df=df, feature_system="v2", use_cache=True, db_path="data/btcusdt_1h.db")
+    trial_2_features = prepare_features(df=df, feature_system=system, use_cache=True, db_path="data/btcusdt_1h.db")
     assert trial_2_features.quality_report["cache_hit"] is True
     assert trial_2_features.cache_key == cache_key
 
@@ -120,8 +121,9 @@ def test_the_cache_has_the_guides_layout_and_is_managed_as_there(df, tmp_path):
 
     key = prepare_features(df, db_path="data/btcusdt_1h.db").cache_key
     folder = tmp_path / "cache" / "data_pipeline"
-    for name in ("index.json", f"features/{key}.parquet", f"features/{key}.meta.json", f"data_quality/{key}.json"):
+    for name in ("index.json", f"features/{key}.meta.json", f"data_quality/{key}.json"):
         assert (folder / name).is_file()
+    assert len(list((folder / "features").glob("*.parquet"))) == 1
     assert invalidate_cache(db_path="data/btcusdt_1h.db") == 1
     prepare_features(df, db_path="data/btcusdt_1h.db")
     assert invalidate_cache() == 1
@@ -130,6 +132,41 @@ def test_the_cache_has_the_guides_layout_and_is_managed_as_there(df, tmp_path):
 
     shutil.rmtree("cache/data_pipeline")
     assert prepare_features(df, db_path="data/btcusdt_1h.db").quality_report["cache_hit"] is False
+
+
+def test_feature_evolution(db):
+    from bitcorn_ray.data_loader import load_market_data, prepare_features
+
+    # Load once, reuse for all generations
+    market_result = load_market_data(db_path="data/btcusdt_1h.db", symbol="AAAUSDT", timeframe="1h")
+    hits = []
+    for _generation in range(3):
+        feature_result = prepare_features(
+            df=market_result.dataframe,
+            feature_system="v4",
+            use_cache=True,
+            db_path="data/btcusdt_1h.db",
+            log_fn=print,
+        )
+        hits.append(feature_result.quality_report.get("cache_hit", False))
+    assert hits == [False, True, True]
+
+
+def test_switching_systems_and_changing_the_database_need_no_invalidation(db, df):
+    import sqlite3
+
+    from bitcorn_ray.data_loader import load_market_data, prepare_features
+
+    for system in ("v2", "v4", "v2", "v4"):
+        feature_result = prepare_features(df=df, feature_system=system, use_cache=True, db_path="data/btcusdt_1h.db")
+    assert feature_result.quality_report["cache_hit"] is True
+    with sqlite3.connect("data/btcusdt_1h.db") as connection:
+        connection.execute("UPDATE ohlcv SET volume = volume * 2 WHERE ts = (SELECT max(ts) FROM ohlcv)")
+    connection.close()
+    changed = load_market_data("data/btcusdt_1h.db", "AAAUSDT", "1h").dataframe
+    newer = prepare_features(df=changed, feature_system="v4", use_cache=True, db_path="data/btcusdt_1h.db")
+    assert newer.quality_report["cache_hit"] is False
+    assert newer.cache_key != feature_result.cache_key
 
 
 def test_walk_forward_validation(db):

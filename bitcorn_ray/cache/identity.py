@@ -1,94 +1,129 @@
-"""The identity of a cache entry: the one place where a key is made.
+"""The identity of what the cache holds: the one place where keys are made.
 
-A key is a hash of everything that decides the content, and of nothing else:
-1. the bars: times and all price and volume columns, bit by bit;
-2. the feature system: name, version, parameters, features;
-3. the code: the source of the module that defines the system's function and of every module of the same package, or
-   of this one, whose functions, classes or modules it uses, and so on from there; and the versions of the libraries
-   that compute.
-File times, paths, symbols, workers and machines are not in it: equal bars share one entry wherever they come from.
+1. A system's identity: name, version, parameters, features, warm-up, context, and its code (see `code`).
+2. A chunk is the features of the bars between two boundaries that are fixed in time. Its key is a hash of its system's
+   identity and of the bars that it is computed from: its own, and before them its halo, the bars that its first features
+   look back to. It is always computed from exactly these, so a cold build and an incremental one are the same bytes.
+3. An entry is a list of chunks; its key is a hash of theirs.
+
+File times, paths, symbols, workers and machines are in no key: equal bars share chunks wherever they come from.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import sys
-from functools import cache
-from types import ModuleType
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import talib
 
+from bitcorn_ray.cache.code import CodeIdentity, code_identity
+from bitcorn_ray.cache.syntax import Memo
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.features.registry import FeatureSystem
-from bitcorn_ray.market.bars import Bars
+from bitcorn_ray.features.system import FeatureSystem
+from bitcorn_ray.market.bars import Bars, modal_step, require_chronology
 
-__all__ = ["KEY_LENGTH", "code_digest", "entry_key"]
+__all__ = ["CHUNK_BARS", "KEY_LENGTH", "Chunk", "EntryPlan", "SystemIdentity", "identify", "plan_entry"]
 
 KEY_LENGTH = 32  # hexadecimal digits: 128 bits
-_FORMAT = 1  # of the stored files; another one makes other keys
+CHUNK_BARS = 16_384
+_FORMAT = 2  # of the stored files; another one makes other keys
+_STEP_BARS = 2_048  # the first so many decide the distance of the bars: what is appended does not move the boundaries
+_MINUTE = 60_000
 
 
-def entry_key(bars: Bars, system: FeatureSystem) -> str:
-    """Key of the features of these bars: 32 hexadecimal digits.
+@dataclass(frozen=True, kw_only=True)
+class SystemIdentity:
+    """A system on a grid, what identifies it in plain values, and the digest of these."""
 
-    Raises BitcornError where the system's parameters are not JSON or its code cannot be read.
+    system: FeatureSystem
+    facts: Mapping[str, Any]
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """Rows start to stop of the bars; computed from row `first` on."""
+
+    key: str
+    first: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class EntryPlan:
+    """An entry: the chunks of T bars. step: the distance of the bars in milliseconds, 0 without times."""
+
+    key: str
+    identity: SystemIdentity
+    chunks: tuple[Chunk, ...]
+    step: int
+
+
+def identify(system: FeatureSystem, code: CodeIdentity | None = None, memo: Memo | None = None) -> SystemIdentity:
+    """Identify a system. code: as another process identified it, by default as it is here.
+
+    Raises BitcornError where parameters are no plain JSON values or the code cannot be identified.
     """
-    columns = bars.columns()
-    what = {
+    code = code or code_identity(system.function, memo)
+    facts = {
         "format": _FORMAT,
-        "system": system.name,
+        "name": system.name,
         "version": system.version,
-        "parameters": dict(system.parameters),
-        "features": system.features,
-        "code": code_digest(system.function.__module__),
-        "libraries": {"numpy": np.__version__, "talib": talib.__version__},
-        "columns": {name: [column.dtype.str, len(column)] for name, column in columns.items()},
+        "parameters": system.all_parameters,
+        "features": list(system.own_features),
+        "warmup": system.own_warmup,
+        "context": list(system.context),
+        "step": system.step,
+        "code": asdict(code),
     }
     try:
-        digest = hashlib.sha256(json.dumps(what, sort_keys=True, allow_nan=False).encode())
+        text = json.dumps(facts, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise BitcornError(f"parameters of feature system {system.name!r} are no plain JSON values: {error}") from error
+    return SystemIdentity(system=system, facts=json.loads(text), digest=hashlib.sha256(text.encode()).hexdigest())
+
+
+def plan_entry(
+    bars: Bars, system: FeatureSystem, code: CodeIdentity | None = None, memo: Memo | None = None
+) -> EntryPlan:
+    """Cut bars into chunks and make their keys.
+
+    Raises BitcornError for too few bars, for times out of order, and as `identify` does.
+    """
+    step = 0
+    if bars.timestamp is not None:
+        require_chronology(bars.timestamp)
+        step = modal_step(bars.timestamp[:_STEP_BARS])
+    identity = identify(system.on_grid(step), code, memo)
+    identity.system.require_enough(bars)
+    chunks = []
+    for start, stop in _boundaries(bars, step):
+        first = identity.system.first_needed(bars, start)
+        chunks.append(Chunk(key=_chunk_key(identity, bars, first, start, stop), first=first, start=start, stop=stop))
+    entry = hashlib.sha256(json.dumps([identity.digest, *(chunk.key for chunk in chunks)]).encode())
+    return EntryPlan(key=entry.hexdigest()[:KEY_LENGTH], identity=identity, chunks=tuple(chunks), step=step)
+
+
+def _boundaries(bars: Bars, step: int) -> list[tuple[int, int]]:
+    """Cut where the time is a multiple of `CHUNK_BARS` steps since the epoch; by row where there are no times."""
+    if bars.timestamp is None:
+        cuts = np.arange(CHUNK_BARS, len(bars), CHUNK_BARS)
+    else:
+        length = CHUNK_BARS * (step or _MINUTE)
+        numbers = np.arange(bars.timestamp[0] // length + 1, bars.timestamp[-1] // length + 1)
+        cuts = np.unique(np.searchsorted(bars.timestamp, numbers * length))
+    edges = [0, *cuts.tolist(), len(bars)]
+    return list(zip(edges[:-1], edges[1:], strict=True))
+
+
+def _chunk_key(identity: SystemIdentity, bars: Bars, first: int, start: int, stop: int) -> str:
+    columns = bars.take(slice(first, stop)).columns()
+    layout = {name: column.dtype.str for name, column in columns.items()}
+    digest = hashlib.sha256(json.dumps([identity.digest, start - first, stop - start, layout]).encode())
     for column in columns.values():
         digest.update(np.ascontiguousarray(column).data)
     return digest.hexdigest()[:KEY_LENGTH]
-
-
-@cache
-def code_digest(module_name: str) -> str:
-    """Hash of the sources of a module and of what it uses in its own package and in this one.
-
-    Raises BitcornError for code that has no source file (typed into a session): its identity would be a guess.
-    """
-    packages = {module_name.partition(".")[0], __name__.partition(".")[0]}
-    reached: dict[str, bytes] = {}
-    waiting = [module_name]
-    while waiting:
-        name = waiting.pop()
-        if name in reached:
-            continue
-        module = sys.modules[name]
-        reached[name] = _source(module)
-        waiting += _used_modules(module, packages) - reached.keys()
-    digest = hashlib.sha256()
-    for name in sorted(reached):
-        digest.update(f"{name}\0{len(reached[name])}\0".encode() + reached[name])
-    return digest.hexdigest()[:KEY_LENGTH]
-
-
-def _source(module: ModuleType) -> bytes:
-    path = getattr(module, "__file__", None)
-    if path is None:
-        raise BitcornError(f"module {module.__name__!r} has no source file: define the feature system in a .py file")
-    with open(path, "rb") as file:
-        return file.read()
-
-
-def _used_modules(module: ModuleType, packages: set[str]) -> set[str]:
-    def home(value: Any) -> str:
-        return value.__name__ if isinstance(value, ModuleType) else str(getattr(value, "__module__", ""))
-
-    homes = {home(value) for value in vars(module).values()}
-    return {name for name in homes if name in sys.modules and name.partition(".")[0] in packages}

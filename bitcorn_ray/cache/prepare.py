@@ -1,11 +1,13 @@
 """Features through the cache: the one path that front doors and Ray workers share.
 
-1. Make the key from the bars and the system. 2. Read the entry; where there is none, compute it and publish it.
-3. Link the database to it. With the cache off only the computing remains, and the features are equal bit for bit.
+1. Cut the bars into chunks and make their keys. 2. Read the chunks that are there; compute and publish the others, each
+from exactly its bars and their halo. 3. Publish the entry and link its source to it. With the cache off only the computing
+remains, chunk by chunk as well, and the features are equal bit for bit.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,52 +15,122 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitcorn_ray.cache.identity import entry_key
-from bitcorn_ray.cache.store import FeatureCache, StoredFeatures
-from bitcorn_ray.features.registry import FeatureSystem
+from bitcorn_ray.cache.code import CodeIdentity
+from bitcorn_ray.cache.identity import Chunk, EntryPlan, plan_entry
+from bitcorn_ray.cache.store import FeatureCache
+from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.market.bars import Bars
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.quality import quality_report
 
-__all__ = ["PreparedFeatures", "Source", "prepare"]
+__all__ = ["PreparedFeatures", "Source", "UpdatedEntry", "prepare", "update"]
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where bars came from: the database, the partition where it is known, and whether these are all of its bars."""
+    """Where bars came from: the database or file, the partition where it is known, and whether these are all its bars."""
 
-    db_path: Path
+    path: Path
     partition: Partition | None = None
     complete: bool = False
 
 
-@dataclass(frozen=True)
-class PreparedFeatures:
-    """Features of T bars.
+@dataclass(frozen=True, kw_only=True)
+class UpdatedEntry:
+    """An entry that is in the cache whole. computed: chunks that were not there before. superseded: links, see `link`."""
 
-    columns: (T - warmup,) float32 by feature name. quality: report of the bars. key: identity of the entry.
-    hit: they came out of the cache.
+    plan: EntryPlan
+    computed: int
+    superseded: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedFeatures(UpdatedEntry):
+    """An entry with its content.
+
+    columns: (T - warmup,) float32 by feature name. quality: report of the bars.
     """
 
-    key: str
     columns: dict[str, NDArray[np.float32]]
     quality: dict[str, Any]
-    hit: bool
+
+    @property
+    def hit(self) -> bool:
+        """Whether all of it came out of the cache."""
+        return self.computed == 0
 
 
 def prepare(bars: Bars, system: FeatureSystem, cache: FeatureCache | None, source: Source | None) -> PreparedFeatures:
     """Read or compute the features of usable bars; `cache` None computes always.
 
-    Raises BitcornError as `FeatureSystem.compute` does, and where the cache cannot be written.
+    Raises BitcornError for bars and systems that cannot be computed, and where the cache cannot be written.
     """
-    key = entry_key(bars, system)
-    stored = cache.read(key, system) if cache else None
-    hit = stored is not None
-    if stored is None:
-        stored = StoredFeatures(system.compute(bars), quality_report(bars))
+    plan = plan_entry(bars, system, memo=cache)
+    system = plan.identity.system
+    out = np.empty((len(system.features), len(bars)), np.float32)
+    missing = cache.read_chunks(plan, out) if cache else list(plan.chunks)
+
+    def take(chunk: Chunk, matrix: NDArray[np.float32]) -> None:
+        out[:, chunk.start : chunk.stop] = matrix
+
+    _compute(plan, missing, bars, cache, take)
+    superseded, quality = list[str](), None
+    if cache:
+        superseded = _publish(plan, bars, cache, source, missing)
+        quality = cache.quality(plan.key)
+    if quality is None:
+        quality = quality_report(bars)
         if cache:
-            timestamp = None if bars.timestamp is None else bars.timestamp[system.warmup :]
-            cache.write(key, system, stored, timestamp)
-    if cache and source:
-        cache.link(key, system.name, source.db_path, source.partition, source.complete)
-    return PreparedFeatures(key, stored.columns, stored.quality, hit)
+            cache.write_quality(plan.key, quality)
+    return PreparedFeatures(
+        plan=plan,
+        computed=len(missing),
+        superseded=superseded,
+        columns=dict(zip(system.features, out[:, system.warmup_bars :], strict=True)),
+        quality=quality,
+    )
+
+
+def update(
+    bars: Bars, system: FeatureSystem, cache: FeatureCache, source: Source | None, code: CodeIdentity | None = None
+) -> UpdatedEntry:
+    """Bring the cache up to date with bars: only chunks that are missing are computed, and none is read.
+
+    code: of the system, as the driver identified it. Raises BitcornError as `prepare` does.
+    """
+    plan = plan_entry(bars, system, code, memo=cache)
+    missing = cache.missing_chunks(plan)
+    _compute(plan, missing, bars, cache, lambda chunk, matrix: None)
+    return UpdatedEntry(plan=plan, computed=len(missing), superseded=_publish(plan, bars, cache, source, missing))
+
+
+def _compute(
+    plan: EntryPlan,
+    chunks: list[Chunk],
+    bars: Bars,
+    cache: FeatureCache | None,
+    take: Callable[[Chunk, NDArray[np.float32]], None],
+) -> None:
+    for chunk in chunks:
+        needed = bars.take(slice(chunk.first, chunk.stop))
+        try:
+            matrix = plan.identity.system.matrix(needed)[:, chunk.start - chunk.first :]
+        except BitcornError:
+            bars.require_usable()  # tells of all bars, by their place among all
+            raise
+        take(chunk, matrix)
+        if cache:
+            cache.write_chunk(plan, chunk, matrix, bars)
+
+
+def _publish(
+    plan: EntryPlan, bars: Bars, cache: FeatureCache, source: Source | None, computed: list[Chunk]
+) -> list[str]:
+    """Publish the manifest where it is missing, and the link; returns the links that it supersedes."""
+    if computed or cache.manifest(plan.key) is None:
+        cache.write_entry(plan, bars)
+    cache.note_use(plan.key)
+    if source is None:
+        return []
+    return cache.link(plan.key, plan.identity.system.spec, source.path, source.partition, source.complete)

@@ -1,35 +1,57 @@
-"""Publishing a file: it is there whole, under its name, or not at all."""
+"""Publishing: a file is there whole, under its name, or not at all."""
 
 from __future__ import annotations
 
-import json
-import os
 import uuid
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from contextlib import suppress
+from posixpath import dirname, join
 
-__all__ = ["TEMPORARY", "publish", "publish_json"]
+import pyarrow as pa
+from pyarrow import fs
+
+__all__ = ["TEMPORARY", "is_object_store", "publish"]
 
 TEMPORARY = ".writing-"
+_ATTEMPTS = 10  # where someone clears the cache and takes the temporary file away
 
 
-def publish(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a file of a temporary name beside ``path``, then rename it.
+def publish(filesystem: fs.FileSystem, path: str, content: bytes | pa.Buffer) -> None:
+    """Write a file at once.
 
-    A rename within a folder is atomic: a reader sees the old file, none, or the whole new one, and of two writers at
-    once one wins. No lock is taken, and no fsync: after a power cut a file may be torn, which its reader notices.
+    On a file system: under a temporary name beside it, then a rename, which is atomic within a folder. On an object
+    store: a single PUT. A reader sees the old file, none, or the whole new one, and of two writers at once one wins. No
+    lock is taken, and no fsync: after a power cut a file may be torn, which its checksum tells the reader.
+    Raises OSError where it cannot be written; nothing is left behind then.
     """
-    temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
+    if is_object_store(filesystem):
+        with filesystem.open_output_stream(path) as stream:
+            stream.write(content)
+        return
+    for attempt in range(_ATTEMPTS):
+        try:
+            return _write_beside(filesystem, path, content)
+        except FileNotFoundError:
+            if attempt == _ATTEMPTS - 1:
+                raise
+
+
+def _write_beside(filesystem: fs.FileSystem, path: str, content: bytes | pa.Buffer) -> None:
+    temporary = join(dirname(path), f"{TEMPORARY}{uuid.uuid4().hex}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        try:
+            stream = filesystem.open_output_stream(temporary)
+        except FileNotFoundError:
+            filesystem.create_dir(dirname(path), recursive=True)
+            stream = filesystem.open_output_stream(temporary)
+        with stream:
+            stream.write(content)
+        filesystem.move(temporary, path)
+    except BaseException:
+        with suppress(OSError):  # it may not exist yet, or no longer
+            filesystem.delete_file(temporary)
+        raise
 
 
-def publish_json(path: Path, value: Any) -> None:
-    """Publish a value as JSON."""
-    text = json.dumps(value, indent=1, allow_nan=False)
-    publish(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+def is_object_store(filesystem: fs.FileSystem) -> bool:
+    """Tell whether a write appears only when it is complete, and a rename is a copy."""
+    return filesystem.type_name in ("s3", "gcs", "gs", "abfs") or filesystem.type_name.startswith("py::fsspec")

@@ -1,237 +1,346 @@
-"""The store: content-addressed Parquet entries in a folder that any number of processes share without locks.
+"""The store: content-addressed chunks of features that any number of processes and machines share without locks.
 
-    features/<key>.parquet       timestamp and the features, float32, warm-up dropped; page checksums inside
-    features/<key>.meta.json     what the entry is; published last, so that an entry without it does not exist
-    data_quality/<key>.json      the quality report of the bars
-    links/<database>/<what>/<key>.json   a database uses this entry for a partition and system
-    index.json                   a snapshot of all this for people; derived, never read as the truth
+    features/<chunk>.parquet     the features of a stretch of bars (see `chunk_file`)
+    features/<entry>.meta.json   the manifest: which chunks make an entry, and what identifies them; published last
+    data_quality/<entry>.json    the quality report of the bars
+    links/<source>/<what>/<entry>.json   a database or file uses this entry for a partition and system
+    sources/<source>-<system>.json       what was computed from a source, so that one that has not changed is not read
+    uses/<entry>                 its time says when the entry was last used
+    code/<source hash>.json      what a source file says (see `syntax`)
+    index.json                   a snapshot for people; derived, never read as the truth
 
-A link has a file of its own, named by its key, so that two writers never overwrite each other's. What cannot be read is
-a miss and is written anew.
+Names are hashes of what they hold. What is missing, torn or damaged is a miss and is written anew.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from bitcorn_ray.cache.identity import KEY_LENGTH
-from bitcorn_ray.cache.publish import TEMPORARY, publish, publish_json
+from bitcorn_ray.cache.chunk_file import decode_bars, decode_chunk, encode_chunk
+from bitcorn_ray.cache.identity import KEY_LENGTH, Chunk, EntryPlan
+from bitcorn_ray.cache.publish import TEMPORARY
+from bitcorn_ray.cache.storage import Storage, StoredFile
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.features.registry import FeatureSystem
-from bitcorn_ray.market.bars import show_time
+from bitcorn_ray.market.bars import Bars, show_time
 from bitcorn_ray.market.partition import Partition, normalise_symbol
 
-__all__ = ["FeatureCache", "StoredFeatures"]
+__all__ = ["GRACE_SECONDS", "FeatureCache", "chunk_name", "is_ours", "key_of", "manifest_name", "source_id"]
 
+GRACE_SECONDS = 3_600.0  # what was used more recently is never pruned: a running job may be reading it
+_NOTE_USE_SECONDS = 600.0  # uses are noted no more often than this
+_READERS = 2  # threads that read the chunks of a local entry: decoding leaves Python's lock alone
 _KEY = re.compile(rf"[0-9a-f]{{{KEY_LENGTH}}}")
-_KEY_FIELD = b"bitcorn_key"
-# Float noise does not compress: plain pages are read back fastest.
-_PARQUET = {"compression": "none", "use_dictionary": False, "write_statistics": False, "write_page_checksum": True}
-
-
-@dataclass(frozen=True)
-class StoredFeatures:
-    """What an entry holds: (T - warmup,) float32 by feature name, and the quality report of the bars."""
-
-    columns: dict[str, NDArray[np.float32]]
-    quality: dict[str, Any]
+_log = logging.getLogger(__name__)
 
 
 class FeatureCache:
-    """The cache in one folder, which is created when something is first written."""
+    """The cache in one folder or at one URI; nothing is created before something is written.
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder).expanduser().absolute()
-        self._features = self.folder / "features"
-        self._quality = self.folder / "data_quality"
-        self._links = self.folder / "links"
+    grace: seconds for which what was used is kept when it is superseded or pruned.
+    """
+
+    def __init__(self, location: str | Path, grace: float = GRACE_SECONDS) -> None:
+        self.storage = Storage(location)
+        self.grace = grace
+
+    # Chunks
+
+    def read_chunks(self, plan: EntryPlan, out: NDArray[np.float32]) -> list[Chunk]:
+        """Read the chunks of an entry into ``out`` (F, T); returns those that are missing or damaged.
+
+        A damaged file is logged; it is replaced when its chunk is written anew.
+        """
+        names = plan.identity.system.features
+
+        def read(chunk: Chunk) -> bool:
+            try:
+                with self.storage.open(chunk_name(chunk.key)) as file:
+                    decode_chunk(file, chunk.key, names, out[:, chunk.start : chunk.stop])
+            except BitcornError as error:
+                _log.warning(
+                    "chunk %s in the cache %s is damaged and computed anew: %s", chunk.key, self.storage.shown, error
+                )
+                return False
+            except OSError:
+                return False
+            return True
+
+        done = self.storage.side_by_side(read, list(plan.chunks), _READERS)
+        return [chunk for chunk, read_whole in zip(plan.chunks, done, strict=True) if not read_whole]
+
+    def missing_chunks(self, plan: EntryPlan) -> list[Chunk]:
+        """Return the chunks of an entry that the cache does not have; nothing is read."""
+        there = self.storage.existing(chunk_name(chunk.key) for chunk in plan.chunks)
+        return [chunk for chunk in plan.chunks if chunk_name(chunk.key) not in there]
+
+    def write_chunk(self, plan: EntryPlan, chunk: Chunk, matrix: NDArray[np.float32], bars: Bars) -> None:
+        """Publish a chunk. matrix: (F, stop - start); bars: all bars. Raises BitcornError where that cannot be done."""
+        own = bars.take(slice(chunk.start, chunk.stop))
+        self.storage.publish(chunk_name(chunk.key), encode_chunk(chunk.key, plan.identity.system.features, matrix, own))
+
+    def read_bars(self, key: str, timed: bool) -> tuple[NDArray[np.int64] | None, NDArray[np.uint32]] | None:
+        """Times and fingerprints of the bars of a chunk, None where it is missing or damaged."""
+        try:
+            with self.storage.open(chunk_name(key)) as file:
+                return decode_bars(file, key, timed)
+        except (BitcornError, OSError):
+            return None
 
     # Entries
 
-    def read(self, key: str, system: FeatureSystem) -> StoredFeatures | None:
-        """Return an entry, or None where it is missing or cannot be read whole."""
-        try:
-            meta = json.loads((self._features / f"{key}.meta.json").read_bytes())
-            quality = json.loads((self._quality / f"{key}.json").read_bytes())
-            path = self._features / f"{key}.parquet"
-            # One thread and a memory map: a few megabytes are read before a pool of threads has started.
-            with pq.ParquetFile(path, memory_map=True, page_checksum_verification=True) as file:
-                table = file.read(columns=list(system.features), use_threads=False)
-        except (OSError, ValueError):  # pyarrow's errors are among these
-            return None
-        named = (table.schema.metadata or {}).get(_KEY_FIELD)
-        if named != key.encode() or not isinstance(meta, dict) or table.num_rows != meta.get("rows"):
-            return None
-        return StoredFeatures({name: table.column(name).to_numpy() for name in system.features}, quality)
+    def has_entry(self, key: str) -> bool:
+        """Tell whether an entry's manifest is there."""
+        return bool(self.storage.existing([manifest_name(key)]))
 
-    def write(
-        self, key: str, system: FeatureSystem, stored: StoredFeatures, timestamp: NDArray[np.int64] | None
-    ) -> None:
-        """Publish an entry. timestamp: (T - warmup,) int64 milliseconds.
+    def write_entry(self, plan: EntryPlan, bars: Bars) -> None:
+        """Publish an entry, whose chunks are there. Raises BitcornError where that cannot be done."""
+        self.storage.publish_json(manifest_name(plan.key), self._manifest(plan, bars))
 
-        Raises BitcornError where the folder cannot be written.
-        """
-        table = _to_arrow(key, stored.columns, timestamp)
-        rows = table.num_rows
-        path = self._features / f"{key}.parquet"
-        try:
-            publish(path, lambda temporary: pq.write_table(table, temporary, **_PARQUET))
-            publish_json(self._quality / f"{key}.json", stored.quality)
-            publish_json(
-                self._features / f"{key}.meta.json",
-                {
-                    "key": key,
-                    "system": system.name,
-                    "version": system.version,
-                    "features": list(system.features),
-                    "warmup": system.warmup,
-                    "rows": rows,
-                    "first_timestamp": None if timestamp is None or rows == 0 else show_time(int(timestamp[0])),
-                    "last_timestamp": None if timestamp is None or rows == 0 else show_time(int(timestamp[-1])),
-                    "bytes": path.stat().st_size,
-                    "created": datetime.now(UTC).isoformat(timespec="seconds"),
-                },
-            )
-        except (OSError, pa.ArrowInvalid) as error:
-            raise BitcornError(
-                f"the cache folder {self.folder} cannot be written: {error}; give another cache folder or turn the "
-                "cache off"
-            ) from error
+    def manifest(self, key: str) -> dict[str, Any] | None:
+        """Return an entry's manifest, or None."""
+        return self.storage.read_json(manifest_name(key))
+
+    def quality(self, key: str) -> dict[str, Any] | None:
+        """Return the quality report of an entry's bars, or None."""
+        return self.storage.read_json(_quality_name(key))
+
+    def write_quality(self, key: str, report: dict[str, Any]) -> None:
+        """Publish the quality report of an entry's bars. Raises BitcornError where that cannot be done."""
+        self.storage.publish_json(_quality_name(key), report)
+
+    def note_use(self, key: str) -> None:
+        """Remember that an entry is in use, for `prune`; a cache that cannot be written is used without."""
+        name = _use_name(key)
+        noted = self.storage.existing([name]).get(name)
+        if noted is None or noted.written < time.time() - min(_NOTE_USE_SECONDS, self.grace / 2):
+            try:
+                self.storage.publish(name, b"")
+            except BitcornError:
+                _log.debug("the use of %s cannot be noted in %s", key, self.storage.shown)
+
+    def _manifest(self, plan: EntryPlan, bars: Bars) -> dict[str, Any]:
+        system, times = plan.identity.system, bars.timestamp
+        sizes = self.storage.existing(chunk_name(chunk.key) for chunk in plan.chunks)
+
+        def at(row: int) -> str | int:
+            return row if times is None else show_time(int(times[row]))
+
+        chunks = [
+            {"key": chunk.key, "rows": chunk.stop - chunk.start, "from": at(chunk.start), "to": at(chunk.stop - 1)}
+            for chunk in plan.chunks
+        ]
+        return {
+            "key": plan.key,
+            "system": system.spec,
+            "version": system.version,
+            "features": list(system.features),
+            "warmup": system.warmup_bars,
+            "rows": len(bars) - system.warmup_bars,
+            "first_timestamp": None if times is None else show_time(int(times[system.warmup_bars])),
+            "last_timestamp": None if times is None else show_time(int(times[-1])),
+            "bytes": sum(file.size for file in sizes.values()),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "identity": dict(plan.identity.facts),
+            "chunks": chunks,
+        }
 
     # Links
 
-    def link(self, key: str, system: str, db_path: Path, partition: Partition | None, complete: bool) -> None:
-        """Note that a database uses an entry for a partition and system.
+    def link(self, key: str, system: str, source: Path, partition: Partition | None, complete: bool) -> list[str]:
+        """Note that a database or file uses an entry for a partition and system.
 
-        complete: the entry holds all bars that the database had; it then takes the place of an older such entry,
-        which is dropped. Entries of slices (a limit, a fold) are never dropped here.
+        complete: the entry holds all bars that the source had; it then supersedes older such entries. Entries of slices
+        (a limit, a fold) supersede nothing and are not superseded. Returns the superseded links, for `forget`.
         """
-        folder = self._links / _database_id(db_path) / _link_id(partition, system)
-        path = folder / f"{key}.json"
-        known = _read_json(path)
+        folder = f"links/{source_id(source)}/{_link_id(partition, system)}"
+        name = f"{folder}/{key}.json"
+        known = self.storage.read_json(name)
         if known is None or (complete and not known.get("complete")):
-            content = {
-                "key": key,
-                "db_path": str(db_path),
-                "symbol": partition.symbol if partition else None,
-                "timeframe": partition.timeframe if partition else None,
-                "system": system,
-                "complete": complete,
-            }
-            try:
-                publish_json(path, content)
-            except OSError as error:
-                raise BitcornError(f"the cache folder {self.folder} cannot be written: {error}") from error
-        if complete:
-            for other in folder.glob("*.json"):
-                if other != path and (_read_json(other) or {}).get("complete"):
-                    other.unlink(missing_ok=True)
-                    self._remove_unneeded(other.stem)
+            self.storage.publish_json(
+                name,
+                {
+                    "key": key,
+                    "db_path": str(source),
+                    "symbol": partition.symbol if partition else None,
+                    "timeframe": partition.timeframe if partition else None,
+                    "system": system,
+                    "complete": complete,
+                },
+            )
+        if not complete:
+            return []
+        others = [file.name for file in self.storage.list(folder) if file.name != name and file.name.endswith(".json")]
+        links = zip(others, self.storage.read_jsons(others), strict=True)
+        return [other for other, link in links if link is None or link.get("complete")]
 
-    def invalidate(self, db_path: str | Path | None = None) -> int:
-        """Forget what a database uses, or everything.
+    def links_of(self, source: Path) -> list[dict[str, Any]]:
+        """Every link of a database or file, with `written`, the time of it; newest first."""
+        files = sorted(self.storage.list(f"links/{source_id(source)}"), key=lambda file: -file.written)
+        links = self.storage.read_jsons(file.name for file in files)
+        return [{**link, "written": file.written} for file, link in zip(files, links, strict=True) if link]
 
-        With a database, removes its links and the entries that no link needs any more, and returns how many entries it
-        used. Without, removes all entries and returns their number.
+    def forget(self, links: Collection[str], grace: float | None = None) -> int:
+        """Remove links, and the entries that no link needs any more; returns how many entries went.
+
+        grace: keep the entries, and their links, that were used in the last so many seconds; by default the cache's.
         """
-        if db_path is None:
-            count = len(self._keys())
-            for path in self._own_files():
-                path.unlink(missing_ok=True)
+        if not links:
+            return 0
+        kept = self._in_use({key_of(name) for name in links}, self.grace if grace is None else grace)
+        gone = [name for name in links if key_of(name) not in kept]
+        self.storage.delete(gone)
+        linked = {key_of(file.name) for file in self.storage.list("links")}
+        return self.remove_entries({key_of(name) for name in gone} - linked)
+
+    def remove_entries(self, keys: Collection[str]) -> int:
+        """Remove entries, and the chunks that no other entry has; returns how many entries were there."""
+        if not keys:
+            return 0
+        manifests = {key: manifest for key, manifest in self.manifests().items() if key in keys}
+        # The manifests first: without it an entry does not exist for any reader.
+        for name in (manifest_name, _quality_name, _use_name):
+            self.storage.delete(name(key) for key in keys)
+        needed = {chunk["key"] for manifest in self.manifests().values() for chunk in manifest["chunks"]}
+        unneeded = {chunk["key"] for manifest in manifests.values() for chunk in manifest["chunks"]} - needed
+        self.storage.delete(chunk_name(key) for key in unneeded)
+        return len(manifests)
+
+    def invalidate(self, source: str | Path | None = None) -> int:
+        """Forget what a database or file uses, or everything, at once.
+
+        With a source, removes its links and the entries that no link needs any more, and returns how many entries it
+        used. Without, removes all that the cache wrote and returns the number of entries.
+        """
+        if source is None:
+            files = [file for file in self.storage.list() if is_ours(file)]
+            count = sum(file.name.endswith(".meta.json") for file in files)
+            self.storage.delete(
+                file.name for file in sorted(files, key=lambda file: not file.name.endswith(".meta.json"))
+            )
         else:
-            links = list((self._links / _database_id(Path(db_path))).glob("*/*.json"))
-            for link in links:
-                link.unlink(missing_ok=True)
-            keys = {link.stem for link in links}
-            for key in keys:
-                self._remove_unneeded(key)
-            count = len(keys)
-        if self.folder.is_dir():
+            folder = f"links/{source_id(Path(source))}"
+            names = [file.name for file in self.storage.list(folder) if file.name.endswith(".json")]
+            count = len({key_of(name) for name in names})
+            self.forget(names, grace=0.0)
+            self.storage.delete(
+                [file.name for file in self.storage.list("sources") if source_id(Path(source)) in file.name]
+            )
+        if count or self.storage.existing(["index.json"]):
             self.refresh_index()
         return count
 
     # What is there
 
+    def manifests(self) -> dict[str, dict[str, Any]]:
+        """Every readable manifest by its entry's key."""
+        names = [
+            file.name for file in self.storage.list("features") if file.name.endswith(".meta.json") and is_ours(file)
+        ]
+        read = zip(names, self.storage.read_jsons(names), strict=True)
+        return {key_of(name): manifest for name, manifest in read if manifest is not None}
+
     def entries(self) -> list[dict[str, Any]]:
-        """Every entry's meta data with `used_by`: the databases and partitions that link to it; newest first."""
+        """Every manifest, without its identity, with `used_by` (the links to it) and `last_used`; newest first."""
         used_by: dict[str, list[dict[str, Any]]] = {}
-        for path in self._links.glob("*/*/*.json"):
-            if (link := _read_json(path)) is not None:
-                used_by.setdefault(path.stem, []).append({k: link.get(k) for k in ("db_path", "symbol", "timeframe")})
-        metas = (_read_json(self._features / f"{key}.meta.json") for key in self._keys())
-        found = [{**meta, "used_by": used_by.get(meta["key"], [])} for meta in metas if meta and "key" in meta]
-        return sorted(found, key=lambda meta: (meta["created"], meta["key"]), reverse=True)
+        for link in self.storage.read_jsons(file.name for file in self.storage.list("links")):
+            if link is not None:
+                used_by.setdefault(link["key"], []).append({k: link[k] for k in ("db_path", "symbol", "timeframe")})
+        uses = {key_of(file.name): file.written for file in self.storage.list("uses")}
+        entries = []
+        for key, manifest in self.manifests().items():
+            seen = max(uses.get(key, 0.0), datetime.fromisoformat(manifest["created"]).timestamp())
+            last_used = datetime.fromtimestamp(seen, UTC).isoformat(timespec="seconds")
+            public = {name: value for name, value in manifest.items() if name != "identity"}
+            entries.append({**public, "used_by": used_by.get(key, []), "last_used": last_used})
+        return sorted(entries, key=lambda entry: (entry["created"], entry["key"]), reverse=True)
 
     def refresh_index(self) -> None:
-        """Write index.json anew from what is in the folder."""
-        entries = {entry["key"]: entry for entry in self.entries()}
-        try:
-            publish_json(self.folder / "index.json", {"entries": entries})
-        except OSError as error:
-            raise BitcornError(f"the cache folder {self.folder} cannot be written: {error}") from error
+        """Write index.json anew from what is there."""
+        self._write_index({entry["key"]: entry for entry in self.entries()})
 
-    def _keys(self) -> list[str]:
-        return [path.name.removesuffix(".meta.json") for path in self._features.glob("*.meta.json") if _is_ours(path)]
+    def add_to_index(self, key: str, source: Path | None, partition: Partition | None) -> None:
+        """Add a new entry to index.json without looking at all the others."""
+        known = (self.storage.read_json("index.json") or {}).get("entries")
+        if known is None:
+            return self.refresh_index()
+        symbol, timeframe = (partition.symbol, partition.timeframe) if partition else (None, None)
+        used_by = [{"db_path": str(source), "symbol": symbol, "timeframe": timeframe}] if source else []
+        self._write_index(known | {key: {**(self.manifest(key) or {}), "used_by": used_by}})
 
-    def _remove_unneeded(self, key: str) -> None:
-        if any(self._links.glob(f"*/*/{key}.json")):
-            return
-        # The meta file first: without it the entry does not exist for any reader.
-        for path in (
-            self._features / f"{key}.meta.json",
-            self._features / f"{key}.parquet",
-            self._quality / f"{key}.json",
-        ):
-            path.unlink(missing_ok=True)
+    def _write_index(self, entries: dict[str, dict[str, Any]]) -> None:
+        brief = {
+            key: {name: value for name, value in entry.items() if name not in ("chunks", "identity")}
+            for key, entry in entries.items()
+        }
+        self.storage.publish_json("index.json", {"entries": brief})
 
-    def _own_files(self) -> Iterator[Path]:
-        """Every file that this store has written, meta files first; not what else lies there (older entries)."""
-        patterns = ((self._features, "*.meta.json"), (self._features, "*.parquet"), (self._quality, "*.json"))
-        for folder, pattern in (*patterns, (self._links, "*/*/*.json")):
-            yield from filter(_is_ours, folder.glob(pattern))
-        yield from self.folder.glob(f"**/{TEMPORARY}*")
+    def _in_use(self, keys: Collection[str], grace: float) -> set[str]:
+        uses = self.storage.existing(_use_name(key) for key in keys)
+        return {key_of(name) for name, file in uses.items() if file.written > time.time() - grace}
 
+    # A memo of what sources say, for `identity`; only where it is quicker than to read them again
 
-def _to_arrow(key: str, columns: dict[str, NDArray[np.float32]], timestamp: NDArray[np.int64] | None) -> pa.Table:
-    arrays: dict[str, pa.Array] = {name: pa.array(column) for name, column in columns.items()}
-    if timestamp is not None:
-        arrays = {"timestamp": pa.array(timestamp, pa.timestamp("ms", "UTC")), **arrays}
-    # Not nullable: NaN is a value here, and pages without levels are read a third faster. The key inside the file tells
-    # an entry from another one's file under its name.
-    fields = [pa.field(name, array.type, nullable=False) for name, array in arrays.items()]
-    return pa.table(list(arrays.values()), schema=pa.schema(fields, metadata={_KEY_FIELD: key}))
+    def recall(self, name: str) -> dict[str, Any] | None:
+        """Return what `keep` kept under a name."""
+        return self.storage.read_json(f"code/{name}.json") if self.storage.is_local else None
 
-
-def _is_ours(path: Path) -> bool:
-    """Tell whether a file is named by a key of ours."""
-    return _KEY.fullmatch(path.name.partition(".")[0]) is not None
+    def keep(self, name: str, value: dict[str, Any]) -> None:
+        """Keep a value under a name, a hash of what it says."""
+        if self.storage.is_local:
+            try:
+                self.storage.publish_json(f"code/{name}.json", value)
+            except BitcornError:
+                _log.debug("the code memo cannot be written in %s", self.storage.shown)
 
 
-def _database_id(db_path: Path) -> str:
-    return hashlib.sha256(str(db_path.expanduser().resolve()).encode()).hexdigest()[:16]
+def chunk_name(key: str) -> str:
+    """File of a chunk."""
+    return f"features/{key}.parquet"
+
+
+def manifest_name(key: str) -> str:
+    """File of an entry's manifest."""
+    return f"features/{key}.meta.json"
+
+
+def key_of(name: str) -> str:
+    """Key that a file is named by."""
+    return name.rpartition("/")[2].partition(".")[0]
+
+
+def source_id(source: Path) -> str:
+    """Short name of a database, file or folder, by its path."""
+    return hashlib.sha256(str(source.expanduser().resolve()).encode()).hexdigest()[:16]
+
+
+def _quality_name(key: str) -> str:
+    return f"data_quality/{key}.json"
+
+
+def _use_name(key: str) -> str:
+    return f"uses/{key}"
+
+
+def is_ours(file: StoredFile) -> bool:
+    """Tell whether the cache wrote a file, and not the older system, whose entries lie in the same folders."""
+    folder = file.name.partition("/")[0]
+    if folder in ("links", "sources", "uses", "code") or file.name.rpartition("/")[2].startswith(TEMPORARY):
+        return True
+    return folder in ("features", "data_quality") and _KEY.fullmatch(key_of(file.name)) is not None
 
 
 def _link_id(partition: Partition | None, system: str) -> str:
     # Hashed, as a symbol may hold characters that a file name must not.
     names = [normalise_symbol(partition.symbol), partition.timeframe] if partition else []
     return hashlib.sha256(json.dumps([*names, system]).encode()).hexdigest()[:16]
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None

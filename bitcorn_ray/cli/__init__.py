@@ -9,7 +9,8 @@ from __future__ import annotations
 import click
 
 from bitcorn_ray import __version__
-from bitcorn_ray.cli.data import cache, features, ingest
+from bitcorn_ray.cli.cache import cache
+from bitcorn_ray.cli.data import features, ingest
 from bitcorn_ray.cli.models import demo, forecast, train
 from bitcorn_ray.cli.options import OrderedGroup
 

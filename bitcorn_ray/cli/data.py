@@ -1,17 +1,24 @@
-"""Commands on data: ingest, features, cache."""
+"""Commands on data: ingest, features."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 
 import click
 
-from bitcorn_ray.cli.options import OrderedGroup, cache_dir_option, common_options, listed, open_cache, ray_for
-from bitcorn_ray.report.console import cache_table, features_table, ingest_table, progress, show, size
+from bitcorn_ray.cli.options import (
+    cache_dir_option,
+    common_options,
+    end_with_failures,
+    ray_if,
+    source_options,
+    system_of,
+    system_option,
+)
+from bitcorn_ray.report.console import features_table, ingest_table, progress, show
 
-__all__ = ["cache", "features", "ingest"]
+__all__ = ["features", "ingest"]
 
 
 @click.command()
@@ -40,105 +47,44 @@ def ingest(
 
 
 @click.command()
-@click.option("--db", required=True, help="SQLite database of bars.")
-@click.option("--symbols", help="Only these, separated by commas.")
-@click.option("--timeframes", help="Only these, separated by commas.")
-@click.option("--system", default="v2", show_default=True, help="Feature system.")
+@source_options
+@system_option
 @cache_dir_option
 @common_options
 def features(
-    db: str,
-    symbols: str | None,
-    timeframes: str | None,
+    source: str,
+    symbols: list[str] | None,
+    timeframes: list[str] | None,
     system: str,
     cache_dir: str | None,
     as_json: bool,
     address: str | None,
 ) -> None:
-    """Compute the features of every partition of a database into the cache, in parallel on Ray.
+    """Compute the features of every partition of a source into the cache, in parallel on Ray.
 
-    Ends with status 2 where a partition failed; the others are kept.
+    SOURCE is a SQLite database, a Parquet or CSV file, or a folder of such files. What has not changed is not read
+    again. Ends with status 2 where a partition failed; the others are kept.
 
     \b
     Example:
       bitcorn features --db market.db --symbols BTCUSDT,ETHUSDT --timeframes 1h
+      bitcorn features bars/ --system v4 --cache-dir s3://bucket/cache
+      bitcorn features market.db --system my_features:momentum:window=50
     """
-    from bitcorn_ray.data_loader import compute_features
-    from bitcorn_ray.market.database import list_partitions
-    from bitcorn_ray.market.partition import select_partitions
+    from bitcorn_ray.cache.workplan import plan_features
+    from bitcorn_ray.data_loader import open_cache
+    from bitcorn_ray.on_ray.features import run_features
 
-    some_symbols, some_timeframes = listed(symbols), listed(timeframes)
+    found, store = system_of(system), open_cache(cache_dir)
     # Bad input is known before Ray takes seconds to start.
-    total = len(select_partitions(list_partitions(db), some_symbols, some_timeframes))
-    with ray_for(address), progress("computing features", total, as_json) as advance:
-        done = compute_features(
-            db,
-            symbols=some_symbols,
-            timeframes=some_timeframes,
-            system=system,
-            cache_dir=cache_dir,
-            on_done=lambda status: advance(f"{status.symbol} {status.timeframe}"),
-        )
-    rows = [asdict(status) for status in done]
-    show({"db": db, "system": system, "partitions": rows}, lambda: features_table(rows), as_json)
-    failed = [status for status in done if status.error]
-    for status in failed:
-        click.echo(f"bitcorn: {status.symbol} {status.timeframe} failed: {status.error}", err=True)
-    if failed:
-        sys.exit(2)
-
-
-@click.group(cls=OrderedGroup)
-def cache() -> None:
-    """Look at the feature cache, and clear it."""
-
-
-@cache.command("ls")
-@cache_dir_option
-@common_options
-def cache_ls(cache_dir: str | None, as_json: bool, address: str | None) -> None:
-    """List the entries, newest first.
-
-    \b
-    Example:
-      bitcorn cache ls
-    """
-    entries = open_cache(cache_dir).entries()
-    show({"entries": entries}, lambda: cache_table(entries), as_json)
-
-
-@cache.command("stats")
-@cache_dir_option
-@common_options
-def cache_stats(cache_dir: str | None, as_json: bool, address: str | None) -> None:
-    """Say how many entries there are and how much room they take.
-
-    \b
-    Example:
-      bitcorn cache stats --json
-    """
-    store = open_cache(cache_dir)
-    entries = store.entries()
-    total = sum(entry["bytes"] for entry in entries)
-    stats = {
-        "folder": str(store.folder),
-        "entries": len(entries),
-        "bytes": total,
-        "rows": sum(e["rows"] for e in entries),
-    }
-    show(stats, lambda: f"{len(entries)} entries, {stats['rows']:,} rows, {size(total)} in {store.folder}", as_json)
-
-
-@cache.command("clear")
-@click.option("--db", help="Only what this database uses and no other.")
-@cache_dir_option
-@common_options
-def cache_clear(db: str | None, cache_dir: str | None, as_json: bool, address: str | None) -> None:
-    """Remove entries: those of one database, or all.
-
-    \b
-    Example:
-      bitcorn cache clear --db market.db
-    """
-    count = open_cache(cache_dir).invalidate(db)
-    show({"cleared": count}, lambda: f"cleared {count} entries", as_json)
+    plan = plan_features(source, found, store, symbols, timeframes)
+    with (
+        ray_if(bool(plan.jobs), address),
+        progress("computing features", len(plan.jobs) + len(plan.done), as_json) as advance,
+    ):
+        done = run_features(plan, store, lambda status: advance(f"{status.symbol} {status.timeframe}"))
+    if plan.jobs:
+        store.refresh_index()
+    rows = [{name: value for name, value in asdict(status).items() if name != "superseded"} for status in done]
+    show({"source": source, "system": found.spec, "partitions": rows}, lambda: features_table(rows), as_json)
+    end_with_failures(f"{s.symbol} {s.timeframe} failed: {s.error}" for s in done if s.error)

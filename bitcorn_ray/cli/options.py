@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
@@ -13,21 +15,35 @@ import click
 from bitcorn_ray.errors import BitcornError
 
 if TYPE_CHECKING:
-    from bitcorn_ray.cache.store import FeatureCache
+    from bitcorn_ray.features.system import FeatureSystem
 
 __all__ = [
     "OrderedGroup",
+    "amount",
     "cache_dir_option",
     "common_options",
+    "end_with_failures",
     "integers",
     "listed",
-    "open_cache",
     "ray_for",
+    "ray_if",
     "say",
+    "source_options",
+    "system_of",
+    "system_option",
 ]
 
 cache_dir_option = click.option(
-    "--cache-dir", help="Cache folder.  [default: BITCORN_CACHE_DIR, else cache/data_pipeline]"
+    "--cache-dir",
+    help="Cache folder or URI, such as s3://bucket/cache.  [default: BITCORN_CACHE_DIR, else cache/data_pipeline]",
+)
+
+
+system_option = click.option(
+    "--system",
+    default="v2",
+    show_default=True,
+    help="Feature system: a name or module:function, and parameters, such as v4:short=12:context=4h+1d.",
 )
 
 
@@ -66,9 +82,60 @@ def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
+def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add a source of bars, as an argument or as --db, and which of its partitions are asked for."""
+
+    @click.argument("source", required=False)
+    @click.option("--db", help="The source, as an option.")
+    @click.option("--symbols", help="Only these, separated by commas.")
+    @click.option("--timeframes", help="Only these, separated by commas.")
+    @wraps(command)
+    def wrapped(
+        *args: Any, source: str | None, db: str | None, symbols: str | None, timeframes: str | None, **options: Any
+    ) -> Any:
+        if (source is None) == (db is None):
+            raise click.UsageError("give the source of bars once: as SOURCE or as --db")
+        return command(*args, source=source or db, symbols=listed(symbols), timeframes=listed(timeframes), **options)
+
+    return wrapped
+
+
+def system_of(spec: str) -> FeatureSystem:
+    """Return the feature system of an option; modules are looked for in the working folder too."""
+    from bitcorn_ray.features.registry import find_system
+
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    return find_system(spec)
+
+
+def end_with_failures(lines: Iterable[str]) -> None:
+    """Print what failed on standard error; where anything did, end with status 2."""
+    failed = list(lines)
+    for line in failed:
+        click.echo(f"bitcorn: {line}", err=True)
+    if failed:
+        sys.exit(2)
+
+
+def amount(text: str | None, units: Mapping[str, float], option: str) -> float | None:
+    """Number with a unit, such as 5GB or 30d; None stays None. Raises BitcornError for anything else."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)", text.strip())
+    if match is None or match[2] not in units:
+        raise BitcornError(f"{option} is {text!r}: give a number and one of {', '.join(filter(None, units))}")
+    return float(match[1]) * units[match[2]]
+
+
 def say(line: str) -> None:
     """Print a line about the progress, on standard error."""
     print(line, file=sys.stderr)  # not click.echo, which writes past a progress bar that is on the screen
+
+
+def ray_if(needed: bool, address: str | None) -> Any:
+    """Return the session of a command, or, where nothing is left to do, a context that does not start Ray."""
+    return ray_for(address) if needed else nullcontext()
 
 
 def ray_for(address: str | None) -> Any:
@@ -78,14 +145,6 @@ def ray_for(address: str | None) -> Any:
     cluster = address or os.environ.get("RAY_ADDRESS")
     say(f"connecting to Ray at {cluster}" if cluster else "starting Ray")
     return ray_session(address)
-
-
-def open_cache(cache_dir: str | None) -> FeatureCache:
-    """Open the cache in the given or the default folder."""
-    from bitcorn_ray.cache.store import FeatureCache
-    from bitcorn_ray.data_loader import cache_folder
-
-    return FeatureCache(cache_folder(cache_dir))
 
 
 def listed(text: str | None) -> list[str] | None:

@@ -1,96 +1,111 @@
-"""Feature systems by name: what each is called, which version it is, what it needs, and how it is computed."""
+"""Feature systems by name, and from the text that names one in commands and configurations."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+import importlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.features import v2
-from bitcorn_ray.market.bars import Bars
-from bitcorn_ray.market.columns import BAR_COLUMNS
+from bitcorn_ray.features import v2, v4
+from bitcorn_ray.features.system import FeatureSystem
 
-__all__ = ["SYSTEMS", "FeatureRegistry", "FeatureSystem"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class FeatureSystem:
-    """A named, versioned set of features.
-
-    name, version: identify the definition; raise the version when a formula changes.
-    features: names in order. inputs: the bar columns that the formulas read.
-    warmup: how many first bars have no complete row of features; these rows are dropped.
-    function: T bars to (T,) arrays by feature name. A value at bar t may depend on bars up to t only.
-    parameters: what the function was made with, as JSON values; part of every cache key.
-    """
-
-    name: str
-    version: int
-    features: tuple[str, ...]
-    inputs: tuple[str, ...]
-    warmup: int
-    function: Callable[[Bars], Mapping[str, NDArray[Any]]]
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if not self.name.isidentifier():
-            raise BitcornError(f"feature system {self.name!r}: the name must be letters, digits and underscores")
-        if self.warmup < 0:
-            raise BitcornError(f"feature system {self.name!r}: warmup is {self.warmup}, it must be 0 or more")
-        if unknown := set(self.inputs) - set(BAR_COLUMNS):
-            raise BitcornError(f"feature system {self.name!r}: unknown inputs {sorted(unknown)}")
-        if taken := set(self.features) & set(BAR_COLUMNS):
-            raise BitcornError(f"feature system {self.name!r}: features {sorted(taken)} have the names of bar columns")
-
-    def compute(self, bars: Bars) -> dict[str, NDArray[np.float32]]:
-        """Features of T usable bars as float32, each (T - warmup,): the warm-up rows are dropped.
-
-        Raises BitcornError for bars that `Bars.require_usable` refuses, and for no more bars than the warm-up.
-        """
-        bars.require_usable()
-        if len(bars) <= self.warmup:
-            raise BitcornError(f"{len(bars)} bars are too few for features {self.name}: it needs {self.warmup + 1}")
-        computed = self.function(bars)
-        return {name: np.asarray(computed[name][self.warmup :], dtype=np.float32) for name in self.features}
+__all__ = ["SYSTEMS", "FeatureRegistry", "find_system"]
 
 
 class FeatureRegistry:
     """Feature systems by name."""
 
-    def __init__(self, systems: tuple[FeatureSystem, ...] = ()) -> None:
-        self._systems = {system.name: system for system in systems}
+    def __init__(self, *systems: FeatureSystem) -> None:
+        self._systems: dict[str, FeatureSystem] = {}
+        for system in systems:
+            self.register(system)
 
-    def register(self, system: FeatureSystem) -> None:
-        """Add a system. Raises BitcornError where another one has its name."""
+    def register(self, system: FeatureSystem) -> FeatureSystem:
+        """Add a system, and return it. Raises BitcornError where another one has its name."""
         if self._systems.get(system.name, system) != system:
             raise BitcornError(f"feature system {system.name!r} is declared already: choose another name")
         self._systems[system.name] = system
+        return system
 
     def __getitem__(self, name: str) -> FeatureSystem:
         """Return the system of a name. Raises BitcornError, naming those that exist, for an unknown one."""
         if name not in self._systems:
             raise BitcornError(
-                f"unknown feature system {name!r}: there is {', '.join(sorted(self._systems)) or 'none'}"
+                f"unknown feature system {name!r}: there is {', '.join(sorted(self._systems)) or 'none'}, and "
+                "module:function for one of your own"
             )
         return self._systems[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._systems
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._systems)
 
 
 SYSTEMS = FeatureRegistry(
-    (
-        FeatureSystem(
-            name="v2",
-            version=v2.VERSION,
-            features=v2.FEATURES,
-            inputs=("high", "low", "close"),
-            warmup=v2.WARMUP,
-            function=v2.compute,
-        ),
-    )
+    FeatureSystem(
+        name="v2",
+        version=v2.VERSION,
+        function=v2.compute,
+        warmup=v2.WARMUP,
+        declared=v2.FEATURES,
+        halo=v2.halo,
+    ),
+    FeatureSystem(name="v4", version=v4.VERSION, function=v4.compute, warmup=v4.warmup, declared=v4.FEATURES),
 )
+
+
+def find_system(
+    spec: str | FeatureSystem, registry: Mapping[str, FeatureSystem] | FeatureRegistry | None = None
+) -> FeatureSystem:
+    """Return the system that a text names: a name or `module:function`, then parameters, `v4:short=12:context=4h+1d`.
+
+    registry: where names are looked up, by default the systems of this package.
+    Raises BitcornError for an unknown name, a module that cannot be imported, and parameters that it does not have.
+    """
+    if isinstance(spec, FeatureSystem):
+        return spec
+    named, given = _parse(spec)
+    known = registry if isinstance(registry, FeatureRegistry) else FeatureRegistry(*(registry or {}).values())
+    known = SYSTEMS if registry is None else known
+    system = _imported(named) if ":" in named and named not in known else known[named]
+    context = given.pop("context", None)
+    if given:
+        system = system.with_parameters(**given)
+    return system if context is None else system.with_context(*str(context).split("+"))
+
+
+def _parse(spec: str) -> tuple[str, dict[str, Any]]:
+    parts = spec.split(":")
+    names = [part for part in parts if "=" not in part]
+    given = [part.partition("=") for part in parts if "=" in part]
+    if parts[: len(names)] != names or len(names) not in (1, 2) or not all(names):
+        raise BitcornError(f"feature system {spec!r} is not understood: write it as v4:short=12 or module:function")
+    return ":".join(names), {name.strip(): _value(text) for name, _, text in given}
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _imported(origin: str) -> FeatureSystem:
+    module_name, _, attribute = origin.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # whatever the user's module raises
+        raise BitcornError(
+            f"module {module_name!r} of feature system {origin!r} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+    system = getattr(module, attribute, None)
+    if system is None:
+        raise BitcornError(f"module {module_name!r} has no {attribute!r}")
+    if not isinstance(system, FeatureSystem):
+        raise BitcornError(f"{origin} is no feature system: declare the function with @feature_system")
+    return replace(system, origin=origin)

@@ -5,7 +5,8 @@ log2(n) vector additions instead of a running sum. So a value depends on the n v
 else: it is the same bit for bit wherever the series starts, and no rounding error is carried along.
 
 Means and variances of two blocks are merged by the pairwise update of Chan, Golub & LeVeque (1979), which has no
-cancellation: the variance of a constant window is exactly zero, whatever the level of the values.
+cancellation: the variance of a constant window is exactly zero, whatever the level of the values. An exponentially
+weighted mean is cut off where its weights have become negligible, so that it too has a finite window.
 """
 
 from __future__ import annotations
@@ -13,23 +14,69 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import talib
 from numpy.typing import NDArray
 
-__all__ = ["rolling_mean", "rolling_mean_std", "run_length"]
+from bitcorn_ray.market.bars import Bars
+
+__all__ = [
+    "change",
+    "decaying_mean",
+    "decaying_span",
+    "lagged",
+    "rolling_mean",
+    "rolling_mean_std",
+    "rolling_means",
+    "run_length",
+    "true_range",
+]
 
 Array = NDArray[np.float64]
+
+_NEGLIGIBLE = 1.5e-4  # share of the weights that a cut-off exponential mean leaves out, at most
+
+
+def lagged(x: Array, k: int) -> Array:
+    """Values k places before: (T,) -> (T,), the first k are NaN."""
+    out = np.empty(len(x))
+    out[:k] = np.nan
+    out[k:] = x[: max(len(x) - k, 0)]
+    return out
+
+
+def change(x: Array, k: int) -> Array:
+    """x_t - x_{t-k}: (T,) -> (T,), the first k are NaN."""
+    out = np.empty(len(x))
+    out[:k] = np.nan
+    np.subtract(x[k:], x[: max(len(x) - k, 0)], out=out[k:])
+    return out
+
+
+def true_range(bars: Bars) -> Array:
+    """Wilder's (1978) true range, max(high, close before) - min(low, close before): (T,); the first is high - low."""
+    out: Array = talib.TRANGE(bars.high, bars.low, bars.close)
+    out[:1] = bars.high[:1] - bars.low[:1]
+    return out
 
 
 def rolling_mean(x: Array, n: int) -> Array:
     """Mean of the last n values: (T,) -> (T,)."""
-    blocks = {1: x}
-    for w in _doublings(n):
-        blocks[2 * w] = blocks[w][:-w] + blocks[w][w:]
-    total: Array | None = None
-    for size, rows in _tiles(n, len(x)):
-        total = blocks[size][rows] if total is None else total + blocks[size][rows]
-    assert total is not None
-    return _padded(total / n, len(x))
+    return rolling_means(x, n)[0]
+
+
+def rolling_means(x: Array, *windows: int) -> list[Array]:
+    """Means over several windows of one series, which share their blocks: (T,) -> a (T,) for each window."""
+    block, w, totals = x, 1, dict.fromkeys(windows, (0, x))
+    # From the newest value backwards: a window of 6 = 4 + 2 is its 2 newest values and the 4 before these.
+    while True:
+        for n in totals:
+            if n & w:
+                done, total = totals[n]
+                totals[n] = (done + w, block if done == 0 else total[w:] + block[: max(len(total) - w, 0)])
+        if 2 * w > max(windows):
+            break
+        block, w = block[:-w] + block[w:], 2 * w
+    return [_padded(totals[n][1] / n, len(x)) for n in windows]
 
 
 def rolling_mean_std(x: Array, n: int) -> tuple[Array, Array]:
@@ -47,6 +94,24 @@ def rolling_mean_std(x: Array, n: int) -> tuple[Array, Array]:
         counted += size
     assert done is not None
     return _padded(done[0] / n, len(x)), _padded(np.sqrt(done[1] / (n - 1)), len(x))
+
+
+def decaying_span(decay: float) -> int:
+    """Length of the window of `decaying_mean`: the power of two beyond which less than 0.015 % of the weight lies."""
+    return 1 << int(np.ceil(np.log2(np.log(_NEGLIGIBLE) / np.log(decay))))
+
+
+def decaying_mean(x: Array, decay: float) -> Array:
+    """Exponentially weighted mean, sum_i decay^i x_{t-i} / sum_i decay^i over `decaying_span` values: (T,) -> (T,).
+
+    Wilder's smoothing of n has a decay of 1 - 1/n, an EMA of n one of 1 - 2/(n+1).
+    """
+    block, w, span = x, 1, decaying_span(decay)
+    while w < span:
+        older = block[:-w] * decay**w
+        older += block[w:]
+        block, w = older, 2 * w
+    return _padded(block * ((1.0 - decay) / (1.0 - decay**span)), len(x))
 
 
 def run_length(condition: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -2,17 +2,21 @@
 
 p is the close, r_k = ln p_t - ln p_{t-k}; every window trails and is full; standard deviations have ddof=1.
 
-log_ret_1, log_ret_5   r_1, r_5
-momentum_10            p_t / p_{t-10} - 1
-log_ret_accel          r_1,t - r_1,t-1
-ma_ratio_20            (p - sma20) / sma20
-bb_width               4 std20(p) / sma20                                   Bollinger
-bb_std_pct             std20(p) / p
-rsi_14                 100 - 100 / (1 + mean14(gains) / (mean14(losses) + 1e-12))   Wilder's index with simple means
-(Cutler) atr_pct                mean14(true range) / p; the first true range is high - low raw_vol_10, raw_vol_30 std
-of r_1 fib_composite          weighted sign of the distances to eight Fibonacci levels of the 50-bar range, see the
-function td_buy_setup           bars in a row, ending here, whose close is below the close four bars before   DeMark
-td_sell_setup          the same, above
+- log_ret_1, log_ret_5: r_1, r_5
+- momentum_10: p_t / p_{t-10} - 1
+- log_ret_accel: r_1,t - r_1,t-1
+- ma_ratio_20: (p - sma20) / sma20
+- bb_width: 4 std20(p) / sma20, the width of Bollinger's bands
+- bb_std_pct: std20(p) / p
+- rsi_14: 100 - 100 / (1 + mean14(gains) / (mean14(losses) + 1e-12)), Wilder's index with simple means (Cutler)
+- atr_pct: mean14(true range) / p; the first true range is high - low
+- raw_vol_10, raw_vol_30: std of r_1
+- fib_composite: weighted sign of the distances to eight Fibonacci levels of the 50-bar range, see the function
+- td_buy_setup: bars in a row, ending here, whose close is below the close four bars before (DeMark)
+- td_sell_setup: the same, above
+
+All but the setups have windows of at most 50 bars. A setup counts back to where its run began, however far that is:
+`halo` says where.
 """
 
 from __future__ import annotations
@@ -21,10 +25,10 @@ import numpy as np
 import talib
 from numpy.typing import NDArray
 
-from bitcorn_ray.features.rolling import rolling_mean, rolling_mean_std, run_length
+from bitcorn_ray.features.rolling import change, lagged, rolling_mean, rolling_mean_std, run_length, true_range
 from bitcorn_ray.market.bars import Bars
 
-__all__ = ["FEATURES", "VERSION", "WARMUP", "compute"]
+__all__ = ["FEATURES", "VERSION", "WARMUP", "compute", "halo"]
 
 VERSION = 1
 WARMUP = 49  # the 50-bar range of fib_composite
@@ -52,40 +56,44 @@ Array = NDArray[np.float64]
 def compute(bars: Bars) -> dict[str, NDArray[np.floating] | NDArray[np.int64]]:
     """Return the 14 features of T bars, each (T,), NaN where a window is not full."""
     p, log_p = bars.close, np.log(bars.close)
-    r_1 = _change(log_p, 1)
+    r_1 = change(log_p, 1)
     mean_20, std_20 = rolling_mean_std(p, 20)
-    change = _change(p, 1)
-    gains, losses = np.maximum(change, 0.0), np.maximum(-change, 0.0)
+    moved = change(p, 1)
+    gains, losses = np.maximum(moved, 0.0), np.maximum(-moved, 0.0)
     return {
         "log_ret_1": r_1,
-        "log_ret_5": _change(log_p, 5),
-        "momentum_10": _change(p, 10) / _lagged(p, 10),
-        "log_ret_accel": _change(r_1, 1),
+        "log_ret_5": change(log_p, 5),
+        "momentum_10": change(p, 10) / lagged(p, 10),
+        "log_ret_accel": change(r_1, 1),
         "ma_ratio_20": (p - mean_20) / mean_20,
         "bb_width": 4.0 * std_20 / mean_20,
         "bb_std_pct": std_20 / p,
         "rsi_14": 100.0 - 100.0 / (1.0 + rolling_mean(gains, 14) / (rolling_mean(losses, 14) + 1e-12)),
-        "atr_pct": rolling_mean(_true_range(bars), 14) / p,
+        "atr_pct": rolling_mean(true_range(bars), 14) / p,
         "raw_vol_10": rolling_mean_std(r_1, 10)[1],
         "raw_vol_30": rolling_mean_std(r_1, 30)[1],
         "fib_composite": _fib_composite(bars),
-        "td_buy_setup": run_length(p < _lagged(p, 4)),
-        "td_sell_setup": run_length(p > _lagged(p, 4)),
+        "td_buy_setup": run_length(p < lagged(p, 4)),
+        "td_sell_setup": run_length(p > lagged(p, 4)),
     }
 
 
-def _lagged(x: Array, k: int) -> Array:
-    return np.concatenate((np.full(min(k, len(x)), np.nan), x[:-k]))
-
-
-def _change(x: Array, k: int) -> Array:
-    return np.concatenate((np.full(min(k, len(x)), np.nan), x[k:] - x[:-k]))
-
-
-def _true_range(bars: Bars) -> Array:
-    true_range = talib.TRANGE(bars.high, bars.low, bars.close)
-    true_range[:1] = bars.high[:1] - bars.low[:1]
-    return true_range
+def halo(bars: Bars, row: int) -> int:
+    """First row that the features from `row` on need: the windows' warm-up, and back to where a TD run began."""
+    first = row - WARMUP
+    if row > 4:
+        for sign in (1.0, -1.0):
+            # Blocks of doubling length: a run is short as a rule, and may be as long as the series.
+            start, length = row, 64
+            while start > 4:
+                low = max(start - length, 4)
+                broken = np.flatnonzero(sign * (bars.close[low:start] - bars.close[low - 4 : start - 4]) <= 0)
+                if len(broken):
+                    start = low + int(broken[-1]) + 1
+                    break
+                start, length = low, 2 * length
+            first = min(first, start - 4)
+    return max(first, 0)
 
 
 def _fib_composite(bars: Bars) -> Array:

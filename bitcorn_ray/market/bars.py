@@ -51,20 +51,28 @@ class Bars:
         prices = {name: getattr(self, name)[rows] for name in (*PRICE_COLUMNS, "volume")}
         return Bars(timestamp=timestamp, **prices)
 
+    def read_only(self) -> Bars:
+        """Return the same bars as contiguous arrays that cannot be written to."""
+        columns = {}
+        for name, column in self.columns().items():
+            columns[name] = np.ascontiguousarray(column).view()
+            columns[name].flags.writeable = False
+        return Bars(**{"timestamp": None, **columns})  # type: ignore[arg-type]
+
     def require_usable(self) -> None:
         """Check that features can be computed from these bars.
 
-        Raises BitcornError for times out of order or twice, missing values, and prices that are not positive, with
-        the first bar that is wrong.
+        Raises BitcornError for times out of order or twice, missing values, prices that are not positive and negative
+        volumes, with the first bar that is wrong.
         """
         if self.timestamp is not None:
             require_chronology(self.timestamp)
         for name in (*PRICE_COLUMNS, "volume"):
             column = getattr(self, name)
-            bad = ~np.isfinite(column) if name == "volume" else ~(np.isfinite(column) & (column > 0))
+            bad = ~(np.isfinite(column) & ((column >= 0) if name == "volume" else (column > 0)))
             if bad.any():
                 row = int(bad.argmax())
-                want = "a finite number" if name == "volume" else "a finite number above 0"
+                want = "a finite number of at least 0" if name == "volume" else "a finite number above 0"
                 raise BitcornError(
                     f"{name} must be {want}, but is {column[row]} in {int(bad.sum())} of {len(self)} bars, first at "
                     f"{self.describe(row)}: remove or repair these bars"

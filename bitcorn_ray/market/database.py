@@ -5,17 +5,11 @@
    nothing says is the most frequent distance between the bars.
 3. The rows of one partition are read through ADBC straight into Arrow, as one batch: a column whose numbers change
    their type from row to row is then still one column of numbers.
-
-Databases are opened read-only, and everything about one read happens in one connection and transaction: reading never
-creates, blocks or changes a database, and sees one state of it. (Beside a database in WAL mode SQLite may leave its two
-small side files.) ADBC brings its own copy of SQLite, and two copies in one process do not know of each other's locks:
-do not read a database here that a thread of this same process is writing through another copy, such as Python's
-sqlite3. Other processes may write as they like.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +22,7 @@ from numpy.typing import NDArray
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import Bars, modal_step
 from bitcorn_ray.market.columns import BAR_COLUMNS, is_number, match_columns, milliseconds, mixes_units
+from bitcorn_ray.market.connection import Connection, connected, quoted
 from bitcorn_ray.market.partition import (
     Partition,
     normalise_symbol,
@@ -37,10 +32,9 @@ from bitcorn_ray.market.partition import (
     timeframe_of_ms,
 )
 
-__all__ = ["list_partitions", "read_bars"]
+__all__ = ["BarReader", "list_partitions", "opened_bars", "read_bars"]
 
 _SAMPLE_ROWS = 2_000
-_BUSY_MS = 30_000
 
 
 @dataclass(frozen=True)
@@ -80,34 +74,75 @@ class StoredPartition:
         return f" WHERE {' AND '.join(conditions)}" if conditions else ""
 
 
-def quoted(identifier: str) -> str:
-    """Quote an identifier for SQL."""
-    return '"' + identifier.replace('"', '""') + '"'
-
-
 def list_partitions(db_path: str | Path) -> list[Partition]:
     """Every symbol x timeframe of a database, sorted, as stored.
 
     Where no timeframe is stored or named, a symbol with fewer than two bars has none and is not listed.
     Raises BitcornError where the file is missing, is no database, or has no bars.
     """
-    with _opened(db_path) as database:
-        return sorted({held.partition for held in _held(database, None)})
+    with opened_bars(db_path) as reader:
+        return reader.partitions
 
 
 def read_bars(db_path: str | Path, symbol: str, timeframe: str, limit: int | None = None) -> tuple[Bars, Partition]:
-    """Read the bars of one partition, ascending in time; rows of one time stay side by side, in stored order.
+    """Read the bars of one partition; see `BarReader.read` for what is returned and raised."""
+    with opened_bars(db_path, symbol) as reader:
+        return reader.read(symbol, timeframe, limit)
 
-    limit: only the rows of the newest so many different times.
-    symbol: in any spelling. Returns (bars, the partition as stored).
-    Raises BitcornError for what `list_partitions` raises, for an unknown symbol or timeframe (naming those that exist),
-    for a partition that several tables hold, and for times and values that are not numbers.
+
+@contextmanager
+def opened_bars(db_path: str | Path, symbol: str | None = None) -> Iterator[BarReader]:
+    """Open a database for as long as a block lasts, which sees one state of it.
+
+    symbol: name of the bars where neither a column nor the file name says one.
+    Raises BitcornError where the file is missing, is no database, or has no bars.
     """
-    if limit is not None and limit < 1:
-        raise BitcornError(f"limit is {limit}: it must be at least 1, or None for all bars")
-    with _opened(db_path) as database:
-        held = _found(database, symbol, timeframe)
-        table, time = held.table, held.table.column("timestamp")
+    with connected(db_path) as database:
+        yield BarReader(database, symbol)
+
+
+class BarReader:
+    """The partitions of one open database."""
+
+    def __init__(self, database: Connection, symbol: str | None) -> None:
+        self._database, self._held = database, _held(database, symbol)
+
+    @property
+    def partitions(self) -> list[Partition]:
+        """Every symbol x timeframe, sorted, as stored."""
+        return sorted({held.partition for held in self._held})
+
+    def sizes(self) -> dict[Partition, int]:
+        """How many rows each partition has."""
+        counts: dict[Partition, int] = {}
+        for held in self._held:
+            query = f"SELECT count(*) FROM {held.table.source}{held.where()}"
+            counts[held.partition] = counts.get(held.partition, 0) + self._database.rows(query, held.keys)[0][0]
+        return counts
+
+    def read(self, symbol: str, timeframe: str, limit: int | None = None) -> tuple[Bars, Partition]:
+        """Read the bars of one partition, ascending in time; rows of one time stay side by side, in stored order.
+
+        symbol: in any spelling. limit: only the rows of the newest so many different times.
+        Returns (bars, the partition as stored).
+        Raises BitcornError for an unknown symbol or timeframe (naming those that exist), for a partition that several
+        tables hold, and for times and values that are not numbers.
+        """
+        if limit is not None and limit < 1:
+            raise BitcornError(f"limit is {limit}: it must be at least 1, or None for all bars")
+        held = self._find(symbol, timeframe)
+        bars = _to_bars(self._read(held, limit), f"table {held.table.name} in {self._database.path}")
+        assert bars.timestamp is not None
+        times = bars.timestamp
+        if (np.diff(times) < 0).any():  # seconds and milliseconds in one column: their order is not SQL's
+            order = np.argsort(times, kind="stable")
+            bars, times = bars.take(order), times[order]
+        if limit is not None and len(bars) > limit:
+            bars = bars.take(times >= np.unique(times)[-limit:][0])
+        return bars, held.partition
+
+    def _read(self, held: StoredPartition, limit: int | None) -> pa.Table:
+        database, table, time = self._database, held.table, held.table.column("timestamp")
         keys, newest = dict(held.keys), list[str]()
         if limit is not None and not _mixes_units(database, held):
             distinct = f"SELECT DISTINCT {time} AS t FROM {table.source}{held.where()} ORDER BY t DESC LIMIT :limit"
@@ -118,80 +153,29 @@ def read_bars(db_path: str | Path, symbol: str, timeframe: str, limit: int | Non
         arrow = database.table(f"SELECT {columns} {source} ORDER BY {table.order}", keys, batch_rows=count)
         if not all(is_number(field.type) for field in arrow.schema):
             raise BitcornError(_first_text(database, held))
-    bars = _to_bars(arrow, f"table {table.name} in {database.path}")
-    assert bars.timestamp is not None
-    times = bars.timestamp
-    if (np.diff(times) < 0).any():  # seconds and milliseconds in one column: their order is not SQL's
-        order = np.argsort(times, kind="stable")
-        bars, times = bars.take(order), times[order]
-    if limit is not None and len(bars) > limit:
-        bars = bars.take(times >= np.unique(times)[-limit:][0])
-    return bars, held.partition
+        return arrow
+
+    def _find(self, symbol: str, timeframe: str) -> StoredPartition:
+        timeframe_ms(timeframe)
+        path, held = self._database.path, self._held
+        of_symbol = [h for h in held if normalise_symbol(h.partition.symbol) == normalise_symbol(symbol)]
+        matches = [h for h in of_symbol if same_timeframe(h.partition.timeframe, timeframe)]
+        # A view shows what a table holds.
+        matches = [h for h in matches if not h.table.is_view] or matches
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            names = ", ".join(f"{h.partition} in table {h.table.name}" for h in matches)
+            raise BitcornError(f"{path} holds {symbol} {timeframe} more than once ({names}): keep one of them")
+        if of_symbol:
+            exist = ", ".join(sorted({h.partition.timeframe for h in of_symbol}))
+            raise BitcornError(f"{path} has no {timeframe} bars of {symbol}: it has {exist}")
+        raise BitcornError(
+            f"{path} has no symbol {symbol!r}: it has {_shortened(sorted({h.partition.symbol for h in held}))}"
+        )
 
 
-def _found(database: _Database, symbol: str, timeframe: str) -> StoredPartition:
-    """Return where a partition is stored; see `read_bars` for what is raised."""
-    timeframe_ms(timeframe)
-    path, held = database.path, _held(database, symbol)
-    of_symbol = [h for h in held if normalise_symbol(h.partition.symbol) == normalise_symbol(symbol)]
-    matches = [h for h in of_symbol if same_timeframe(h.partition.timeframe, timeframe)]
-    # A view shows what a table holds.
-    matches = [h for h in matches if not h.table.is_view] or matches
-    if len(matches) == 1:
-        return matches[0]
-    if matches:
-        names = ", ".join(f"{h.partition} in table {h.table.name}" for h in matches)
-        raise BitcornError(f"{path} holds {symbol} {timeframe} more than once ({names}): keep one of them")
-    if of_symbol:
-        exist = ", ".join(sorted({h.partition.timeframe for h in of_symbol}))
-        raise BitcornError(f"{path} has no {timeframe} bars of {symbol}: it has {exist}")
-    raise BitcornError(
-        f"{path} has no symbol {symbol!r}: it has {_shortened(sorted({h.partition.symbol for h in held}))}"
-    )
-
-
-class _Database:
-    """One connection to a database, read-only, inside one transaction."""
-
-    def __init__(self, path: Path, connection: Any) -> None:
-        self.path, self._connection = path, connection
-
-    def table(self, sql: str, keys: Mapping[str, Any] | None = None, batch_rows: int = 4_096) -> pa.Table:
-        """Return the result of a query.
-
-        keys: its named parameters, in the order in which they first occur. batch_rows: ADBC decides a column's type in
-        its first batch and refuses another in a later one, so let there be one; but it reserves the memory for so many.
-        """
-        options = {"adbc.sqlite.query.batch_rows": max(batch_rows, 1)}
-        with self._connection.cursor(adbc_stmt_kwargs=options) as cursor:
-            cursor.execute(sql, list((keys or {}).values()) or None)
-            return cursor.fetch_arrow_table()
-
-    def rows(self, sql: str, keys: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
-        """Return the result of a small query as Python values."""
-        columns = [column.to_pylist() for column in self.table(sql, keys).columns]
-        return list(zip(*columns, strict=True))
-
-
-@contextmanager
-def _opened(db_path: str | Path) -> Iterator[_Database]:
-    from adbc_driver_manager import Error as AdbcError
-    from adbc_driver_sqlite import dbapi
-
-    path = Path(db_path).expanduser()
-    if not path.is_file():
-        raise BitcornError(f"no database at {path}: check the path")
-    try:
-        with dbapi.connect(f"{path.absolute().as_uri()}?mode=ro") as connection:
-            database = _Database(path, connection)
-            database.rows(f"PRAGMA busy_timeout = {_BUSY_MS}")
-            yield database
-    except (AdbcError, OSError) as error:
-        what = str(error).partition("\n")[0].rpartition(": ")[2]
-        raise BitcornError(f"{path} cannot be read as a SQLite database: {what}") from error
-
-
-def _held(database: _Database, asked_symbol: str | None) -> list[StoredPartition]:
+def _held(database: Connection, asked_symbol: str | None) -> list[StoredPartition]:
     """Return what a database holds, at least one partition.
 
     asked_symbol: name of the bars where neither a column of any table nor the file name says one.
@@ -216,7 +200,7 @@ def _held(database: _Database, asked_symbol: str | None) -> list[StoredPartition
     return held
 
 
-def _bar_tables(database: _Database) -> list[BarTable]:
+def _bar_tables(database: Connection) -> list[BarTable]:
     tables, seen = [], []
     for name, kind in database.rows("SELECT name, type FROM sqlite_schema WHERE type IN ('table', 'view')"):
         columns = _column_names(database, name)
@@ -234,7 +218,7 @@ def _bar_tables(database: _Database) -> list[BarTable]:
     return tables
 
 
-def _column_names(database: _Database, table: str) -> list[str]:
+def _column_names(database: Connection, table: str) -> list[str]:
     from adbc_driver_manager import ProgrammingError
 
     try:
@@ -243,7 +227,7 @@ def _column_names(database: _Database, table: str) -> list[str]:
         return []
 
 
-def _has_rowid(database: _Database, table: str) -> bool:
+def _has_rowid(database: Connection, table: str) -> bool:
     from adbc_driver_manager import ProgrammingError
 
     try:
@@ -254,7 +238,7 @@ def _has_rowid(database: _Database, table: str) -> bool:
 
 
 def _with_timeframes(
-    database: _Database, table: BarTable, key: dict[str, Any], symbol: str, file_timeframe: str | None
+    database: Connection, table: BarTable, key: dict[str, Any], symbol: str, file_timeframe: str | None
 ) -> Iterator[StoredPartition]:
     name = str(key.get("symbol", symbol))
     if table.has("timeframe"):
@@ -268,7 +252,7 @@ def _with_timeframes(
         yield StoredPartition(table, Partition(name, timeframe_of_ms(step)), key)
 
 
-def _distinct(database: _Database, table: BarTable, column: str, keys: dict[str, Any]) -> list[Any]:
+def _distinct(database: Connection, table: BarTable, column: str, keys: dict[str, Any]) -> list[Any]:
     """Distinct values: by leaps through an index where one starts with the key, as DISTINCT would visit every row."""
     name, source = table.column(column), table.source
     where = "".join(f" AND {table.column(key)} = :{key}" for key in keys)
@@ -283,12 +267,12 @@ def _distinct(database: _Database, table: BarTable, column: str, keys: dict[str,
     return [value for (value,) in database.rows(query, keys)]
 
 
-def _leading_columns(database: _Database, table: BarTable) -> set[str]:
+def _leading_columns(database: Connection, table: BarTable) -> set[str]:
     indexes = [row[1] for row in database.rows(f"PRAGMA index_list({table.source})")]
     return {row[2] for index in indexes for row in database.rows(f"PRAGMA index_info({quoted(index)})")[:1]}
 
 
-def _newest_times(database: _Database, held: StoredPartition) -> NDArray[np.int64]:
+def _newest_times(database: Connection, held: StoredPartition) -> NDArray[np.int64]:
     """Return the times of the newest rows, ascending."""
     time = held.table.column("timestamp")
     where = held.where(f"{time} IS NOT NULL")
@@ -297,7 +281,7 @@ def _newest_times(database: _Database, held: StoredPartition) -> NDArray[np.int6
     return np.sort(milliseconds(times, f"column {time} of table {held.table.name}"))
 
 
-def _mixes_units(database: _Database, held: StoredPartition) -> bool:
+def _mixes_units(database: Connection, held: StoredPartition) -> bool:
     time = held.table.column("timestamp")
     query = f"SELECT min({time}), max({time}) FROM {held.table.source}{held.where()}"
     return mixes_units(*database.rows(query, held.keys)[0])
@@ -308,7 +292,7 @@ def _shortened(names: Sequence[str], most: int = 20) -> str:
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
-def _first_text(database: _Database, held: StoredPartition) -> str:
+def _first_text(database: Connection, held: StoredPartition) -> str:
     time = held.table.column("timestamp")
     for name in BAR_COLUMNS:
         column = held.table.column(name)

@@ -17,6 +17,7 @@ from rich.text import Text
 
 __all__ = [
     "cache_table",
+    "explain_table",
     "features_table",
     "forecast_table",
     "ingest_table",
@@ -91,7 +92,9 @@ def features_table(statuses: Sequence[dict[str, Any]]) -> Table:
     def outcome(status: dict[str, Any]) -> str | Text:
         if status["error"]:
             return Text("failed", style="red")
-        return "hit" if status["hit"] else "computed"
+        if status["unread"]:
+            return "unchanged"
+        return "hit" if status["hit"] else f"computed {status['computed']} of {status['chunks']}"
 
     return _table(
         ("partition", "rows", "cache", "seconds", "bars"),
@@ -106,6 +109,24 @@ def features_table(statuses: Sequence[dict[str, Any]]) -> Table:
             for s in statuses
         ),
         left=(0, 2, 4),
+    )
+
+
+def explain_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """A row a partition: hit or miss, chunks to compute, why."""
+    colours = {"hit": "green", "miss": "yellow", "failure": "red"}
+    return _table(
+        ("partition", "outcome", "to compute", "why"),
+        (
+            (
+                f"{row['symbol']} {row['timeframe']}",
+                Text(row["outcome"], style=colours[row["outcome"]]),
+                f"{row['to_compute']} of {row['chunks']}" if row["chunks"] else "",
+                "; ".join(row["causes"]),
+            )
+            for row in rows
+        ),
+        left=(0, 1, 3),
     )
 
 
@@ -136,7 +157,7 @@ def cache_table(entries: Sequence[dict[str, Any]]) -> Table:
         return ", ".join(sorted({f"{u['symbol'] or '?'} {u['timeframe'] or '?'}" for u in entry["used_by"]})) or "-"
 
     return _table(
-        ("key", "system", "rows", "first", "last", "size", "partitions", "created"),
+        ("key", "system", "rows", "first", "last", "size", "partitions", "last used"),
         (
             (
                 entry["key"][:12],
@@ -146,7 +167,7 @@ def cache_table(entries: Sequence[dict[str, Any]]) -> Table:
                 short_time(entry["last_timestamp"]),
                 size(entry["bytes"]),
                 users(entry),
-                short_time(entry["created"]),
+                short_time(entry["last_used"]),
             )
             for entry in entries
         ),

@@ -93,7 +93,7 @@ def _text(path, content):
             lambda d, db: ["ingest", _text(d / "x.csv", "a,b\n1,2\n"), "--db", d / "n.db"],
             "has no column timestamp, open",
         ),
-        (lambda d, db: ["features", "--db", d / "none.db"], "no database at"),
+        (lambda d, db: ["features", "--db", d / "none.db"], "no database, file or folder of bars at"),
         (
             lambda d, db: ["features", "--db", _text(d / "t.db", "no database" * 99)],
             "cannot be read as a SQLite database",

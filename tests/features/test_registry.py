@@ -1,65 +1,197 @@
+"""Feature systems by name and by text."""
+
+import sys
+
 import numpy as np
 import pytest
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.features.registry import SYSTEMS, FeatureRegistry, FeatureSystem
+from bitcorn_ray.features import v2, v4
+from bitcorn_ray.features.registry import SYSTEMS, FeatureRegistry, find_system
+from bitcorn_ray.features.system import FeatureSystem
+
+MODULE = """
+from bitcorn_ray.features.system import feature_system
+
+
+@feature_system(name="steps", version=2, warmup=lambda window, **others: window)
+def steps(bars, *, window=4, mode="plain", scale=1.0):
+    out = bars.close * 0
+    out[window:] = scale * (bars.close[window:] - bars.close[:-window])
+    return {"step": out}
+
+
+@feature_system(name="framed", warmup=0, context=("4h",))
+def framed(bars):
+    return {"width": bars.high - bars.low}
+
+
+def plain(bars):
+    return {"x": bars.close}
+"""
 
 
 def system(**changes):
-    fields = {"name": "mine", "version": 1, "features": ("x",), "inputs": ("close",), "warmup": 1}
-    return FeatureSystem(**{**fields, "function": lambda bars: {"x": bars.close}, **changes})
+    fields = {"name": "mine", "version": 1, "declared": ("x",), "warmup": 1, "function": close_of}
+    return FeatureSystem(**{**fields, **changes})
 
 
-def test_v2_is_declared_with_what_it_needs():
-    v2 = SYSTEMS["v2"]
-    assert (v2.version, v2.warmup, len(v2.features), v2.inputs) == (1, 49, 14, ("high", "low", "close"))
+def close_of(bars, *, window=3):
+    return {"x": bars.close}
 
 
-def test_compute_drops_the_warmup_and_gives_float32(random_bars):
-    bars = random_bars(10)
-    computed = system().compute(bars)
-    assert computed["x"].dtype == np.float32
-    np.testing.assert_array_equal(computed["x"], bars.close[1:].astype(np.float32))
+@pytest.fixture
+def own_module(tmp_path, monkeypatch):
+    """A module of the user, in a folder that Python looks into."""
+    package = tmp_path / "own_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "deep.py").write_text(MODULE)
+    (tmp_path / "own_features.py").write_text(MODULE)
+    (tmp_path / "needs_another.py").write_text("import a_module_that_there_is_not\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    for name in ("own_package", "own_package.deep", "own_features", "needs_another"):
+        sys.modules.pop(name, None)
+
+
+# The registry
+
+
+def test_v2_and_v4_are_declared_with_what_they_need():
+    assert list(SYSTEMS) == ["v2", "v4"]
+    one, other = SYSTEMS["v2"], SYSTEMS["v4"]
+    assert (one.version, one.warmup_bars, one.features, one.halo) == (v2.VERSION, 49, v2.FEATURES, v2.halo)
+    assert (other.version, other.warmup_bars, other.features, other.halo) == (v4.VERSION, 335, v4.FEATURES, None)
+    assert len(one.features) == 14
+    assert one.all_parameters == {}
+    assert other.all_parameters == {"short": 6, "medium": 24, "long": 168, "oscillator": 14, "fib": 50}
+    assert one.origin is other.origin is None
+
+
+@pytest.mark.parametrize("module", [v2, v4])
+def test_the_declared_names_are_those_that_are_computed(random_bars, module):
+    assert set(module.compute(random_bars(400))) == set(module.FEATURES)
 
 
 def test_an_unknown_system_names_those_that_exist():
-    with pytest.raises(BitcornError, match=r"unknown feature system 'v9': there is v2"):
+    with pytest.raises(BitcornError, match=r"unknown feature system 'v9': there is v2, v4, and module:function for"):
         SYSTEMS["v9"]
+    with pytest.raises(BitcornError, match=r"unknown feature system 'v9': there is none, and module:function"):
+        FeatureRegistry()["v9"]
 
 
-def test_a_name_is_declared_once():
-    registry = FeatureRegistry()
-    first = system()
+def test_a_registry_holds_what_is_registered():
+    registry, mine = FeatureRegistry(), system()
+    assert registry.register(mine) is mine
+    assert registry["mine"] is mine
+    assert "mine" in registry
+    assert "v2" not in registry
+    assert list(FeatureRegistry(mine, system(name="other"))) == ["mine", "other"]
+
+
+@pytest.mark.parametrize("changes", [{"version": 2}, {"warmup": 2}, {"parameters": {"window": 9}}])
+def test_a_name_is_declared_once(changes):
+    registry, first = FeatureRegistry(), system()
     registry.register(first)
-    registry.register(first)
-    with pytest.raises(BitcornError, match="declared already"):
-        registry.register(system(version=2))
+    registry.register(system())
+    with pytest.raises(BitcornError, match="feature system 'mine' is declared already: choose another name"):
+        registry.register(system(**changes))
+    assert registry["mine"] == first
     assert list(registry) == ["mine"]
 
 
+# Texts
+
+
+def test_a_name_finds_the_system():
+    assert find_system("v2") is SYSTEMS["v2"]
+    assert find_system("v4") is SYSTEMS["v4"]
+
+
+def test_a_system_finds_itself():
+    mine = system()
+    assert find_system(mine) is mine
+
+
+@pytest.mark.parametrize("make", [FeatureRegistry, lambda mine: {"mine": mine}])
+def test_names_are_looked_up_where_one_says(make):
+    mine = system()
+    assert find_system("mine", make(mine)) is mine
+    assert find_system("mine:window=8", make(mine)).parameters == {"window": 8}
+
+
+@pytest.mark.parametrize("registry", [FeatureRegistry(system()), {"mine": system()}], ids=["registry", "dict"])
+def test_a_name_that_is_not_where_one_says_is_refused(registry):
+    with pytest.raises(BitcornError, match="v2"):
+        find_system("v2", registry)
+
+
+def test_parameters_and_context_follow_the_name():
+    found = find_system("v4:short=12:medium=48:context=4h+1d")
+    assert found.parameters == {"short": 12, "medium": 48}
+    assert found.context == ("4h", "1d")
+    assert found == SYSTEMS["v4"].with_parameters(short=12, medium=48).with_context("4h", "1d")
+    assert find_system("v4:context=4h+1d:medium=48:short=12") == found
+    assert find_system("v4:context=1d").context == ("1d",)
+
+
+def test_values_are_read_as_numbers_where_they_are_numbers(own_module):
+    found = find_system("own_features:steps:window=7:scale=0.5:mode=fast")
+    assert found.parameters == {"window": 7, "scale": 0.5, "mode": "fast"}
+    assert isinstance(found.parameters["window"], int)
+
+
+@pytest.mark.parametrize("origin", ["own_features:steps", "own_package.deep:steps"])
+def test_a_system_of_ones_own_is_imported(own_module, random_bars, origin):
+    found, bars = find_system(origin), random_bars(30)
+    assert (found.name, found.version, found.origin, found.spec) == ("steps", 2, origin, origin)
+    np.testing.assert_array_equal(found.compute(bars)["step"], (bars.close[4:] - bars.close[:-4]).astype(np.float32))
+    wide = find_system(f"{origin}:window=9:context=4h")
+    assert (wide.spec, wide.own_warmup, wide.context) == (f"{origin}:window=9:context=4h", 9, ("4h",))
+    assert find_system(wide.spec) == wide
+
+
+def test_a_context_that_is_declared_stays_unless_another_is_asked_for(own_module):
+    assert find_system("own_features:framed").context == ("4h",)
+    assert find_system("own_features:framed").spec == "own_features:framed:context=4h"
+    assert find_system("own_features:framed:context=1d").context == ("1d",)
+
+
+def test_an_unknown_name_in_a_text_names_those_that_exist():
+    with pytest.raises(BitcornError, match=r"unknown feature system 'v9': there is v2, v4"):
+        find_system("v9:short=3")
+
+
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("spec", "message"),
     [
-        ({"name": "no good"}, "letters, digits"),
-        ({"warmup": -1}, "warmup is -1"),
-        ({"inputs": ("spread",)}, "unknown inputs"),
-        ({"features": ("close",)}, "names of bar columns"),
+        ("no_such_module:f", "module 'no_such_module' of feature system 'no_such_module:f' cannot be imported"),
+        ("own_package.shallow:f", "module 'own_package.shallow' of .* cannot be imported"),
+        ("needs_another:f", "cannot be imported: .*No module named 'a_module_that_there_is_not'"),
+        ("own_features:walks", "module 'own_features' has no 'walks'"),
+        ("own_features:plain", "own_features:plain is no feature system: declare the function with @feature_system"),
+        ("own_features:MODULE", "has no 'MODULE'"),
+        ("own_features:steps:widow=3", "'steps' has no parameter widow: it has window, mode, scale"),
+        ("v4:width=3", "'v4' has no parameter width: it has short, medium, long, oscillator, fib"),
+        ("v4:short=30", "v4 needs 2 <= short < medium < long"),
+        ("v4:context=4h+4h", "names a timeframe twice"),
+        ("v4:context=", "timeframe"),
+        ("v4:context=1x", "timeframe"),
     ],
 )
-def test_a_bad_declaration_is_refused(changes, message):
+def test_what_cannot_be_found_is_refused_with_the_reason(own_module, spec, message):
     with pytest.raises(BitcornError, match=message):
-        system(**changes)
+        find_system(spec)
 
 
-def test_too_few_bars_are_refused(random_bars):
-    with pytest.raises(BitcornError, match="49 bars are too few for features v2: it needs 50"):
-        SYSTEMS["v2"].compute(random_bars(49))
+@pytest.mark.parametrize("spec", ["", ":", "a:b:c", "v4:short=12:more", "short=12", ":f", "m:", "v4::short=12"])
+def test_a_text_that_is_malformed_is_refused(spec):
+    with pytest.raises(BitcornError, match="is not understood: write it as v4:short=12 or module:function"):
+        find_system(spec)
 
 
-@pytest.mark.parametrize("price", [np.nan, 0.0, -3.0, np.inf])
-@pytest.mark.parametrize("column", ["open", "high", "low", "close"])
-def test_unusable_prices_are_refused_with_their_time(random_bars, column, price):
-    bars = random_bars(100)
-    getattr(bars, column)[60] = price
-    with pytest.raises(BitcornError, match=rf"{column} must be a finite number above 0.*2023-01-03T12:00:00Z"):
-        SYSTEMS["v2"].compute(bars)
+@pytest.mark.parametrize("spec", ["v4:short=abc", "v4:short=", "v4:short=[1]", "v4:short=null", ".relative:f"])
+def test_a_value_that_makes_no_sense_is_refused_and_no_crash(spec):
+    with pytest.raises(BitcornError):
+        find_system(spec)

@@ -130,3 +130,102 @@ def test_a_market_that_stands_still_has_no_range_and_exactly_no_deviation():
     assert (computed["bb_width"][49:] == 0).all()
     assert (computed["ma_ratio_20"][49:] == 0).all()
     assert (computed["raw_vol_30"][49:] == 0).all()
+
+
+def with_closes(closes):
+    """Bars of these closes, with a range around them."""
+    p = np.asarray(closes, np.float64)
+    return Bars(timestamp=None, open=p, high=p * 1.01, low=p * 0.99, close=p, volume=np.ones(len(p)))
+
+
+def walk(seed, runs, length=600):
+    """Closes of a random walk in which each run (first bar, bars, drift) has a direction that nothing turns."""
+    rng = np.random.default_rng(seed)
+    steps = rng.normal(0, 0.01, length)
+    for first, bars, drift in runs:
+        steps[first : first + bars] = drift * rng.uniform(0.5, 1.5, len(steps[first : first + bars]))
+    return 100 * np.exp(np.cumsum(steps))
+
+
+def assert_the_halo_is_enough(bars, row):
+    first = v2.halo(bars, row)
+    assert 0 <= first <= max(row - v2.WARMUP, 0)
+    whole, late = v2.compute(bars), v2.compute(bars.take(slice(first, None)))
+    start = max(row, first + v2.WARMUP)
+    for name in v2.FEATURES:
+        assert late[name][start - first :].tobytes() == whole[name][start:].tobytes(), (name, first, row)
+    return first
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    row=st.integers(0, 599),
+    runs=st.lists(
+        st.tuples(st.integers(0, 590), st.integers(5, 400), st.sampled_from([-0.002, 0.002, 0.0])), max_size=3
+    ),
+)
+@settings(max_examples=100, deadline=None)
+def test_features_from_the_halo_on_are_those_of_the_whole_series(seed, row, runs):
+    assert_the_halo_is_enough(with_closes(walk(seed, runs)), row)
+
+
+@pytest.mark.parametrize("drift", [-0.002, 0.002])
+@pytest.mark.parametrize("row", [120, 121, 250, 398, 399, 400, 404, 405, 550])
+def test_the_halo_reaches_back_to_where_a_long_run_began(drift, row):
+    bars = with_closes(walk(1, [(100, 300, drift)]))
+    first = assert_the_halo_is_enough(bars, row)
+    setup = v2.compute(bars)["td_buy_setup" if drift < 0 else "td_sell_setup"]
+    if row in (250, 398, 399, 400):
+        # The run that reaches up to the row before began `setup` bars ago; its first bar looks four bars back.
+        assert setup[row - 1] > v2.WARMUP
+        assert first == row - setup[row - 1] - 4
+    if row == 550:
+        assert first == row - v2.WARMUP
+
+
+def test_the_warmup_alone_is_too_little_for_a_long_run():
+    bars = with_closes(walk(1, [(100, 300, -0.002)]))
+    row = 350
+    late = v2.compute(bars.take(slice(row - v2.WARMUP, None)))
+    assert late["td_buy_setup"][v2.WARMUP] < v2.compute(bars)["td_buy_setup"][row]
+
+
+@pytest.mark.parametrize("length", [50, 64, 68, 69, 132, 133, 600, 5_000])
+@pytest.mark.parametrize("drift", [-1e-4, 1e-4])
+def test_a_run_as_long_as_the_series_reaches_back_to_its_first_bar(length, drift):
+    bars = with_closes(100 * np.exp(drift * np.arange(length)))
+    for row in (0, 1, 4, 5, length // 2, length - 1, length):
+        assert v2.halo(bars, row) == 0
+    assert SYSTEMS["v2"].first_needed(bars, length - 1) == 0
+
+
+@pytest.mark.parametrize("row", [0, 1, 3, 4, 5, 48, 49])
+def test_the_halo_of_the_first_rows_is_the_first_bar(random_bars, row):
+    assert v2.halo(random_bars(100), row) == 0
+
+
+def test_equal_closes_break_a_run():
+    closes = 100 * np.exp(-0.001 * np.arange(400.0))
+    closes[150] = closes[146]
+    bars = with_closes(closes)
+    assert v2.compute(bars)["td_buy_setup"][150] == 0
+    assert assert_the_halo_is_enough(bars, 380) == 151 - 4
+
+
+def test_the_first_needed_row_is_the_halo():
+    bars = with_closes(walk(2, [(100, 300, 0.002)]))
+    for row in (20, 100, 250, 399, 500):
+        assert SYSTEMS["v2"].first_needed(bars, row) == v2.halo(bars, row)
+
+
+@pytest.mark.parametrize("drift", [-0.002, 0.002])
+def test_the_first_needed_row_of_a_context_reaches_back_to_where_its_runs_began(drift):
+    """A zigzag whose hours turn again and again, and whose days fall (or rise) for months."""
+    hours = np.arange(6_000)
+    p = 100 * np.exp(drift * hours + 0.012 * (hours % 7 < 3))
+    bars = Bars(timestamp=hours * 3_600_000, open=p, high=p * 1.01, low=p * 0.99, close=p, volume=np.ones(len(p)))
+    system, row = SYSTEMS["v2"].with_context("1d").on_grid(3_600_000), 5_000
+    first = system.first_needed(bars, row)
+    whole, late = system.matrix(bars), system.matrix(bars.take(slice(first, None)))
+    for name, one, other in zip(system.features, whole[:, row:], late[:, row - first :], strict=True):
+        assert one.tobytes() == other.tobytes(), name

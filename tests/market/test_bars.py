@@ -149,11 +149,11 @@ def test_a_price_that_is_no_positive_number_is_refused_with_its_time(name, value
         bars.require_usable()
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_volume_that_is_not_finite_is_refused(value):
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1.0])
+def test_a_volume_that_is_not_finite_or_negative_is_refused(value):
     bars = some_bars()
     bars.volume[3] = value
-    with pytest.raises(BitcornError, match=rf"volume must be a finite number, but is {value} in 1 of 5"):
+    with pytest.raises(BitcornError, match=rf"volume must be a finite number of at least 0, but is {value} in 1 of 5"):
         bars.require_usable()
 
 

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from bitcorn_ray.report.console import (
     cache_table,
+    explain_table,
     features_table,
     forecast_table,
     ingest_table,
@@ -31,12 +32,22 @@ def test_features_say_hit_computed_or_failed_and_what_is_wrong():
         "seconds": 0.5,
         "flags": "",
         "hit": True,
+        "unread": False,
+        "computed": 2,
+        "chunks": 5,
         "error": None,
     }
     text = printed(
-        features_table([status, {**status, "hit": False, "flags": "3 duplicates"}, {**status, "error": "x"}])
+        features_table(
+            [
+                status,
+                {**status, "unread": True},
+                {**status, "hit": False, "flags": "3 duplicates"},
+                {**status, "error": "x"},
+            ]
+        )
     )
-    for part in ("A/B 1h", "12,345", "hit", "computed", "failed", "3 duplicates", "clean"):
+    for part in ("A/B 1h", "12,345", "hit", "unchanged", "computed 2 of 5", "failed", "3 duplicates", "clean"):
         assert part in text
 
 
@@ -66,7 +77,7 @@ def test_symbols_are_shown_as_they_are_and_not_as_markup():
 def test_a_cache_entry_names_its_partitions():
     entry = {
         "key": "f" * 32, "system": "v2", "rows": 5, "first_timestamp": None, "last_timestamp": None, "bytes": 1_500,
-        "created": "now", "used_by": [{"symbol": "A", "timeframe": "1h"}, {"symbol": None, "timeframe": None}],
+        "last_used": "now", "used_by": [{"symbol": "A", "timeframe": "1h"}, {"symbol": None, "timeframe": None}],
     }  # fmt: skip
     text = printed(cache_table([entry]))
     assert "1.5 kB" in text
@@ -89,3 +100,10 @@ def test_progress_is_silent_where_nobody_looks(capsys):
         advance("one")
         advance("two")
     assert capsys.readouterr().out == ""
+
+
+def test_an_explanation_says_outcome_cost_and_why():
+    row = {"symbol": "A/B", "timeframe": "1h", "outcome": "miss", "to_compute": 2, "chunks": 5, "causes": ("x", "[y]")}
+    text = printed(explain_table([row, {**row, "outcome": "hit", "to_compute": 0, "chunks": 0}]))
+    for part in ("A/B 1h", "miss", "2 of 5", "x; [y]", "hit"):
+        assert part in text

@@ -1,0 +1,77 @@
+"""Receipts: what was computed from a source, so that one that has not changed is not even read.
+
+A receipt is a hint, never the truth: it counts only while each file's fingerprint is the same, the system is the same,
+and the entries that it names are in the cache whole. Anything else, and the bars decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bitcorn_ray.cache.identity import SystemIdentity
+from bitcorn_ray.cache.store import FeatureCache, chunk_name, manifest_name, source_id
+from bitcorn_ray.market.partition import Partition
+
+__all__ = ["FileReceipt", "PartitionReceipt", "read_receipt", "whole_entries", "write_receipt"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartitionReceipt:
+    """What a partition of a file gave: the entry's key, its rows of features, what is wrong with the bars."""
+
+    symbol: str
+    timeframe: str
+    key: str
+    rows: int
+    flags: str
+
+    @property
+    def partition(self) -> Partition:
+        """The partition, as stored."""
+        return Partition(self.symbol, self.timeframe)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileReceipt:
+    """What a file gave. whole: these are all its partitions."""
+
+    fingerprint: str
+    whole: bool
+    partitions: tuple[PartitionReceipt, ...]
+
+
+def read_receipt(cache: FeatureCache, source: Path, identity: SystemIdentity) -> dict[str, FileReceipt]:
+    """Receipts of a source's files by path; empty where there are none."""
+    stored = cache.storage.read_json(_name(source, identity)) or {"files": {}}
+    return {path: _file_receipt(record) for path, record in stored["files"].items()}
+
+
+def write_receipt(
+    cache: FeatureCache, source: Path, identity: SystemIdentity, receipts: Mapping[str, FileReceipt]
+) -> None:
+    """Publish the receipts of a source's files. Raises BitcornError where that cannot be done."""
+    files = {path: asdict(receipt) for path, receipt in receipts.items()}
+    cache.storage.publish_json(_name(source, identity), {"source": str(source), "files": files})
+
+
+def whole_entries(cache: FeatureCache, keys: Iterable[str]) -> set[str]:
+    """Return those of some entries whose manifest and chunks are all in the cache."""
+    keys = list(dict.fromkeys(keys))
+    manifests = dict(zip(keys, cache.storage.read_jsons(manifest_name(key) for key in keys), strict=True))
+    chunks = {
+        key: [chunk_name(c["key"]) for c in manifest["chunks"]] for key, manifest in manifests.items() if manifest
+    }
+    there = cache.storage.existing({name for names in chunks.values() for name in names})
+    return {key for key, names in chunks.items() if all(name in there for name in names)}
+
+
+def _file_receipt(record: Mapping[str, Any]) -> FileReceipt:
+    partitions = tuple(PartitionReceipt(**each) for each in record["partitions"])
+    return FileReceipt(fingerprint=record["fingerprint"], whole=record["whole"], partitions=partitions)
+
+
+def _name(source: Path, identity: SystemIdentity) -> str:
+    return f"sources/{source_id(source)}-{identity.digest[:16]}.json"

@@ -1,0 +1,316 @@
+"""What is to be computed from a source, and the pure function that computes it.
+
+1. `plan_features` compares the source with its receipt: partitions of files that have not changed, and whose entries
+   are whole, are done; the others become jobs. A file that changed is a job for each of its partitions that is asked for.
+2. `compute_jobs` does jobs one after another, in this process or in a worker: read the bars, bring the cache up to date.
+   A failure of one is its status's error and leaves the others alone.
+3. `finish_features` writes the receipt of what is now known, and removes what the new entries supersede.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from pathlib import Path
+
+from bitcorn_ray.cache.code import CodeIdentity, code_identity, require_same_code
+from bitcorn_ray.cache.identity import SystemIdentity, identify
+from bitcorn_ray.cache.prepare import Source, update
+from bitcorn_ray.cache.receipts import FileReceipt, PartitionReceipt, read_receipt, whole_entries, write_receipt
+from bitcorn_ray.cache.store import FeatureCache
+from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.features.system import FeatureSystem
+from bitcorn_ray.market.clean import drop_duplicates
+from bitcorn_ray.market.database import opened_bars
+from bitcorn_ray.market.partition import Partition, select_partitions
+from bitcorn_ray.market.quality import quality_flags, quality_report
+from bitcorn_ray.market.source import (
+    PartitionReader,
+    SourceFile,
+    fingerprint,
+    is_database,
+    opened_source,
+    source_files,
+)
+
+__all__ = [
+    "FeatureJob",
+    "FeaturePlan",
+    "FeatureWork",
+    "PartitionStatus",
+    "compute_jobs",
+    "finish_features",
+    "plan_features",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartitionStatus:
+    """What became of a partition.
+
+    rows: of features. hit: nothing was computed; unread: nor were the bars read. chunks: of the entry; computed: of these,
+    now. seconds: in the worker. flags: what is wrong with the bars. error: None where it succeeded.
+    """
+
+    symbol: str
+    timeframe: str
+    source: str
+    rows: int = 0
+    hit: bool = False
+    unread: bool = False
+    chunks: int = 0
+    computed: int = 0
+    seconds: float = 0.0
+    flags: str = ""
+    key: str = ""
+    error: str | None = None
+    superseded: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureJob:
+    """A partition of a file to compute; None: all partitions of the file that are asked for. size: by which to balance."""
+
+    path: str
+    partition: Partition | None
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureWork:
+    """What all jobs share: the system, its code as the driver identified it, the cache, which partitions are asked for."""
+
+    system: FeatureSystem
+    code: CodeIdentity
+    cache: str
+    symbols: tuple[str, ...] | None
+    timeframes: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturePlan:
+    """Jobs that are left, and what is done without them. fingerprints: of the files, before any was read."""
+
+    source: Path
+    work: FeatureWork
+    identity: SystemIdentity
+    jobs: list[FeatureJob]
+    done: list[PartitionStatus]
+    fingerprints: dict[str, str]
+    receipts: dict[str, FileReceipt] = field(default_factory=dict)
+    whole: frozenset[str] = frozenset()  # files of which all partitions are asked for
+
+
+def plan_features(
+    source: str | Path,
+    system: FeatureSystem,
+    cache: FeatureCache,
+    symbols: Sequence[str] | None = None,
+    timeframes: Sequence[str] | None = None,
+) -> FeaturePlan:
+    """Find out what is to be done; reads receipts and the names of partitions, no bars.
+
+    symbols, timeframes: only these, in any spelling.
+    Raises BitcornError for a source without bars, an unknown symbol or timeframe, and a system that is refused.
+    """
+    root, files = Path(source).expanduser().absolute(), source_files(source)
+    code = code_identity(system.function, cache)
+    identity = identify(system, code)
+    work = FeatureWork(
+        system=system,
+        code=code,
+        cache=cache.storage.address,
+        symbols=None if symbols is None else tuple(symbols),
+        timeframes=None if timeframes is None else tuple(timeframes),
+    )
+    prints = {str(file.path): text for file in files if (text := fingerprint(file.path))}
+    receipts = {
+        path: receipt
+        for path, receipt in read_receipt(cache, root, identity).items()
+        if prints.get(path) == receipt.fingerprint
+    }
+    there = whole_entries(cache, (p.key for receipt in receipts.values() for p in receipt.partitions))
+    done, jobs = list[PartitionStatus](), list[FeatureJob]()
+    asked_all = symbols is None and timeframes is None
+    for file, wanted in _wanted(files, receipts, symbols, timeframes):
+        known = {p.partition: p for p in receipts[str(file.path)].partitions} if str(file.path) in receipts else {}
+        for partition, size in wanted:
+            receipt = known.get(partition) if partition else None
+            if receipt is not None and receipt.key in there:
+                done.append(_unread(receipt, file.path))
+            else:
+                jobs.append(FeatureJob(path=str(file.path), partition=partition, size=size))
+    return FeaturePlan(
+        source=root,
+        work=work,
+        identity=identity,
+        jobs=jobs,
+        done=done,
+        fingerprints=prints,
+        receipts=receipts,
+        whole=frozenset(str(file.path) for file in files) if asked_all else frozenset(),
+    )
+
+
+def compute_jobs(jobs: Iterable[FeatureJob], work: FeatureWork) -> list[PartitionStatus]:
+    """Do jobs one after another, each file opened once; the same in a plain process and in a worker."""
+    jobs = list(jobs)
+    try:
+        require_same_code(work.code)
+    except BitcornError as error:
+        return [_failed(job.partition or Partition(Path(job.path).name, ""), job.path, error) for job in jobs]
+    cache = FeatureCache(work.cache)
+    statuses = list[PartitionStatus]()
+    for path, of_file in groupby(sorted(jobs, key=lambda job: job.path), key=lambda job: job.path):
+        statuses += _compute_file(path, list(of_file), work, cache)
+    return statuses
+
+
+def finish_features(
+    plan: FeaturePlan, computed: Sequence[PartitionStatus], cache: FeatureCache
+) -> list[PartitionStatus]:
+    """Write the receipt and remove what is superseded; returns all statuses in the order of their partitions."""
+    cache.forget([link for status in computed for link in status.superseded])
+    everything = [*plan.done, *computed]
+    receipts = dict(plan.receipts)
+    by_file: dict[str, list[PartitionStatus]] = {}
+    for status in everything:
+        by_file.setdefault(status.source, []).append(status)
+    for path, statuses in by_file.items():
+        print_before = plan.fingerprints.get(path)
+        # A file that changed while it was read has no receipt: no one knows which state was seen.
+        if print_before is None or fingerprint(Path(path)) != print_before:
+            receipts.pop(path, None)
+            continue
+        kept = receipts[path].partitions if path in receipts else ()
+        fresh = {status_receipt.partition: status_receipt for status_receipt in _receipts(statuses)}
+        merged = {**{receipt.partition: receipt for receipt in kept}, **fresh}
+        whole = (path in plan.whole and not any(s.error for s in statuses)) or (
+            path in receipts and receipts[path].whole
+        )
+        receipts[path] = FileReceipt(fingerprint=print_before, whole=whole, partitions=tuple(merged.values()))
+    if receipts != read_receipt(cache, plan.source, plan.identity):
+        write_receipt(cache, plan.source, plan.identity, receipts)
+    return sorted(everything, key=lambda status: (Partition(status.symbol, status.timeframe), status.source))
+
+
+def _wanted(
+    files: list[SourceFile],
+    receipts: dict[str, FileReceipt],
+    symbols: Sequence[str] | None,
+    timeframes: Sequence[str] | None,
+) -> Iterator[tuple[SourceFile, list[tuple[Partition | None, int]]]]:
+    """Yield each file with the partitions of it that are asked for, and their sizes; None is not known before reading."""
+    if len(files) == 1 and is_database(files[0].path):
+        file = files[0]
+        receipt = receipts.get(str(file.path))
+        if receipt is not None and receipt.whole:
+            sizes = {each.partition: each.rows for each in receipt.partitions}
+        else:
+            with opened_bars(file.path) as reader:
+                sizes = reader.sizes()
+        chosen = select_partitions(sorted(sizes), symbols, timeframes)
+        yield file, [(partition, sizes[partition]) for partition in chosen]
+        return
+    known = {file.path: _partitions_of(file, receipts) for file in files}
+    named = [partition for partitions in known.values() for partition in partitions or ()]
+    # Where every name is known, an unknown one is told now; else when the files are read.
+    if all(partitions is not None for partitions in known.values()):
+        chosen_set = set(select_partitions(named, symbols, timeframes))
+    else:
+        chosen_set = {p for p in named if _asked(p, symbols, timeframes)}
+    for file in files:
+        partitions = known[file.path]
+        if partitions is None:
+            yield file, [(None, file.size)]
+        else:
+            yield file, [(partition, file.size) for partition in partitions if partition in chosen_set]
+
+
+def _partitions_of(file: SourceFile, receipts: dict[str, FileReceipt]) -> list[Partition] | None:
+    receipt = receipts.get(str(file.path))
+    if receipt is not None and receipt.whole:
+        return [each.partition for each in receipt.partitions]
+    return None if file.partition is None else [file.partition]
+
+
+def _asked(partition: Partition, symbols: Sequence[str] | None, timeframes: Sequence[str] | None) -> bool:
+    try:
+        return bool(select_partitions([partition], symbols, timeframes))
+    except BitcornError:
+        return False
+
+
+def _compute_file(
+    path: str, jobs: list[FeatureJob], work: FeatureWork, cache: FeatureCache
+) -> Iterator[PartitionStatus]:
+    started, left = time.perf_counter(), list(jobs)
+    try:
+        with opened_source(Path(path)) as reader:
+            while left:
+                job = left[0]
+                chosen = (
+                    [job.partition]
+                    if job.partition
+                    else [p for p in reader.partitions if _asked(p, work.symbols, work.timeframes)]
+                )
+                for partition in chosen:
+                    yield replace(_compute(reader, partition, path, work, cache), seconds=time.perf_counter() - started)
+                    started = time.perf_counter()
+                left.pop(0)
+    except Exception as error:  # reported by name in the driver
+        for job in left:
+            partition = job.partition or Partition(Path(path).name, "")
+            yield _failed(partition, path, error)
+
+
+def _compute(
+    reader: object, partition: Partition, path: str, work: FeatureWork, cache: FeatureCache
+) -> PartitionStatus:
+    try:
+        stored, partition = reader.read(partition.symbol, partition.timeframe)
+        bars = drop_duplicates(stored)
+        done = update(bars, work.system, cache, Source(Path(path), partition, complete=True), work.code)
+        flags = quality_flags(quality_report(stored, partition.timeframe))
+    except Exception as error:  # one partition must not take the others with it
+        return _failed(partition, path, error)
+    return PartitionStatus(
+        symbol=partition.symbol,
+        timeframe=partition.timeframe,
+        source=path,
+        rows=len(bars) - done.plan.identity.system.warmup_bars,
+        hit=done.computed == 0,
+        chunks=len(done.plan.chunks),
+        computed=done.computed,
+        flags=", ".join(flags),
+        key=done.plan.key,
+        superseded=tuple(done.superseded),
+    )
+
+
+def _failed(partition: Partition, path: str, error: Exception) -> PartitionStatus:
+    text = str(error) if isinstance(error, BitcornError) else f"{type(error).__name__}: {error}"
+    return PartitionStatus(symbol=partition.symbol, timeframe=partition.timeframe, source=path, error=text)
+
+
+def _unread(receipt: PartitionReceipt, path: Path) -> PartitionStatus:
+    return PartitionStatus(
+        symbol=receipt.symbol,
+        timeframe=receipt.timeframe,
+        source=str(path),
+        rows=receipt.rows,
+        hit=True,
+        unread=True,
+        flags=receipt.flags,
+        key=receipt.key,
+    )
+
+
+def _receipts(statuses: Iterable[PartitionStatus]) -> Iterator[PartitionReceipt]:
+    for status in statuses:
+        if status.error is None:
+            yield PartitionReceipt(
+                symbol=status.symbol, timeframe=status.timeframe, key=status.key, rows=status.rows, flags=status.flags
+            )

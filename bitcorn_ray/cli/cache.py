@@ -1,0 +1,179 @@
+"""Commands on the feature cache: ls, stats, verify, prune, clear, explain."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+
+import click
+
+from bitcorn_ray.cli.options import (
+    OrderedGroup,
+    amount,
+    cache_dir_option,
+    common_options,
+    source_options,
+    system_of,
+    system_option,
+)
+from bitcorn_ray.data_loader import open_cache
+from bitcorn_ray.report.console import cache_table, explain_table, show, size
+
+__all__ = ["cache"]
+
+_BYTES = {"": 1, "B": 1, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
+_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+
+
+@click.group(cls=OrderedGroup)
+def cache() -> None:
+    """Look at the feature cache, check it, and make room."""
+
+
+@cache.command("stats")
+@cache_dir_option
+@common_options
+def cache_stats(cache_dir: str | None, as_json: bool, address: str | None) -> None:
+    """Say how many entries there are, how much room they take, and when they were last used.
+
+    \b
+    Example:
+      bitcorn cache stats --json
+    """
+    from bitcorn_ray.cache.upkeep import stats
+
+    found = stats(open_cache(cache_dir))
+    show(
+        found,
+        lambda: (
+            f"{found['entries']} entries of {found['chunks']} chunks, {found['rows']:,} rows, {size(found['bytes'])} in "
+            f"{found['folder']}, {size(found['unreferenced_bytes'])} of them in chunks that no entry names"
+        ),
+        as_json,
+    )
+
+
+@cache.command("ls")
+@cache_dir_option
+@common_options
+def cache_ls(cache_dir: str | None, as_json: bool, address: str | None) -> None:
+    """List the entries, newest first.
+
+    \b
+    Example:
+      bitcorn cache ls
+    """
+    entries = open_cache(cache_dir).entries()
+    show({"entries": entries}, lambda: cache_table(entries), as_json)
+
+
+@cache.command("verify")
+@click.option("--repair", is_flag=True, help="Remove what is damaged, so that its next user computes it anew.")
+@cache_dir_option
+@common_options
+def cache_verify(repair: bool, cache_dir: str | None, as_json: bool, address: str | None) -> None:
+    """Read everything with its checksums. Ends with status 1 where something is damaged.
+
+    \b
+    Example:
+      bitcorn cache verify --repair
+    """
+    from bitcorn_ray.cache.upkeep import verify
+
+    store = open_cache(cache_dir)
+    damaged = verify(store, repair)
+    done = ", removed" if repair else ""
+    lines = [f"{damage.file}: {damage.problem}{done}" for damage in damaged]
+    show(
+        {"folder": store.storage.shown, "damaged": [asdict(damage) for damage in damaged], "repaired": repair},
+        lambda: "\n".join(lines) or f"all of {store.storage.shown} is whole",
+        as_json,
+    )
+    sys.exit(1 if damaged else 0)
+
+
+@cache.command("prune")
+@click.option("--max-size", help="Remove the longest unused entries until no more than this is left, such as 5GB.")
+@click.option("--older-than", help="Remove entries that were not used for so long, such as 30d.")
+@click.option("--grace", default="1h", show_default=True, help="Keep whatever was used or written more recently.")
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@cache_dir_option
+@common_options
+def cache_prune(
+    max_size: str | None,
+    older_than: str | None,
+    grace: str,
+    dry_run: bool,
+    cache_dir: str | None,
+    as_json: bool,
+    address: str | None,
+) -> None:
+    """Make room: by size, by age, and always of what no entry names and what killed writers left.
+
+    What was used within the grace period is kept, as a running job may be reading it.
+
+    \b
+    Example:
+      bitcorn cache prune --max-size 5GB --older-than 30d
+    """
+    from bitcorn_ray.cache.upkeep import prune
+
+    store = open_cache(cache_dir)
+    store.grace = amount(grace, _SECONDS, "--grace") or 0.0
+    most = amount(max_size, _BYTES, "--max-size")
+    done = prune(
+        store, None if most is None else int(most), amount(older_than, _SECONDS, "--older-than"), dry_run=dry_run
+    )
+    if not dry_run and (done.entries or done.chunks):
+        store.refresh_index()
+    verb = "would remove" if dry_run else "removed"
+    kept = f"; {len(done.in_use)} more are in use" if done.in_use else ""
+    show(
+        {**asdict(done), "dry_run": dry_run},
+        lambda: (
+            f"{verb} {len(done.entries)} entries and {done.chunks} chunks, {size(done.bytes)}; {size(done.bytes_left)} "
+            f"are left in {store.storage.shown}{kept}"
+        ),
+        as_json,
+    )
+
+
+@cache.command("clear")
+@click.option("--db", help="Only what this database or file uses and no other.")
+@cache_dir_option
+@common_options
+def cache_clear(db: str | None, cache_dir: str | None, as_json: bool, address: str | None) -> None:
+    """Remove entries: those of one database, or all.
+
+    \b
+    Example:
+      bitcorn cache clear --db market.db
+    """
+    count = open_cache(cache_dir).invalidate(db)
+    show({"cleared": count}, lambda: f"cleared {count} entries", as_json)
+
+
+@cache.command("explain")
+@source_options
+@system_option
+@cache_dir_option
+@common_options
+def cache_explain(
+    source: str,
+    symbols: list[str] | None,
+    timeframes: list[str] | None,
+    system: str,
+    cache_dir: str | None,
+    as_json: bool,
+    address: str | None,
+) -> None:
+    """Say why each partition of a source would hit or miss, without computing anything.
+
+    \b
+    Example:
+      bitcorn cache explain market.db --system v4
+    """
+    from bitcorn_ray.cache.explain import explain
+
+    rows = [asdict(each) for each in explain(source, system_of(system), open_cache(cache_dir), symbols, timeframes)]
+    show({"source": source, "system": system, "partitions": rows}, lambda: explain_table(rows), as_json)

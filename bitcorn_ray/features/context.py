@@ -1,0 +1,96 @@
+"""Higher timeframes beside the own bars, without their future.
+
+1. The bars are put together to bars of the higher timeframe on boundaries fixed in time: days from midnight UTC, weeks
+   from Monday. A bar missing inside is passed over.
+2. A higher bar is closed when its time is over. The own bar labelled t ends at t + step: it sees the higher bars that end
+   at or before that, so the newest of them may end together with it. The open one is never seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.market.bars import Bars
+from bitcorn_ray.market.partition import timeframe_ms, timeframe_of_ms
+
+__all__ = ["closed_bars", "context_name", "context_reach", "last_closed", "require_context"]
+
+_WEEK = 7 * 86_400_000
+_MONDAY = 4 * 86_400_000  # the epoch was a Thursday
+
+
+def require_context(context: Sequence[str], step: int | None) -> None:
+    """Raise BitcornError for a context that is no list of different timeframes above the step, and multiples of it."""
+    lengths = [timeframe_ms(timeframe) for timeframe in context]
+    if len(set(lengths)) < len(lengths):
+        raise BitcornError(f"context {', '.join(context)} names a timeframe twice")
+    for timeframe, length in zip(context, lengths, strict=True):
+        if step and (length <= step or length % step):
+            raise BitcornError(
+                f"context {timeframe} does not fit bars of {timeframe_of_ms(step)}: give a multiple of their timeframe"
+            )
+
+
+def context_name(feature: str, timeframe: str) -> str:
+    """Name of a feature of a higher timeframe.
+
+    >>> context_name("rsi", "4h")
+    'rsi_4h'
+    """
+    return f"{feature}_{timeframe}"
+
+
+def context_reach(warmup: int, step: int, timeframe: str) -> int:
+    """How many own bars hold `warmup` + 1 closed higher bars however they are cut, missing bars or not."""
+    return (warmup + 2) * (timeframe_ms(timeframe) // step)
+
+
+def closed_bars(bars: Bars, step: int, timeframe: str) -> Bars:
+    """Bars of the higher timeframe that are whole: begun within these bars, and over when the last of these ends.
+
+    Raises BitcornError for bars without times.
+    """
+    if bars.timestamp is None:
+        raise BitcornError("a context of higher timeframes needs the time of each bar: add a timestamp column")
+    if (near := np.diff(bars.timestamp) < step).any():
+        row = int(near.argmax()) + 1
+        raise BitcornError(
+            f"the bar at {bars.describe(row)} begins before the one in front of it is over: a context needs bars that are at least {timeframe_of_ms(step)} apart"
+        )
+    length = timeframe_ms(timeframe)
+    label = _label(bars.timestamp, length)
+    starts = np.flatnonzero(np.diff(label, prepend=label[0] - 1)) if len(label) else np.zeros(0, np.int64)
+    ends = np.append(starts[1:], len(label))
+    opened, last = label[starts], bars.timestamp[-1] + step if len(label) else 0
+    # The first is cut by where these bars begin, unless they begin with it.
+    whole = (opened + length <= last) & ((np.arange(len(starts)) > 0) | (bars.timestamp[starts] == opened))
+    high = np.maximum.reduceat(bars.high, starts) if len(starts) else bars.high
+    low = np.minimum.reduceat(bars.low, starts) if len(starts) else bars.low
+    volume = np.add.reduceat(bars.volume, starts) if len(starts) else bars.volume
+    return Bars(
+        timestamp=opened[whole],
+        open=bars.open[starts[whole]],
+        high=high[whole],
+        low=low[whole],
+        close=bars.close[ends[whole] - 1],
+        volume=volume[whole],
+    )
+
+
+def last_closed(bars: Bars, higher: Bars, step: int, timeframe: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Row of the newest higher bar that has closed when each bar ends, (T,), and whether there is one, (T,)."""
+    assert bars.timestamp is not None
+    assert higher.timestamp is not None
+    closes = higher.timestamp + timeframe_ms(timeframe)
+    rows = np.searchsorted(closes, bars.timestamp + step, side="right") - 1
+    return rows, rows >= 0
+
+
+def _label(timestamp: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+    """Open time of the higher bar that each bar is in."""
+    offset = _MONDAY if length % _WEEK == 0 else 0
+    return timestamp - (timestamp - offset) % length

@@ -1,0 +1,306 @@
+"""Feature systems: what each is called, which version it is, what it needs, and how it is computed.
+
+A system is declared on a function of bars:
+
+    @feature_system(name="momentum", version=1, warmup=lambda window: window)
+    def momentum(bars, *, window=20):
+        past = np.concatenate((np.full(window, np.nan), bars.close[:-window]))
+        return {"momentum": bars.close / past - 1}
+
+The keyword arguments of the function are the parameters of the system. Together with name, version and code they are
+its identity: `momentum.with_parameters(window=50)` is another system with features of its own in the cache.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.features.context import closed_bars, context_name, context_reach, last_closed, require_context
+from bitcorn_ray.market.bars import Bars
+from bitcorn_ray.market.columns import BAR_COLUMNS
+
+__all__ = ["FeatureSystem", "feature_system"]
+
+_SAMPLE_BARS = 256  # of a simulated market, to learn the names of features that are not declared
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureSystem:
+    """A named, versioned set of features.
+
+    name, version: identify the definition; raise the version when a formula changes.
+    function: T bars, and the parameters as keywords, to a mapping (or frame) of (T,) arrays by feature name. A value
+        at bar t may depend on bars up to t only, and on no more than `warmup` bars before t (but see `halo`).
+    warmup: how many first bars have no complete row of features; these rows are dropped. A number, or a function of
+        the parameters.
+    declared: names of the features in order; None asks the function, on simulated bars.
+    parameters: passed to the function; plain JSON values.
+    halo: for features that look back without a bound: bars and a row to the first row that the features from there on
+        need. By default `warmup` bars.
+    context: higher timeframes, such as ("4h", "1d"). The same features, computed on bars of these timeframes that have
+        closed, stand beside the own ones as `<feature>_4h`.
+    step: distance of the bars in milliseconds; needed with `context`, see `on_grid`.
+    origin: where it can be imported from, as `module:function`; None for a system that is known by its name.
+    """
+
+    name: str
+    version: int
+    function: Callable[..., Mapping[str, Any]]
+    warmup: int | Callable[..., int]
+    declared: tuple[str, ...] | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    halo: Callable[[Bars, int], int] | None = None
+    context: tuple[str, ...] = ()
+    step: int | None = None
+    origin: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier():
+            raise BitcornError(f"feature system {self.name!r}: the name must be letters, digits and underscores")
+        if unknown := sorted(set(self.parameters) - set(_defaults(self.function))):
+            known = ", ".join(_defaults(self.function)) or "none"
+            raise BitcornError(f"feature system {self.name!r} has no parameter {', '.join(unknown)}: it has {known}")
+        if self.own_warmup < 0:
+            raise BitcornError(f"feature system {self.name!r}: warmup is {self.own_warmup}, it must be 0 or more")
+        require_context(self.context, self.step)
+        if self.declared is not None:
+            self._require_names(self.declared)
+
+    # What it needs
+
+    @cached_property
+    def all_parameters(self) -> dict[str, Any]:
+        """Every parameter with its value, defaults included."""
+        return {**_defaults(self.function), **self.parameters}
+
+    @cached_property
+    def own_warmup(self) -> int:
+        """The warm-up without the context, in bars."""
+        if not callable(self.warmup):
+            return self.warmup
+        try:
+            return self.warmup(**self.all_parameters)
+        except (TypeError, ValueError) as error:
+            raise BitcornError(
+                f"warm-up of feature system {self.name!r} failed for {self.all_parameters}: {error}"
+            ) from error
+
+    @cached_property
+    def warmup_bars(self) -> int:
+        """How many first bars have no complete row of features."""
+        return max([self.own_warmup, *(context_reach(self.own_warmup, self._grid, name) for name in self.context)])
+
+    @cached_property
+    def own_features(self) -> tuple[str, ...]:
+        """Names of the features without those of the context, in order."""
+        if self.declared is not None:
+            return self.declared
+        from bitcorn_ray.market.simulate import simulate_bars
+
+        found = tuple(map(str, self._call(simulate_bars(self.own_warmup + _SAMPLE_BARS, seed=0, gaps=0)).keys()))
+        self._require_names(found)
+        return found
+
+    @cached_property
+    def features(self) -> tuple[str, ...]:
+        """Names of the features in order: the own ones, then those of each context."""
+        own = self.own_features
+        names = (*own, *(context_name(name, timeframe) for timeframe in self.context for name in own))
+        self._require_names(names)
+        return names
+
+    @property
+    def spec(self) -> str:
+        """The text that names this system in commands and configurations, `v4:short=12:context=4h+1d`."""
+        given = [f"{name}={_text(value)}" for name, value in sorted(self.parameters.items())]
+        context = [f"context={'+'.join(self.context)}"] if self.context else []
+        return ":".join([self.origin or self.name, *given, *context])
+
+    def first_needed(self, bars: Bars, row: int) -> int:
+        """First row that the features from ``row`` on need: at least the warm-up back, or the start of the bars."""
+        first = row - self.warmup_bars
+        if self.halo is not None:
+            first = min(
+                first, self.halo(bars, row), *(self._first_of_context(bars, row, name) for name in self.context)
+            )
+        return max(0, first)
+
+    # Variants
+
+    def with_parameters(self, **changes: Any) -> FeatureSystem:
+        """Return this system with other parameters. Raises BitcornError for one that it does not have."""
+        return replace(self, parameters={**self.parameters, **changes})
+
+    def with_context(self, *timeframes: str) -> FeatureSystem:
+        """Return this system with the features of closed bars of higher timeframes beside its own."""
+        return replace(self, context=timeframes)
+
+    def on_grid(self, step: int) -> FeatureSystem:
+        """Return this system for bars that are ``step`` milliseconds apart; only a context depends on it.
+
+        Raises BitcornError where a timeframe of the context is no multiple of the step.
+        """
+        return replace(self, step=step) if self.context else self
+
+    # Computing
+
+    def matrix(self, bars: Bars) -> NDArray[np.float32]:
+        """Features (F, T) of T usable bars, NaN in the first `warmup_bars` rows; the function gets more bars than these.
+
+        Raises BitcornError for bars that `Bars.require_usable` refuses, and where the function fails or returns
+        anything but one value a bar for each feature.
+        """
+        bars.require_usable()
+        own_names = self.own_features
+        out = np.full((len(self.features), len(bars)), np.nan, np.float32)
+        if len(bars) <= self.warmup_bars:
+            return out  # the function never sees fewer bars than it declared to need
+        self._fill(out[: len(own_names)], own_names, bars)
+        for place, timeframe in enumerate(self.context, start=1):
+            higher = closed_bars(bars, self._grid, timeframe)
+            of_higher = np.empty((len(own_names), len(higher)), np.float32)
+            self._fill(of_higher, own_names, higher)
+            rows, known = last_closed(bars, higher, self._grid, timeframe)
+            out[place * len(own_names) : (place + 1) * len(own_names), known] = of_higher[:, rows[known]]
+        out[:, : self.warmup_bars] = np.nan
+        return out
+
+    def compute(self, bars: Bars) -> dict[str, NDArray[np.float32]]:
+        """Features of T usable bars, each (T - warmup_bars,): the warm-up rows are dropped.
+
+        Raises BitcornError as `matrix` does, and for no more bars than the warm-up.
+        """
+        self.require_enough(bars)
+        return dict(zip(self.features, self.matrix(bars)[:, self.warmup_bars :], strict=True))
+
+    def require_enough(self, bars: Bars) -> None:
+        """Raise BitcornError for bars of which no row of features would be left."""
+        if len(bars) <= self.warmup_bars:
+            raise BitcornError(
+                f"{len(bars)} bars are too few for features {self.name}: it needs {self.warmup_bars + 1}"
+            )
+
+    def __call__(self, bars: Any, **parameters: Any) -> Mapping[str, Any]:
+        """Call the declared function."""
+        return self.function(bars, **{**self.parameters, **parameters})
+
+    @property
+    def _grid(self) -> int:
+        if not self.step:
+            raise BitcornError(f"feature system {self.name!r} has a context: say the distance of the bars by on_grid")
+        return self.step
+
+    def _first_of_context(self, bars: Bars, row: int, timeframe: str) -> int:
+        """First own row that the unbounded features of a higher timeframe need at ``row``."""
+        assert self.halo is not None
+        seen = bars.take(slice(row + 1))
+        higher = closed_bars(seen, self._grid, timeframe)
+        if len(higher) == 0:
+            return 0
+        assert seen.timestamp is not None
+        assert higher.timestamp is not None
+        place = int(last_closed(seen, higher, self._grid, timeframe)[0][-1])
+        opened = higher.timestamp[self.halo(higher, max(place, 0))]
+        # One row more: the bar in front would be cut by where the bars begin.
+        return int(np.searchsorted(seen.timestamp, opened)) - 1
+
+    def _fill(self, out: NDArray[np.float32], names: Sequence[str], bars: Bars) -> None:
+        computed = self._call(bars)
+        if set(map(str, computed.keys())) != set(names):
+            raise BitcornError(
+                f"feature system {self.name!r} declares {', '.join(names)} and computed "
+                f"{', '.join(map(str, computed.keys()))}: make them the same"
+            )
+        for place, name in enumerate(names):
+            values = np.asarray(computed[name])
+            if values.shape != (len(bars),):
+                raise BitcornError(
+                    f"feature {name} of {self.name!r} has shape {values.shape} for {len(bars)} bars: return one value "
+                    "a bar, NaN where there is none"
+                )
+            with np.errstate(over="ignore"):  # an infinite value is told by the audit
+                try:
+                    out[place] = values
+                except (TypeError, ValueError) as error:
+                    raise BitcornError(
+                        f"feature {name} of {self.name!r} holds values that are no numbers: {error}"
+                    ) from error
+
+    def _call(self, bars: Bars) -> Mapping[str, Any]:
+        try:
+            computed = self.function(bars.read_only(), **self.parameters)
+        except BitcornError:
+            raise
+        except Exception as error:
+            raise BitcornError(f"feature system {self.name!r} failed: {type(error).__name__}: {error}") from error
+        if not hasattr(computed, "keys") or not hasattr(computed, "__getitem__"):
+            raise BitcornError(
+                f"feature system {self.name!r} returned {type(computed).__name__}: return a mapping of feature names "
+                "to arrays, or a frame"
+            )
+        return {str(name): computed[name] for name in computed.keys()}  # noqa: SIM118 - a frame's items are columns too
+
+    def _require_names(self, names: Sequence[str]) -> None:
+        if not names or len(set(names)) < len(names):
+            raise BitcornError(f"feature system {self.name!r} needs features with names of their own: got {names}")
+        if taken := sorted(set(names) & {*BAR_COLUMNS, "symbol", "timeframe"}):
+            raise BitcornError(f"feature system {self.name!r}: features {taken} have the names of bar columns")
+
+
+def feature_system(
+    *,
+    name: str,
+    version: int = 1,
+    warmup: int | Callable[..., int],
+    features: Sequence[str] | None = None,
+    context: Sequence[str] = (),
+    halo: Callable[[Bars, int], int] | None = None,
+) -> Callable[[Callable[..., Mapping[str, Any]]], FeatureSystem]:
+    """Declare a feature system on a function of bars; see `FeatureSystem` for what is declared.
+
+    The function gets `Bars` (read-only arrays `open`, `high`, `low`, `close`, `volume`, `timestamp`; `to_frame()` for
+    pandas) and returns a mapping or a frame of one value a bar for each feature.
+    """
+
+    def declare(function: Callable[..., Mapping[str, Any]]) -> FeatureSystem:
+        return FeatureSystem(
+            name=name,
+            version=version,
+            function=function,
+            warmup=warmup,
+            declared=None if features is None else tuple(features),
+            context=tuple(context),
+            halo=halo,
+        )
+
+    return declare
+
+
+def _text(value: Any) -> str:
+    """A parameter's value as `find_system` reads it back: JSON, and plain text as it is."""
+    if isinstance(value, str):
+        try:
+            json.loads(value)
+        except ValueError:
+            return value
+    return json.dumps(value)
+
+
+def _defaults(function: Callable[..., Any]) -> dict[str, Any]:
+    """Parameters of a system's function: all after the bars; each has a default."""
+    given = list(inspect.signature(function).parameters.values())
+    if not given:
+        raise BitcornError(f"{function.__qualname__} takes no argument: a feature system is a function of bars")
+    without = [parameter.name for parameter in given[1:] if parameter.default is parameter.empty]
+    if without:
+        raise BitcornError(f"parameter {', '.join(without)} of {function.__qualname__} has no default: give it one")
+    return {parameter.name: parameter.default for parameter in given[1:]}

@@ -1,0 +1,99 @@
+"""Jobs over the cluster by Ray Data: balanced groups, largest first, and no job that takes others down with it.
+
+1. The jobs are dealt into a few groups for each CPU, the largest first and each to the group with the least so far: a
+   task costs some 20 ms, so one for each of a thousand small partitions would cost more than the work.
+2. A group whose worker dies is tried again a few times. What it has put into the cache by then is a hit.
+3. If it dies every time, its jobs are run once more, each alone; what dies then is the culprit, and is reported.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import pickle
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import ray
+from ray import cloudpickle
+
+from bitcorn_ray.cache.code import CodeIdentity, loaded_user_modules
+
+__all__ = ["code_by_value", "map_balanced"]
+
+_GROUPS_PER_CPU = 8
+_RETRIES = 2  # of a group whose worker died
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+def map_balanced(
+    work: Callable[[list[Job]], list[Result]],
+    jobs: Sequence[Job],
+    sizes: Sequence[int],
+    on_done: Callable[[Result], None],
+) -> tuple[list[Result], list[Job]]:
+    """Map a pure function over groups of jobs; it returns any number of results for its jobs.
+
+    sizes: what the jobs are expected to cost, in any unit. on_done: called with each result as its group finishes.
+    Returns the results in the order of their arrival, and the jobs whose workers died each time.
+    """
+    cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))  # a head without any may wait for its workers
+    groups = [[jobs[place] for place in group] for group in _dealt(sizes, cpus * _GROUPS_PER_CPU)]
+    done, lost = _mapped(work, groups, on_done)
+    culprits = [group for group in lost if len(group) == 1]
+    if together := [group for group in lost if len(group) > 1]:
+        again, alone = _mapped(work, [[job] for group in together for job in group], on_done)
+        done, culprits = done + again, culprits + alone
+    return done, [job for group in culprits for job in group]
+
+
+@contextmanager
+def code_by_value(code: CodeIdentity) -> Iterator[None]:
+    """Let the modules of the user travel with what is sent to workers, which need not have them."""
+    modules = loaded_user_modules(code)
+    for module in modules:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        yield
+    finally:
+        for module in modules:
+            cloudpickle.unregister_pickle_by_value(module)
+
+
+def _mapped(
+    work: Callable[[list[Job]], list[Result]], groups: list[list[Job]], on_done: Callable[[Result], None]
+) -> tuple[list[Result], list[list[Job]]]:
+    """Return the results, and the groups that gave none."""
+    context = ray.data.DataContext.get_current().copy()
+    context.enable_progress_bars = False
+    context.max_errored_blocks = -1  # a group that fails is noticed by its absence
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    waiting, results = dict(enumerate(groups)), list[Result]()
+
+    def run(row: dict[str, Any]) -> dict[str, Any]:
+        return {"group": row["group"], "results": pickle.dumps(work(pickle.loads(row["jobs"])))}
+
+    with ray.data.DataContext.current(context):
+        rows = [{"group": number, "jobs": pickle.dumps(group)} for number, group in waiting.items()]
+        with warnings.catch_warnings():  # Ray has no other way yet to bound the retries
+            warnings.simplefilter("ignore", DeprecationWarning)
+            dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(run, max_retries=_RETRIES)
+        for row in dataset.iter_rows():
+            waiting.pop(row["group"])
+            for result in pickle.loads(row["results"]):
+                on_done(result)
+                results.append(result)
+    return results, list(waiting.values())
+
+
+def _dealt(sizes: Sequence[int], count: int) -> list[list[int]]:
+    """Places of the jobs in at most `count` groups of about equal size, the largest group first (Graham's LPT rule)."""
+    groups: list[tuple[int, int, list[int]]] = [(0, number, []) for number in range(min(count, len(sizes)))]
+    for place in sorted(range(len(sizes)), key=lambda place: -sizes[place]):
+        total, number, group = heapq.heappop(groups)
+        heapq.heappush(groups, (total + sizes[place], number, [*group, place]))
+    return [group for _, _, group in sorted(groups, key=lambda each: -each[0])]

@@ -1,0 +1,164 @@
+import os
+import sqlite3
+import time
+from dataclasses import replace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from bitcorn_ray.cache.store import FeatureCache, chunk_name
+from bitcorn_ray.cache.workplan import compute_jobs, finish_features, plan_features
+from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.features.registry import SYSTEMS
+
+V2, V4 = SYSTEMS["v2"], SYSTEMS["v4"]
+
+
+def settle(db):
+    """Let a database have been written a while ago."""
+    for path in (db, *db.parent.glob(db.name + "-*")):
+        os.utime(path, (time.time() - 60,) * 2)
+
+
+def run(source, cache, system=V2, **asked):
+    plan = plan_features(source, system, cache, **asked)
+    return finish_features(plan, compute_jobs(plan.jobs, plan.work), cache)
+
+
+def left(source, cache, system=V2, **asked):
+    """Partitions that a plan would compute."""
+    return [job.partition.symbol for job in plan_features(source, system, cache, **asked).jobs]
+
+
+def test_an_unchanged_database_is_not_read(market_db, any_cache):
+    settle(market_db)
+    first = run(market_db, any_cache)
+    assert [(s.symbol, s.rows, s.hit, s.unread) for s in first] == [
+        ("AAAUSDT", 1_427, False, False),
+        ("BBBUSDT", 851, False, False),
+    ]
+    again = run(market_db, any_cache)
+    assert [(s.symbol, s.rows, s.hit, s.unread, s.key, s.flags) for s in again] == [
+        (s.symbol, s.rows, True, True, s.key, s.flags) for s in first
+    ]
+    assert first[0].flags
+
+
+def test_a_database_that_was_just_written_is_read_again_and_hits(market_db, cache):
+    run(market_db, cache)
+    again = run(market_db, cache)
+    assert [(s.hit, s.unread) for s in again] == [(True, False)] * 2
+
+
+def test_a_changed_bar_is_found_and_only_its_partition_computed(market_db, cache):
+    settle(market_db)
+    run(market_db, cache)
+    with sqlite3.connect(market_db) as connection:
+        connection.execute("UPDATE ohlcv SET volume = volume + 1 WHERE symbol = 'BBBUSDT' AND rowid % 100 = 0")
+    connection.close()
+    settle(market_db)
+    assert left(market_db, cache) == ["AAAUSDT", "BBBUSDT"]
+    assert [(s.symbol, s.hit) for s in run(market_db, cache)] == [("AAAUSDT", True), ("BBBUSDT", False)]
+    assert left(market_db, cache) == []
+
+
+def test_another_system_or_parameter_has_a_receipt_of_its_own(market_db, cache):
+    settle(market_db)
+    run(market_db, cache)
+    assert left(market_db, cache, V4) == ["AAAUSDT", "BBBUSDT"]
+    run(market_db, cache, V4)
+    assert left(market_db, cache, V4) == left(market_db, cache) == []
+    assert left(market_db, cache, V4.with_parameters(short=7)) == ["AAAUSDT", "BBBUSDT"]
+
+
+def test_a_part_that_was_asked_for_leaves_the_rest(market_db, cache):
+    settle(market_db)
+    run(market_db, cache, symbols=["AAAUSDT"])
+    assert left(market_db, cache, symbols=["aaa-usdt"]) == []
+    assert left(market_db, cache) == ["BBBUSDT"]
+    run(market_db, cache)
+    assert left(market_db, cache) == left(market_db, cache, timeframes=["1h"]) == []
+    with pytest.raises(BitcornError, match="unknown symbol C"):
+        left(market_db, cache, symbols=["C"])
+
+
+def test_a_chunk_that_is_gone_is_computed_though_the_database_is_unchanged(market_db, cache):
+    settle(market_db)
+    key = run(market_db, cache)[1].key
+    cache.storage.delete([chunk_name(cache.manifest(key)["chunks"][0]["key"])])
+    assert left(market_db, cache) == ["BBBUSDT"]
+    assert [(s.hit, s.unread) for s in run(market_db, cache)] == [(True, True), (False, False)]
+
+
+def test_a_file_that_changes_while_it_is_read_has_no_receipt(market_db, cache):
+    settle(market_db)
+    plan = plan_features(market_db, V2, cache)
+    done = compute_jobs(plan.jobs, plan.work)
+    os.utime(market_db, (time.time() - 30,) * 2)
+    finish_features(plan, done, cache)
+    assert left(market_db, cache) == ["AAAUSDT", "BBBUSDT"]
+
+
+def test_a_failure_is_no_part_of_the_receipt(market_db, cache):
+    with sqlite3.connect(market_db) as connection:
+        connection.execute("UPDATE ohlcv SET close = -1 WHERE symbol = 'BBBUSDT' AND rowid % 500 = 0")
+    connection.close()
+    settle(market_db)
+    statuses = run(market_db, cache)
+    assert statuses[0].error is None
+    assert "close must be a finite number above 0" in statuses[1].error
+    assert left(market_db, cache) == ["BBBUSDT"]
+
+
+def test_of_a_folder_only_changed_and_new_files_are_read(tmp_path, random_bars, cache):
+    folder = tmp_path / "bars"
+    folder.mkdir()
+
+    def write(name, seed, **more):
+        columns = random_bars(200, seed=seed).columns()
+        pq.write_table(pa.table({"ts": columns.pop("timestamp"), **columns, **more}), folder / name)
+        os.utime(folder / name, (time.time() - 60 - seed,) * 2)
+
+    for number in range(3):
+        write(f"S{number}_1h.parquet", number)
+    write("more.csv.parquet", 5, symbol=["X"] * 100 + ["Y"] * 100, timeframe=["1h"] * 200)
+    assert [s.symbol for s in run(folder, cache)] == ["S0", "S1", "S2", "X", "Y"]
+    assert left(folder, cache) == []
+    write("S1_1h.parquet", 9)
+    write("S4_1h.parquet", 4)
+    assert left(folder, cache) == ["S1", "S4"]
+    assert [(s.symbol, s.unread) for s in run(folder, cache, symbols=["S1", "X"])] == [("S1", False), ("X", True)]
+    (folder / "S0_1h.parquet").unlink()
+    assert [s.symbol for s in run(folder, cache)] == ["S1", "S2", "S4", "X", "Y"]
+
+
+def test_a_file_that_cannot_be_read_is_named_and_the_others_kept(tmp_path, random_bars, cache):
+    columns = random_bars(200).columns()
+    pq.write_table(pa.table({"ts": columns.pop("timestamp"), **columns}), tmp_path / "A_1h.parquet")
+    (tmp_path / "B_1h.parquet").write_text("no Parquet")
+    statuses = run(tmp_path, cache)
+    assert statuses[0].error is None
+    assert (statuses[1].symbol, statuses[1].timeframe) == ("B", "1h")
+    assert "cannot be read" in statuses[1].error
+
+
+def test_a_worker_with_other_code_computes_nothing(market_db, cache):
+    plan = plan_features(market_db, V2, cache)
+    code = replace(plan.work.code, libraries={**plan.work.code.libraries, "numpy": "1.0"})
+    statuses = compute_jobs(plan.jobs, replace(plan.work, code=code))
+    assert [status.symbol for status in statuses] == ["AAAUSDT", "BBBUSDT"]
+    assert all("this worker has numpy" in s.error and "the driver 1.0" in s.error for s in statuses)
+    assert not list(cache.storage.list("features"))
+
+
+def test_what_newer_bars_supersede_goes(market_db, tmp_path):
+    cache = FeatureCache(tmp_path / "cache", grace=0.0)
+    run(market_db, cache)
+    with sqlite3.connect(market_db) as connection:
+        connection.execute("DELETE FROM ohlcv WHERE symbol = 'BBBUSDT' AND ts = (SELECT max(ts) FROM ohlcv)")
+        connection.execute("UPDATE ohlcv SET volume = 5 WHERE symbol = 'BBBUSDT'")
+    connection.close()
+    run(market_db, cache)
+    assert sorted(entry["used_by"][0]["symbol"] for entry in cache.entries()) == ["AAAUSDT", "BBBUSDT"]
+    assert len([file for file in cache.storage.list("features") if file.name.endswith(".parquet")]) == 2

@@ -1,0 +1,168 @@
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.market.partition import Partition
+from bitcorn_ray.market.source import fingerprint, opened_source, source_files
+
+
+def write(path, bars, **more):
+    columns = bars.columns()
+    pq.write_table(pa.table({"ts": columns.pop("timestamp"), **columns, **more}), path)
+
+
+@pytest.fixture
+def folder(tmp_path, random_bars):
+    """A folder with a file whose name says its partition, one whose columns do, and a file that is no bars."""
+    place = tmp_path / "bars"
+    place.mkdir()
+    bars = random_bars(60)
+    write(place / "AAAUSDT_1h.parquet", bars)
+    write(place / "mixed.parquet", bars, symbol=["X"] * 30 + ["Y"] * 30, timeframe=["1h"] * 60)
+    (place / "README.txt").write_text("bars")
+    return place
+
+
+def test_a_folder_has_its_bar_files(folder):
+    files = source_files(folder)
+    assert [file.path.name for file in files] == ["AAAUSDT_1h.parquet", "mixed.parquet"]
+    assert [file.partition for file in files] == [Partition("AAAUSDT", "1h"), None]
+    assert [file.size for file in files] == [file.path.stat().st_size for file in files]
+
+
+def test_a_file_and_a_database_are_sources_of_one_file(folder, market_db):
+    assert [file.partition for file in source_files(folder / "AAAUSDT_1h.parquet")] == [Partition("AAAUSDT", "1h")]
+    assert [file.path for file in source_files(market_db)] == [market_db]
+
+
+def test_a_source_without_bars_is_refused(tmp_path):
+    with pytest.raises(BitcornError, match="no database, file or folder of bars at"):
+        source_files(tmp_path / "none")
+    with pytest.raises(BitcornError, match="holds no file of bars"):
+        source_files(tmp_path)
+
+
+def test_files_and_databases_are_read_the_same_way(folder, market_db):
+    with opened_source(folder / "mixed.parquet") as reader:
+        assert reader.partitions == [Partition("X", "1h"), Partition("Y", "1h")]
+        bars, partition = reader.read("y", "60m")
+        assert (len(bars), partition) == (30, Partition("Y", "1h"))
+        with pytest.raises(BitcornError, match="has no bars of Z 1h"):
+            reader.read("Z", "1h")
+    with opened_source(market_db) as reader:
+        assert reader.partitions == [Partition("AAAUSDT", "1h"), Partition("BBBUSDT", "1h")]
+        assert len(reader.read("bbb/usdt", "1h")[0]) == 900
+
+
+def test_a_file_in_any_order_comes_ascending_with_equal_times_as_stored(tmp_path, random_bars):
+    bars = random_bars(50)
+    backwards = bars.take(np.r_[np.arange(49, -1, -1), 7, 7])
+    write(tmp_path / "A_1h.parquet", backwards)
+    with opened_source(tmp_path / "A_1h.parquet") as reader:
+        read, _ = reader.read("A", "1h")
+    assert (np.diff(read.timestamp) >= 0).all()
+    assert len(read) == 52
+
+
+# Fingerprints
+
+
+def settle(*paths):
+    """Let files have been written a while ago."""
+    for path in paths:
+        if path.exists():
+            then = time.time_ns() - 60_000_000_000
+            os.utime(path, ns=(then, then))
+
+
+def sql(path, *statements):
+    """Run SQL in a process of its own."""
+    code = f"import sqlite3; c = sqlite3.connect({str(path)!r})\nfor s in {statements!r}: c.execute(s)\nc.commit()"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_untouched_file_keeps_its_fingerprint(folder):
+    path = folder / "AAAUSDT_1h.parquet"
+    settle(path)
+    assert fingerprint(path) == fingerprint(path) is not None
+
+
+def test_a_file_that_was_just_changed_has_none(folder):
+    path = folder / "AAAUSDT_1h.parquet"
+    os.utime(path)
+    assert fingerprint(path) is None
+    assert fingerprint(folder / "none") is None
+
+
+def test_size_time_inode_and_path_count(folder):
+    path = folder / "AAAUSDT_1h.parquet"
+    settle(path)
+    seen = {fingerprint(path)}
+    os.utime(path, ns=(0, path.stat().st_mtime_ns - 1))
+    seen.add(fingerprint(path))
+    content, stat = path.read_bytes(), path.stat()
+    path.unlink()
+    (folder / "other").write_bytes(b"takes the inode")
+    path.write_bytes(content)
+    os.utime(path, ns=(0, stat.st_mtime_ns))
+    seen.add(fingerprint(path))
+    path.write_bytes(content + b"x")
+    os.utime(path, ns=(0, stat.st_mtime_ns))
+    seen.add(fingerprint(path))
+    assert len(seen) == 4
+
+
+def test_a_commit_counts_even_where_size_and_time_are_the_same(tmp_path):
+    path = tmp_path / "a.db"
+    sql(path, "CREATE TABLE t (x)", "INSERT INTO t VALUES (1)")
+    settle(path)
+    before, stat = fingerprint(path), path.stat()
+    sql(path, "UPDATE t SET x = 2")
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert path.stat().st_size == stat.st_size
+    assert fingerprint(path) not in (before, None)
+
+
+def test_a_commit_to_the_wal_counts_by_its_size_its_time_and_its_salts(tmp_path):
+    path, wal = tmp_path / "a.db", tmp_path / "a.db-wal"
+    keeper = sqlite3.connect(path)  # as long as it is open, the -wal stays
+    keeper.execute("PRAGMA journal_mode = WAL")
+    keeper.execute("PRAGMA wal_autocheckpoint = 0")
+    keeper.execute("CREATE TABLE t (x)")
+    keeper.commit()
+    settle(path, wal)
+    seen = [fingerprint(path)]
+    keeper.execute("INSERT INTO t VALUES (1)")
+    keeper.commit()
+    settle(path, wal)
+    seen.append(fingerprint(path))
+    stat, main = wal.stat(), path.stat()
+    # Started over, the log is written from its front: its size stays, its salts do not.
+    keeper.execute("PRAGMA wal_checkpoint(RESTART)")
+    keeper.execute("UPDATE t SET x = 2")
+    keeper.commit()
+    assert wal.stat().st_size == stat.st_size
+    os.utime(wal, ns=(0, stat.st_mtime_ns))
+    os.utime(path, ns=(0, main.st_mtime_ns))
+    seen.append(fingerprint(path))
+    os.utime(wal, ns=(0, stat.st_mtime_ns - 1))
+    seen.append(fingerprint(path))
+    keeper.close()
+    assert None not in seen
+    assert len(set(seen)) == 4
+
+
+def test_reading_does_not_change_a_fingerprint(market_db):
+    settle(market_db)
+    before = fingerprint(market_db)
+    with opened_source(market_db) as reader:
+        reader.read("AAAUSDT", "1h")
+    assert fingerprint(market_db) == before is not None
