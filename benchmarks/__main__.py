@@ -11,16 +11,21 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import pipeline
+from benchmarks import cache, features, pipeline, scale
 from benchmarks.timing import Figure
 
 BENCHMARKS = {
     "import": pipeline.import_package,
-    "features": pipeline.features_v2,
-    "hit": pipeline.cache_hit,
+    "features": features.features,
+    "minutes": features.minutes,
+    "hit": cache.hit,
+    "append": cache.append,
+    "unchanged": cache.unchanged,
     "load": pipeline.load,
     "sequences": pipeline.sequences,
     "whole": pipeline.whole,
+    "partitions": scale.partitions,
+    "qlib": scale.qlib,
 }
 
 

@@ -235,14 +235,14 @@ def compute_features(
 ) -> list[PartitionStatus]:
     """Bring the features of every partition of a source into the cache, in parallel on Ray.
 
-    source: a SQLite database, a Parquet or CSV file, or a folder of such files. A file that has not changed since it was
-    last computed is not read, and where nothing has changed Ray is not started.
+    source: a SQLite database, a Parquet or CSV file, or a folder of such files. A file that has not changed since it
+    was last computed is not read, and where nothing has changed Ray is not started.
     It runs on the Ray that this process is connected to, else at ``address``, else on a private one that ends with the
     call. symbols, timeframes: only these, in any spelling. system: its name, `module:function`, or the system itself.
     on_done: called with each result as it arrives. A partition that fails has its reason in `error` and does not stop
     the others.
-    Raises BitcornError for what makes all fail: no source, an unknown symbol, timeframe or system, a cache that cannot be
-    written.
+    Raises BitcornError for what makes all fail: no source, an unknown symbol, timeframe or system, a cache that cannot
+    be written.
     """
     from bitcorn_ray.cache.workplan import plan_features
     from bitcorn_ray.on_ray.features import run_features

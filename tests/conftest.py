@@ -71,7 +71,7 @@ def market_db(tmp_path, random_bars) -> Path:
 
 @pytest.fixture(scope="session")
 def s3_server():
-    """A real S3 server on loopback with a bucket; gives a function from a folder's name to its URI, and its requests."""
+    """A real S3 server on loopback with a bucket: a function from a folder's name to its URI, and the requests."""
     import logging
     import urllib.request
 

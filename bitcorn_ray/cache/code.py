@@ -2,8 +2,8 @@
 
 1. Start with the module that defines the system's function, and with `features.system`, which calls it.
 2. From a module, go on to every module that it imports, at its top or inside a function (not under `if TYPE_CHECKING`
-   or `if __name__ == "__main__"`). `from package import name` leads to where a function or class was defined, and to the
-   package's `__init__` only for other values. A module that cannot be imported counts as missing.
+   or `if __name__ == "__main__"`). `from package import name` leads to where a function or class was defined, and to
+   the package's `__init__` only for other values. A module that cannot be imported counts as missing.
 3. A module of an installed library ends the walk: its version counts, and numpy, pandas and TA-Lib always do. The
    standard library does not count. Modules of this package, and of the package that the function is from, are followed
    wherever they are installed, and so is what has no version.
@@ -18,7 +18,7 @@
 What cannot be identified is refused, never guessed: code without a source, a source that was edited after it was
 imported, `exec`, `eval` and imports of computed names, a name bound to an object that pickle cannot store.
 
-Not seen: files, environment and clock that a function reads while it computes, and attributes of computed names.
+Not seen: files, environment and clock that are read while it computes, and attributes of computed names.
 """
 
 from __future__ import annotations
@@ -27,12 +27,10 @@ import dataclasses
 import functools
 import hashlib
 import logging
-import re
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePath
 from types import (
     BuiltinFunctionType,
     CellType,
@@ -47,19 +45,8 @@ from typing import Any
 
 import numpy as np
 
-from bitcorn_ray.cache.loaded import (
-    MISSING,
-    function_facts,
-    function_mark,
-    functions_inside,
-    home_of_import,
-    kind_of_place,
-    load,
-    module_facts,
-    of_class,
-    of_module,
-    version_of,
-)
+from bitcorn_ray.cache import loaded
+from bitcorn_ray.cache.loaded import MISSING, load, module_facts, version_of
 from bitcorn_ray.cache.syntax import Memo, SourceFacts, globals_read
 from bitcorn_ray.errors import BitcornError
 
@@ -93,12 +80,14 @@ def code_identity(function: Callable[..., Any], memo: Memo | None = None) -> Cod
     memo: keeps what sources say by the sources' bytes, as parsing takes longer than all the rest.
     Raises BitcornError for what cannot be identified, with what it is and what to do.
     """
-    name = getattr(function, "__qualname__", None)
-    if name is None:
+    if (name := getattr(function, "__qualname__", None)) is None:
         raise BitcornError(f"{function!r} is no plain function: define the features in a function of a .py file")
     walk = _Walk(frozenset({_OWN, str(function.__module__).partition(".")[0]}), memo)
-    while walk.find(function):  # more modules read more names, and more names lead to more modules
-        pass
+    try:
+        while walk.find(function):  # more modules read more names, and more names lead to more modules
+            pass
+    except RecursionError:
+        raise BitcornError(f"what {name} reads is nested too deeply to be identified: keep it in arrays") from None
     for library in _LIBRARIES:
         walk.libraries.setdefault(library, version_of(library) or MISSING)
     return CodeIdentity(
@@ -195,15 +184,14 @@ class _Walk:
             if not names or self._kind(target) != "project":
                 self.waiting.append(target)
             for imported in names if self._kind(target) == "project" else ():
-                self.waiting.append(home_of_import(target, imported))
+                self.waiting.append(loaded.home_of_import(target, imported))
 
     def _kind(self, name: str) -> str:
         """Tell whether a module is of the standard library, of a library, of the project, or missing."""
-        top = name.partition(".")[0]
-        if top in self.packages or top == "__main__":
+        if (top := name.partition(".")[0]) in self.packages or top == "__main__":
             return "project"
         if top not in self.kinds:
-            self.kinds[top] = kind_of_place(top)
+            self.kinds[top] = loaded.kind_of_place(top)
         return self.kinds[top]
 
     # Values
@@ -239,20 +227,14 @@ class _Walk:
         if isinstance(value, ModuleType):
             self._lead(value.__name__)
             return f"module:{value.__name__}"
-        if isinstance(value, _SILENT) or kind.__module__ == "typing":
+        if isinstance(value, _SILENT) or kind.__module__ in ("typing", "weakref"):
             return f"silent:{kind.__name__}"
         if kind is FunctionType:
             return self._function(value, where)
         if isinstance(value, type):
             return self._class(value, where)
-        if kind is np.ndarray and not value.dtype.hasobject:
-            return f"array:{value.dtype.descr}:{value.shape}:{hashlib.sha256(value.tobytes()).hexdigest()}"
-        if isinstance(value, np.generic) and not value.dtype.hasobject:
-            return f"{kind.__name__}:{value.dtype.descr}:{value.tobytes().hex()}"
-        if isinstance(value, PurePath):
-            return f"path:{value}"
-        if kind is re.Pattern:
-            return f"pattern:{value.pattern!r}:{value.flags}"
+        if simple := loaded.simple_text(value):
+            return simple
         if kind is dict or kind is MappingProxyType:
             return self._all("dict", [each for item in value.items() for each in item], where)
         if kind in (list, tuple):
@@ -264,7 +246,7 @@ class _Walk:
         if kind is BuiltinFunctionType and not isinstance(value.__self__, ModuleType | None):
             return self._all(f"method {value.__qualname__}", [value.__self__], where)
         if kind is functools._lru_cache_wrapper or hasattr(value, "py_func"):  # of functools and numba
-            return self._all(f"{kind.__module__}.{kind.__name__}", [*functions_inside(value)], where)
+            return self._all(f"{kind.__module__}.{kind.__name__}", [*loaded.functions_inside(value)], where)
         return self._object(value, where)
 
     def _object(self, value: Any, where: str) -> str:
@@ -273,7 +255,7 @@ class _Walk:
         try:
             if isinstance(value, np.ufunc) and "(vectorized)" in value.__name__:
                 raise TypeError("the function inside cannot be seen")
-            stored = value.__reduce_ex__(4)
+            stored = value.__name__ if isinstance(value, np.ufunc) else value.__reduce_ex__(4)
         except BitcornError:
             raise
         except Exception as error:
@@ -287,7 +269,9 @@ class _Walk:
             return f"named:{getattr(value, '__module__', kind.__module__)}:{stored}"
         make, arguments, state, items, pairs = (*stored, None, None, None)[:5]
         if isinstance(state, dict):  # without what is only kept to be quick
-            state = {k: v for k, v in state.items() if not isinstance(of_class(kind, k), functools.cached_property)}
+            state = {
+                k: v for k, v in state.items() if not isinstance(loaded.of_class(kind, k), functools.cached_property)
+            }
         contents = [kind, make, arguments, state, list(items or ()), list(pairs or ())]
         return self._all("object", contents, where)
 
@@ -303,8 +287,9 @@ class _Walk:
         for name, member in sorted(vars(kind).items()):
             inside = f"{name} of {kind.__qualname__} in {kind.__module__}"
             if isinstance(member, FunctionType | staticmethod | classmethod | property | functools.cached_property):
-                written = [f for f in functions_inside(member) if not self._is_generated(f)]
-                parts.append(f"{name}={self._all(type(member).__name__, written, inside)}")
+                written = [f for f in loaded.functions_inside(member) if not self._is_generated(f)]
+                if written and not name.startswith("__annotate"):  # which others there are depends on the version
+                    parts.append(f"{name}={self._all(type(member).__name__, written, inside)}")
             elif name in ("__slots__", "__match_args__") or (name in self.used and not name.startswith("__")):
                 parts.append(f"{name}={self.text(member, inside)}")
         return f"class:{_digest(parts)}"
@@ -320,7 +305,7 @@ class _Walk:
         self._lead(home)
         parts = [name]
         if home == "__main__":
-            facts = function_facts(function)
+            facts = loaded.function_facts(function)
             self.modules.setdefault(f"__main__:{function.__qualname__}", facts.tree)
             self.used.update(facts.used)
             self._follow_imports(facts, function.__globals__.get("__package__") or "", function.__qualname__)
@@ -330,14 +315,13 @@ class _Walk:
                 *(f"{n}={self.text(function.__globals__[n], f'{n} in a notebook or script')}" for n in read),
             ]
         elif self._kind(home) == "project":
-            module = load(home)
-            if module is None:
-                raise BitcornError(
-                    f"{where} is a function of {home}, which cannot be imported: define it in a .py file"
-                )
-            parts.append(function_mark(function, module, self.memo))
-        elif of_module(home, code.co_qualname) is function:
+            if (module := load(home)) is None:
+                raise BitcornError(f"{where} is of {home}, which cannot be imported: define it in a .py file")
+            parts.append(loaded.function_mark(function, module, self.memo))
+        elif loaded.of_module(home, code.co_qualname) is function:
             return name
+        if not (function.__closure__ or function.__defaults__ or function.__kwdefaults__ or vars(function)):
+            return ":".join(parts)
         inside = f"{code.co_qualname} in {home}"
         for variable, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
             parts.append(f"{variable}={self._cell(cell, f'{variable} in {inside}')}")

@@ -1,7 +1,7 @@
 """Why a partition would hit or miss: the exact cause, found without computing anything.
 
-The newest entry of the same partition and system is compared with what would be asked for now: version, parameters, each
-module of the code, library versions, and the bars one by one, by the fingerprints that chunks keep.
+The newest entry of the same partition and system is compared with what would be asked for now: version, parameters,
+each module of the code, library versions, and the bars one by one, by the fingerprints that chunks keep.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 1. A system's identity: name, version, parameters, features, warm-up, context, and its code (see `code`).
 2. A chunk is the features of the bars between two boundaries that are fixed in time. Its key is a hash of its system's
-   identity and of the bars that it is computed from: its own, and before them its halo, the bars that its first features
-   look back to. It is always computed from exactly these, so a cold build and an incremental one are the same bytes.
+   identity and of the bars that it is computed from: its own, and before them its halo, the bars that its first
+   features look back to. It is always computed from exactly these, so a cold build and an incremental one are the same
+   bytes.
 3. An entry is a list of chunks; its key is a hash of theirs.
 
 File times, paths, symbols, workers and machines are in no key: equal bars share chunks wherever they come from.
@@ -15,6 +16,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -117,7 +119,7 @@ def _boundaries(bars: Bars, step: int) -> list[tuple[int, int]]:
         numbers = np.arange(bars.timestamp[0] // length + 1, bars.timestamp[-1] // length + 1)
         cuts = np.unique(np.searchsorted(bars.timestamp, numbers * length))
     edges = [0, *cuts.tolist(), len(bars)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(pairwise(edges))
 
 
 def _chunk_key(identity: SystemIdentity, bars: Bars, first: int, start: int, stop: int) -> str:

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import ast
 import functools
+import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
 import linecache
 import os
+import re
 import sys
 import sysconfig
 import time
@@ -25,22 +27,15 @@ from pathlib import PurePath
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
+import numpy as np
+
 from bitcorn_ray.cache.syntax import Memo, SourceFacts, code_shape, facts_of_tree, source_facts
 from bitcorn_ray.errors import BitcornError
 
 __all__ = [
-    "MISSING",
-    "function_facts",
-    "function_mark",
-    "functions_inside",
-    "home_of_import",
-    "kind_of_place",
-    "load",
-    "module_facts",
-    "of_class",
-    "of_module",
-    "version_of",
-]
+    "MISSING", "function_facts", "function_mark", "functions_inside", "home_of_import", "kind_of_place", "load",
+    "module_facts", "of_class", "of_module", "simple_text", "version_of",
+]  # fmt: skip
 
 MISSING = "missing"
 _DISTRIBUTIONS = {"talib": "TA-Lib"}
@@ -151,7 +146,8 @@ def _known_of(module: ModuleType, memo: Memo | None) -> _Known:
     if known is None or known.module is not module or known.spec is not spec:
         known = _Known(module, spec, source_facts(_source(module), memo))
         for code in _codes_defined(module):
-            _mark(known, code)
+            if code.co_qualname in known.facts.functions:  # what a reload left over is refused where it is used
+                _mark(known, code)
         _known[module.__name__] = known
     return known
 
@@ -230,6 +226,17 @@ def _process_start() -> float:
 _PROCESS_START = _process_start()
 
 
+def simple_text(value: Any) -> str | None:
+    """Describe an array, a number of NumPy, a path or a pattern; None for anything else."""
+    if isinstance(value, np.generic) or type(value) is np.ndarray:
+        if value.dtype.hasobject:
+            return None
+        return f"{value.dtype.descr}:{value.shape}:{hashlib.sha256(value.tobytes()).hexdigest()}"
+    if isinstance(value, PurePath):
+        return f"path:{value}"
+    return f"pattern:{value.pattern!r}:{value.flags}" if isinstance(value, re.Pattern) else None
+
+
 def of_class(kind: type, name: str) -> Any:
     """Return what a class or its bases have under a name, as it stands there, or None."""
     return next((vars(base)[name] for base in kind.__mro__ if name in vars(base)), None)
@@ -272,6 +279,8 @@ def home_of_import(target: str, name: str) -> str:
 
 def kind_of_place(top: str) -> str:
     """Tell what a top-level package is by where it lies."""
+    if top.startswith("_cython_"):
+        return "standard"  # types that compiled libraries share; it has no file
     places = _places(top)
     if places is None:
         return "standard" if top in sys.stdlib_module_names else MISSING

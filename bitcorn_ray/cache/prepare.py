@@ -1,8 +1,8 @@
 """Features through the cache: the one path that front doors and Ray workers share.
 
 1. Cut the bars into chunks and make their keys. 2. Read the chunks that are there; compute and publish the others, each
-from exactly its bars and their halo. 3. Publish the entry and link its source to it. With the cache off only the computing
-remains, chunk by chunk as well, and the features are equal bit for bit.
+from exactly its bars and their halo. 3. Publish the entry and link its source to it. With the cache off only the
+computing remains, chunk by chunk as well, and the features are equal bit for bit.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["PreparedFeatures", "Source", "UpdatedEntry", "prepare", "update"]
 
 @dataclass(frozen=True)
 class Source:
-    """Where bars came from: the database or file, the partition where it is known, and whether these are all its bars."""
+    """Where bars came from: a database or file, the partition where it is known, and whether these are all its bars."""
 
     path: Path
     partition: Partition | None = None
@@ -38,7 +38,10 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class UpdatedEntry:
-    """An entry that is in the cache whole. computed: chunks that were not there before. superseded: links, see `link`."""
+    """An entry that is in the cache whole.
+
+    computed: how many of its chunks were not there before. superseded: older links, see `FeatureCache.link`.
+    """
 
     plan: EntryPlan
     computed: int
@@ -93,13 +96,19 @@ def prepare(bars: Bars, system: FeatureSystem, cache: FeatureCache | None, sourc
 
 
 def update(
-    bars: Bars, system: FeatureSystem, cache: FeatureCache, source: Source | None, code: CodeIdentity | None = None
+    bars: Bars,
+    system: FeatureSystem,
+    cache: FeatureCache,
+    source: Source | None,
+    code: CodeIdentity | None = None,
+    plan: EntryPlan | None = None,
 ) -> UpdatedEntry:
     """Bring the cache up to date with bars: only chunks that are missing are computed, and none is read.
 
-    code: of the system, as the driver identified it. Raises BitcornError as `prepare` does.
+    code: of the system, as the driver identified it. plan: of these bars, where it has been made. Raises BitcornError
+    as `prepare` does.
     """
-    plan = plan_entry(bars, system, code, memo=cache)
+    plan = plan or plan_entry(bars, system, code, memo=cache)
     missing = cache.missing_chunks(plan)
     _compute(plan, missing, bars, cache, lambda chunk, matrix: None)
     return UpdatedEntry(plan=plan, computed=len(missing), superseded=_publish(plan, bars, cache, source, missing))

@@ -11,7 +11,7 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from posixpath import join
@@ -83,10 +83,10 @@ class Storage:
         with self._writing():
             publish(self._fs, self._path(name), content)
 
-    def publish_json(self, name: str, value: dict[str, Any]) -> None:
-        """Write a record, with its checksum."""
+    def publish_json(self, name: str, value: dict[str, Any], indent: int | None = None) -> None:
+        """Write a record, with its checksum; indented where people look at it, which takes ten times as long."""
         content = {**value, _CHECKSUM: _checksum(name, value)}
-        self.publish(name, json.dumps(content, indent=1, allow_nan=False).encode())
+        self.publish(name, json.dumps(content, indent=indent, allow_nan=False).encode())
 
     def read_json(self, name: str) -> dict[str, Any] | None:
         """Return a record, or None where it is missing or damaged."""
@@ -139,10 +139,8 @@ class Storage:
         """Remove files; one that is gone already is no error."""
 
         def remove(name: str) -> None:
-            try:
+            with suppress(FileNotFoundError):
                 self._fs.delete_file(self._path(name))
-            except FileNotFoundError:
-                pass
 
         with self._writing():
             self.side_by_side(remove, list(names))

@@ -117,17 +117,16 @@ class FeatureCache:
 
     def write_quality(self, key: str, report: dict[str, Any]) -> None:
         """Publish the quality report of an entry's bars. Raises BitcornError where that cannot be done."""
-        self.storage.publish_json(_quality_name(key), report)
+        self.storage.publish_json(_quality_name(key), report, indent=1)
 
     def note_use(self, key: str) -> None:
         """Remember that an entry is in use, for `prune`; a cache that cannot be written is used without."""
-        name = _use_name(key)
-        noted = self.storage.existing([name]).get(name)
-        if noted is None or noted.written < time.time() - min(_NOTE_USE_SECONDS, self.grace / 2):
-            try:
-                self.storage.publish(name, b"")
-            except BitcornError:
-                _log.debug("the use of %s cannot be noted in %s", key, self.storage.shown)
+        if self._in_use([key], min(_NOTE_USE_SECONDS, self.grace / 2)):
+            return
+        try:
+            self.storage.publish(_use_name(key), b"")
+        except BitcornError:
+            _log.debug("the use of %s cannot be noted in %s", key, self.storage.shown)
 
     def _manifest(self, plan: EntryPlan, bars: Bars) -> dict[str, Any]:
         system, times = plan.identity.system, bars.timestamp
@@ -283,11 +282,12 @@ class FeatureCache:
             key: {name: value for name, value in entry.items() if name not in ("chunks", "identity")}
             for key, entry in entries.items()
         }
-        self.storage.publish_json("index.json", {"entries": brief})
+        self.storage.publish_json("index.json", {"entries": brief}, indent=1)
 
-    def _in_use(self, keys: Collection[str], grace: float) -> set[str]:
-        uses = self.storage.existing(_use_name(key) for key in keys)
-        return {key_of(name) for name, file in uses.items() if file.written > time.time() - grace}
+    def _in_use(self, keys: Collection[str], seconds: float) -> set[str]:
+        """Those of some entries that were made, or noted as used, in the last so many seconds."""
+        files = self.storage.existing(name(key) for key in keys for name in (_use_name, manifest_name))
+        return {key_of(name) for name, file in files.items() if file.written > time.time() - seconds}
 
     # A memo of what sources say, for `identity`; only where it is quicker than to read them again
 

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from bitcorn_ray.errors import BitcornError
 
-__all__ = ["Memo", "SourceFacts", "code_shape", "facts_of_tree", "globals_read", "names_used", "source_facts"]
+__all__ = ["Memo", "SourceFacts", "code_shape", "facts_of_tree", "globals_read", "source_facts"]
 
 _FORM = f"2:{sys.hexversion}:{sys.flags.optimize}"  # of what is kept: the shapes of compiled code are of one Python
 _SILENT = frozenset({"ctx", "kind", "type_comment", "type_ignores"})
@@ -29,6 +29,8 @@ _DYNAMIC = frozenset(
     {"import_module", "exec_module", "spec_from_file_location", "run_path", "run_module", "__import__"}
 )
 _HOMES_OF_DYNAMIC = frozenset({"builtins", "importlib", "importlib.util", "runpy"})
+
+_HAS_DOCSTRING = 0x4000000  # flag of code; `inspect` has no name for it in Python 3.13
 
 
 class Memo(Protocol):
@@ -62,7 +64,7 @@ class SourceFacts:
 def source_facts(source: bytes, memo: Memo | None = None) -> SourceFacts:
     """Read a source. Raises BitcornError where it is no Python."""
     name = hashlib.sha256(_FORM.encode() + b"\n" + source).hexdigest()[:32]
-    kept = memo.recall(name) if memo else None
+    kept = None if memo is None else memo.recall(name)
     if kept is not None:
         return SourceFacts(
             kept["tree"],
@@ -77,7 +79,7 @@ def source_facts(source: bytes, memo: Memo | None = None) -> SourceFacts:
     except (SyntaxError, ValueError, RecursionError) as error:
         raise BitcornError(f"the source of a feature system is no Python: {error}") from error
     facts = facts_of_tree(tree, compiled)
-    if memo:
+    if memo is not None:
         memo.keep(name, json.loads(json.dumps(asdict(facts))))
     return facts
 
@@ -87,9 +89,9 @@ def facts_of_tree(tree: ast.AST, compiled: CodeType) -> SourceFacts:
     digest = hashlib.sha256("".join(_written(tree)).encode()).hexdigest()
     seen = list(_executed(tree))
     functions: dict[str, list[str]] = {}
-    used: set[str] = set()
+    used = set(_named_by_text(seen))
     for code in _functions(compiled):
-        used |= names_used(code)
+        used |= _names_used(code)
         for each in _nested(code):
             functions.setdefault(each.co_qualname, []).append(code_shape(each))
     shapes = {name: tuple(found) for name, found in functions.items()}
@@ -186,16 +188,21 @@ def _dynamic(nodes: list[ast.AST]) -> Iterator[str]:
             yield f"{found} in line {node.lineno}"  # type: ignore[attr-defined]
 
 
+def _named_by_text(nodes: list[ast.AST]) -> Iterator[str]:
+    """Texts that can name an attribute or global: arguments, as of `getattr`, and subscripts, as of `globals()`."""
+    for node in nodes:
+        given = node.args if isinstance(node, ast.Call) else [node.slice] if isinstance(node, ast.Subscript) else []
+        for each in given:
+            if isinstance(each, ast.Constant) and isinstance(each.value, str) and each.value.isidentifier():
+                yield each.value
+
+
 # Compiled code
 
 
-def names_used(code: CodeType) -> set[str]:
-    """Names of globals and attributes that code refers to, nested functions included, and texts that could be names."""
-    found: set[str] = set()
-    for each in _nested(code):
-        found.update(each.co_names)
-        found.update(text for text in each.co_consts if isinstance(text, str) and text.isidentifier())
-    return found
+def _names_used(code: CodeType) -> set[str]:
+    """Names of globals and attributes that code refers to, nested functions included."""
+    return {name for each in _nested(code) for name in each.co_names}
 
 
 def globals_read(code: CodeType) -> set[str]:
@@ -227,7 +234,7 @@ def _constant(value: Any) -> Any:
 
 def _has_docstring(code: CodeType) -> bool:
     if sys.version_info >= (3, 13):
-        return bool(code.co_flags & inspect.CO_HAS_DOCSTRING)
+        return bool(code.co_flags & _HAS_DOCSTRING)
     return not code.co_name.startswith("<") and bool(code.co_consts) and isinstance(code.co_consts[0], str)
 
 

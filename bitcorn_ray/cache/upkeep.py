@@ -1,8 +1,8 @@
 """Looking after the cache: how large it is, whether it is whole, and what can go.
 
-Nothing that was used within the cache's grace period is removed by `prune`, as a running job may be reading it, and nothing
-that was written within it, as a job may be about to name it in a manifest. A reader whose chunk is gone all the same
-computes it anew.
+Nothing that was used within the cache's grace period is removed by `prune`, as a running job may be reading it, and
+nothing that was written within it, as a job may be about to name it in a manifest. A reader whose chunk is gone all the
+same computes it anew.
 """
 
 from __future__ import annotations
@@ -84,9 +84,12 @@ def verify(cache: FeatureCache, repair: bool = False) -> list[Damage]:
 def prune(
     cache: FeatureCache, max_bytes: int | None = None, older_than: float | None = None, dry_run: bool = False
 ) -> Pruned:
-    """Remove entries that were not used for ``older_than`` seconds, then the longest unused until ``max_bytes`` are left.
+    """Remove entries by age and by size.
 
-    Chunks that no entry names, and what killed writers left behind, go as well once they are older than the grace period.
+    Those that were not used for ``older_than`` seconds go, then the longest unused until ``max_bytes`` are left.
+
+    Chunks that no entry names, and what killed writers left behind, go as well once they are older than the grace
+    period.
     """
     now = time.time()
     entries = sorted(cache.entries(), key=lambda entry: str(entry["last_used"]))

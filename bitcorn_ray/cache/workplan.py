@@ -1,9 +1,10 @@
 """What is to be computed from a source, and the pure function that computes it.
 
 1. `plan_features` compares the source with its receipt: partitions of files that have not changed, and whose entries
-   are whole, are done; the others become jobs. A file that changed is a job for each of its partitions that is asked for.
-2. `compute_jobs` does jobs one after another, in this process or in a worker: read the bars, bring the cache up to date.
-   A failure of one is its status's error and leaves the others alone.
+   are whole, are done; the others become jobs. A file that changed is a job for each of its partitions that is asked
+   for.
+2. `compute_jobs` does jobs one after another, in this process or in a worker: read the bars, bring the cache up to
+   date. A failure of one is its status's error and leaves the others alone.
 3. `finish_features` writes the receipt of what is now known, and removes what the new entries supersede.
 """
 
@@ -40,8 +41,10 @@ __all__ = [
     "FeaturePlan",
     "FeatureWork",
     "PartitionStatus",
+    "asked_partitions",
     "compute_jobs",
     "finish_features",
+    "is_asked",
     "plan_features",
 ]
 
@@ -50,8 +53,8 @@ __all__ = [
 class PartitionStatus:
     """What became of a partition.
 
-    rows: of features. hit: nothing was computed; unread: nor were the bars read. chunks: of the entry; computed: of these,
-    now. seconds: in the worker. flags: what is wrong with the bars. error: None where it succeeded.
+    rows: of features. hit: nothing was computed; unread: nor were the bars read. chunks: of the entry; computed: of
+    these, now. seconds: in the worker. flags: what is wrong with the bars. error: None where it succeeded.
     """
 
     symbol: str
@@ -71,7 +74,10 @@ class PartitionStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureJob:
-    """A partition of a file to compute; None: all partitions of the file that are asked for. size: by which to balance."""
+    """A partition of a file to compute; None stands for all that are asked for.
+
+    path: absolute. size: by which to balance.
+    """
 
     path: str
     partition: Partition | None
@@ -80,7 +86,10 @@ class FeatureJob:
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureWork:
-    """What all jobs share: the system, its code as the driver identified it, the cache, which partitions are asked for."""
+    """What all jobs share.
+
+    code: the system's, as the driver identified it. cache: its address. symbols, timeframes: what is asked for.
+    """
 
     system: FeatureSystem
     code: CodeIdentity
@@ -134,7 +143,7 @@ def plan_features(
     there = whole_entries(cache, (p.key for receipt in receipts.values() for p in receipt.partitions))
     done, jobs = list[PartitionStatus](), list[FeatureJob]()
     asked_all = symbols is None and timeframes is None
-    for file, wanted in _wanted(files, receipts, symbols, timeframes):
+    for file, wanted in asked_partitions(files, receipts, symbols, timeframes):
         known = {p.partition: p for p in receipts[str(file.path)].partitions} if str(file.path) in receipts else {}
         for partition, size in wanted:
             receipt = known.get(partition) if partition else None
@@ -196,13 +205,17 @@ def finish_features(
     return sorted(everything, key=lambda status: (Partition(status.symbol, status.timeframe), status.source))
 
 
-def _wanted(
+def asked_partitions(
     files: list[SourceFile],
     receipts: dict[str, FileReceipt],
     symbols: Sequence[str] | None,
     timeframes: Sequence[str] | None,
 ) -> Iterator[tuple[SourceFile, list[tuple[Partition | None, int]]]]:
-    """Yield each file with the partitions of it that are asked for, and their sizes; None is not known before reading."""
+    """Yield each file with the partitions of it that are asked for, and their sizes.
+
+    None stands for the partitions of a file whose names are not known before it is read.
+    Raises BitcornError for an unknown symbol or timeframe.
+    """
     if len(files) == 1 and is_database(files[0].path):
         file = files[0]
         receipt = receipts.get(str(file.path))
@@ -220,7 +233,7 @@ def _wanted(
     if all(partitions is not None for partitions in known.values()):
         chosen_set = set(select_partitions(named, symbols, timeframes))
     else:
-        chosen_set = {p for p in named if _asked(p, symbols, timeframes)}
+        chosen_set = {p for p in named if is_asked(p, symbols, timeframes)}
     for file in files:
         partitions = known[file.path]
         if partitions is None:
@@ -236,7 +249,8 @@ def _partitions_of(file: SourceFile, receipts: dict[str, FileReceipt]) -> list[P
     return None if file.partition is None else [file.partition]
 
 
-def _asked(partition: Partition, symbols: Sequence[str] | None, timeframes: Sequence[str] | None) -> bool:
+def is_asked(partition: Partition, symbols: Sequence[str] | None, timeframes: Sequence[str] | None) -> bool:
+    """Tell whether a partition is among those that are asked for."""
     try:
         return bool(select_partitions([partition], symbols, timeframes))
     except BitcornError:
@@ -254,7 +268,7 @@ def _compute_file(
                 chosen = (
                     [job.partition]
                     if job.partition
-                    else [p for p in reader.partitions if _asked(p, work.symbols, work.timeframes)]
+                    else [p for p in reader.partitions if is_asked(p, work.symbols, work.timeframes)]
                 )
                 for partition in chosen:
                     yield replace(_compute(reader, partition, path, work, cache), seconds=time.perf_counter() - started)
@@ -267,7 +281,7 @@ def _compute_file(
 
 
 def _compute(
-    reader: object, partition: Partition, path: str, work: FeatureWork, cache: FeatureCache
+    reader: PartitionReader, partition: Partition, path: str, work: FeatureWork, cache: FeatureCache
 ) -> PartitionStatus:
     try:
         stored, partition = reader.read(partition.symbol, partition.timeframe)

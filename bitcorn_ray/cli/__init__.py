@@ -10,7 +10,7 @@ import click
 
 from bitcorn_ray import __version__
 from bitcorn_ray.cli.cache import cache
-from bitcorn_ray.cli.data import features, ingest
+from bitcorn_ray.cli.data import audit_system, features, ingest
 from bitcorn_ray.cli.models import demo, forecast, train
 from bitcorn_ray.cli.options import OrderedGroup
 
@@ -31,5 +31,5 @@ def main() -> None:
     """
 
 
-for _command in (ingest, features, cache, train, forecast, demo):
+for _command in (ingest, features, audit_system, cache, train, forecast, demo):
     main.add_command(_command)

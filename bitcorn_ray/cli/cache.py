@@ -46,8 +46,8 @@ def cache_stats(cache_dir: str | None, as_json: bool, address: str | None) -> No
     show(
         found,
         lambda: (
-            f"{found['entries']} entries of {found['chunks']} chunks, {found['rows']:,} rows, {size(found['bytes'])} in "
-            f"{found['folder']}, {size(found['unreferenced_bytes'])} of them in chunks that no entry names"
+            f"{found['entries']} entries of {found['chunks']} chunks, {found['rows']:,} rows, {size(found['bytes'])} "
+            f"in {found['folder']}, {size(found['unreferenced_bytes'])} of them in chunks that no entry names"
         ),
         as_json,
     )

@@ -1,7 +1,8 @@
-"""Commands on data: ingest, features."""
+"""Commands on data: ingest, features, audit."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -11,14 +12,15 @@ from bitcorn_ray.cli.options import (
     cache_dir_option,
     common_options,
     end_with_failures,
+    ray_for,
     ray_if,
     source_options,
     system_of,
     system_option,
 )
-from bitcorn_ray.report.console import features_table, ingest_table, progress, show
+from bitcorn_ray.report.console import audit_tables, features_table, ingest_table, progress, show
 
-__all__ = ["features", "ingest"]
+__all__ = ["audit_system", "features", "ingest"]
 
 
 @click.command()
@@ -88,3 +90,48 @@ def features(
     rows = [{name: value for name, value in asdict(status).items() if name != "superseded"} for status in done]
     show({"source": source, "system": found.spec, "partitions": rows}, lambda: features_table(rows), as_json)
     end_with_failures(f"{s.symbol} {s.timeframe} failed: {s.error}" for s in done if s.error)
+
+
+@click.command("audit")
+@source_options
+@system_option
+@click.option("--cuts", type=click.IntRange(1), default=64, show_default=True, help="Places to look at a partition.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the random places.")
+@common_options
+def audit_system(
+    source: str,
+    symbols: list[str] | None,
+    timeframes: list[str] | None,
+    system: str,
+    cuts: int,
+    seed: int,
+    as_json: bool,
+    address: str | None,
+) -> None:
+    """Find look-ahead, undeclared warm-up, NaN and infinities in the features of a system, on Ray.
+
+    The future is cut off and changed at many places of every partition: no feature of the past may change. Ends with
+    status 1 where something was found.
+
+    \b
+    Example:
+      bitcorn audit market.db --system my_features:momentum
+    """
+    from bitcorn_ray.on_ray.audit import run_audit, source_jobs
+
+    found = system_of(system)
+    total = len(source_jobs(source, symbols, timeframes))
+    with ray_for(address), progress("auditing", total, as_json) as advance:
+        done = run_audit(
+            source,
+            found,
+            symbols=symbols,
+            timeframes=timeframes,
+            cuts=cuts,
+            seed=seed,
+            on_done=lambda result: advance(f"{result.symbol} {result.timeframe}"),
+        )
+    rows = [asdict(result) for result in done]
+    show({"source": source, "system": found.spec, "partitions": rows}, lambda: audit_tables(rows), as_json)
+    end_with_failures(f"{r.symbol} {r.timeframe} was not audited: {r.error}" for r in done if r.error)
+    sys.exit(1 if any(result.report and not result.report.passed for result in done) else 0)

@@ -178,7 +178,7 @@ class _Audit:
         rows = [len(self.bars) - 2, self.memory // 2, *(place - 1 for place in best[:14])]
         for row in rows[: max(_WHOLE_ROWS // len(self.bars) // 2, 5)]:
             self.try_cut(self.whole, full, row)
-        self.screen(full, places, cuts)
+        self.screen(full, places, cuts * int(np.clip(_WINDOW // (4 * len(self.bars)), 1, 4)))
         self.compare(*again)
         self.check_values(full[:, self.memory :])
 
@@ -266,7 +266,7 @@ class _Audit:
         rows = slice(row, min(row + _COMPARED, len(scene.rows)))
         seen = values[:, max(0, first - self.memory - _HISTORY) : rows.stop]
         reach = np.nan_to_num(np.nanmax(seen, axis=1) - np.nanmin(seen, axis=1), posinf=0.0)
-        text = f"from {row - first} bars before it, as declared and as the cache computes it: declare a longer warm-up"
+        text = f"computed from {row - first} bars before, as declared and as in the cache: declare a longer warm-up"
         least = _FORGOTTEN * np.maximum(0.1 * self.spread, 0.25 * reach)
         away = self.compare("warm-up", scene, values, scene.take(slice(first, None)), rows, text, least)
         self.suspicious = np.maximum(self.suspicious, 2.0 * away / self.spread)
@@ -286,7 +286,7 @@ class _Audit:
             # Of an unstable feature no difference can be told from its own.
             if largest[i] > least[i] and (self.features[i], "unstable") not in self.found:
                 size = float(largest[i] / self.spread[i]) if np.isfinite(largest[i]) else 1.0
-                detail = f"{before[i, worst]:.6g}, and {now[i, worst]:.6g} {text}"
+                detail = f"it is {before[i, worst]:.6g}, and {now[i, worst]:.6g} {text}"
                 self.note(self.features[i], kind, int(a.rows[rows][worst]), size, detail)
         return largest
 

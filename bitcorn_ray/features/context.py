@@ -2,8 +2,8 @@
 
 1. The bars are put together to bars of the higher timeframe on boundaries fixed in time: days from midnight UTC, weeks
    from Monday. A bar missing inside is passed over.
-2. A higher bar is closed when its time is over. The own bar labelled t ends at t + step: it sees the higher bars that end
-   at or before that, so the newest of them may end together with it. The open one is never seen.
+2. A higher bar is closed when its time is over. The own bar labelled t ends at t + step: it sees the higher bars that
+   end at or before that, so the newest of them may end together with it. The open one is never seen.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ def closed_bars(bars: Bars, step: int, timeframe: str) -> Bars:
     if (near := np.diff(bars.timestamp) < step).any():
         row = int(near.argmax()) + 1
         raise BitcornError(
-            f"the bar at {bars.describe(row)} begins before the one in front of it is over: a context needs bars that are at least {timeframe_of_ms(step)} apart"
+            f"the bar at {bars.describe(row)} begins before the one in front of it is over: a context needs bars that "
+            f"are at least {timeframe_of_ms(step)} apart"
         )
     length = timeframe_ms(timeframe)
     label = _label(bars.timestamp, length)

@@ -154,7 +154,9 @@ class FeatureSystem:
     # Computing
 
     def matrix(self, bars: Bars) -> NDArray[np.float32]:
-        """Features (F, T) of T usable bars, NaN in the first `warmup_bars` rows; the function gets more bars than these.
+        """Features (F, T) of T usable bars, NaN in the first `warmup_bars` rows.
+
+        The function is called with more bars than these, or not at all.
 
         Raises BitcornError for bars that `Bars.require_usable` refuses, and where the function fails or returns
         anything but one value a bar for each feature.

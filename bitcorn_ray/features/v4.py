@@ -2,14 +2,14 @@
 
 p is the close, r its one-bar log return, r_k = ln p_t - ln p_{t-k}, tr the true range, tp = (high + low + close) / 3.
 Every window trails, is full and finite. s, m, l are the parameters `short`, `medium` and `long` (6, 24 and 168 bars: of
-one-hour bars a quarter of a day, a day and a week), o is `oscillator` (14), f is `fib` (50). rms_k is the root of the mean
-of r^2 over k bars, sma_k the mean of p, atr_k the mean of tr over k bars. Variances inside logarithms have a floor of
-(1e-6)^2. The endless recursions of Wilder and of the EMA are cut off where they hold 99.985 % of their weight, see
+one-hour bars a quarter of a day, a day and a week), o is `oscillator` (14), f is `fib` (50). rms_k is the root of the
+mean of r^2 over k bars, sma_k the mean of p, atr_k the mean of tr over k bars. Variances inside logarithms have a floor
+of (1e-6)^2. The endless recursions of Wilder and of the EMA are cut off where they hold 99.985 % of their weight, see
 `decaying_mean`.
 
 Each bound follows from the formula, not from clipping; a ratio whose denominator is zero is 0, the neutral value.
 
-Returns
+Returns of the close
 - ret_1, ret_short, ret_medium: r_k / (sqrt(k) rms_l) for k = 1, s, m; within sqrt(l) by Cauchy-Schwarz
 
 HAR, the heterogeneous autoregressive terms of Corsi (2009), the short ones floored at a tenth of the long one
@@ -54,8 +54,8 @@ Volume
 - vwap_dist: (p - vwap_m) / (sqrt(m) atr_m), within sqrt(m); vwap of tp
 
 Regime, logistic memberships; each group sums to 1
-- regime_vol_low, regime_vol_mid, regime_vol_high: of har_medium less the equally floored har_long, around -0.35 and 0.35,
-  width 0.25
+- regime_vol_low, regime_vol_mid, regime_vol_high: of har_medium less the equally floored har_long, around -0.35 and
+  0.35, width 0.25
 - regime_trend_down, regime_trend_flat, regime_trend_up: of r_m / (sqrt(m) rms_m) around -1 and 1, width 0.3
 
 Time
@@ -295,7 +295,8 @@ def _candle(bars: Bars, tr: Array, atr: Array) -> dict[str, Array]:
 def _volume(bars: Bars, r: Array, atr_medium: Array, short: int, medium: int, long: int) -> dict[str, Array]:
     p, v = bars.close, bars.volume
     mean_short, mean_medium, mean_long = rolling_means(v, short, medium, long)
-    # The smallest normal number instead of a zero: a market that never traded has a flat logarithm, not an infinite one.
+    # The smallest normal number instead of a zero: a market that never traded has a flat logarithm, not an infinite
+    # one.
     log_v = np.log(v + 0.001 * mean_long + np.finfo(np.float64).tiny)
     mean_log, std_log = rolling_mean_std(log_v, long)
     moved_medium, moved_long = rolling_means(np.abs(r), medium, long)

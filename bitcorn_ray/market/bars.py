@@ -14,7 +14,7 @@ from bitcorn_ray.market.columns import BAR_COLUMNS, PRICE_COLUMNS, match_columns
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Bars", "frame_times", "modal_step", "require_chronology", "show_time"]
+__all__ = ["Bars", "frame_times", "modal_step", "require_chronology", "show_time", "show_times"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -178,3 +178,12 @@ def show_time(timestamp: int) -> str:
     '2017-08-17T04:00:00Z'
     """
     return str(np.datetime64(int(timestamp), "ms"))[:19] + "Z"
+
+
+def show_times(timestamps: NDArray[np.int64]) -> list[str]:
+    """Many times at once, as `show_time` writes one.
+
+    >>> show_times(np.array([1502942400000, 0]))
+    ['2017-08-17T04:00:00Z', '1970-01-01T00:00:00Z']
+    """
+    return [f"{text}Z" for text in timestamps.view("M8[ms]").astype("M8[s]").astype(str).tolist()]

@@ -1,10 +1,10 @@
 """One read-only connection to a SQLite database, through ADBC straight into Arrow.
 
-Everything about one read happens in one connection and transaction: reading never creates, blocks or changes a database,
-and sees one state of it. (Beside a database in WAL mode SQLite may leave its two small side files.) ADBC brings its own
-copy of SQLite, and two copies in one process do not know of each other's locks: do not read a database here that a
-thread of this same process is writing through another copy, such as Python's sqlite3. Other processes may write as they
-like.
+Everything about one read happens in one connection and transaction: reading never creates, blocks or changes a
+database, and sees one state of it. (Beside a database in WAL mode SQLite may leave its two small side files.) ADBC
+brings its own copy of SQLite, and two copies in one process do not know of each other's locks: do not read a database
+here that a thread of this same process is writing through another copy, such as Python's sqlite3. Other processes may
+write as they like.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ class Connection:
 
 @contextmanager
 def connected(db_path: str | Path) -> Iterator[Connection]:
+    """Open a database for reading. Raises BitcornError where it is missing or cannot be read."""
     from adbc_driver_manager import Error as AdbcError
     from adbc_driver_sqlite import dbapi
 

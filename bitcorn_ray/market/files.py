@@ -21,6 +21,8 @@ from bitcorn_ray.market.partition import Partition, partition_of_file, timeframe
 
 __all__ = ["read_file"]
 
+_SMALL_BYTES = 8_000_000
+
 
 def read_file(
     path: str | Path, symbol: str | None = None, timeframe: str | None = None
@@ -63,7 +65,9 @@ def _read_table(path: Path) -> pa.Table:
         if name.endswith((".parquet", ".pq")):
             import pyarrow.parquet as pq
 
-            return pq.read_table(path)
+            # A small file is read before a pool of threads has started.
+            with pq.ParquetFile(path, memory_map=True) as file:
+                return file.read(use_threads=path.stat().st_size > _SMALL_BYTES)
         if name.endswith((".csv", ".csv.gz")):
             from pyarrow import csv
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitcorn_ray.market.bars import Bars, modal_step, show_time
+from bitcorn_ray.market.bars import Bars, modal_step, show_time, show_times
 from bitcorn_ray.market.columns import PRICE_COLUMNS
 from bitcorn_ray.market.partition import timeframe_ms
 
@@ -78,9 +78,10 @@ def _gaps(times: NDArray[np.int64] | None, step: int) -> dict[str, Any]:
     at = np.flatnonzero(distance > step)
     # A gap that is no multiple of the step misses the bars that would have fitted, and the grid moved.
     missing = np.ceil(distance[at] / step).astype(np.int64) - 1
+    after, before = (show_times(times[places]) for places in (at, at + 1))
     listed = [
-        {"after": show_time(int(times[i])), "before": show_time(int(times[i + 1])), "missing_bars": int(n)}
-        for i, n in zip(at, missing, strict=True)
+        {"after": first, "before": last, "missing_bars": count}
+        for first, last, count in zip(after, before, missing.tolist(), strict=True)
     ]
     longest = int(missing.max()) if len(missing) else 0
     return {"count": len(at), "missing_bars": int(missing.sum()), "longest": longest, "list": listed}

@@ -1,8 +1,8 @@
 """Where bars are taken from: a SQLite database, a Parquet or CSV file, or a folder of such files.
 
 A source that has not changed need not be read again. A file's fingerprint says so: its path, size, time of change and
-inode, and of a database also SQLite's change counter and, as a commit in WAL mode moves neither, what its -wal file says
-(size, time of change, salts). A file that was changed in the last seconds has none: a file system's clock may tick
+inode, and of a database also SQLite's change counter and, as a commit in WAL mode moves neither, what its -wal file
+says (size, time of change, salts). A file that was changed in the last seconds has none: a file system's clock may tick
 too slowly to tell the next change from this one.
 """
 
@@ -83,7 +83,7 @@ def opened_source(path: Path) -> Iterator[PartitionReader]:
 
 
 def fingerprint(path: Path) -> str | None:
-    """Say which state a file is in: equal texts, equal content. None for a file that has just been changed or is gone."""
+    """Say which state a file is in: equal texts, equal content; None for one that was just changed or is gone."""
     try:
         facts: list[list[int] | str] = [_stat(path)]
         if is_database(path):

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 __all__ = [
+    "audit_tables",
     "cache_table",
     "explain_table",
     "features_table",
@@ -110,6 +111,56 @@ def features_table(statuses: Sequence[dict[str, Any]]) -> Table:
         ),
         left=(0, 2, 4),
     )
+
+
+def audit_tables(rows: Sequence[dict[str, Any]]) -> tuple[Table | str, ...]:
+    """A row a partition, with the largest value of any feature, then a row a finding."""
+
+    def outcome(row: dict[str, Any]) -> Text:
+        if row["error"]:
+            return Text("not audited", style="red")
+        count = len(row["report"]["findings"])
+        return Text(f"{count} findings", style="red") if count else Text("passed", style="green")
+
+    def largest(report: dict[str, Any]) -> str:
+        sizes = {name: each["largest"] for name, each in report["profile"].items() if each["largest"] is not None}
+        name = max(sizes, key=lambda name: sizes[name], default="")
+        return f"{sizes[name]:.4g} ({name})" if name else ""
+
+    def facts(report: dict[str, Any] | None) -> tuple[str, ...]:
+        if report is None:
+            return ("",) * 4
+        return f"{report['rows']:,}", str(len(report["features"])), f"{report['cuts']:,}", largest(report)
+
+    audited = [row for row in rows if row["report"]]
+    summary = _table(
+        ("partition", "rows", "features", "cuts", "largest value", "seconds", "outcome"),
+        (
+            (f"{row['symbol']} {row['timeframe']}", *facts(row["report"]), f"{row['seconds']:.1f}", outcome(row))
+            for row in rows
+        ),
+        left=(0, 4, 6),
+    )
+    findings = [(row, finding) for row in audited for finding in row["report"]["findings"]]
+    if not findings:
+        return (summary,)
+    listed = _table(
+        ("partition", "feature", "what", "bar", "size", "cuts", "detail"),
+        (
+            (
+                f"{row['symbol']} {row['timeframe']}",
+                finding["feature"],
+                finding["kind"],
+                finding["at"],
+                f"{finding['size']:.3g}",
+                f"{finding['cuts']:,}",
+                finding["detail"],
+            )
+            for row, finding in findings
+        ),
+        left=(0, 1, 2, 3, 6),
+    )
+    return summary, listed
 
 
 def explain_table(rows: Sequence[dict[str, Any]]) -> Table:

@@ -34,7 +34,7 @@ def test_a_chunk_comes_back_to_the_bit(chunk):
 
 
 def test_other_tools_read_it_as_plain_parquet(chunk):
-    matrix, bars, content = chunk
+    matrix, _, content = chunk
     frame = pq.read_table(pa.BufferReader(content)).to_pandas()
     assert list(frame.columns) == ["timestamp", "bar", *NAMES]
     assert str(frame["timestamp"].dtype) == "datetime64[ms, UTC]"

@@ -73,7 +73,8 @@ def test_appended_inserted_and_removed_bars_are_told_apart(market_db, cache):
     with sqlite3.connect(market_db) as connection:
         connection.executemany("INSERT INTO ohlcv VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
         last = connection.execute("SELECT * FROM ohlcv WHERE symbol = 'BBBUSDT' ORDER BY ts DESC LIMIT 1").fetchone()
-        connection.execute("INSERT INTO ohlcv VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (*last[:2], last[2] + 3_600_000, *last[3:]))
+        later = (*last[:2], last[2] + 3_600_000, *last[3:])
+        connection.execute("INSERT INTO ohlcv VALUES (?, ?, ?, ?, ?, ?, ?, ?)", later)
         connection.execute("DELETE FROM ohlcv WHERE symbol = 'BBBUSDT' AND ts = 1672704000000")
     connection.close()
     causes = of("BBBUSDT", market_db, cache, V2).causes

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 from comparing import assert_same_bytes
 
-from bitcorn_ray.cache import loaded
+from bitcorn_ray.cache import identity, loaded
 from bitcorn_ray.cache.prepare import Source, prepare, update
 from bitcorn_ray.cache.publish import TEMPORARY
 from bitcorn_ray.cache.store import FeatureCache, chunk_name, manifest_name
@@ -50,8 +50,24 @@ def temporaries(cache):
     return [name for name in content(cache) if TEMPORARY in name]
 
 
+def age(cache, key, when):
+    """Let an entry be made and last used at a time."""
+    manifest, root = cache.manifest(key), Path(cache.storage.location)
+    manifest["created"] = datetime.fromtimestamp(when, UTC).isoformat(timespec="seconds")
+    cache.storage.publish_json(manifest_name(key), manifest)
+    for path in (root / manifest_name(key), root / "uses" / key):
+        if path.exists():
+            os.utime(path, (when, when))
+
+
 def whole_db(tmp_path):
     return Source(tmp_path / "a.db", Partition("A", "1h"), complete=True)
+
+
+@pytest.fixture
+def many_chunks(monkeypatch):
+    """Chunks of 512 bars."""
+    monkeypatch.setattr(identity, "CHUNK_BARS", 512)
 
 
 def process(script, *arguments):
@@ -70,15 +86,16 @@ def go(process):
 _WRITER = """
 import sys
 from pathlib import Path
+from bitcorn_ray.cache import identity
 from bitcorn_ray.cache.prepare import Source, prepare
 from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.cache.upkeep import prune
 from bitcorn_ray.features.registry import SYSTEMS
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.simulate import simulate_bars
-folder = Path(sys.argv[1])
+folder, identity.CHUNK_BARS = Path(sys.argv[1]), 512
 cache = FeatureCache(folder, grace=0.0)
-all_bars = [simulate_bars(n, seed=s) for s in range(2) for n in (17_000, 17_001)]
+all_bars = [simulate_bars(n, seed=s) for s in range(2) for n in (2_000, 2_001)]
 sys.stdin.readline()
 print("ready", flush=True)
 while True:
@@ -87,24 +104,24 @@ while True:
             source = Source(folder / f"{number // 2}.db", Partition("A", "1h"), True)
             done = prepare(bars, SYSTEMS[system], cache, source)
             cache.forget(done.superseded)
-            cache.refresh_index(done.plan.key)
-    prune(cache, max_bytes=2_000_000)
+            cache.add_to_index(done.plan.key, source.path, source.partition)
+    prune(cache, max_bytes=500_000)
     cache.invalidate(folder / "0.db")
     cache.invalidate()
 """
 
 
-def test_a_writer_killed_at_any_instant_leaves_the_cache_readable_and_true(tmp_path):
+def test_a_writer_killed_at_any_instant_leaves_the_cache_readable_and_true(tmp_path, many_chunks):
     _kill_in_a_loop(tmp_path, kills=12)
 
 
 @pytest.mark.slow
-def test_a_writer_killed_at_any_instant_many_times(tmp_path):
+def test_a_writer_killed_at_any_instant_many_times(tmp_path, many_chunks):
     _kill_in_a_loop(tmp_path, kills=150)
 
 
 def _kill_in_a_loop(tmp_path, kills):
-    cases = [(simulate_bars(17_000 + n % 2, seed=n // 2), system) for n in range(4) for system in (V2, V4)]
+    cases = [(simulate_bars(2_000 + n % 2, seed=n // 2), system) for n in range(4) for system in (V2, V4)]
     expected = [prepare(bars, system, None, None) for bars, system in cases]
     folder, rng, found = tmp_path / "cache", np.random.default_rng(0), 0
     cache, following = FeatureCache(folder, grace=0.0), process(_WRITER, folder)
@@ -124,7 +141,7 @@ def _kill_in_a_loop(tmp_path, kills):
             out = np.full((len(system.features), len(bars)), np.float32(-7))
             missing = cache.read_chunks(right.plan, out)
             for chunk in right.plan.chunks:
-                if chunk not in missing:
+                if chunk not in missing and chunk.stop > system.warmup_bars:
                     first = max(chunk.start, system.warmup_bars)
                     for row, name in zip(out, system.features, strict=True):
                         of_chunk = right.columns[name][first - system.warmup_bars : chunk.stop - system.warmup_bars]
@@ -154,6 +171,7 @@ def test_what_a_killed_writer_leaves_is_cleared_away(tmp_path, random_bars):
         f"uses/{TEMPORARY}c",
         f"{TEMPORARY}d",
     ]
+    (tmp_path / "cache" / "uses").mkdir(exist_ok=True)
     for name in halves:
         (tmp_path / "cache" / name).write_bytes(b"half")
     # A writer beside this one may be about to rename them: they are no links that a new entry supersedes.
@@ -201,7 +219,7 @@ def fill(disk, leave):
 def fully_prepared(bars, cache, source):
     """What the front door does."""
     done = prepare(bars, V2, cache, source)
-    cache.refresh_index(done.plan.key)
+    cache.add_to_index(done.plan.key, source.path, source.partition)
     return done
 
 
@@ -253,16 +271,16 @@ def test_a_full_disk_is_a_clear_error_at_any_instant_and_nothing_torn_is_seen(tm
 
 def test_a_full_disk_leaves_features_that_are_there_in_use(tmp_path, random_bars):
     bars = random_bars(700)
-    with tmpfs(tmp_path / "disk", 1 << 20) as disk:
+    with tmpfs(tmp_path / "disk", "1m,nr_inodes=60") as disk:
         cache, source = FeatureCache(disk / "cache"), Source(disk / "a.db", None, True)
         first = prepare(bars, V2, cache, source)
-        fill(disk, 0)
-        shutil.rmtree(disk / "cache" / "uses")  # what is not needed to read
-        shutil.rmtree(disk / "cache" / "code", ignore_errors=True)
-        fill(disk, 0)
+        age(cache, first.plan.key, time.time() - 1_000)  # so that its use would be noted
+        for number in range(os.statvfs(disk).f_ffree):  # no room for an empty file either
+            (disk / f"filler_{number}").touch()
         again = prepare(bars, V2, cache, source)
         assert again.hit
         assert_same_bytes(again, first)
+        assert not list((disk / "cache").rglob("uses/*"))
 
 
 class _FullAfter:
@@ -416,8 +434,9 @@ def filled(tmp_path, market_db):
     known = {}
     for symbol in ("AAAUSDT", "BBBUSDT"):
         bars = drop_duplicates(read_bars(str(market_db), symbol, "1h", None)[0])
-        prepare(bars, V2, cache, Source(market_db, Partition(symbol, "1h"), complete=True))
         known[symbol] = bars, prepare(bars, V2, None, None)
+        age(cache, known[symbol][1].plan.key, time.time() - 1_000)  # so that its use is noted
+        prepare(bars, V2, cache, Source(market_db, Partition(symbol, "1h"), complete=True))
     cache.refresh_index()
     kinds = {name.partition("/")[0] for name in content(cache)}
     assert kinds == {"features", "data_quality", "links", "sources", "uses", "code", "index.json"}
@@ -530,6 +549,18 @@ def test_a_flipped_byte_in_any_feature_is_found(tmp_path, random_bars):
         assert path.read_bytes() == whole
 
 
+def test_the_chunk_of_other_bars_of_equal_length_is_reported_and_heals(tmp_path, random_bars, caplog):
+    cache, bars = FeatureCache(tmp_path / "cache"), random_bars(400, seed=1)
+    right, other = prepare(bars, V2, cache, None), prepare(random_bars(400, seed=2), V2, cache, None)
+    mine, others = (tmp_path / "cache" / chunk_name(each.plan.chunks[0].key) for each in (right, other))
+    whole = mine.read_bytes()
+    shutil.copy(others, mine)
+    with caplog.at_level(logging.WARNING, STORE_LOG):
+        assert_same_bytes(prepare(bars, V2, cache, None), right)
+    assert "it is another file under this name" in caplog.text
+    assert mine.read_bytes() == whole
+
+
 def test_a_manifest_that_is_damaged_is_written_anew(filled):
     cache, _, known = filled
     bars, right = known["AAAUSDT"]
@@ -557,7 +588,7 @@ def test_files_of_other_keys_are_not_taken_for_ones_own(filled):
     # A record of one kind under the name of another kind.
     for kind, names in kinds.items():
         for other_kind, others in kinds.items():
-            if kind != other_kind:
+            if kind != other_kind and kind[1] == other_kind[1]:
                 (Path(cache.storage.location) / names[0]).write_bytes(files[others[0]])
                 requires_right_results(filled)
     assert swapped >= 8
@@ -596,7 +627,7 @@ def test_garbage_of_another_program_is_never_taken_for_a_file_of_ours(filled):
         parquet({"close": [1.0]}, {b"bitcorn_chunk": json.dumps(ours).encode()}),
     ]
     for name, _ in one_of_each_kind(cache):
-        for each in garbage[:12]:
+        for each in garbage[:8]:
             (Path(cache.storage.location) / name).write_bytes(each)
             requires_right_results(filled)
     mine = [name for name in content(cache) if right.plan.chunks[0].key in name]
@@ -705,17 +736,17 @@ for number in itertools.count():
 """
 
 
-def test_pruning_and_clearing_beside_a_reader_change_no_result(tmp_path):
-    _prune_beside_reading(tmp_path, rounds=25)
+def test_pruning_and_clearing_beside_a_reader_change_no_result(tmp_path, many_chunks):
+    _prune_beside_reading(tmp_path, rounds=20)
 
 
 @pytest.mark.slow
-def test_pruning_and_clearing_beside_a_reader_for_long(tmp_path):
+def test_pruning_and_clearing_beside_a_reader_for_long(tmp_path, many_chunks):
     _prune_beside_reading(tmp_path, rounds=1_500)
 
 
 def _prune_beside_reading(tmp_path, rounds):
-    all_bars = [simulate_bars(n, seed=n) for n in (17_000, 17_001, 600)]
+    all_bars = [simulate_bars(n, seed=n) for n in (2_000, 2_001, 600)]
     right = [prepare(bars, V2, None, None) for bars in all_bars]
     cache, source = FeatureCache(tmp_path / "cache", grace=0.0), whole_db(tmp_path)
     pruner = process(_PRUNER, cache.storage.location, source.path)
@@ -729,7 +760,7 @@ def _prune_beside_reading(tmp_path, rounds):
             cache.forget(done.superseded)
             if number % 3 == 0:
                 update(bars, V2, cache, source)
-            cache.refresh_index(done.plan.key)
+            cache.add_to_index(done.plan.key, source.path, source.partition)
             hits += prepare(bars, V2, cache, source).hit
     go(pruner)
     pruner.communicate()
@@ -752,10 +783,8 @@ def test_within_the_grace_period_nothing_in_use_is_pruned(tmp_path, random_bars)
     assert content(cache) == before
     # Used so long ago that no one reads them any more, but for one that was read again.
     long_ago = time.time() - 2 * cache.grace
-    for path in (tmp_path / "cache" / "uses").iterdir():
-        os.utime(path, (long_ago, long_ago))
     for key in keys:
-        age_manifest(cache, key, long_ago)
+        age(cache, key, long_ago)
     assert prepare(all_bars[1], V2, cache, None).hit
     done = prune(cache, max_bytes=0)
     assert sorted(done.entries) == sorted([keys[0], keys[2]])
@@ -764,18 +793,10 @@ def test_within_the_grace_period_nothing_in_use_is_pruned(tmp_path, random_bars)
     assert [prepare(bars, V2, cache, None).hit for bars in all_bars] == [False, True, False]
 
 
-def age_manifest(cache, key, when):
-    manifest = cache.manifest(key)
-    manifest["created"] = datetime.fromtimestamp(when, UTC).isoformat(timespec="seconds")
-    cache.storage.publish_json(manifest_name(key), manifest)
-
-
 def test_a_use_is_noted_often_enough_for_a_short_grace_period(tmp_path, random_bars):
     cache, bars = FeatureCache(tmp_path / "cache", grace=60.0), random_bars(400)
     key = prepare(bars, V2, cache, None).plan.key
-    age_manifest(cache, key, time.time() - 500)
-    used = tmp_path / "cache" / "uses" / key
-    os.utime(used, (time.time() - 500, time.time() - 500))
+    age(cache, key, time.time() - 500)
     assert prepare(bars, V2, cache, None).hit
     assert prune(cache, max_bytes=0).in_use == [key]
 

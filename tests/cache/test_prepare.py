@@ -31,7 +31,10 @@ def test_computed_hit_and_uncached_are_equal_byte_by_byte(any_cache, random_bars
     assert hit.quality == computed.quality == plain.quality == quality_report(bars)
 
 
-@pytest.mark.parametrize("system", [V2, V4, momentum, V4.with_context("2h"), V2.with_context("1d")], ids=lambda s: s.spec)
+WHOLE = [V2, V4, momentum, V4.with_context("2h"), V2.with_context("1d")]
+
+
+@pytest.mark.parametrize("system", WHOLE, ids=lambda system: system.spec)
 def test_chunks_are_what_the_whole_series_gives_at_once(random_bars, system, small_chunks):
     bars = random_bars(2_000, seed=3)
     whole = system.on_grid(3_600_000).compute(bars)

@@ -7,7 +7,6 @@ from bitcorn_ray.cache.publish import is_object_store, publish
 LOCAL = fs.LocalFileSystem()
 
 
-
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
 

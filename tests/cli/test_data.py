@@ -124,3 +124,21 @@ def test_an_empty_table_and_too_few_bars_are_told_apart(run, tmp_path, random_ba
     result = run("features", "--db", tmp_path / "m.db")
     assert result.exit_code == 2
     assert ("holds no bars" if rows == 0 else "30 bars are too few for features v2: it needs 50") in result.stderr
+
+
+def test_an_audit_tells_by_its_status(run, market_db, ray_cluster, tmp_path, monkeypatch):
+    (tmp_path / "cli_leaky.py").write_text(
+        "import numpy as np\nfrom bitcorn_ray.features.system import feature_system\n"
+        "@feature_system(name='peek', warmup=0)\n"
+        "def peek(bars):\n    return {'next': np.append(bars.close[1:], bars.close[-1]) / bars.close}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    passed = run("audit", market_db, "--system", "v2", "--symbols", "AAAUSDT", "--cuts", "4", "--json")
+    assert passed.exit_code == 0
+    assert json.loads(passed.stdout)["partitions"][0]["report"]["findings"] == []
+    found = run("audit", "--db", market_db, "--system", "cli_leaky:peek", "--symbols", "AAAUSDT", "--cuts", "4")
+    assert found.exit_code == 1
+    assert "look-ahead" in found.stdout
+    refused = run("audit", market_db, "--system", "cli_leaky:nothing")
+    assert refused.exit_code == 2
+    assert "has no 'nothing'" in refused.stderr

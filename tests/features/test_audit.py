@@ -373,7 +373,7 @@ def system(function, warmup):
 
 @pytest.mark.parametrize(("function", "kind", "warmup"), LEAKS)
 def test_a_planted_leak_is_found_and_named(function, kind, warmup):
-    report = audit(simulate_bars(1_200, seed=1), system(function, warmup), cuts=32)
+    report = audit(simulate_bars(1_200, seed=1), system(function, warmup), cuts=16)
     assert not report.passed
     assert {finding.feature for finding in report.findings} == {"spoilt"}
     found = {finding.kind: finding for finding in report.findings}
@@ -385,7 +385,7 @@ def test_a_planted_leak_is_found_and_named(function, kind, warmup):
 
 @pytest.mark.parametrize(("function", "warmup"), HONEST)
 def test_an_honest_feature_passes(function, warmup):
-    report = audit(simulate_bars(1_500, seed=2), system(function, warmup), cuts=32)
+    report = audit(simulate_bars(1_500, seed=2), system(function, warmup), cuts=20)
     assert report.findings == ()
     assert report.cuts > 100
 
@@ -411,7 +411,7 @@ def test_back_fill_into_the_warm_up_of_v4_is_found():
         return {**computed, "adx": pd.Series(computed["adx"]).bfill().to_numpy()}
 
     planted = FeatureSystem(name="spoilt", version=1, function=spoilt, warmup=v4.warmup(), declared=v4.FEATURES)
-    report = audit(simulate_bars(1_500, seed=3), planted)
+    report = audit(simulate_bars(1_500, seed=3), planted, cuts=24)
     assert [(finding.feature, finding.kind) for finding in report.findings] == [("adx", "look-ahead")]
 
 
@@ -426,7 +426,7 @@ SYSTEM_VARIANTS = {
 @pytest.mark.parametrize("name", SYSTEM_VARIANTS)
 def test_our_systems_pass_on_simulated_bars_with_gaps(name):
     bars = simulate_bars(3_000, seed=4)
-    report = audit(bars, SYSTEM_VARIANTS[name], cuts=24, seed=1)
+    report = audit(bars, SYSTEM_VARIANTS[name], cuts=16, seed=1)
     assert report.findings == ()
     assert report.rows == len(bars)
     assert report.features == SYSTEM_VARIANTS[name].features
@@ -446,7 +446,7 @@ def test_v2_and_v4_pass_without_times_where_they_can():
 )
 def test_our_systems_pass_on_real_bars(data_dir, partition, spec):
     bars = Bars.from_frame(pd.read_parquet(data_dir / "bars" / f"{partition}.parquet"))
-    report = audit(bars, SYSTEMS[spec].on_grid(modal_step(bars.timestamp)), cuts=24)
+    report = audit(bars, SYSTEMS[spec].on_grid(modal_step(bars.timestamp)), cuts=16)
     assert report.findings == ()
     assert all(profile["missing"] == 0 for profile in report.profile.values())
 

@@ -8,7 +8,6 @@ import pytest
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.connection import connected, quoted
 
-
 TABLE = quoted('odd "name')
 
 
@@ -33,7 +32,7 @@ def test_parameters_are_bound_in_the_order_of_their_names(db):
 
 
 def test_a_database_is_never_written_nor_created(db, tmp_path):
-    with pytest.raises(BitcornError, match="readonly|read-only"), connected(db) as connection:
+    with pytest.raises(BitcornError, match=r"readonly|read-only"), connected(db) as connection:
         connection.rows("CREATE TABLE y (z)")
     with pytest.raises(BitcornError, match="no database at"), connected(tmp_path / "none.db"):
         pass

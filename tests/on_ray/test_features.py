@@ -71,7 +71,8 @@ def test_a_folder_of_files_is_a_source(tmp_path, random_bars, ray_cluster):
         columns = random_bars(300, seed=number).columns()
         pq.write_table(pa.table({"ts": columns.pop("timestamp"), **columns}), folder / f"S{number}_1h.parquet")
     statuses = compute_features(folder)
-    assert [(s.symbol, s.timeframe, s.rows, s.error) for s in statuses] == [(f"S{n}", "1h", 251, None) for n in range(3)]
+    done = [(s.symbol, s.timeframe, s.rows, s.error) for s in statuses]
+    assert done == [(f"S{n}", "1h", 251, None) for n in range(3)]
     assert [s.symbol for s in compute_features(folder, symbols=["s1"])] == ["S1"]
     with pytest.raises(BitcornError, match="unknown symbol NOPE: there is S0, S1, S2"):
         compute_features(folder, symbols=["NOPE"])

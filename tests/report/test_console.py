@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from bitcorn_ray.report.console import (
+    audit_tables,
     cache_table,
     explain_table,
     features_table,
@@ -107,3 +108,17 @@ def test_an_explanation_says_outcome_cost_and_why():
     text = printed(explain_table([row, {**row, "outcome": "hit", "to_compute": 0, "chunks": 0}]))
     for part in ("A/B 1h", "miss", "2 of 5", "x; [y]", "hit"):
         assert part in text
+
+
+def test_an_audit_shows_each_partition_and_each_finding():
+    profile = {"x": {"largest": 12.34567}, "y": {"largest": None}}
+    report = {"rows": 1_234, "features": ("x", "y"), "cuts": 99, "findings": (), "profile": profile}
+    finding = {"feature": "x", "kind": "look-ahead", "at": "2020", "size": 0.123456, "cuts": 7, "detail": "[bad]"}
+    row = {"symbol": "A/B", "timeframe": "1h", "report": report, "error": None, "seconds": 1.0}
+    (table,) = audit_tables([row, {**row, "report": None, "error": "too few"}])
+    for part in ("A/B 1h", "1,234", "99", "12.35 (x)", "passed", "not audited"):
+        assert part in printed(table)
+    summary, findings = audit_tables([{**row, "report": {**report, "findings": (finding,)}}])
+    assert "1 findings" in printed(summary)
+    for part in ("look-ahead", "0.123", "[bad]", "2020"):
+        assert part in printed(findings)

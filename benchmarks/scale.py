@@ -1,0 +1,127 @@
+"""Many partitions: Ray Data beside plain processes, and beside Qlib on the same work."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from benchmarks.bars import many_partitions
+from benchmarks.timing import Figure
+from bitcorn_ray.cache.store import FeatureCache
+from bitcorn_ray.cache.workplan import FeatureJob, FeatureWork, compute_jobs, plan_features
+from bitcorn_ray.data_loader import compute_features
+from bitcorn_ray.features.registry import SYSTEMS
+
+_PARTITIONS, _BARS, _CPUS, _ROUNDS = 1_000, 2_000, 2, 3
+
+
+def partitions() -> list[Figure]:
+    """The same 1,000 partitions on Ray Data, which is up, and in two plain processes, which are, turn by turn."""
+    from bitcorn_ray.on_ray.session import ray_session
+
+    on_ray, plain = list[float](), list[float]()
+    with many_partitions(_PARTITIONS, _BARS) as (db, folder), ray_session("local", cpus=_CPUS), _workers() as workers:
+        compute_features(db, cache_dir=folder / "warm", symbols=["S0000", "S0001"])
+        for number in range(_ROUNDS):
+            started = time.perf_counter()
+            done = compute_features(db, cache_dir=folder / f"ray{number}")
+            on_ray.append(time.perf_counter() - started)
+            assert not any(status.error or status.hit for status in done)
+            plan = plan_features(db, SYSTEMS["v2"], FeatureCache(folder / f"plain{number}"))
+            started = time.perf_counter()
+            for place, worker in enumerate(workers):
+                worker.send((plan.jobs[place :: len(workers)], plan.work))
+            assert sum(worker.recv() for worker in workers) == _PARTITIONS
+            plain.append(time.perf_counter() - started)
+            shutil.rmtree(folder / f"ray{number}")
+            shutil.rmtree(folder / f"plain{number}")
+    name = f"{_PARTITIONS:,} partitions of {_BARS:,} bars, v2, cold"
+    return [
+        Figure(f"{name}, Ray Data on {_CPUS} CPUs", tuple(on_ray), 1.15 * sorted(plain)[_ROUNDS // 2]),
+        Figure(f"{name}, {_CPUS} plain processes", tuple(plain)),
+    ]
+
+
+def qlib() -> list[Figure]:
+    """Qlib's published shape, 800 instruments of 3,300 daily bars, on as many processes, turn by turn.
+
+    QLIB_PYTHON names the interpreter of an environment with pyqlib 0.9.7; without it nothing is measured.
+    """
+    from benchmarks.qlib_data import simulate_instruments, write_parquet, write_qlib
+    from bitcorn_ray.on_ray.session import ray_session
+
+    python = os.environ.get("QLIB_PYTHON")
+    if not python:
+        print("QLIB_PYTHON names no interpreter with pyqlib 0.9.7: not measured")
+        return []
+    figures = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_parquet(folder / "parquet", simulate_instruments())
+        write_qlib(folder / "qlib", simulate_instruments())
+        for file in (folder / "parquet").iterdir():
+            os.utime(file, (time.time() - 60,) * 2)
+        for cpus in (1, 2):
+            peer, cold, warm = list[float](), list[float](), list[float]()
+            with ray_session("local", cpus=cpus):
+                compute_features(folder / "parquet", cache_dir=folder / "w", symbols=["SIM000", "SIM001"])
+                for number in range(_ROUNDS):
+                    peer.append(_qlib_seconds(python, folder / "qlib", cpus))
+                    cache = folder / f"cache{number}"
+                    for seconds in (cold, warm):
+                        started = time.perf_counter()
+                        done = compute_features(folder / "parquet", cache_dir=cache)
+                        seconds.append(time.perf_counter() - started)
+                        assert len(done) == 800
+                        assert all(status.error is None and status.hit == (seconds is warm) for status in done)
+                    shutil.rmtree(cache)
+            median = sorted(peer)[_ROUNDS // 2]
+            figures += [
+                Figure(f"800 x 3,300 bars, cold, {cpus} CPUs", tuple(cold), median / 2),
+                Figure(f"800 x 3,300 bars, warm, {cpus} CPUs", tuple(warm), median / 10),
+                Figure(f"Qlib 0.9.7, {cpus} kernels", tuple(peer)),
+            ]
+    return figures
+
+
+def _qlib_seconds(python: str, folder: Path, kernels: int) -> float:
+    command = [python, str(Path(__file__).parent / "qlib_peer.py"), str(folder), "--kernels", str(kernels)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(json.loads(done.stdout.splitlines()[-1])["seconds"])
+
+
+@contextmanager
+def _workers() -> Iterator[list[Any]]:
+    """Plain processes that compute jobs with one thread each, started and warmed up."""
+    context = multiprocessing.get_context("spawn")
+    pipes = [context.Pipe() for _ in range(_CPUS)]
+    processes = [context.Process(target=_serve, args=(far,)) for _, far in pipes]
+    os.environ["OMP_NUM_THREADS"] = "1"
+    for process in processes:
+        process.start()
+    for near, _ in pipes:
+        near.recv()
+    yield [near for near, _ in pipes]
+    for near, _ in pipes:
+        near.send(None)
+    for process in processes:
+        process.join()
+
+
+def _serve(pipe: Any) -> None:
+    import bitcorn_ray.market.quality
+    import bitcorn_ray.market.source  # noqa: F401 - imported before the clock starts
+
+    pipe.send(True)
+    request: tuple[list[FeatureJob], FeatureWork] | None
+    while (request := pipe.recv()) is not None:
+        pipe.send(len(compute_jobs(*request)))

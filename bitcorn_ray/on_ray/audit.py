@@ -1,0 +1,123 @@
+"""The look-ahead audit of a feature system over all partitions of a source, on the cluster."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from bitcorn_ray.cache.code import CodeIdentity, code_identity, require_same_code
+from bitcorn_ray.cache.workplan import FeatureJob, asked_partitions, is_asked
+from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.features.audit import AuditReport, audit
+from bitcorn_ray.features.system import FeatureSystem
+from bitcorn_ray.market.bars import modal_step
+from bitcorn_ray.market.clean import drop_duplicates
+from bitcorn_ray.market.partition import Partition
+from bitcorn_ray.market.source import opened_source, source_files
+from bitcorn_ray.on_ray.session import ray_session
+
+__all__ = ["PartitionAudit", "audit_jobs", "run_audit", "source_jobs"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartitionAudit:
+    """What the audit of a partition gave: a report, or the error that kept it from being made."""
+
+    symbol: str
+    timeframe: str
+    report: AuditReport | None = None
+    error: str | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    system: FeatureSystem
+    code: CodeIdentity
+    symbols: tuple[str, ...] | None
+    timeframes: tuple[str, ...] | None
+    cuts: int
+    seed: int
+
+
+def source_jobs(
+    source: str | Path, symbols: Sequence[str] | None = None, timeframes: Sequence[str] | None = None
+) -> list[FeatureJob]:
+    """Return a job for each partition of a source, or file of it, that is asked for.
+
+    Raises BitcornError for a source without bars, and an unknown symbol or timeframe.
+    """
+    return [
+        FeatureJob(path=str(file.path), partition=partition, size=size)
+        for file, wanted in asked_partitions(source_files(source), {}, symbols, timeframes)
+        for partition, size in wanted
+    ]
+
+
+def run_audit(
+    source: str | Path,
+    system: FeatureSystem,
+    *,
+    symbols: Sequence[str] | None = None,
+    timeframes: Sequence[str] | None = None,
+    cuts: int = 64,
+    seed: int = 0,
+    on_done: Callable[[PartitionAudit], None] = lambda _: None,
+    address: str | None = None,
+) -> list[PartitionAudit]:
+    """Audit a system on every partition of a source; see `features.audit` for what is done.
+
+    cuts, seed: as `audit` has them. on_done: called with each result as it arrives. It runs on the Ray that this
+    process is connected to, else at ``address``, else on a private one. Returns the results in the order of their
+    partitions.
+    Raises BitcornError for a source without bars, and an unknown symbol or timeframe.
+    """
+    jobs = source_jobs(source, symbols, timeframes)
+    work = _Work(
+        system=system,
+        code=code_identity(system.function),
+        symbols=None if symbols is None else tuple(symbols),
+        timeframes=None if timeframes is None else tuple(timeframes),
+        cuts=cuts,
+        seed=seed,
+    )
+    with ray_session(address):
+        from bitcorn_ray.on_ray.balanced import code_by_value, map_balanced
+
+        with code_by_value(work.code):
+            done, lost = map_balanced(partial(audit_jobs, work=work), jobs, [job.size for job in jobs], on_done)
+    for job in lost:
+        named = job.partition or Partition(Path(job.path).name, "")
+        error = "the worker that audited it died each time: see Ray's logs for memory or a crashing library"
+        done.append(PartitionAudit(symbol=named.symbol, timeframe=named.timeframe, error=error))
+        on_done(done[-1])
+    return sorted(done, key=lambda result: Partition(result.symbol, result.timeframe))
+
+
+def audit_jobs(jobs: Sequence[FeatureJob], work: _Work) -> list[PartitionAudit]:
+    """Audit partitions one after another; the same in a plain process and in a worker."""
+    require_same_code(work.code)
+    return [result for job in jobs for result in _audit_file(job, work)]
+
+
+def _audit_file(job: FeatureJob, work: _Work) -> list[PartitionAudit]:
+    named = job.partition or Partition(Path(job.path).name, "")
+    results = []
+    try:
+        with opened_source(Path(job.path)) as reader:
+            every = [p for p in reader.partitions if is_asked(p, work.symbols, work.timeframes)]
+            for named in [job.partition] if job.partition else every:
+                started = time.perf_counter()
+                bars = drop_duplicates(reader.read(named.symbol, named.timeframe)[0])
+                step = 0 if bars.timestamp is None else modal_step(bars.timestamp)
+                report = audit(bars, work.system.on_grid(step), cuts=work.cuts, seed=work.seed)
+                seconds = time.perf_counter() - started
+                results.append(
+                    PartitionAudit(symbol=named.symbol, timeframe=named.timeframe, report=report, seconds=seconds)
+                )
+    except BitcornError as error:
+        results.append(PartitionAudit(symbol=named.symbol, timeframe=named.timeframe, error=str(error)))
+    return results
