@@ -9,6 +9,7 @@ from typing import Any, List, Optional  # noqa: UP035 - as the older API has the
 import numpy as np
 import pandas as pd
 import pytest
+from comparing import age_entry
 from own_systems import momentum
 from sklearn.preprocessing import StandardScaler
 
@@ -243,8 +244,8 @@ def test_a_database_that_changed_makes_a_new_entry_and_drops_the_old(market_db, 
     assert newer.cache_key != features.cache_key
     # What was just used stays for a while, as another job may be reading it; then it goes with the next new entry.
     assert set(indexed(cache_dir)) == {features.cache_key, newer.cache_key}
-    for path in (cache_dir / "uses").iterdir():
-        os.utime(path, (1e9, 1e9))
+    for key in indexed(cache_dir):
+        age_entry(open_cache(), key, 7_200)
     add_rows(market_db, (ts + 7_200_000, *prices))
     newest = prepare_features(load_market_data(market_db, "AAAUSDT", "1h").dataframe, db_path=str(market_db))
     assert set(indexed(cache_dir)) == {newest.cache_key}

@@ -22,12 +22,13 @@ from bitcorn_ray.market.bars import Bars
 __all__ = ["decode_bars", "decode_chunk", "encode_chunk", "fingerprint_bars"]
 
 _METADATA = b"bitcorn_chunk"
-# Float noise does not compress: plain pages, whole columns, are read back fastest.
+# Float noise does not compress: a column is one plain page, so that it lies in the file as it lies in memory.
 _PARQUET: dict[str, Any] = {
     "compression": "none",
     "use_dictionary": False,
     "write_statistics": False,
-    "data_page_size": 1 << 17,
+    "data_page_size": 1 << 22,
+    "max_rows_per_page": 1 << 20,
 }
 
 
@@ -48,21 +49,21 @@ def encode_chunk(key: str, names: Sequence[str], matrix: NDArray[np.float32], ba
     return sink.getvalue()
 
 
-def decode_chunk(file: pa.NativeFile, key: str, names: Sequence[str], out: NDArray[np.float32]) -> None:
+def decode_chunk(content: pa.Buffer, key: str, names: Sequence[str], out: NDArray[np.float32]) -> None:
     """Read the named features of a chunk into ``out`` (F, n).
 
     Raises BitcornError with what is wrong where the file is not whole, or is not this chunk.
     """
-    for name, row, column in zip(names, out, _columns(file, key, names), strict=True):
-        if column.dtype != np.float32 or column.shape != row.shape:
-            raise BitcornError(f"column {name} holds {column.dtype} {column.shape}, not float32 {row.shape}")
+    for name, row, column in zip(names, out, _columns(content, key, names, np.float32), strict=True):
+        if column.shape != row.shape:
+            raise BitcornError(f"column {name} holds {len(column)} rows, not {len(row)}")
         row[:] = column
 
 
-def decode_bars(file: pa.NativeFile, key: str, timed: bool) -> tuple[NDArray[np.int64] | None, NDArray[np.uint32]]:
+def decode_bars(content: pa.Buffer, key: str, timed: bool) -> tuple[NDArray[np.int64] | None, NDArray[np.uint32]]:
     """Times (n,) and fingerprints (n,) of a chunk's bars. Raises BitcornError as `decode_chunk` does."""
-    columns = _columns(file, key, ["timestamp", "bar"] if timed else ["bar"])
-    return (columns[0] if timed else None), columns[-1]
+    times = _columns(content, key, ["timestamp"], np.int64) if timed else [None]
+    return times[0], _columns(content, key, ["bar"], np.uint32)[0]
 
 
 def fingerprint_bars(bars: Bars) -> NDArray[np.uint32]:
@@ -77,17 +78,23 @@ def fingerprint_bars(bars: Bars) -> NDArray[np.uint32]:
     return (mixed >> np.uint64(32)).astype(np.uint32)
 
 
-def _columns(file: pa.NativeFile, key: str, names: Sequence[str]) -> list[NDArray[Any]]:
+def _columns(content: pa.Buffer, key: str, names: Sequence[str], dtype: Any) -> list[NDArray[Any]]:
     try:
-        with pq.ParquetFile(file, pre_buffer=False) as parquet:
-            metadata = json.loads((parquet.schema_arrow.metadata or {}).get(_METADATA, b"{}"))
-            if metadata.get("key") != key:
-                raise BitcornError("it is another file under this name")
-            table = parquet.read(columns=list(names), use_threads=False)
-        columns = [_plain(table.column(name)) for name in names]
-        for name, column in zip(names, columns, strict=True):
-            if metadata["crc32"][name] != _checksum(column):
-                raise BitcornError(f"the checksum of column {name} differs")
+        metadata = pq.read_metadata(pa.BufferReader(content))
+        facts = json.loads((metadata.metadata or {}).get(_METADATA, b"{}"))
+        if facts.get("key") != key:
+            raise BitcornError("it is another file under this name")
+        checksums = facts["crc32"]
+        places = {name: place for place, name in enumerate(checksums)}
+        group, columns = metadata.row_group(0), []
+        for name in names:
+            column = _in_place(content, group.column(places[name]), metadata.num_rows, dtype)
+            if column is None or _checksum(column) != checksums[name]:
+                # Laid out by another writer: Parquet says how, and the checksum is of what the column holds.
+                column = _by_arrow(content, name, dtype)
+                if _checksum(column) != checksums[name]:
+                    raise BitcornError(f"the checksum of column {name} differs")
+            columns.append(column)
     except BitcornError:
         raise
     except Exception as error:  # there is no end to what a damaged file can make a reader raise
@@ -95,9 +102,18 @@ def _columns(file: pa.NativeFile, key: str, names: Sequence[str]) -> list[NDArra
     return columns
 
 
-def _plain(column: pa.ChunkedArray) -> NDArray[Any]:
-    values: NDArray[Any] = column.to_numpy()
-    return values.view(np.int64) if values.dtype.kind == "M" else values
+def _in_place(content: pa.Buffer, column: pq.ColumnChunkMetaData, rows: int, dtype: Any) -> NDArray[Any] | None:
+    """Column of one plain page, where it lies in the file: after the page's header, at its end."""
+    size = rows * np.dtype(dtype).itemsize
+    start = column.data_page_offset + column.total_compressed_size - size
+    if not 0 <= start <= len(content) - size:
+        return None
+    return np.frombuffer(content, dtype, rows, start)
+
+
+def _by_arrow(content: pa.Buffer, name: str, dtype: Any) -> NDArray[Any]:
+    column = pq.ParquetFile(pa.BufferReader(content)).read(columns=[name], use_threads=False).column(0).to_numpy()
+    return np.ascontiguousarray(column.view(np.int64) if column.dtype.kind == "M" else column, dtype)
 
 
 def _checksum(column: NDArray[Any]) -> int:

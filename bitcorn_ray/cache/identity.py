@@ -30,7 +30,7 @@ from bitcorn_ray.market.bars import Bars, modal_step, require_chronology
 __all__ = ["CHUNK_BARS", "KEY_LENGTH", "Chunk", "EntryPlan", "SystemIdentity", "identify", "plan_entry"]
 
 KEY_LENGTH = 32  # hexadecimal digits: 128 bits
-CHUNK_BARS = 16_384
+CHUNK_BARS = 32_768
 _FORMAT = 2  # of the stored files; another one makes other keys
 _STEP_BARS = 2_048  # the first so many decide the distance of the bars: what is appended does not move the boundaries
 _MINUTE = 60_000
@@ -100,14 +100,16 @@ def plan_entry(
     if bars.timestamp is not None:
         require_chronology(bars.timestamp)
         step = modal_step(bars.timestamp[:_STEP_BARS])
-    identity = identify(system.on_grid(step), code, memo)
-    identity.system.require_enough(bars)
-    chunks = []
-    for start, stop in _boundaries(bars, step):
-        first = identity.system.first_needed(bars, start)
-        chunks.append(Chunk(key=_chunk_key(identity, bars, first, start, stop), first=first, start=start, stop=stop))
-    entry = hashlib.sha256(json.dumps([identity.digest, *(chunk.key for chunk in chunks)]).encode())
-    return EntryPlan(key=entry.hexdigest()[:KEY_LENGTH], identity=identity, chunks=tuple(chunks), step=step)
+    on_grid = system.on_grid(step)
+    on_grid.require_enough(bars)
+    places = [(on_grid.first_needed(bars, start), start, stop) for start, stop in _boundaries(bars, step)]
+    identity = identify(on_grid, code, memo)
+    chunks = tuple(
+        Chunk(key=_hashed([identity.digest, _bars_digest(bars, *place)]), first=place[0], start=place[1], stop=place[2])
+        for place in places
+    )
+    key = _hashed([identity.digest, *(chunk.key for chunk in chunks)])
+    return EntryPlan(key=key, identity=identity, chunks=chunks, step=step)
 
 
 def _boundaries(bars: Bars, step: int) -> list[tuple[int, int]]:
@@ -122,10 +124,15 @@ def _boundaries(bars: Bars, step: int) -> list[tuple[int, int]]:
     return list(pairwise(edges))
 
 
-def _chunk_key(identity: SystemIdentity, bars: Bars, first: int, start: int, stop: int) -> str:
+def _bars_digest(bars: Bars, first: int, start: int, stop: int) -> str:
+    """Hash of a chunk's bars and halo."""
     columns = bars.take(slice(first, stop)).columns()
     layout = {name: column.dtype.str for name, column in columns.items()}
-    digest = hashlib.sha256(json.dumps([identity.digest, start - first, stop - start, layout]).encode())
+    digest = hashlib.sha256(json.dumps([start - first, stop - start, layout]).encode())
     for column in columns.values():
         digest.update(np.ascontiguousarray(column).data)
-    return digest.hexdigest()[:KEY_LENGTH]
+    return digest.hexdigest()
+
+
+def _hashed(parts: list[str]) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:KEY_LENGTH]

@@ -45,10 +45,14 @@ _FUTURE = 0x1FE0000  # flags of `from __future__ import` in code
 
 @dataclass
 class _Known:
-    """What the source of a module said when it was loaded as `spec`. marks: of its functions' code, by address."""
+    """What the source of a module said when it was loaded as `spec`. marks: of its functions' code, by address.
+
+    old: the source is older than this process, so that what was loaded can only be of it.
+    """
 
     module: ModuleType
     spec: Any  # reloading a module makes another one
+    old: bool
     facts: SourceFacts
     marks: dict[int, tuple[CodeType, str]] = field(default_factory=dict)
 
@@ -144,8 +148,9 @@ def _known_of(module: ModuleType, memo: Memo | None) -> _Known:
     known = _known.get(module.__name__)
     spec = getattr(module, "__spec__", None)
     if known is None or known.module is not module or known.spec is not spec:
-        known = _Known(module, spec, source_facts(_source(module), memo))
-        for code in _codes_defined(module):
+        old = not _touched(getattr(module, "__file__", None) or "")
+        known = _Known(module, spec, old, source_facts(_source(module), memo))
+        for code in () if old else _codes_defined(module):
             if code.co_qualname in known.facts.functions:  # what a reload left over is refused where it is used
                 _mark(known, code)
         _known[module.__name__] = known
@@ -167,6 +172,8 @@ def _mark(known: _Known, code: CodeType) -> str:
     if kept is not None:
         return kept[1]
     shapes = known.facts.functions.get(code.co_qualname, ())
+    if known.old and len(shapes) == 1 and code.co_filename == getattr(known.module, "__file__", None):
+        return ""
     shape = code_shape(code)
     if shape in shapes:
         mark = f"#{shapes.index(shape)}" if len(shapes) > 1 else ""

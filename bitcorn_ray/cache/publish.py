@@ -19,8 +19,9 @@ def publish(filesystem: fs.FileSystem, path: str, content: bytes | pa.Buffer) ->
     """Write a file at once.
 
     On a file system: under a temporary name beside it, then a rename, which is atomic within a folder. On an object
-    store: a single PUT. A reader sees the old file, none, or the whole new one, and of two writers at once one wins. No
-    lock is taken, and no fsync: after a power cut a file may be torn, which its checksum tells the reader.
+    store: a single PUT (above 10 MB an upload in parts, which appears when it is completed). A reader sees the old
+    file, none, or the whole new one, and of two writers at once one wins. No lock is taken, and no fsync: after a power
+    cut a file may be torn, which its checksum tells the reader.
     Raises OSError where it cannot be written; nothing is left behind then.
     """
     if is_object_store(filesystem):

@@ -70,13 +70,10 @@ class Storage:
         # A secret may hold a slash that was not escaped.
         return re.sub(r"(?<=://)([^/@]*|[^@]*:[^@]*)@", "", self.location).partition("?")[0]
 
-    def open(self, name: str) -> pa.NativeFile:
-        """Open a file for reading. Raises OSError where there is none."""
-        file = self._fs.open_input_file(self._path(name))
-        if self.is_local:
-            return file  # a memory map
-        with file:
-            return pa.BufferReader(file.read_buffer())  # one request, not one for each column
+    def read(self, name: str) -> pa.Buffer:
+        """Content of a file: a memory map of a local one. Raises OSError where there is none."""
+        with self._fs.open_input_file(self._path(name)) as file:
+            return file.read_buffer()
 
     def publish(self, name: str, content: bytes | pa.Buffer) -> None:
         """Write a file at once. Raises BitcornError where that cannot be done."""
@@ -91,8 +88,7 @@ class Storage:
     def read_json(self, name: str) -> dict[str, Any] | None:
         """Return a record, or None where it is missing or damaged."""
         try:
-            with self.open(name) as file:
-                value = json.loads(bytes(file.read()))
+            value = json.loads(bytes(self.read(name)))
         except (OSError, ValueError, RecursionError):  # pyarrow's errors are among these
             return None
         if not isinstance(value, dict) or value.pop(_CHECKSUM, None) != _checksum(name, value):

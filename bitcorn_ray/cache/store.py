@@ -5,7 +5,7 @@
     data_quality/<entry>.json    the quality report of the bars
     links/<source>/<what>/<entry>.json   a database or file uses this entry for a partition and system
     sources/<source>-<system>.json       what was computed from a source, so that one that has not changed is not read
-    uses/<entry>                 its time says when the entry was last used
+    uses/<entry>                 its time says when the entry was last used, where that is after it was made
     code/<source hash>.json      what a source file says (see `syntax`)
     index.json                   a snapshot for people; derived, never read as the truth
 
@@ -65,8 +65,8 @@ class FeatureCache:
 
         def read(chunk: Chunk) -> bool:
             try:
-                with self.storage.open(chunk_name(chunk.key)) as file:
-                    decode_chunk(file, chunk.key, names, out[:, chunk.start : chunk.stop])
+                content = self.storage.read(chunk_name(chunk.key))
+                decode_chunk(content, chunk.key, names, out[:, chunk.start : chunk.stop])
             except BitcornError as error:
                 _log.warning(
                     "chunk %s in the cache %s is damaged and computed anew: %s", chunk.key, self.storage.shown, error
@@ -92,8 +92,7 @@ class FeatureCache:
     def read_bars(self, key: str, timed: bool) -> tuple[NDArray[np.int64] | None, NDArray[np.uint32]] | None:
         """Times and fingerprints of the bars of a chunk, None where it is missing or damaged."""
         try:
-            with self.storage.open(chunk_name(key)) as file:
-                return decode_bars(file, key, timed)
+            return decode_bars(self.storage.read(chunk_name(key)), key, timed)
         except (BitcornError, OSError):
             return None
 
@@ -243,9 +242,7 @@ class FeatureCache:
 
     def manifests(self) -> dict[str, dict[str, Any]]:
         """Every readable manifest by its entry's key."""
-        names = [
-            file.name for file in self.storage.list("features") if file.name.endswith(".meta.json") and is_ours(file)
-        ]
+        names = [file.name for file in self.storage.list("features") if _is_manifest(file)]
         read = zip(names, self.storage.read_jsons(names), strict=True)
         return {key_of(name): manifest for name, manifest in read if manifest is not None}
 
@@ -256,9 +253,10 @@ class FeatureCache:
             if link is not None:
                 used_by.setdefault(link["key"], []).append({k: link[k] for k in ("db_path", "symbol", "timeframe")})
         uses = {key_of(file.name): file.written for file in self.storage.list("uses")}
+        made = {key_of(file.name): file.written for file in self.storage.list("features") if _is_manifest(file)}
         entries = []
         for key, manifest in self.manifests().items():
-            seen = max(uses.get(key, 0.0), datetime.fromisoformat(manifest["created"]).timestamp())
+            seen = max(uses.get(key, 0.0), made.get(key, 0.0))
             last_used = datetime.fromtimestamp(seen, UTC).isoformat(timespec="seconds")
             public = {name: value for name, value in manifest.items() if name != "identity"}
             entries.append({**public, "used_by": used_by.get(key, []), "last_used": last_used})
@@ -322,6 +320,10 @@ def key_of(name: str) -> str:
 def source_id(source: Path) -> str:
     """Short name of a database, file or folder, by its path."""
     return hashlib.sha256(str(source.expanduser().resolve()).encode()).hexdigest()[:16]
+
+
+def _is_manifest(file: StoredFile) -> bool:
+    return file.name.endswith(".meta.json") and is_ours(file)
 
 
 def _quality_name(key: str) -> str:

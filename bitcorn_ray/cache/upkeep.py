@@ -143,10 +143,9 @@ def _damaged_records(cache: FeatureCache) -> Iterator[Damage]:
 def _chunk_problem(cache: FeatureCache, key: str, wanted: tuple[tuple[str, ...], int, bool]) -> str | None:
     names, rows, timed = wanted
     try:
-        with cache.storage.open(chunk_name(key)) as file:
-            decode_chunk(file, key, names, np.empty((len(names), rows), np.float32))
-        with cache.storage.open(chunk_name(key)) as file:
-            decode_bars(file, key, timed)
+        content = cache.storage.read(chunk_name(key))
+        decode_chunk(content, key, names, np.empty((len(names), rows), np.float32))
+        decode_bars(content, key, timed)
     except BitcornError as error:
         return str(error)
     except OSError:

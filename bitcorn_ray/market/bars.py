@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Bars", "frame_times", "modal_step", "require_chronology", "show_time", "show_times"]
 
+_SAMPLE = 1_024
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Bars:
@@ -160,13 +162,15 @@ def require_chronology(timestamp: NDArray[np.int64]) -> None:
 
 def modal_step(timestamp: NDArray[np.int64]) -> int:
     """Return the most frequent distance between neighbouring times, in milliseconds; 0 for fewer than two times."""
+    # What more than half of the steps are is the most frequent one, and a few of them tell what to try.
+    first = np.diff(timestamp[:_SAMPLE])
+    candidate = int(np.median(first)) if len(first) else 0
+    if candidate > 0 and np.count_nonzero(np.diff(timestamp) == candidate) > len(timestamp) / 2:
+        return candidate
     steps = np.diff(timestamp)
     steps = steps[steps > 0]
     if len(steps) == 0:
         return 0
-    median = int(np.median(steps))
-    if (steps == median).mean() > 0.5:
-        return median
     values, counts = np.unique(steps, return_counts=True)
     return int(values[counts.argmax()])
 

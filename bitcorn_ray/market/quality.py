@@ -102,13 +102,16 @@ def _suspicious_jumps(bars: Bars) -> list[dict[str, Any]]:
     magnitude = np.abs(returns)
     magnitude[~np.isfinite(magnitude)] = 0.0
     total = np.concatenate(([0.0], np.cumsum(magnitude)))
-    there, back = returns[:-1], returns[1:]
-    row = np.arange(len(there))
-    before = (total[row] - total[np.maximum(row - _JUMP_NEIGHBOURS, 0)]) / _JUMP_NEIGHBOURS
-    last = np.minimum(row + 2 + _JUMP_NEIGHBOURS, len(returns))
-    after = (total[last] - total[row + 2]) / _JUMP_NEIGHBOURS
+    # Sums over the neighbours of each row are differences of the running sum, which is continued beyond both ends.
+    n = len(returns) - 1
+    edges = np.full(_JUMP_NEIGHBOURS, total[-1])
+    padded = np.concatenate((np.zeros(_JUMP_NEIGHBOURS), total, edges))
+    before = total[:n] - padded[:n]
+    after = padded[2 * _JUMP_NEIGHBOURS + 2 :][:n] - total[2:][:n]
+    around = np.maximum(before, after) / _JUMP_NEIGHBOURS
+    leaps = np.flatnonzero((magnitude[:-1] > _JUMP_SIZE * around) & (around > 0))
+    there, back = returns[leaps], returns[leaps + 1]
     with np.errstate(invalid="ignore"):
-        leap = np.abs(there) > _JUMP_SIZE * np.maximum(before, after)
         undone = np.sign(there) * (there + back) < (1 - _JUMP_UNDONE) * np.abs(there)
-    found = np.flatnonzero(leap & undone & (np.maximum(before, after) > 0)) + 1
+    found = leaps[undone] + 1
     return [{"at": bars.describe(int(row)), "log_return": float(returns[row - 1])} for row in found]

@@ -71,6 +71,8 @@ def _mapped(
     context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.max_errored_blocks = -1  # a group that fails is noticed by its absence
+    # There is one operator: nothing has to be reserved for another, and no CPU to wait for the first result's size.
+    context.op_resource_reservation_enabled = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     waiting, results = dict(enumerate(groups)), list[Result]()
 

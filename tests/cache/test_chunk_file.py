@@ -20,7 +20,7 @@ def chunk(random_bars):
 
 def read(content, key="k" * 32, names=NAMES, rows=300):
     out = np.zeros((len(names), rows), np.float32)
-    decode_chunk(pa.BufferReader(content), key, names, out)
+    decode_chunk(pa.py_buffer(content), key, names, out)
     return out
 
 
@@ -28,7 +28,7 @@ def test_a_chunk_comes_back_to_the_bit(chunk):
     matrix, bars, content = chunk
     assert read(content).tobytes() == matrix.tobytes()
     assert read(content, names=("c", "a")).tobytes() == matrix[[2, 0]].tobytes()
-    times, prints = decode_bars(pa.BufferReader(content), "k" * 32, timed=True)
+    times, prints = decode_bars(pa.py_buffer(content), "k" * 32, timed=True)
     np.testing.assert_array_equal(times, bars.timestamp)
     np.testing.assert_array_equal(prints, fingerprint_bars(bars))
 
@@ -44,7 +44,7 @@ def test_other_tools_read_it_as_plain_parquet(chunk):
 def test_bars_without_times_have_none(random_bars):
     bars = Bars(**{**random_bars(300).columns(), "timestamp": None})
     content = encode_chunk("k" * 32, NAMES, np.zeros((3, 300), np.float32), bars)
-    assert decode_bars(pa.BufferReader(content), "k" * 32, timed=False)[0] is None
+    assert decode_bars(pa.py_buffer(content), "k" * 32, timed=False)[0] is None
 
 
 @pytest.mark.parametrize("wanted", [{"key": "l" * 32}, {"names": ("a", "x")}, {"rows": 299}])

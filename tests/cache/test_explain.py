@@ -113,7 +113,7 @@ def test_a_changed_module_and_library_are_named(market_db, cache, tmp_path, monk
     (tmp_path / "explained_helper.py").write_text("def f(x):\n    return x * 2  # twice\n")
     for name in ("explained", "explained_helper"):
         del sys.modules[name]
-    monkeypatch.setattr(code, "_version", lambda library: "9.9" if library == "talib" else "1")
+    monkeypatch.setattr(code, "version_of", lambda library: "9.9" if library == "talib" else "1")
     causes = of("AAAUSDT", market_db, cache, find_system("explained:mine")).causes
     assert "code of explained_helper changed" in causes
     assert any(cause.startswith("library talib: ") and cause.endswith("became 9.9") for cause in causes)

@@ -830,8 +830,7 @@ def test_the_same_holds_on_s3(s3_uri, random_bars, caplog):
     rng = np.random.default_rng(0)
     for name in names:
         if name.endswith((".parquet", ".json")):
-            with cache.storage.open(name) as file:
-                whole = bytes(file.read())
+            whole = bytes(cache.storage.read(name))
             place = int(rng.integers(len(whole) // 2, len(whole) // 2 + 50))
             for damaged in (
                 whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :],

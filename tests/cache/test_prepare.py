@@ -168,7 +168,7 @@ def test_real_bars_chunk_by_chunk_are_the_golden_ones(cache, data_dir):
     bars = Bars.from_frame(pd.read_parquet(data_dir / "bars" / "SOLUSDT_1h.parquet"))
     golden = pd.read_parquet(data_dir / "golden" / "SOLUSDT_1h.v2.parquet")
     prepared = prepare(bars, V2, cache, None)
-    assert len(prepared.plan.chunks) >= 4
+    assert len(prepared.plan.chunks) >= 3
     for name in V2.features:
         np.testing.assert_allclose(
             prepared.columns[name], golden[name].to_numpy(np.float32)[49:], rtol=1e-5, atol=1e-12, err_msg=name

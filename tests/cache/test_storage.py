@@ -17,8 +17,7 @@ def test_files_are_written_read_listed_and_removed(storage):
     assert list(storage.list()) == []
     storage.publish("a/one", b"1")
     storage.publish("a/b/two", b"22")
-    with storage.open("a/b/two") as file:
-        assert bytes(file.read()) == b"22"
+    assert bytes(storage.read("a/b/two")) == b"22"
     assert {(file.name, file.size) for file in storage.list()} == {("a/one", 1), ("a/b/two", 2)}
     assert [file.name for file in storage.list("a/b")] == ["a/b/two"]
     assert all(file.written > 1.7e9 for file in storage.list())
@@ -26,14 +25,13 @@ def test_files_are_written_read_listed_and_removed(storage):
     storage.delete(["a/one", "a/none"])
     assert [file.name for file in storage.list()] == ["a/b/two"]
     with pytest.raises(OSError, match="one"):
-        storage.open("a/one")
+        storage.read("a/one")
 
 
 def test_records_come_back_and_are_readable_by_people(storage):
     storage.publish_json("x.json", {"b": [1, None, "ä"], "a": {"c": 0.1}})
     assert storage.read_json("x.json") == {"b": [1, None, "ä"], "a": {"c": 0.1}}
-    with storage.open("x.json") as file:
-        assert json.loads(bytes(file.read()))["b"] == [1, None, "ä"]
+    assert json.loads(bytes(storage.read("x.json")))["b"] == [1, None, "ä"]
     assert storage.read_json("none.json") is None
     assert storage.read_jsons(["none.json", "x.json"])[1]["b"][0] == 1
 

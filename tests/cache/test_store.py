@@ -1,10 +1,9 @@
 import json
 import multiprocessing
-import os
 import time
 
 import pytest
-from comparing import assert_same_bytes
+from comparing import age_entry, assert_same_bytes
 
 from bitcorn_ray.cache.prepare import Source, prepare
 from bitcorn_ray.cache.publish import TEMPORARY
@@ -42,11 +41,9 @@ def test_the_layout_is_the_documented_one(any_cache, random_bars, tmp_path):
             f"features/{key}.meta.json",
             f"features/{chunk}.parquet",
             "index.json",
-            f"uses/{key}",
         ]
     )
-    with any_cache.storage.open("index.json") as file:
-        index = json.loads(bytes(file.read()))
+    index = json.loads(bytes(any_cache.storage.read("index.json")))
     assert index["entries"][key]["rows"] == 451
     assert index["entries"][key]["used_by"][0]["symbol"] == "A"
 
@@ -63,16 +60,18 @@ def test_a_manifest_says_what_the_entry_is(cache, random_bars, small_chunks):
     assert manifest["identity"]["code"]["libraries"].keys() >= {"numpy", "pandas", "talib"}
 
 
-def test_the_index_is_never_read_as_the_truth(cache, random_bars):
+def test_the_index_is_never_read_as_the_truth(cache, random_bars, tmp_path):
     bars = random_bars(500)
     prepare(bars, V2, cache, None)
     cache.storage.publish("index.json", b"{ torn")
     assert prepare(bars, V2, cache, None).hit
-    cache.refresh_index("0" * 32)
+    cache.refresh_index()
     assert len(cache.storage.read_json("index.json")["entries"]) == 1
     other = prepare(random_bars(501), V2, cache, None).plan.key
-    cache.refresh_index(other)
-    assert len(cache.storage.read_json("index.json")["entries"]) == 2
+    cache.add_to_index(other, tmp_path / "a.db", Partition("A", "1h"))
+    index = cache.storage.read_json("index.json")["entries"]
+    assert len(index) == 2
+    assert index[other]["used_by"] == [{"db_path": str(tmp_path / "a.db"), "symbol": "A", "timeframe": "1h"}]
 
 
 @pytest.mark.parametrize("what", ["features/{}.meta.json", "data_quality/{}.json"])
@@ -117,8 +116,8 @@ def test_what_was_just_used_stays_for_its_grace_and_goes_with_a_later_load(cache
     prepare(old, V2, cache, source)
     assert cache.forget(prepare(new, V2, cache, source).superseded) == 0
     assert prepare(old, V2, cache, None).hit
-    for name in ("uses/" + key for key in keys(cache)):
-        os.utime(f"{cache.storage.location}/{name}", (1e9, 1e9))
+    for key in keys(cache):
+        age_entry(cache, key, 7_200)
     assert cache.forget(prepare(random_bars(502), V2, cache, source).superseded) == 2
     assert len(keys(cache)) == 1
 
@@ -126,13 +125,15 @@ def test_what_was_just_used_stays_for_its_grace_and_goes_with_a_later_load(cache
 def test_a_use_is_noted_but_not_each_time(cache, random_bars):
     bars = random_bars(500)
     key = prepare(bars, V2, cache, None).plan.key
-    path = f"{cache.storage.location}/uses/{key}"
-    noted = os.stat(path).st_mtime_ns
-    prepare(bars, V2, cache, None)
-    assert os.stat(path).st_mtime_ns == noted
-    os.utime(path, (1e9, 1e9))
-    prepare(bars, V2, cache, None)
-    assert os.stat(path).st_mtime > time.time() - 60
+    assert not list(cache.storage.list("uses"))  # it was just made
+    noted = []
+    for _ in range(2):
+        age_entry(cache, key, 7_200)
+        for _ in range(2):
+            prepare(bars, V2, cache, None)
+            noted.append(cache.storage.existing([f"uses/{key}"])[f"uses/{key}"].written)
+    assert noted[0] == noted[1] < noted[2] == noted[3]
+    assert noted[0] > time.time() - 60
 
 
 def test_a_slice_evicts_nothing_and_is_not_evicted(cache, random_bars, tmp_path):

@@ -1,6 +1,7 @@
 import os
 
 import pytest
+from comparing import age_entry
 
 from bitcorn_ray.cache.prepare import Source, prepare
 from bitcorn_ray.cache.publish import TEMPORARY
@@ -12,20 +13,6 @@ from bitcorn_ray.market.partition import Partition
 V2 = SYSTEMS["v2"]
 
 
-def age(cache, key, seconds):
-    """Let an entry have been used and written so long ago, and its chunks as well."""
-    import json
-    import time
-    from datetime import UTC, datetime
-
-    then = time.time() - seconds
-    manifest = cache.manifest(key)
-    manifest["created"] = datetime.fromtimestamp(then, UTC).isoformat(timespec="seconds")
-    cache.storage.publish_json(manifest_name(key), json.loads(json.dumps(manifest)))
-    for name in (f"uses/{key}", *(chunk_name(chunk["key"]) for chunk in manifest["chunks"])):
-        os.utime(f"{cache.storage.location}/{name}", (then, then))
-
-
 @pytest.fixture
 def three(cache, random_bars, tmp_path):
     """A cache with three entries, last used three, two and one days ago."""
@@ -33,7 +20,7 @@ def three(cache, random_bars, tmp_path):
     for number in range(3):
         source = Source(tmp_path / "a.db", Partition(f"S{number}", "1h"), True)
         made.append(prepare(random_bars(600, seed=number), V2, cache, source).plan.key)
-        age(cache, made[-1], (3 - number) * 86_400)
+        age_entry(cache, made[-1], (3 - number) * 86_400)
     return made
 
 
@@ -82,7 +69,7 @@ def test_prune_by_size_takes_the_longest_unused_first(cache, three):
 
 def test_prune_without_a_limit_takes_only_what_was_left_behind(cache, three, random_bars):
     orphan = prepare(random_bars(700, seed=9), V2, cache, None).plan
-    age(cache, orphan.key, 86_400)
+    age_entry(cache, orphan.key, 86_400)
     cache.storage.delete([manifest_name(orphan.key)])
     cache.storage.publish(f"features/{TEMPORARY}dead", b"half")
     os.utime(f"{cache.storage.location}/features/{TEMPORARY}dead", (1e9, 1e9))
@@ -110,8 +97,8 @@ def test_what_is_in_use_is_kept_and_said(cache, three, random_bars):
 def test_a_chunk_that_another_entry_has_stays(cache, random_bars, small_chunks):
     bars = random_bars(600)
     short, long = (prepare(bars.take(slice(n)), V2, cache, None).plan.key for n in (500, 600))
-    age(cache, long, 2 * 86_400)
-    age(cache, short, 9 * 86_400)
+    age_entry(cache, long, 2 * 86_400)
+    age_entry(cache, short, 9 * 86_400)
     assert prune(cache, older_than=5 * 86_400).entries == [short]
     assert prepare(bars, V2, cache, None).hit
 

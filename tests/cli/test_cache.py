@@ -1,9 +1,8 @@
 import json
-import os
-import time
 
 import pytest
 from click.testing import CliRunner
+from comparing import age_entry
 
 from bitcorn_ray.cache.upkeep import stats
 from bitcorn_ray.cli import main
@@ -22,11 +21,7 @@ def filled(market_db):
         prepare_features(load_market_data(market_db, symbol, "1h").dataframe, db_path=str(market_db))
     cache = open_cache()
     old = next(entry for entry in cache.entries() if entry["used_by"][0]["symbol"] == "AAAUSDT")
-    then = time.time() - 2 * 86_400
-    manifest = cache.manifest(old["key"])
-    manifest["created"] = "2024-01-01T00:00:00+00:00"
-    cache.storage.publish_json(f"features/{old['key']}.meta.json", manifest)
-    os.utime(f"{cache.storage.address}/uses/{old['key']}", (then, then))
+    age_entry(cache, old["key"], 2 * 86_400)
     return cache
 
 
