@@ -17,11 +17,13 @@ if TYPE_CHECKING:
         MarketDataResult,
         SequenceBuildResult,
         build_sequences,
+        compute_features,
         invalidate_cache,
         load_market_data,
         prepare_features,
     )
     from bitcorn_ray.errors import BitcornError
+    from bitcorn_ray.features.system import FeatureSystem, feature_system
     from bitcorn_ray.forecaster import Forecaster
     from bitcorn_ray.learning.model import LSTM2Head, LSTMMultiHead
     from bitcorn_ray.learning.runs import load_run
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
         train_multihorizon_model,
     )
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "RunConfig": "config",
@@ -40,10 +42,13 @@ _HOMES = {
     "MarketDataResult": "data_loader",
     "SequenceBuildResult": "data_loader",
     "build_sequences": "data_loader",
+    "compute_features": "data_loader",
     "invalidate_cache": "data_loader",
     "load_market_data": "data_loader",
     "prepare_features": "data_loader",
     "BitcornError": "errors",
+    "FeatureSystem": "features.system",
+    "feature_system": "features.system",
     "Forecaster": "forecaster",
     "LSTM2Head": "learning.model",
     "LSTMMultiHead": "learning.model",
@@ -57,6 +62,7 @@ __all__ = [
     "FEATURE_CACHE_DIR",
     "BitcornError",
     "FeaturePrepResult",
+    "FeatureSystem",
     "Forecaster",
     "LSTM2Head",
     "LSTMMultiHead",
@@ -66,6 +72,8 @@ __all__ = [
     "SequenceBuildResult",
     "TrainingResult",
     "build_sequences",
+    "compute_features",
+    "feature_system",
     "invalidate_cache",
     "load_market_data",
     "load_run",

@@ -249,12 +249,7 @@ def compute_features(
 
     cache = open_cache(cache_dir)
     plan = plan_features(source, find_system(system), cache, symbols, timeframes)
-    if plan.jobs:
-        cache.refresh_index()  # says now, and not after hours, that the cache cannot be written
-    done = run_features(plan, cache, on_done, address)
-    if plan.jobs:
-        cache.refresh_index()
-    return done
+    return run_features(plan, cache, on_done, address)
 
 
 def open_cache(cache_dir: Path | str | None = None) -> FeatureCache:

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from bitcorn_ray.cache.chunk_file import fingerprint_bars
 from bitcorn_ray.cache.identity import EntryPlan, plan_entry
 from bitcorn_ray.cache.store import FeatureCache
-from bitcorn_ray.cache.workplan import plan_features
+from bitcorn_ray.cache.workplan import is_asked, plan_features
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.market.bars import Bars, show_time
 from bitcorn_ray.market.clean import drop_duplicates
 from bitcorn_ray.market.partition import Partition
-from bitcorn_ray.market.source import opened_source
+from bitcorn_ray.market.source import PartitionReader, opened_source
 
 __all__ = ["Explanation", "explain"]
 
@@ -62,24 +62,31 @@ def explain(
         for s in plan.done
     ]
     for path in sorted({job.path for job in plan.jobs}):
-        with opened_source(Path(path)) as reader:
-            named = {job.partition for job in plan.jobs if job.path == path}
-            for partition in sorted(p for p in reader.partitions if p in named or None in named):
-                try:
-                    stored, _ = reader.read(partition.symbol, partition.timeframe)
-                    found.append(_explained(drop_duplicates(stored), system, cache, Path(path), partition))
-                except BitcornError as error:
-                    causes = (str(error),)
-                    found.append(
-                        Explanation(
-                            symbol=partition.symbol, timeframe=partition.timeframe, outcome="failure", causes=causes
-                        )
-                    )
+        jobs = [job for job in plan.jobs if job.path == path]
+        named = {job.partition for job in jobs}
+        try:
+            with opened_source(Path(path)) as reader:
+                asked = [
+                    p for p in reader.partitions if p in named or (None in named and is_asked(p, symbols, timeframes))
+                ]
+                found += [_explained(reader, partition, system, cache, Path(path)) for partition in asked]
+        except BitcornError as error:
+            found.append(_failure(jobs[0].label(), error))
     return sorted(found, key=lambda each: (each.symbol, each.timeframe))
 
 
-def _explained(bars: Bars, system: FeatureSystem, cache: FeatureCache, path: Path, partition: Partition) -> Explanation:
-    plan = plan_entry(bars, system, memo=cache)
+def _failure(partition: Partition, error: BitcornError) -> Explanation:
+    return Explanation(symbol=partition.symbol, timeframe=partition.timeframe, outcome="failure", causes=(str(error),))
+
+
+def _explained(
+    reader: PartitionReader, partition: Partition, system: FeatureSystem, cache: FeatureCache, path: Path
+) -> Explanation:
+    try:
+        bars = drop_duplicates(reader.read_stored(partition)[0])
+        plan = plan_entry(bars, system, memo=cache)
+    except BitcornError as error:
+        return _failure(partition, error)
     missing = cache.missing_chunks(plan)
     known = ["the bars have been computed before"]
     causes = tuple(_causes(bars, plan, cache, path, partition) if missing else known)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -25,14 +25,13 @@ from bitcorn_ray.cache.code import CodeIdentity, code_identity
 from bitcorn_ray.cache.syntax import Memo
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.system import FeatureSystem
-from bitcorn_ray.market.bars import Bars, modal_step, require_chronology
+from bitcorn_ray.market.bars import Bars, require_chronology
 
-__all__ = ["CHUNK_BARS", "KEY_LENGTH", "Chunk", "EntryPlan", "SystemIdentity", "identify", "plan_entry"]
+__all__ = ["CHUNK_BARS", "FORMAT", "KEY_LENGTH", "Chunk", "EntryPlan", "SystemIdentity", "identify", "plan_entry"]
 
 KEY_LENGTH = 32  # hexadecimal digits: 128 bits
 CHUNK_BARS = 32_768
-_FORMAT = 2  # of the stored files; another one makes other keys
-_STEP_BARS = 2_048  # the first so many decide the distance of the bars: what is appended does not move the boundaries
+FORMAT = 2  # of the stored files; another one makes other keys
 _MINUTE = 60_000
 
 
@@ -72,7 +71,7 @@ def identify(system: FeatureSystem, code: CodeIdentity | None = None, memo: Memo
     """
     code = code or code_identity(system.function, memo)
     facts = {
-        "format": _FORMAT,
+        "format": FORMAT,
         "name": system.name,
         "version": system.version,
         "parameters": system.all_parameters,
@@ -80,7 +79,7 @@ def identify(system: FeatureSystem, code: CodeIdentity | None = None, memo: Memo
         "warmup": system.own_warmup,
         "context": list(system.context),
         "step": system.step,
-        "code": asdict(code),
+        "code": {name: value if isinstance(value, str) else dict(value) for name, value in vars(code).items()},
     }
     try:
         text = json.dumps(facts, sort_keys=True, allow_nan=False)
@@ -96,10 +95,9 @@ def plan_entry(
 
     Raises BitcornError for too few bars, for times out of order, and as `identify` does.
     """
-    step = 0
     if bars.timestamp is not None:
         require_chronology(bars.timestamp)
-        step = modal_step(bars.timestamp[:_STEP_BARS])
+    step = bars.grid_step()
     on_grid = system.on_grid(step)
     on_grid.require_enough(bars)
     places = [(on_grid.first_needed(bars, start), start, stop) for start, stop in _boundaries(bars, step)]

@@ -7,7 +7,9 @@ computing remains, chunk by chunk as well, and the features are equal bit for bi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,8 @@ from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.quality import quality_report
 
 __all__ = ["PreparedFeatures", "Source", "UpdatedEntry", "prepare", "update"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,8 @@ def prepare(bars: Bars, system: FeatureSystem, cache: FeatureCache | None, sourc
     if quality is None:
         quality = quality_report(bars)
         if cache:
-            cache.write_quality(plan.key, quality)
+            with _needed(bool(missing)):
+                cache.write_quality(plan.key, quality)
     return PreparedFeatures(
         plan=plan,
         computed=len(missing),
@@ -137,9 +142,22 @@ def _publish(
     plan: EntryPlan, bars: Bars, cache: FeatureCache, source: Source | None, computed: list[Chunk]
 ) -> list[str]:
     """Publish the manifest where it is missing, and the link; returns the links that it supersedes."""
-    if computed or cache.manifest(plan.key) is None:
-        cache.write_entry(plan, bars)
-    cache.note_use(plan.key)
-    if source is None:
-        return []
-    return cache.link(plan.key, plan.identity.system.spec, source.path, source.partition, source.complete)
+    with _needed(bool(computed)):
+        if computed or cache.manifest(plan.key) is None:
+            cache.write_entry(plan, bars)
+        cache.note_uses([plan.key])
+        if source is not None:
+            spec = plan.identity.system.spec
+            return cache.link(plan.key, spec, source.path, source.partition, source.complete)
+    return []
+
+
+@contextmanager
+def _needed(needed: bool) -> Iterator[None]:
+    """Let a write fail where it is not needed: a cache that may only be read serves its hits all the same."""
+    try:
+        yield
+    except BitcornError as error:
+        if needed:
+            raise
+        _log.debug("a hit was not noted: %s", error)

@@ -6,13 +6,16 @@ and the entries that it names are in the cache whole. Anything else, and the bar
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from bitcorn_ray import __version__
 from bitcorn_ray.cache.identity import SystemIdentity
-from bitcorn_ray.cache.store import FeatureCache, chunk_name, manifest_name, source_id
+from bitcorn_ray.cache.names import chunk_name, manifest_name, source_id
+from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.market.partition import Partition
 
 __all__ = ["FileReceipt", "PartitionReceipt", "read_receipt", "whole_entries", "write_receipt"]
@@ -74,4 +77,6 @@ def _file_receipt(record: Mapping[str, Any]) -> FileReceipt:
 
 
 def _name(source: Path, identity: SystemIdentity) -> str:
-    return f"sources/{source_id(source)}-{identity.digest[:16]}.json"
+    # Another version may read a file differently.
+    of_system = hashlib.sha256(f"{__version__} {identity.digest}".encode()).hexdigest()[:16]
+    return f"sources/{source_id(source)}-{of_system}.json"

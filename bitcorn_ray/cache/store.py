@@ -3,7 +3,7 @@
     features/<chunk>.parquet     the features of a stretch of bars (see `chunk_file`)
     features/<entry>.meta.json   the manifest: which chunks make an entry, and what identifies them; published last
     data_quality/<entry>.json    the quality report of the bars
-    links/<source>/<what>/<entry>.json   a database or file uses this entry for a partition and system
+    links/<source>-<what>/<entry>.json   a database or file uses this entry for a partition and system
     sources/<source>-<system>.json       what was computed from a source, so that one that has not changed is not read
     uses/<entry>                 its time says when the entry was last used, where that is after it was made
     code/<source hash>.json      what a source file says (see `syntax`)
@@ -14,10 +14,7 @@ Names are hashes of what they hold. What is missing, torn or damaged is a miss a
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import re
 import time
 from collections.abc import Collection
 from datetime import UTC, datetime
@@ -28,19 +25,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitcorn_ray.cache.chunk_file import decode_bars, decode_chunk, encode_chunk
-from bitcorn_ray.cache.identity import KEY_LENGTH, Chunk, EntryPlan
+from bitcorn_ray.cache.identity import Chunk, EntryPlan
+from bitcorn_ray.cache.names import (
+    chunk_name,
+    is_manifest,
+    is_ours,
+    is_understood,
+    key_of,
+    link_folder,
+    manifest_name,
+    quality_name,
+    source_id,
+    use_name,
+)
 from bitcorn_ray.cache.publish import TEMPORARY
 from bitcorn_ray.cache.storage import Storage, StoredFile
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import Bars, show_time
-from bitcorn_ray.market.partition import Partition, normalise_symbol
+from bitcorn_ray.market.partition import Partition
 
-__all__ = ["GRACE_SECONDS", "FeatureCache", "chunk_name", "is_ours", "key_of", "manifest_name", "source_id"]
+__all__ = ["GRACE_SECONDS", "FeatureCache"]
 
 GRACE_SECONDS = 3_600.0  # what was used more recently is never pruned: a running job may be reading it
 _NOTE_USE_SECONDS = 600.0  # uses are noted no more often than this
 _READERS = 2  # threads that read the chunks of a local entry: decoding leaves Python's lock alone
-_KEY = re.compile(rf"[0-9a-f]{{{KEY_LENGTH}}}")
 _log = logging.getLogger(__name__)
 
 
@@ -107,25 +115,33 @@ class FeatureCache:
         self.storage.publish_json(manifest_name(plan.key), self._manifest(plan, bars))
 
     def manifest(self, key: str) -> dict[str, Any] | None:
-        """Return an entry's manifest, or None."""
-        return self.storage.read_json(manifest_name(key))
+        """Return an entry's manifest, or None where it is missing, damaged or of another format."""
+        manifest = self.storage.read_json(manifest_name(key))
+        return manifest if manifest is not None and is_understood(manifest) else None
 
     def quality(self, key: str) -> dict[str, Any] | None:
         """Return the quality report of an entry's bars, or None."""
-        return self.storage.read_json(_quality_name(key))
+        return self.storage.read_json(quality_name(key))
 
     def write_quality(self, key: str, report: dict[str, Any]) -> None:
         """Publish the quality report of an entry's bars. Raises BitcornError where that cannot be done."""
-        self.storage.publish_json(_quality_name(key), report, indent=1)
+        self.storage.publish_json(quality_name(key), report, indent=1)
 
-    def note_use(self, key: str) -> None:
-        """Remember that an entry is in use, for `prune`; a cache that cannot be written is used without."""
-        if self._in_use([key], min(_NOTE_USE_SECONDS, self.grace / 2)):
-            return
+    def note_uses(self, keys: Collection[str]) -> None:
+        """Remember that entries are in use, for `prune`; a cache that cannot be written is used without."""
+        # No more often than needed: what was used within the grace period has to be known as such.
+        noted = self._in_use(keys, min(_NOTE_USE_SECONDS, self.grace / 2))
         try:
-            self.storage.publish(_use_name(key), b"")
+            for key in set(keys) - noted:
+                self.storage.publish(use_name(key), b"")
         except BitcornError:
-            _log.debug("the use of %s cannot be noted in %s", key, self.storage.shown)
+            _log.debug("uses cannot be noted in %s", self.storage.shown)
+
+    def require_writable(self) -> None:
+        """Raise BitcornError where the cache cannot be written."""
+        probe = f"uses/{TEMPORARY}probe"
+        self.storage.publish(probe, b"")
+        self.storage.delete([probe])
 
     def _manifest(self, plan: EntryPlan, bars: Bars) -> dict[str, Any]:
         system, times = plan.identity.system, bars.timestamp
@@ -161,7 +177,7 @@ class FeatureCache:
         complete: the entry holds all bars that the source had; it then supersedes older such entries. Entries of slices
         (a limit, a fold) supersede nothing and are not superseded. Returns the superseded links, for `forget`.
         """
-        folder = f"links/{source_id(source)}/{_link_id(partition, system)}"
+        folder = link_folder(source, partition, system)
         name = f"{folder}/{key}.json"
         known = self.storage.read_json(name)
         if known is None or (complete and not known.get("complete")):
@@ -184,9 +200,13 @@ class FeatureCache:
 
     def links_of(self, source: Path) -> list[dict[str, Any]]:
         """Every link of a database or file, with `written`, the time of it; newest first."""
-        files = sorted(self.storage.list(f"links/{source_id(source)}"), key=lambda file: -file.written)
+        files = sorted(self._links_of(source), key=lambda file: -file.written)
         links = self.storage.read_jsons(file.name for file in files)
         return [{**link, "written": file.written} for file, link in zip(files, links, strict=True) if link]
+
+    def _links_of(self, source: Path) -> list[StoredFile]:
+        ours = f"links/{source_id(source)}-"
+        return [f for f in self.storage.list("links") if f.name.startswith(ours) and f.name.endswith(".json")]
 
     def forget(self, links: Collection[str], grace: float | None = None) -> int:
         """Remove links, and the entries that no link needs any more; returns how many entries went.
@@ -207,7 +227,7 @@ class FeatureCache:
             return 0
         manifests = {key: manifest for key, manifest in self.manifests().items() if key in keys}
         # The manifests first: without it an entry does not exist for any reader.
-        for name in (manifest_name, _quality_name, _use_name):
+        for name in (manifest_name, quality_name, use_name):
             self.storage.delete(name(key) for key in keys)
         needed = {chunk["key"] for manifest in self.manifests().values() for chunk in manifest["chunks"]}
         unneeded = {chunk["key"] for manifest in manifests.values() for chunk in manifest["chunks"]} - needed
@@ -227,8 +247,7 @@ class FeatureCache:
                 file.name for file in sorted(files, key=lambda file: not file.name.endswith(".meta.json"))
             )
         else:
-            folder = f"links/{source_id(Path(source))}"
-            names = [file.name for file in self.storage.list(folder) if file.name.endswith(".json")]
+            names = [file.name for file in self._links_of(Path(source))]
             count = len({key_of(name) for name in names})
             self.forget(names, grace=0.0)
             self.storage.delete(
@@ -242,9 +261,9 @@ class FeatureCache:
 
     def manifests(self) -> dict[str, dict[str, Any]]:
         """Every readable manifest by its entry's key."""
-        names = [file.name for file in self.storage.list("features") if _is_manifest(file)]
+        names = [file.name for file in self.storage.list("features") if is_manifest(file)]
         read = zip(names, self.storage.read_jsons(names), strict=True)
-        return {key_of(name): manifest for name, manifest in read if manifest is not None}
+        return {key_of(name): each for name, each in read if each is not None and is_understood(each)}
 
     def entries(self) -> list[dict[str, Any]]:
         """Every manifest, without its identity, with `used_by` (the links to it) and `last_used`; newest first."""
@@ -253,7 +272,7 @@ class FeatureCache:
             if link is not None:
                 used_by.setdefault(link["key"], []).append({k: link[k] for k in ("db_path", "symbol", "timeframe")})
         uses = {key_of(file.name): file.written for file in self.storage.list("uses")}
-        made = {key_of(file.name): file.written for file in self.storage.list("features") if _is_manifest(file)}
+        made = {key_of(file.name): file.written for file in self.storage.list("features") if is_manifest(file)}
         entries = []
         for key, manifest in self.manifests().items():
             seen = max(uses.get(key, 0.0), made.get(key, 0.0))
@@ -284,7 +303,7 @@ class FeatureCache:
 
     def _in_use(self, keys: Collection[str], seconds: float) -> set[str]:
         """Those of some entries that were made, or noted as used, in the last so many seconds."""
-        files = self.storage.existing(name(key) for key in keys for name in (_use_name, manifest_name))
+        files = self.storage.existing(name(key) for key in keys for name in (use_name, manifest_name))
         return {key_of(name) for name, file in files.items() if file.written > time.time() - seconds}
 
     # A memo of what sources say, for `identity`; only where it is quicker than to read them again
@@ -300,49 +319,3 @@ class FeatureCache:
                 self.storage.publish_json(f"code/{name}.json", value)
             except BitcornError:
                 _log.debug("the code memo cannot be written in %s", self.storage.shown)
-
-
-def chunk_name(key: str) -> str:
-    """File of a chunk."""
-    return f"features/{key}.parquet"
-
-
-def manifest_name(key: str) -> str:
-    """File of an entry's manifest."""
-    return f"features/{key}.meta.json"
-
-
-def key_of(name: str) -> str:
-    """Key that a file is named by."""
-    return name.rpartition("/")[2].partition(".")[0]
-
-
-def source_id(source: Path) -> str:
-    """Short name of a database, file or folder, by its path."""
-    return hashlib.sha256(str(source.expanduser().resolve()).encode()).hexdigest()[:16]
-
-
-def _is_manifest(file: StoredFile) -> bool:
-    return file.name.endswith(".meta.json") and is_ours(file)
-
-
-def _quality_name(key: str) -> str:
-    return f"data_quality/{key}.json"
-
-
-def _use_name(key: str) -> str:
-    return f"uses/{key}"
-
-
-def is_ours(file: StoredFile) -> bool:
-    """Tell whether the cache wrote a file, and not the older system, whose entries lie in the same folders."""
-    folder = file.name.partition("/")[0]
-    if folder in ("links", "sources", "uses", "code") or file.name.rpartition("/")[2].startswith(TEMPORARY):
-        return True
-    return folder in ("features", "data_quality") and _KEY.fullmatch(key_of(file.name)) is not None
-
-
-def _link_id(partition: Partition | None, system: str) -> str:
-    # Hashed, as a symbol may hold characters that a file name must not.
-    names = [normalise_symbol(partition.symbol), partition.timeframe] if partition else []
-    return hashlib.sha256(json.dumps([*names, system]).encode()).hexdigest()[:16]

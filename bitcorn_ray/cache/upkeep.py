@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from bitcorn_ray.cache.chunk_file import decode_bars, decode_chunk
+from bitcorn_ray.cache.names import chunk_name, is_ours, key_of
 from bitcorn_ray.cache.publish import TEMPORARY
 from bitcorn_ray.cache.storage import StoredFile
-from bitcorn_ray.cache.store import FeatureCache, chunk_name, is_ours, key_of
+from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.errors import BitcornError
 
 __all__ = ["Damage", "Pruned", "prune", "stats", "verify"]
@@ -65,11 +66,12 @@ def stats(cache: FeatureCache) -> dict[str, Any]:
 def verify(cache: FeatureCache, repair: bool = False) -> list[Damage]:
     """Read everything with its checksums; returns the files that are missing, torn, damaged or foreign.
 
-    repair: remove what is damaged, so that its next user computes it anew.
+    repair: remove what is damaged, and the entries that name it, so that the next user computes it anew.
     """
     damaged = list(_damaged_records(cache))
     wanted: dict[str, tuple[tuple[str, ...], int, bool]] = {}
-    for manifest in cache.manifests().values():
+    manifests = cache.manifests()
+    for manifest in manifests.values():
         timed = manifest["first_timestamp"] is not None
         wanted |= {c["key"]: (tuple(manifest["features"]), c["rows"], timed) for c in manifest["chunks"]}
     problems = cache.storage.side_by_side(lambda item: _chunk_problem(cache, *item), list(wanted.items()), 2)
@@ -77,7 +79,9 @@ def verify(cache: FeatureCache, repair: bool = False) -> list[Damage]:
         Damage(file=chunk_name(key), problem=problem) for key, problem in zip(wanted, problems, strict=True) if problem
     ]
     if repair:
+        gone = {key for key, problem in zip(wanted, problems, strict=True) if problem}
         cache.storage.delete(damage.file for damage in damaged)
+        cache.remove_entries({key for key, each in manifests.items() if gone & {c["key"] for c in each["chunks"]}})
     return damaged
 
 

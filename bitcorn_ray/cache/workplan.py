@@ -25,7 +25,13 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.market.clean import drop_duplicates
 from bitcorn_ray.market.database import opened_bars
-from bitcorn_ray.market.partition import Partition, select_partitions
+from bitcorn_ray.market.partition import (
+    Partition,
+    normalise_symbol,
+    partition_of_file,
+    same_timeframe,
+    select_partitions,
+)
 from bitcorn_ray.market.quality import quality_flags, quality_report
 from bitcorn_ray.market.source import (
     PartitionReader,
@@ -33,6 +39,7 @@ from bitcorn_ray.market.source import (
     fingerprint,
     is_database,
     opened_source,
+    partition_named,
     source_files,
 )
 
@@ -46,6 +53,7 @@ __all__ = [
     "finish_features",
     "is_asked",
     "plan_features",
+    "require_found",
 ]
 
 
@@ -82,6 +90,16 @@ class FeatureJob:
     path: str
     partition: Partition | None
     size: int
+
+    def label(self) -> Partition:
+        """The partition as far as it is known before the file is read: by the file's name, or that name itself."""
+        if self.partition is not None:
+            return self.partition
+        try:
+            symbol, timeframe = partition_of_file(self.path)
+        except BitcornError:
+            symbol, timeframe = None, None
+        return Partition(symbol or Path(self.path).name, timeframe or "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +187,7 @@ def compute_jobs(jobs: Iterable[FeatureJob], work: FeatureWork) -> list[Partitio
     try:
         require_same_code(work.code)
     except BitcornError as error:
-        return [_failed(job.partition or Partition(Path(job.path).name, ""), job.path, error) for job in jobs]
+        return [_failed(job.label(), job.path, error) for job in jobs]
     cache = FeatureCache(work.cache)
     statuses = list[PartitionStatus]()
     for path, of_file in groupby(sorted(jobs, key=lambda job: job.path), key=lambda job: job.path):
@@ -181,6 +199,7 @@ def finish_features(
     plan: FeaturePlan, computed: Sequence[PartitionStatus], cache: FeatureCache
 ) -> list[PartitionStatus]:
     """Write the receipt and remove what is superseded; returns all statuses in the order of their partitions."""
+    cache.note_uses([status.key for status in plan.done])
     cache.forget([link for status in computed for link in status.superseded])
     everything = [*plan.done, *computed]
     receipts = dict(plan.receipts)
@@ -229,7 +248,7 @@ def asked_partitions(
         return
     known = {file.path: _partitions_of(file, receipts) for file in files}
     named = [partition for partitions in known.values() for partition in partitions or ()]
-    # Where every name is known, an unknown one is told now; else when the files are read.
+    # Where every name is known, an unknown one is told now; else when the files have been read.
     if all(partitions is not None for partitions in known.values()):
         chosen_set = set(select_partitions(named, symbols, timeframes))
     else:
@@ -246,15 +265,27 @@ def _partitions_of(file: SourceFile, receipts: dict[str, FileReceipt]) -> list[P
     receipt = receipts.get(str(file.path))
     if receipt is not None and receipt.whole:
         return [each.partition for each in receipt.partitions]
-    return None if file.partition is None else [file.partition]
+    named = partition_named(file.path)
+    return None if named is None else [named]
 
 
 def is_asked(partition: Partition, symbols: Sequence[str] | None, timeframes: Sequence[str] | None) -> bool:
     """Tell whether a partition is among those that are asked for."""
-    try:
-        return bool(select_partitions([partition], symbols, timeframes))
-    except BitcornError:
-        return False
+    symbol = normalise_symbol(partition.symbol)
+    return (symbols is None or symbol in map(normalise_symbol, symbols)) and (
+        timeframes is None or any(same_timeframe(partition.timeframe, asked) for asked in timeframes)
+    )
+
+
+def require_found(
+    jobs: Iterable[FeatureJob],
+    found: Iterable[Partition],
+    symbols: Sequence[str] | None,
+    timeframes: Sequence[str] | None,
+) -> None:
+    """Raise BitcornError where files that had to be read to be known do not hold what was asked for."""
+    if any(job.partition is None for job in jobs):
+        select_partitions(sorted(set(found)), symbols, timeframes)
 
 
 def _compute_file(
@@ -276,18 +307,17 @@ def _compute_file(
                 left.pop(0)
     except Exception as error:  # reported by name in the driver
         for job in left:
-            partition = job.partition or Partition(Path(path).name, "")
-            yield _failed(partition, path, error)
+            yield _failed(job.label(), path, error)
 
 
 def _compute(
     reader: PartitionReader, partition: Partition, path: str, work: FeatureWork, cache: FeatureCache
 ) -> PartitionStatus:
     try:
-        stored, partition = reader.read(partition.symbol, partition.timeframe)
+        stored, partition = reader.read_stored(partition)
         bars = drop_duplicates(stored)
         done = update(bars, work.system, cache, Source(Path(path), partition, complete=True), work.code)
-        flags = quality_flags(quality_report(stored, partition.timeframe))
+        flags = quality_flags(quality_report(stored, partition.timeframe, list_gaps=False))
     except Exception as error:  # one partition must not take the others with it
         return _failed(partition, path, error)
     return PartitionStatus(

@@ -85,8 +85,6 @@ def features(
         progress("computing features", len(plan.jobs) + len(plan.done), as_json) as advance,
     ):
         done = run_features(plan, store, lambda status: advance(f"{status.symbol} {status.timeframe}"))
-    if plan.jobs:
-        store.refresh_index()
     rows = [{name: value for name, value in asdict(status).items() if name != "superseded"} for status in done]
     show({"source": source, "system": found.spec, "partitions": rows}, lambda: features_table(rows), as_json)
     end_with_failures(f"{s.symbol} {s.timeframe} failed: {s.error}" for s in done if s.error)

@@ -87,17 +87,22 @@ def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @click.argument("source", required=False)
     @click.option("--db", help="The source, as an option.")
-    @click.option("--symbols", help="Only these, separated by commas.")
-    @click.option("--timeframes", help="Only these, separated by commas.")
+    @click.option("--symbols", callback=_names, help="Only these, separated by commas.")
+    @click.option("--timeframes", callback=_names, help="Only these, separated by commas.")
     @wraps(command)
-    def wrapped(
-        *args: Any, source: str | None, db: str | None, symbols: str | None, timeframes: str | None, **options: Any
-    ) -> Any:
+    def wrapped(*args: Any, source: str | None, db: str | None, **options: Any) -> Any:
         if (source is None) == (db is None):
             raise click.UsageError("give the source of bars once: as SOURCE or as --db")
-        return command(*args, source=source or db, symbols=listed(symbols), timeframes=listed(timeframes), **options)
+        return command(*args, source=source or db, **options)
 
     return wrapped
+
+
+def _names(context: click.Context, parameter: click.Parameter, text: str | None) -> list[str] | None:
+    try:
+        return listed(text)
+    except BitcornError as error:
+        raise click.BadParameter(str(error), context, parameter) from error
 
 
 def system_of(spec: str) -> FeatureSystem:
@@ -113,7 +118,7 @@ def end_with_failures(lines: Iterable[str]) -> None:
     """Print what failed on standard error; where anything did, end with status 2."""
     failed = list(lines)
     for line in failed:
-        click.echo(f"bitcorn: {line}", err=True)
+        click.echo(f"bitcorn: {' '.join(line.split())}", err=True)
     if failed:
         sys.exit(2)
 

@@ -83,7 +83,8 @@ def _parse(spec: str) -> tuple[str, dict[str, Any]]:
     parts = spec.split(":")
     names = [part for part in parts if "=" not in part]
     given = [part.partition("=") for part in parts if "=" in part]
-    if parts[: len(names)] != names or len(names) not in (1, 2) or not all(names):
+    twice = len({name for name, _, _ in given}) < len(given)
+    if parts[: len(names)] != names or len(names) not in (1, 2) or not all(names) or twice:
         raise BitcornError(f"feature system {spec!r} is not understood: write it as v4:short=12 or module:function")
     return ":".join(names), {name.strip(): _value(text) for name, _, text in given}
 

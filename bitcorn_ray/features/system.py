@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -85,13 +86,14 @@ class FeatureSystem:
     @cached_property
     def own_warmup(self) -> int:
         """The warm-up without the context, in bars."""
-        if not callable(self.warmup):
-            return self.warmup
         try:
-            return self.warmup(**self.all_parameters)
-        except (TypeError, ValueError) as error:
+            return operator.index(self.warmup(**self.all_parameters) if callable(self.warmup) else self.warmup)
+        except BitcornError:
+            raise
+        except Exception as error:
             raise BitcornError(
-                f"warm-up of feature system {self.name!r} failed for {self.all_parameters}: {error}"
+                f"warm-up of feature system {self.name!r} with {self.all_parameters} is no whole number of bars: "
+                f"{type(error).__name__}: {error}"
             ) from error
 
     @cached_property
@@ -130,7 +132,7 @@ class FeatureSystem:
         first = row - self.warmup_bars
         if self.halo is not None:
             first = min(
-                first, self.halo(bars, row), *(self._first_of_context(bars, row, name) for name in self.context)
+                first, self._halo(bars, row), *(self._first_of_context(bars, row, name) for name in self.context)
             )
         return max(0, first)
 
@@ -201,9 +203,17 @@ class FeatureSystem:
             raise BitcornError(f"feature system {self.name!r} has a context: say the distance of the bars by on_grid")
         return self.step
 
+    def _halo(self, bars: Bars, row: int) -> int:
+        assert self.halo is not None
+        try:
+            return max(0, operator.index(self.halo(bars, row)))
+        except Exception as error:
+            raise BitcornError(
+                f"halo of feature system {self.name!r} at row {row} is no row: {type(error).__name__}: {error}"
+            ) from error
+
     def _first_of_context(self, bars: Bars, row: int, timeframe: str) -> int:
         """First own row that the unbounded features of a higher timeframe need at ``row``."""
-        assert self.halo is not None
         seen = bars.take(slice(row + 1))
         higher = closed_bars(seen, self._grid, timeframe)
         if len(higher) == 0:
@@ -211,7 +221,7 @@ class FeatureSystem:
         assert seen.timestamp is not None
         assert higher.timestamp is not None
         place = int(last_closed(seen, higher, self._grid, timeframe)[0][-1])
-        opened = higher.timestamp[self.halo(higher, max(place, 0))]
+        opened = higher.timestamp[self._halo(higher, max(place, 0))]
         # One row more: the bar in front would be cut by where the bars begin.
         return int(np.searchsorted(seen.timestamp, opened)) - 1
 
@@ -305,4 +315,6 @@ def _defaults(function: Callable[..., Any]) -> dict[str, Any]:
     without = [parameter.name for parameter in given[1:] if parameter.default is parameter.empty]
     if without:
         raise BitcornError(f"parameter {', '.join(without)} of {function.__qualname__} has no default: give it one")
+    if any(parameter.name == "context" for parameter in given[1:]):
+        raise BitcornError(f"{function.__qualname__} has a parameter named context, which means higher timeframes here")
     return {parameter.name: parameter.default for parameter in given[1:]}

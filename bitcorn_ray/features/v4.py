@@ -117,9 +117,11 @@ Array = NDArray[np.float64]
 
 def warmup(*, short: int = 6, medium: int = 24, long: int = 168, oscillator: int = 14, fib: int = 50) -> int:
     """First bars without a complete row of features. Raises BitcornError for windows that are too short."""
-    if not 2 <= short < medium < long or oscillator < 2 or fib < 2:
+    windows = (short, medium, long, oscillator, fib)
+    if not all(isinstance(n, int) for n in windows) or not 2 <= short < medium < long or min(oscillator, fib) < 2:
         raise BitcornError(
-            f"v4 needs 2 <= short < medium < long and oscillator, fib >= 2: got short={short}, medium={medium}, "
+            f"v4 needs 2 <= short < medium < long and oscillator, fib >= 2, all whole: got short={short}, "
+            f"medium={medium}, "
             f"long={long}, oscillator={oscillator}, fib={fib}"
         )
     wilder = decaying_span(_wilder(oscillator))

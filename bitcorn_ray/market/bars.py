@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Bars", "frame_times", "modal_step", "require_chronology", "show_time", "show_times"]
 
 _SAMPLE = 1_024
+_GRID_BARS = 2_048
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -79,6 +80,13 @@ class Bars:
                     f"{name} must be {want}, but is {column[row]} in {int(bad.sum())} of {len(self)} bars, first at "
                     f"{self.describe(row)}: remove or repair these bars"
                 )
+
+    def grid_step(self) -> int:
+        """Most frequent distance of the first bars in milliseconds, 0 without times.
+
+        The first ones decide: what is appended does not change the grid.
+        """
+        return 0 if self.timestamp is None else modal_step(self.timestamp[:_GRID_BARS])
 
     def describe(self, row: int) -> str:
         """Return where a row is, for messages: its time where there are times, else its number."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import Bars, modal_step
-from bitcorn_ray.market.columns import BAR_COLUMNS, is_number, match_columns, milliseconds, mixes_units
-from bitcorn_ray.market.connection import Connection, connected, quoted
+from bitcorn_ray.market.columns import BAR_COLUMNS, is_number, milliseconds, mixes_units
+from bitcorn_ray.market.connection import Connection, connected
 from bitcorn_ray.market.partition import (
     Partition,
     normalise_symbol,
@@ -31,33 +32,11 @@ from bitcorn_ray.market.partition import (
     timeframe_ms,
     timeframe_of_ms,
 )
+from bitcorn_ray.market.tables import BarTable, bar_tables
 
 __all__ = ["BarReader", "list_partitions", "opened_bars", "read_bars"]
 
 _SAMPLE_ROWS = 2_000
-
-
-@dataclass(frozen=True)
-class BarTable:
-    """A table of bars: its name, for each of our column names the stored one, and how rows are ordered in time."""
-
-    name: str
-    columns: dict[str, str]
-    order: str
-    is_view: bool
-
-    @property
-    def source(self) -> str:
-        """The quoted name of the table."""
-        return quoted(self.name)
-
-    def column(self, ours: str) -> str:
-        """Return the quoted name of one of our columns."""
-        return quoted(self.columns[ours])
-
-    def has(self, ours: str) -> bool:
-        """Tell whether the table has one of our columns."""
-        return ours in self.columns
 
 
 @dataclass(frozen=True)
@@ -105,7 +84,18 @@ class BarReader:
     """The partitions of one open database."""
 
     def __init__(self, database: Connection, symbol: str | None) -> None:
-        self._database, self._held = database, _held(database, symbol)
+        self._database, self._asked, self._tables = database, symbol, bar_tables(database)
+
+    @cached_property
+    def _held(self) -> list[StoredPartition]:
+        return _held(self._database, self._tables, self._asked)
+
+    @cached_property
+    def _by_symbol(self) -> dict[str, list[StoredPartition]]:
+        found: dict[str, list[StoredPartition]] = {}
+        for held in self._held:
+            found.setdefault(normalise_symbol(held.partition.symbol), []).append(held)
+        return found
 
     @property
     def partitions(self) -> list[Partition]:
@@ -113,12 +103,30 @@ class BarReader:
         return sorted({held.partition for held in self._held})
 
     def sizes(self) -> dict[Partition, int]:
-        """How many rows each partition has."""
-        counts: dict[Partition, int] = {}
+        """About how many bars each partition has, by its first and last time: counting would read every row."""
+        sizes: dict[Partition, int] = {}
         for held in self._held:
-            query = f"SELECT count(*) FROM {held.table.source}{held.where()}"
-            counts[held.partition] = counts.get(held.partition, 0) + self._database.rows(query, held.keys)[0][0]
-        return counts
+            time, source = held.table.column("timestamp"), f"{held.table.source}{held.where()}"
+            query = f"SELECT (SELECT min({time}) FROM {source}) AS first, (SELECT max({time}) FROM {source}) AS last"
+            times = [value for value in self._database.rows(query, held.keys)[0] if isinstance(value, int | float)]
+            span = np.diff(milliseconds(np.array(times), time)).sum()
+            sizes[held.partition] = 1 + int(span) // _step_or_day(held.partition)
+        return sizes
+
+    def read_stored(self, partition: Partition) -> tuple[Bars, Partition]:
+        """Read a partition that is named exactly as it is stored, without listing the others.
+
+        Raises BitcornError as `read` does.
+        """
+        keys = {"symbol": partition.symbol, "timeframe": partition.timeframe}
+        found = [
+            held
+            for held in (StoredPartition(t, partition, keys) for t in self._tables if t.has("symbol", "timeframe"))
+            if self._database.rows(f"SELECT 1 FROM {held.table.source}{held.where()} LIMIT 1", keys)
+        ]
+        if len(found) == 1:
+            return self._bars(found[0], None), partition
+        return self.read(partition.symbol, partition.timeframe)
 
     def read(self, symbol: str, timeframe: str, limit: int | None = None) -> tuple[Bars, Partition]:
         """Read the bars of one partition, ascending in time; rows of one time stay side by side, in stored order.
@@ -131,6 +139,9 @@ class BarReader:
         if limit is not None and limit < 1:
             raise BitcornError(f"limit is {limit}: it must be at least 1, or None for all bars")
         held = self._find(symbol, timeframe)
+        return self._bars(held, limit), held.partition
+
+    def _bars(self, held: StoredPartition, limit: int | None) -> Bars:
         bars = _to_bars(self._read(held, limit), f"table {held.table.name} in {self._database.path}")
         assert bars.timestamp is not None
         times = bars.timestamp
@@ -139,7 +150,7 @@ class BarReader:
             bars, times = bars.take(order), times[order]
         if limit is not None and len(bars) > limit:
             bars = bars.take(times >= np.unique(times)[-limit:][0])
-        return bars, held.partition
+        return bars
 
     def _read(self, held: StoredPartition, limit: int | None) -> pa.Table:
         database, table, time = self._database, held.table, held.table.column("timestamp")
@@ -158,7 +169,7 @@ class BarReader:
     def _find(self, symbol: str, timeframe: str) -> StoredPartition:
         timeframe_ms(timeframe)
         path, held = self._database.path, self._held
-        of_symbol = [h for h in held if normalise_symbol(h.partition.symbol) == normalise_symbol(symbol)]
+        of_symbol = self._by_symbol.get(normalise_symbol(symbol), [])
         matches = [h for h in of_symbol if same_timeframe(h.partition.timeframe, timeframe)]
         # A view shows what a table holds.
         matches = [h for h in matches if not h.table.is_view] or matches
@@ -175,14 +186,20 @@ class BarReader:
         )
 
 
-def _held(database: Connection, asked_symbol: str | None) -> list[StoredPartition]:
+def _step_or_day(partition: Partition) -> int:
+    try:
+        return timeframe_ms(partition.timeframe)
+    except BitcornError:  # what is stored under it is refused when it is read
+        return timeframe_ms("1d")
+
+
+def _held(database: Connection, tables: list[BarTable], asked_symbol: str | None) -> list[StoredPartition]:
     """Return what a database holds, at least one partition.
 
     asked_symbol: name of the bars where neither a column of any table nor the file name says one.
     """
     path = database.path
     file_symbol, file_timeframe = partition_of_file(path)
-    tables = _bar_tables(database)
     named = [table for table in tables if table.has("symbol")]
     nameless = file_symbol or (None if named else asked_symbol)
     held = list[StoredPartition]()
@@ -198,43 +215,6 @@ def _held(database: Connection, asked_symbol: str | None) -> list[StoredPartitio
     if not held:
         raise BitcornError(f"{path} holds no bars: table {', '.join(t.name for t in tables)} is empty")
     return held
-
-
-def _bar_tables(database: Connection) -> list[BarTable]:
-    tables, seen = [], []
-    for name, kind in database.rows("SELECT name, type FROM sqlite_schema WHERE type IN ('table', 'view')"):
-        columns = _column_names(database, name)
-        found, missing = match_columns(columns)
-        if not missing:
-            time, is_view = quoted(found["timestamp"]), kind == "view"
-            order = f"{time}, rowid" if not is_view and _has_rowid(database, name) else time
-            tables.append(BarTable(name, found, order, is_view))
-        seen.append(f"{name} ({', '.join(columns)})")
-    if not tables:
-        what = f"its tables are {'; '.join(seen)}" if seen else "it has no tables"
-        raise BitcornError(
-            f"{database.path} has no table with ts or timestamp, open, high, low, close and volume: {what}"
-        )
-    return tables
-
-
-def _column_names(database: Connection, table: str) -> list[str]:
-    from adbc_driver_manager import ProgrammingError
-
-    try:
-        return [row[1] for row in database.rows(f"PRAGMA table_info({quoted(table)})")]
-    except ProgrammingError:  # a view of what is no longer there
-        return []
-
-
-def _has_rowid(database: Connection, table: str) -> bool:
-    from adbc_driver_manager import ProgrammingError
-
-    try:
-        database.rows(f"SELECT rowid FROM {quoted(table)} LIMIT 0")
-    except ProgrammingError:
-        return False
-    return True
 
 
 def _with_timeframes(
@@ -256,7 +236,7 @@ def _distinct(database: Connection, table: BarTable, column: str, keys: dict[str
     """Distinct values: by leaps through an index where one starts with the key, as DISTINCT would visit every row."""
     name, source = table.column(column), table.source
     where = "".join(f" AND {table.column(key)} = :{key}" for key in keys)
-    if table.columns.get("symbol", table.columns[column]) in _leading_columns(database, table):
+    if table.columns.get("symbol", table.columns[column]) in table.leading:
         query = (
             f"WITH RECURSIVE leap(value) AS (SELECT min({name}) FROM {source} WHERE {name} IS NOT NULL{where} "
             f"UNION ALL SELECT (SELECT min({name}) FROM {source} WHERE {name} > value{where}) FROM leap "
@@ -265,11 +245,6 @@ def _distinct(database: Connection, table: BarTable, column: str, keys: dict[str
     else:
         query = f"SELECT DISTINCT {name} FROM {source} WHERE {name} IS NOT NULL{where}"
     return [value for (value,) in database.rows(query, keys)]
-
-
-def _leading_columns(database: Connection, table: BarTable) -> set[str]:
-    indexes = [row[1] for row in database.rows(f"PRAGMA index_list({table.source})")]
-    return {row[2] for index in indexes for row in database.rows(f"PRAGMA index_info({quoted(index)})")[:1]}
 
 
 def _newest_times(database: Connection, held: StoredPartition) -> NDArray[np.int64]:

@@ -19,9 +19,10 @@ from bitcorn_ray.market.bars import Bars, modal_step
 from bitcorn_ray.market.columns import BAR_COLUMNS, is_number, match_columns, milliseconds
 from bitcorn_ray.market.partition import Partition, partition_of_file, timeframe_ms, timeframe_of_ms
 
-__all__ = ["read_file"]
+__all__ = ["column_names", "read_file"]
 
 _SMALL_BYTES = 8_000_000
+_HEAD_BYTES = 65_536
 
 
 def read_file(
@@ -59,6 +60,24 @@ def read_file(
     return partitions
 
 
+def column_names(path: Path) -> list[str]:
+    """Names of a file's columns, without reading its rows. Raises BitcornError where it cannot be read."""
+    name = path.name.lower()
+    try:
+        if name.endswith((".parquet", ".pq")):
+            import pyarrow.parquet as pq
+
+            return list(pq.read_schema(path, memory_map=True).names)
+        with (
+            pa.OSFile(str(path)) as raw,
+            pa.CompressedInputStream(raw, "gzip") if name.endswith(".gz") else raw as file,
+        ):
+            head = bytes(file.read(_HEAD_BYTES)).decode("utf-8", "replace")
+    except (pa.ArrowException, OSError) as error:
+        raise BitcornError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+    return [column.strip().strip('"') for column in head.partition("\n")[0].split(",")]
+
+
 def _read_table(path: Path) -> pa.Table:
     name = path.name.lower()
     try:
@@ -66,8 +85,8 @@ def _read_table(path: Path) -> pa.Table:
             import pyarrow.parquet as pq
 
             # A small file is read before a pool of threads has started.
-            with pq.ParquetFile(path, memory_map=True) as file:
-                return file.read(use_threads=path.stat().st_size > _SMALL_BYTES)
+            with pa.memory_map(str(path)) as file, pq.ParquetFile(file) as parquet:
+                return parquet.read(use_threads=path.stat().st_size > _SMALL_BYTES)
         if name.endswith((".csv", ".csv.gz")):
             from pyarrow import csv
 

@@ -9,14 +9,13 @@ from functools import partial
 from pathlib import Path
 
 from bitcorn_ray.cache.code import CodeIdentity, code_identity, require_same_code
-from bitcorn_ray.cache.workplan import FeatureJob, asked_partitions, is_asked
+from bitcorn_ray.cache.workplan import FeatureJob, asked_partitions, is_asked, require_found
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.audit import AuditReport, audit
 from bitcorn_ray.features.system import FeatureSystem
-from bitcorn_ray.market.bars import modal_step
 from bitcorn_ray.market.clean import drop_duplicates
 from bitcorn_ray.market.partition import Partition
-from bitcorn_ray.market.source import opened_source, source_files
+from bitcorn_ray.market.source import PartitionReader, opened_source, source_files
 from bitcorn_ray.on_ray.session import ray_session
 
 __all__ = ["PartitionAudit", "audit_jobs", "run_audit", "source_jobs"]
@@ -90,34 +89,43 @@ def run_audit(
         with code_by_value(work.code):
             done, lost = map_balanced(partial(audit_jobs, work=work), jobs, [job.size for job in jobs], on_done)
     for job in lost:
-        named = job.partition or Partition(Path(job.path).name, "")
+        named = job.label()
         error = "the worker that audited it died each time: see Ray's logs for memory or a crashing library"
         done.append(PartitionAudit(symbol=named.symbol, timeframe=named.timeframe, error=error))
         on_done(done[-1])
+    require_found(jobs, (Partition(r.symbol, r.timeframe) for r in done), symbols, timeframes)
     return sorted(done, key=lambda result: Partition(result.symbol, result.timeframe))
 
 
 def audit_jobs(jobs: Sequence[FeatureJob], work: _Work) -> list[PartitionAudit]:
-    """Audit partitions one after another; the same in a plain process and in a worker."""
-    require_same_code(work.code)
+    """Audit partitions one after another; the same in a plain process and in a worker.
+
+    Any failure becomes the error of its partition.
+    """
     return [result for job in jobs for result in _audit_file(job, work)]
 
 
 def _audit_file(job: FeatureJob, work: _Work) -> list[PartitionAudit]:
-    named = job.partition or Partition(Path(job.path).name, "")
-    results = []
     try:
+        require_same_code(work.code)
         with opened_source(Path(job.path)) as reader:
             every = [p for p in reader.partitions if is_asked(p, work.symbols, work.timeframes)]
-            for named in [job.partition] if job.partition else every:
-                started = time.perf_counter()
-                bars = drop_duplicates(reader.read(named.symbol, named.timeframe)[0])
-                step = 0 if bars.timestamp is None else modal_step(bars.timestamp)
-                report = audit(bars, work.system.on_grid(step), cuts=work.cuts, seed=work.seed)
-                seconds = time.perf_counter() - started
-                results.append(
-                    PartitionAudit(symbol=named.symbol, timeframe=named.timeframe, report=report, seconds=seconds)
-                )
-    except BitcornError as error:
-        results.append(PartitionAudit(symbol=named.symbol, timeframe=named.timeframe, error=str(error)))
-    return results
+            return [_audited(reader, partition, work) for partition in ([job.partition] if job.partition else every)]
+    except Exception as error:  # reported by name in the driver
+        return [_failed(job.label(), error)]
+
+
+def _audited(reader: PartitionReader, partition: Partition, work: _Work) -> PartitionAudit:
+    started = time.perf_counter()
+    try:
+        bars = drop_duplicates(reader.read_stored(partition)[0])
+        report = audit(bars, work.system.on_grid(bars.grid_step()), cuts=work.cuts, seed=work.seed)
+    except Exception as error:  # one partition must not take the others with it
+        return _failed(partition, error)
+    seconds = time.perf_counter() - started
+    return PartitionAudit(symbol=partition.symbol, timeframe=partition.timeframe, report=report, seconds=seconds)
+
+
+def _failed(partition: Partition, error: Exception) -> PartitionAudit:
+    text = str(error) if isinstance(error, BitcornError) else f"{type(error).__name__}: {error}"
+    return PartitionAudit(symbol=partition.symbol, timeframe=partition.timeframe, error=text)

@@ -97,5 +97,6 @@ def _dealt(sizes: Sequence[int], count: int) -> list[list[int]]:
     groups: list[tuple[int, int, list[int]]] = [(0, number, []) for number in range(min(count, len(sizes)))]
     for place in sorted(range(len(sizes)), key=lambda place: -sizes[place]):
         total, number, group = heapq.heappop(groups)
-        heapq.heappush(groups, (total + sizes[place], number, [*group, place]))
+        group.append(place)
+        heapq.heappush(groups, (total + sizes[place], number, group))
     return [group for _, _, group in sorted(groups, key=lambda each: -each[0])]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 from bitcorn_ray.cache.store import FeatureCache
-from bitcorn_ray.cache.workplan import FeaturePlan, PartitionStatus, compute_jobs, finish_features
+from bitcorn_ray.cache.workplan import FeaturePlan, PartitionStatus, compute_jobs, finish_features, require_found
+from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.on_ray.session import ray_session
 
 __all__ = ["run_features"]
@@ -23,11 +23,13 @@ def run_features(
 
     It runs on the Ray that this process is connected to, else at ``address``, else on a private one.
     on_done: called with each partition's status as it arrives. Returns all statuses in the order of their partitions.
+    Raises BitcornError for a cache that cannot be written, and where files do not hold what was asked for.
     """
     for status in plan.done:
         on_done(status)
     computed: list[PartitionStatus] = []
     if plan.jobs:
+        cache.require_writable()  # says now, and not after hours
         with ray_session(address):
             from bitcorn_ray.on_ray.balanced import code_by_value, map_balanced
 
@@ -35,9 +37,15 @@ def run_features(
                 sizes = [job.size for job in plan.jobs]
                 computed, lost = map_balanced(partial(compute_jobs, work=plan.work), plan.jobs, sizes, on_done)
         for job in lost:
-            name = (job.partition.symbol, job.partition.timeframe) if job.partition else (Path(job.path).name, "")
             error = "the worker that computed it died each time: see Ray's logs for memory or a crashing library"
-            status = PartitionStatus(symbol=name[0], timeframe=name[1], source=job.path, error=error)
+            named = job.label()
+            status = PartitionStatus(symbol=named.symbol, timeframe=named.timeframe, source=job.path, error=error)
             on_done(status)
             computed.append(status)
-    return finish_features(plan, computed, cache)
+    statuses = finish_features(plan, computed, cache)
+    if plan.jobs:
+        cache.refresh_index()
+    require_found(
+        plan.jobs, (Partition(s.symbol, s.timeframe) for s in statuses), plan.work.symbols, plan.work.timeframes
+    )
+    return statuses

@@ -6,7 +6,8 @@ import time
 import pytest
 
 from bitcorn_ray.cache.explain import explain
-from bitcorn_ray.cache.store import FeatureCache, chunk_name
+from bitcorn_ray.cache.names import chunk_name
+from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.cache.workplan import compute_jobs, finish_features, plan_features
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.registry import SYSTEMS, find_system

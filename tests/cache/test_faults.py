@@ -22,9 +22,10 @@ import pytest
 from comparing import assert_same_bytes
 
 from bitcorn_ray.cache import identity, loaded
+from bitcorn_ray.cache.names import chunk_name, manifest_name
 from bitcorn_ray.cache.prepare import Source, prepare, update
 from bitcorn_ray.cache.publish import TEMPORARY
-from bitcorn_ray.cache.store import FeatureCache, chunk_name, manifest_name
+from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.cache.upkeep import prune, verify
 from bitcorn_ray.cache.workplan import compute_jobs, finish_features, plan_features
 from bitcorn_ray.errors import BitcornError
@@ -654,7 +655,7 @@ def test_a_folder_where_a_file_should_be_gives_features_or_a_clear_error(filled)
         path.rmdir()
         path.write_bytes(whole)
         assert temporaries(cache) == []
-    assert refused >= 2
+    assert refused >= 1  # a chunk is needed; what only notes a hit is not
     requires_right_results(filled)
 
 

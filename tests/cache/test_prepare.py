@@ -9,8 +9,9 @@ from own_systems import momentum, picky
 
 from bitcorn_ray.cache import identity
 from bitcorn_ray.cache.identity import plan_entry
+from bitcorn_ray.cache.names import chunk_name
 from bitcorn_ray.cache.prepare import Source, prepare, update
-from bitcorn_ray.cache.store import FeatureCache, chunk_name
+from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.registry import SYSTEMS
 from bitcorn_ray.market.bars import Bars

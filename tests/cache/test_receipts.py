@@ -1,9 +1,9 @@
 import pytest
 
 from bitcorn_ray.cache.identity import identify
+from bitcorn_ray.cache.names import chunk_name, manifest_name
 from bitcorn_ray.cache.prepare import update
 from bitcorn_ray.cache.receipts import FileReceipt, PartitionReceipt, read_receipt, whole_entries, write_receipt
-from bitcorn_ray.cache.store import chunk_name, manifest_name
 from bitcorn_ray.features.registry import SYSTEMS
 from bitcorn_ray.market.partition import Partition
 

@@ -3,9 +3,10 @@ import os
 import pytest
 from comparing import age_entry
 
+from bitcorn_ray.cache.names import chunk_name, manifest_name
 from bitcorn_ray.cache.prepare import Source, prepare
 from bitcorn_ray.cache.publish import TEMPORARY
-from bitcorn_ray.cache.store import FeatureCache, chunk_name, manifest_name
+from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.cache.upkeep import prune, stats, verify
 from bitcorn_ray.features.registry import SYSTEMS
 from bitcorn_ray.market.partition import Partition

@@ -6,11 +6,15 @@ from dataclasses import replace
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from comparing import age_entry
 
-from bitcorn_ray.cache.store import FeatureCache, chunk_name
-from bitcorn_ray.cache.workplan import compute_jobs, finish_features, plan_features
+from bitcorn_ray.cache.names import chunk_name
+from bitcorn_ray.cache.store import FeatureCache
+from bitcorn_ray.cache.upkeep import prune
+from bitcorn_ray.cache.workplan import compute_jobs, finish_features, plan_features, require_found
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.registry import SYSTEMS
+from bitcorn_ray.market.partition import Partition, normalise_symbol
 
 V2, V4 = SYSTEMS["v2"], SYSTEMS["v4"]
 
@@ -162,3 +166,44 @@ def test_what_newer_bars_supersede_goes(market_db, tmp_path):
     run(market_db, cache)
     assert sorted(entry["used_by"][0]["symbol"] for entry in cache.entries()) == ["AAAUSDT", "BBBUSDT"]
     assert len([file for file in cache.storage.list("features") if file.name.endswith(".parquet")]) == 2
+
+
+@pytest.fixture
+def mixed_folder(tmp_path, random_bars):
+    """A folder with one file of three partitions, whose name says another one."""
+    folder = tmp_path / "bars"
+    folder.mkdir()
+    columns = random_bars(300).columns()
+    names = {"symbol": ["A"] * 100 + ["B"] * 100 + ["C/D"] * 100, "timeframe": ["1h"] * 300}
+    path = folder / "A_1h.parquet"
+    pq.write_table(pa.table({"ts": columns.pop("timestamp"), **columns, **names}), path)
+    os.utime(path, (time.time() - 60,) * 2)
+    return folder
+
+
+def test_columns_of_a_file_go_before_its_name(mixed_folder, cache):
+    assert [s.symbol for s in run(mixed_folder, cache)] == ["A", "B", "C/D"]
+    assert [s.unread for s in run(mixed_folder, cache)] == [True] * 3
+
+
+@pytest.mark.parametrize("asked", [["A", "cd"], ["c-d", "b"], ["B"]])
+def test_several_symbols_may_be_asked_of_a_file_that_has_to_be_read(mixed_folder, cache, asked):
+    wanted = {normalise_symbol(symbol) for symbol in asked}
+    assert {normalise_symbol(s.symbol) for s in run(mixed_folder, cache, symbols=asked)} == wanted
+
+
+def test_what_no_file_holds_is_refused_once_they_are_read(mixed_folder, cache):
+    plan = plan_features(mixed_folder, V2, cache, symbols=["A", "NOPE"])
+    done = compute_jobs(plan.jobs, plan.work)
+    with pytest.raises(BitcornError, match="unknown symbol NOPE: there is A"):
+        require_found(plan.jobs, [Partition(s.symbol, s.timeframe) for s in done], ["A", "NOPE"], None)
+
+
+def test_a_file_that_is_not_read_is_in_use_all_the_same(market_db, cache):
+    settle(market_db)
+    keys = [status.key for status in run(market_db, cache)]
+    for key in keys:
+        age_entry(cache, key, 40 * 86_400)
+    assert all(status.unread for status in run(market_db, cache))
+    assert prune(cache, older_than=30 * 86_400).in_use == []
+    assert {entry["key"] for entry in cache.entries()} == set(keys)

@@ -43,7 +43,8 @@ def test_verify_tells_by_its_status(run, filled):
     assert result.exit_code == 1
     assert [each["file"] for each in json.loads(result.stdout)["damaged"]] == [chunk]
     assert f"{chunk}: it cannot be read" in run("cache", "verify", "--repair").stdout
-    assert "it is missing" in run("cache", "verify").stdout
+    assert "is whole" in run("cache", "verify").stdout
+    assert len(filled.entries()) == 1
 
 
 def test_prune_by_age_size_and_grace(run, filled):

@@ -474,3 +474,31 @@ def test_a_decorated_system_survives_the_pickling_that_ray_does(random_bars, par
     assert again.warmup_bars == system.warmup_bars
     assert again.features == system.features
     assert again.matrix(bars).tobytes() == system.matrix(bars).tobytes()
+
+
+@pytest.mark.parametrize("warmup", [2.5, lambda: 1 / 0, lambda: [1], "3"])
+def test_a_warmup_that_is_no_whole_number_is_refused(warmup):
+    with pytest.raises(BitcornError, match=r"warm-up of feature system 'mine' with \{\} is no whole number of bars"):
+        FeatureSystem(name="mine", version=1, function=lambda bars: {"x": bars.close}, warmup=warmup, declared=("x",))
+
+
+@pytest.mark.parametrize("halo", [lambda bars, row: 1 / 0, lambda bars, row: "x"])
+def test_a_halo_that_is_no_row_is_refused_with_its_system(random_bars, halo):
+    system = FeatureSystem(
+        name="mine", version=1, function=lambda bars: {"x": bars.close}, warmup=3, declared=("x",), halo=halo
+    )
+    with pytest.raises(BitcornError, match="halo of feature system 'mine' at row 50 is no row"):
+        system.first_needed(random_bars(100), 50)
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers(random_bars):
+    system = FeatureSystem(
+        name="mine", version=1, function=lambda bars: {"x": bars.close}, warmup=np.int64(3), declared=("x",),
+        halo=lambda bars, row: np.int64(row - 40),
+    )  # fmt: skip
+    assert (type(system.warmup_bars), type(system.first_needed(random_bars(100), 50))) == (int, int)
+
+
+def test_a_parameter_named_context_is_refused():
+    with pytest.raises(BitcornError, match="has a parameter named context"):
+        FeatureSystem(name="mine", version=1, function=lambda bars, context=1: {}, warmup=0)

@@ -11,7 +11,7 @@ import pytest
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.partition import Partition
-from bitcorn_ray.market.source import fingerprint, opened_source, source_files
+from bitcorn_ray.market.source import fingerprint, opened_source, partition_named, source_files
 
 
 def write(path, bars, **more):
@@ -34,12 +34,12 @@ def folder(tmp_path, random_bars):
 def test_a_folder_has_its_bar_files(folder):
     files = source_files(folder)
     assert [file.path.name for file in files] == ["AAAUSDT_1h.parquet", "mixed.parquet"]
-    assert [file.partition for file in files] == [Partition("AAAUSDT", "1h"), None]
+    assert [partition_named(file.path) for file in files] == [Partition("AAAUSDT", "1h"), None]
     assert [file.size for file in files] == [file.path.stat().st_size for file in files]
 
 
 def test_a_file_and_a_database_are_sources_of_one_file(folder, market_db):
-    assert [file.partition for file in source_files(folder / "AAAUSDT_1h.parquet")] == [Partition("AAAUSDT", "1h")]
+    assert [file.path for file in source_files(folder / "AAAUSDT_1h.parquet")] == [folder / "AAAUSDT_1h.parquet"]
     assert [file.path for file in source_files(market_db)] == [market_db]
 
 
@@ -166,3 +166,47 @@ def test_reading_does_not_change_a_fingerprint(market_db):
     with opened_source(market_db) as reader:
         reader.read("AAAUSDT", "1h")
     assert fingerprint(market_db) == before is not None
+
+
+@pytest.mark.parametrize("name", ["B_1h.csv", "B_1h.csv.gz"])
+def test_a_name_counts_where_no_column_says_another(tmp_path, name):
+    import gzip
+
+    for header, expected in (("ts,open,high,low,close,volume", Partition("B", "1h")), ('"Symbol",ts,open', None)):
+        content = f"{header}\n1,2,3\n".encode()
+        (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+        assert partition_named(tmp_path / name) == expected
+
+
+def test_a_name_that_says_a_month_is_told_when_the_file_is_read(tmp_path):
+    (tmp_path / "B_1M.parquet").write_text("")
+    assert partition_named(tmp_path / "B_1M.parquet") is None
+
+
+def test_the_log_of_a_database_behind_a_link_counts(tmp_path):
+    (tmp_path / "real").mkdir()
+    path, link = tmp_path / "real" / "a.db", tmp_path / "link.db"
+    link.symlink_to(path)
+    keeper = sqlite3.connect(path)
+    keeper.execute("PRAGMA journal_mode = WAL")
+    keeper.execute("CREATE TABLE t (x)")
+    keeper.commit()
+    settle(path, tmp_path / "real" / "a.db-wal")
+    before = fingerprint(link)
+    keeper.execute("INSERT INTO t VALUES (1)")
+    keeper.commit()
+    settle(path, tmp_path / "real" / "a.db-wal")
+    assert fingerprint(link) not in (before, None)
+    keeper.close()
+
+
+def test_a_rewrite_that_restores_size_and_time_counts(folder):
+    path = folder / "AAAUSDT_1h.parquet"
+    settle(path)
+    before, stat = fingerprint(path), path.stat()
+    content = bytearray(path.read_bytes())
+    content[100] ^= 1
+    with open(path, "r+b") as file:
+        file.write(content)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert fingerprint(path) not in (before, None)

@@ -54,3 +54,17 @@ def test_a_partition_that_cannot_be_audited_is_named_and_the_others_are(tmp_path
 def test_an_unknown_symbol_is_refused_before_anything_starts(market_db):
     with pytest.raises(BitcornError, match="unknown symbol NOPE"):
         run_audit(market_db, anything, symbols=["NOPE"])
+
+
+def test_the_partitions_of_one_file_do_not_take_each_other_down(tmp_path, random_bars, ray_cluster):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = random_bars(430).columns()
+    names = {"symbol": ["A"] * 30 + ["B"] * 200 + ["C"] * 200, "timeframe": ["1h"] * 430}
+    pq.write_table(pa.table({"ts": columns.pop("timestamp"), **columns, **names}), tmp_path / "all.parquet")
+    results = run_audit(tmp_path / "all.parquet", anything, cuts=4)
+    assert [(r.symbol, bool(r.error)) for r in results] == [("A", True), ("B", False), ("C", False)]
+    assert [r.symbol for r in run_audit(tmp_path / "all.parquet", anything, symbols=["B", "C"], cuts=4)] == ["B", "C"]
+    with pytest.raises(BitcornError, match="unknown symbol NOPE"):
+        run_audit(tmp_path / "all.parquet", anything, symbols=["NOPE"], cuts=4)
