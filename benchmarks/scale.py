@@ -16,8 +16,9 @@ from typing import Any
 
 from benchmarks.bars import many_partitions
 from benchmarks.timing import Figure
+from bitcorn_ray.cache.jobs import FeatureJob
 from bitcorn_ray.cache.store import FeatureCache
-from bitcorn_ray.cache.workplan import FeatureJob, FeatureWork, compute_jobs, plan_features
+from bitcorn_ray.cache.workplan import FeatureWork, compute_jobs, plan_features
 from bitcorn_ray.data_loader import compute_features
 from bitcorn_ray.features.registry import SYSTEMS
 

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from bitcorn_ray.cache.chunk_file import fingerprint_bars
 from bitcorn_ray.cache.identity import EntryPlan, plan_entry
+from bitcorn_ray.cache.jobs import is_asked
 from bitcorn_ray.cache.store import FeatureCache
-from bitcorn_ray.cache.workplan import is_asked, plan_features
+from bitcorn_ray.cache.workplan import plan_features
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.market.bars import Bars, show_time

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from bitcorn_ray.cache.code import CodeIdentity, code_identity, require_same_code
-from bitcorn_ray.cache.workplan import FeatureJob, asked_partitions, is_asked, require_found
+from bitcorn_ray.cache.jobs import FeatureJob, asked_partitions, is_asked, require_found
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.audit import AuditReport, audit
 from bitcorn_ray.features.system import FeatureSystem

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from bitcorn_ray.cache.jobs import require_found
 from bitcorn_ray.cache.store import FeatureCache
-from bitcorn_ray.cache.workplan import FeaturePlan, PartitionStatus, compute_jobs, finish_features, require_found
+from bitcorn_ray.cache.workplan import FeaturePlan, PartitionStatus, compute_jobs, finish_features
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.on_ray.session import ray_session
 

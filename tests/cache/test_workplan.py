@@ -8,10 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 from comparing import age_entry
 
+from bitcorn_ray.cache.jobs import require_found
 from bitcorn_ray.cache.names import chunk_name
 from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.cache.upkeep import prune
-from bitcorn_ray.cache.workplan import compute_jobs, finish_features, plan_features, require_found
+from bitcorn_ray.cache.workplan import compute_jobs, finish_features, plan_features
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.registry import SYSTEMS
 from bitcorn_ray.market.partition import Partition, normalise_symbol
