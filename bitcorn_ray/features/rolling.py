@@ -76,7 +76,7 @@ def rolling_means(x: Array, *windows: int) -> list[Array]:
         if 2 * w > max(windows):
             break
         block, w = block[:-w] + block[w:], 2 * w
-    return [_padded(totals[n][1] / n, len(x)) for n in windows]
+    return [_padded(np.divide, totals[n][1], n, len(x)) for n in windows]
 
 
 def rolling_mean_std(x: Array, n: int) -> tuple[Array, Array]:
@@ -93,7 +93,8 @@ def rolling_mean_std(x: Array, n: int) -> tuple[Array, Array]:
         done = (total, scatter) if done is None else _merged(*done, counted, total, scatter, size)
         counted += size
     assert done is not None
-    return _padded(done[0] / n, len(x)), _padded(np.sqrt(done[1] / (n - 1)), len(x))
+    mean, variance = _padded(np.divide, done[0], n, len(x)), _padded(np.divide, done[1], n - 1, len(x))
+    return mean, np.sqrt(variance, out=variance)
 
 
 def decaying_span(decay: float) -> int:
@@ -111,7 +112,7 @@ def decaying_mean(x: Array, decay: float) -> Array:
         older = block[:-w] * decay**w
         older += block[w:]
         block, w = older, 2 * w
-    return _padded(block * ((1.0 - decay) / (1.0 - decay**span)), len(x))
+    return _padded(np.multiply, block, (1.0 - decay) / (1.0 - decay**span), len(x))
 
 
 def run_length(condition: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -153,5 +154,9 @@ def _merged(total_a: Array, scatter_a: Array, a: int, total_b: Array, scatter_b:
     return total_a + total_b, difference
 
 
-def _padded(values: Array, length: int) -> Array:
-    return np.concatenate((np.full(length - len(values), np.nan), values))
+def _padded(function: np.ufunc, values: Array, by: float, length: int) -> Array:
+    """NaN where the windows are not full, then `function(values, by)`."""
+    out = np.empty(length)
+    out[: length - len(values)] = np.nan
+    function(values, by, out=out[length - len(values) :])
+    return out

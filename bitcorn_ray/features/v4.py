@@ -335,7 +335,9 @@ def _memberships(x: Array, edge: float, width: float) -> tuple[Array, Array]:
 
 def _ratio(numerator: Array, denominator: Array) -> Array:
     """Quotient, 0 where the denominator is 0, NaN where it is NaN."""
-    return np.where(denominator == 0.0, 0.0, numerator / denominator)
+    out = numerator / denominator
+    np.copyto(out, 0.0, where=denominator == 0.0)
+    return out
 
 
 def _wilder(n: int) -> float:
