@@ -12,13 +12,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bitcorn_ray import __version__
 from bitcorn_ray.cache.identity import SystemIdentity
+from bitcorn_ray.cache.loaded import version_of
 from bitcorn_ray.cache.names import chunk_name, manifest_name, source_id
 from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.market.partition import Partition
 
 __all__ = ["FileReceipt", "PartitionReceipt", "read_receipt", "whole_entries", "write_receipt"]
+
+_PACKAGE = __name__.partition(".")[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,5 +80,5 @@ def _file_receipt(record: Mapping[str, Any]) -> FileReceipt:
 
 def _name(source: Path, identity: SystemIdentity) -> str:
     # Another version may read a file differently.
-    of_system = hashlib.sha256(f"{__version__} {identity.digest}".encode()).hexdigest()[:16]
+    of_system = hashlib.sha256(f"{version_of(_PACKAGE)} {identity.digest}".encode()).hexdigest()[:16]
     return f"sources/{source_id(source)}-{of_system}.json"

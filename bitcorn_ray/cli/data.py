@@ -80,6 +80,8 @@ def features(
     found, store = system_of(system), open_cache(cache_dir)
     # Bad input is known before Ray takes seconds to start.
     plan = plan_features(source, found, store, symbols, timeframes)
+    if plan.jobs:
+        store.require_writable()
     with (
         ray_if(bool(plan.jobs), address),
         progress("computing features", len(plan.jobs) + len(plan.done), as_json) as advance,

@@ -72,7 +72,12 @@ def find_system(
     named, given = _parse(spec)
     known = registry if isinstance(registry, FeatureRegistry) else FeatureRegistry(*(registry or {}).values())
     known = SYSTEMS if registry is None else known
-    system = _imported(named) if ":" in named and named not in known else known[named]
+    first = named.partition(":")[0]
+    if ":" in named and first in known:
+        raise BitcornError(
+            f"feature system {spec!r} is not understood: write a parameter of {first} as {first}:name=value"
+        )
+    system = _imported(named) if ":" in named else known[named]
     context = given.pop("context", None)
     if given:
         system = system.with_parameters(**given)
