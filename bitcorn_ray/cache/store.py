@@ -106,10 +106,6 @@ class FeatureCache:
 
     # Entries
 
-    def has_entry(self, key: str) -> bool:
-        """Tell whether an entry's manifest is there."""
-        return bool(self.storage.existing([manifest_name(key)]))
-
     def write_entry(self, plan: EntryPlan, bars: Bars) -> None:
         """Publish an entry, whose chunks are there. Raises BitcornError where that cannot be done."""
         self.storage.publish_json(manifest_name(plan.key), self._manifest(plan, bars))
