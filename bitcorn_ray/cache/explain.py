@@ -26,7 +26,7 @@ from bitcorn_ray.market.clean import drop_duplicates
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.source import PartitionReader, opened_source
 
-__all__ = ["Explanation", "explain"]
+__all__ = ["Explanation", "explain", "library_changes", "system_changes"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +107,8 @@ def _causes(bars: Bars, plan: EntryPlan, cache: FeatureCache, path: Path, partit
         yield f"no entry of {plan.identity.system.name} for it yet"
         return
     # Of several variants, the one that is most like what is asked for says most; of equals the newest.
-    causes = [list(_system_changes(entry["identity"], plan.identity.facts)) for entry in entries]
+    now = plan.identity.facts
+    causes = [[*system_changes(entry["identity"], now), *library_changes(entry["identity"], now)] for entry in entries]
     nearest = min(range(len(entries)), key=lambda place: len(causes[place]))
     changes = [*causes[nearest], *_bar_changes(bars, entries[nearest], cache)]
     yield from changes or ["chunks of its entry are no longer in the cache: they were pruned or damaged"]
@@ -124,12 +125,12 @@ def _entries_before(plan: EntryPlan, cache: FeatureCache, path: Path, partition:
     return [m for m in manifests if m is not None and m["identity"]["name"] == plan.identity.system.name]
 
 
-def _system_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+def system_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    """Say what differs between two identities of a feature system (`SystemIdentity.facts`), libraries apart."""
     for what in ("format", "version", "features", "warmup", "context", "step"):
         if old.get(what) != new[what]:
             yield f"{what}: {_brief(old.get(what))} became {_brief(new[what])}"
     yield from _differences("parameter", old["parameters"], new["parameters"])
-    yield from _differences("library", old["code"]["libraries"], new["code"]["libraries"])
     for part, what in (("modules", "code of"), ("values", "a value in")):
         before, after = old["code"][part], new["code"][part]
         for name in sorted(before.keys() | after.keys()):
@@ -144,6 +145,11 @@ def _system_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[
                 yield f"{what} {name} {verb}"
     if old["code"]["function"] != new["code"]["function"]:
         yield f"function {old['code']['function']} became {new['code']['function']}"
+
+
+def library_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    """Say which libraries have another version in two identities of a feature system."""
+    yield from _differences("library", old["code"]["libraries"], new["code"]["libraries"])
 
 
 def _differences(what: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
