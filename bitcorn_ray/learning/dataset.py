@@ -1,97 +1,234 @@
-"""What a training runs on: one scaled matrix, targets by row, and the windows of each part.
+"""What a training runs on: one scaled matrix of all partitions, targets by row, and the windows of each part.
 
-1. Find the windows that are valid for the longest horizon. 2. Split them in time, purged by the longest horizon.
-3. Fit the scaler on the rows up to the last training window's end, and scale all rows with it.
+1. In each partition find the windows that are valid for the longest horizon. 2. Split them in time, all partitions at
+the same instants, purged by the longest horizon. 3. Fit the scaler on each partition's rows up to its last training
+window's end, and scale all rows with it where they lie.
 Nothing after the last training window's end reaches its inputs or the scaler; its targets end where validation begins.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
 from bitcorn_ray.learning.gaps import gap_before
-from bitcorn_ray.learning.scaling import finite_rows, fit_scaler, scale
+from bitcorn_ray.learning.scaling import finite_rows, fit_scaler, scale_in_place
 from bitcorn_ray.learning.targets import forward_return, realised_volatility
 from bitcorn_ray.learning.windows import require_horizons, window_index
-from bitcorn_ray.market.bars import modal_step, require_chronology
-from bitcorn_ray.validation.splits import holdout
+from bitcorn_ray.market.bars import modal_step, require_chronology, show_time
+from bitcorn_ray.validation.splits import Split, split_by_rows, split_by_time
 
 if TYPE_CHECKING:
     from sklearn.preprocessing import StandardScaler
 
-__all__ = ["TrainingData", "training_data"]
+__all__ = ["PartitionRows", "TrainingData", "training_data"]
+
+Floats = NDArray[np.float32]
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartitionRows:
+    """One partition beside its rows of the matrix.
+
+    name: for messages, such as "BTCUSDT 1h". close: (T,). timestamp: (T,) ms, None treats rows as neighbouring bars.
+    step: timeframe in ms, by default the most frequent distance. reference: (T,) volatility of one bar that targets are
+    relative to, NaN where there is none; None: they are relative to nothing.
+    """
+
+    name: str
+    close: NDArray[np.float64]
+    timestamp: Rows | None = None
+    step: int | None = None
+    reference: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Plain arrays, so that they travel through an object store without a copy.
+    """Plain arrays, so that they travel through an object store without a copy. Nobody writes to them.
 
-    matrix: (T, F) float32, scaled. returns, volatilities: (T, H) float32, by the row at which a window ends; zero where
-    no window ends. output_scale: (H,) root mean square volatility of the training windows, per horizon.
-    train_ends, validation_ends: (N,) int64 rows.
+    matrix: (T, F) float32, scaled, the rows of one partition after those of another. reference: (T,) float32 volatility
+    of one bar. partition_starts: (P + 1,) rows at which partitions begin, and T. names: of the partitions.
+    timestamp: (T,) int64 ms, None where a partition has none. returns, volatilities: (T, H) float32 in real units, by
+    the row at which a window ends; zero where no window ends. output_scale: (H,) root mean square, over the training
+    windows, of the realised volatility in units of the reference. typical_reference: its median at these windows' ends.
+    train_ends, validation_ends, test_ends: (N,) int64 rows, ascending.
     """
 
-    matrix: NDArray[np.float32]
-    returns: NDArray[np.float32]
-    volatilities: NDArray[np.float32]
-    output_scale: NDArray[np.float32]
-    train_ends: NDArray[np.int64]
-    validation_ends: NDArray[np.int64]
+    matrix: Floats
+    reference: Floats
+    partition_starts: Rows
+    names: tuple[str, ...]
+    timestamp: Rows | None
+    returns: Floats
+    volatilities: Floats
+    output_scale: Floats
+    typical_reference: float
+    train_ends: Rows
+    validation_ends: Rows
+    test_ends: Rows
+
+    def where(self, ends: Rows) -> str:
+        """Say which partitions, and from when to when, some windows' last bars are of."""
+        places = np.searchsorted(self.partition_starts, ends, side="right") - 1
+        parts = []
+        for place in np.unique(places):
+            rows = ends[places == place]
+            first, last = int(rows.min()), int(rows.max())
+            if self.timestamp is None:
+                span = f"rows {first - self.partition_starts[place]} to {last - self.partition_starts[place]}"
+            else:
+                span = f"{show_time(int(self.timestamp[first]))} to {show_time(int(self.timestamp[last]))}"
+            parts.append(f"{self.names[place]}, {span}")
+        return "; ".join(parts)
 
 
 def training_data(
-    matrix: NDArray[np.floating],
-    close: NDArray[np.float64],
-    timestamp: NDArray[np.int64] | None,
-    step: int | None,
+    matrix: Floats,
+    partitions: Sequence[PartitionRows],
     model: ModelConfig,
     training: TrainingConfig,
+    stops: Sequence[tuple[int, int, int]] | None = None,
 ) -> tuple[TrainingData, StandardScaler, dict[str, Any]]:
-    """Turn (T, F) features, (T,) closes and (T,) times in ms into training data, its scaler, and facts about it.
+    """Turn the (T, F) features of partitions, one after another, into training data, their scaler, and facts.
 
-    timestamp None treats rows as neighbouring bars. step: timeframe in ms, by default the most frequent distance.
+    The matrix is scaled where it lies and belongs to the training data from then on.
+    stops: for each partition the rows at which its fit, validation and test ranges end (`split_by_rows`), in place of
+    the shares in `training`.
     Raises BitcornError for too few rows, times out of order, and where no window is valid.
     """
+    starts = np.cumsum([0, *(len(partition.close) for partition in partitions)], dtype=np.int64)
+    if starts[-1] != len(matrix):
+        raise BitcornError(f"the partitions have {starts[-1]} closes, the matrix {len(matrix)} rows: they must agree")
     longest = max(model.horizons)
+    found = [
+        _valid_windows(partition, matrix[start:stop], model)
+        for partition, start, stop in zip(partitions, starts[:-1], starts[1:], strict=True)
+    ]
+    splits = _split([ends for ends, _ in found], partitions, longest, training, stops)
+    ends = [_stacked([split[part] for split in splits], starts) for part in range(3)]
+    scaler = fit_scaler(
+        *(
+            matrix[start : start + split.train[-1] + 1]
+            for start, split in zip(starts, splits, strict=False)
+            if len(split.train)
+        )
+    )
+    scale_in_place(matrix, scaler)
+    reference, returns, volatilities = _targets([ends for ends, _ in found], partitions, starts, model.horizons)
+    train = ends[0]
+    # A market that never moved has no scale: 1 keeps the arithmetic finite.
+    mean_square = np.zeros(len(model.horizons))
+    for block in np.array_split(train, max(len(train) >> 16, 1)):
+        mean_square += np.square(volatilities[block] / reference[block, None], dtype=np.float64).sum(0) / len(train)
+    output_scale = np.sqrt(np.where(mean_square > 0, mean_square, 1.0)).astype(np.float32)
+    timed = all(partition.timestamp is not None for partition in partitions)
+    data = TrainingData(
+        matrix=matrix,
+        reference=reference,
+        partition_starts=starts,
+        names=tuple(partition.name for partition in partitions),
+        timestamp=np.concatenate([p.timestamp for p in partitions if p.timestamp is not None]) if timed else None,
+        returns=returns,
+        volatilities=volatilities,
+        output_scale=output_scale,
+        typical_reference=float(np.median(reference[train])),
+        train_ends=train,
+        validation_ends=ends[1],
+        test_ends=ends[2],
+    )
+    return data, scaler, _facts(partitions, found, splits)
+
+
+def _valid_windows(partition: PartitionRows, matrix: Floats, model: ModelConfig) -> tuple[Rows, dict[str, int]]:
+    """End rows of the partition's valid windows, and how many were left out for which reason."""
     require_horizons(model.horizons, model.seq_len, len(matrix))
     gaps = None
-    if timestamp is not None:
-        require_chronology(timestamp)
-        gaps = gap_before(timestamp, step or modal_step(timestamp))
+    if partition.timestamp is not None:
+        require_chronology(partition.timestamp)
+        gaps = gap_before(partition.timestamp, partition.step or modal_step(partition.timestamp))
+    usable = np.isfinite(partition.close) & (partition.close > 0)
+    if partition.reference is not None:
+        usable &= np.isfinite(partition.reference)
     index = window_index(
         finite=finite_rows(matrix),
-        usable_close=np.isfinite(close) & (close > 0),
+        usable_close=usable,
         gap_before=gaps,
         seq_len=model.seq_len,
-        horizon=longest,
+        horizon=max(model.horizons),
     )
     index.require_any()
-    train, validation = holdout(index.ends, training.val_frac, longest)
-    scaler = fit_scaler(matrix[: train[-1] + 1])
-    with np.errstate(invalid="ignore", divide="ignore"):
-        log_close = np.log(close)
-    returns, volatilities = (np.zeros((len(matrix), len(model.horizons)), np.float32) for _ in range(2))
-    for column, horizon in enumerate(model.horizons):
-        returns[index.ends, column] = forward_return(log_close, index.ends, horizon)
-        volatilities[index.ends, column] = realised_volatility(log_close, index.ends, horizon)
-    # A market that never moved has no scale: 1 keeps the arithmetic finite.
-    mean_square = np.square(volatilities[train], dtype=np.float64).mean(0)
-    output_scale = np.sqrt(np.where(mean_square > 0, mean_square, 1.0)).astype(np.float32)
-    facts = {
-        "rows": len(matrix),
-        "windows": len(index.ends),
-        "train_windows": len(train),
-        "validation_windows": len(validation),
-        "purged_windows": len(index.ends) - len(train) - len(validation),
-        "left_out": index.left_out,
-        "train_rows": [int(train[0]), int(train[-1])],
-        "validation_rows": [int(validation[0]), int(validation[-1])],
-    }
-    # Rows with features that are not finite belong to no window; zeros keep them harmless in the matrix.
-    scaled = np.nan_to_num(scale(matrix, scaler), nan=0.0, posinf=0.0, neginf=0.0)
-    return TrainingData(scaled, returns, volatilities, output_scale, train, validation), scaler, facts
+    return index.ends, index.left_out
+
+
+def _split(
+    ends: list[Rows],
+    partitions: Sequence[PartitionRows],
+    longest: int,
+    training: TrainingConfig,
+    stops: Sequence[tuple[int, int, int]] | None,
+) -> list[Split]:
+    if stops is not None:
+        return [split_by_rows(rows, stop, longest) for rows, stop in zip(ends, stops, strict=True)]
+    shares = (training.val_frac, training.test_frac)
+    if len(partitions) == 1 and partitions[0].timestamp is None:
+        return split_by_time(ends, ends, longest, *shares)
+    closed, reaches = [], []
+    for rows, partition in zip(ends, partitions, strict=True):
+        if partition.timestamp is None:
+            raise BitcornError(f"{partition.name} has no timestamps: several partitions are cut at the same instants")
+        step = partition.step or modal_step(partition.timestamp)
+        closed.append(partition.timestamp[rows] + step)  # a bar's label is its opening
+        reaches.append(longest * step)
+    return split_by_time(ends, closed, reaches, *shares)
+
+
+def _stacked(parts: list[Rows], starts: Rows) -> Rows:
+    """Rows of the whole matrix for rows of each partition."""
+    return np.concatenate([rows + start for rows, start in zip(parts, starts, strict=False)])
+
+
+def _targets(
+    ends: list[Rows], partitions: Sequence[PartitionRows], starts: Rows, horizons: tuple[int, ...]
+) -> tuple[Floats, Floats, Floats]:
+    """Reference (T,), returns (T, H) and realised volatilities (T, H) by row; 1 where there is no reference."""
+    reference = np.ones(starts[-1], np.float32)
+    returns, volatilities = (np.zeros((starts[-1], len(horizons)), np.float32) for _ in range(2))
+    for rows, partition, start in zip(ends, partitions, starts, strict=False):
+        with np.errstate(invalid="ignore", divide="ignore"):
+            log_close = np.log(partition.close)
+        if partition.reference is not None:
+            there = np.isfinite(partition.reference)
+            reference[start : start + len(there)][there] = partition.reference[there]
+        for column, horizon in enumerate(horizons):
+            returns[start + rows, column] = forward_return(log_close, rows, horizon)
+            volatilities[start + rows, column] = realised_volatility(log_close, rows, horizon)
+    return reference, returns, volatilities
+
+
+def _facts(
+    partitions: Sequence[PartitionRows], found: list[tuple[Rows, dict[str, int]]], splits: list[Split]
+) -> dict[str, Any]:
+    """What the data are, in plain values."""
+    told = []
+    for partition, (ends, left_out), split in zip(partitions, found, splits, strict=True):
+        one: dict[str, Any] = {"name": partition.name, "rows": len(partition.close), "windows": len(ends)}
+        for part, rows in zip(("train", "validation", "test"), split, strict=True):
+            one[f"{part}_windows"] = len(rows)
+            one[f"{part}_rows"] = [int(rows[0]), int(rows[-1])] if len(rows) else None
+        one["left_out"] = left_out
+        if partition.timestamp is not None:
+            one["first_timestamp"] = show_time(int(partition.timestamp[0]))
+            one["last_timestamp"] = show_time(int(partition.timestamp[-1]))
+        told.append(one)
+    counts = ("rows", "windows", "train_windows", "validation_windows", "test_windows")
+    facts = {name: sum(one[name] for one in told) for name in counts}
+    facts["purged_windows"] = facts["windows"] - sum(facts[name] for name in counts[2:])
+    reasons = {reason: sum(one["left_out"].get(reason, 0) for one in told) for reason in told[0]["left_out"]}
+    return {**facts, "left_out": reasons, "partitions": told}
