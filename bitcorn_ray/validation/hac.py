@@ -1,0 +1,114 @@
+"""Means of dependent series: how sure an average is whose terms overlap.
+
+Forecasts of horizon h made at every bar share h - 1 bars with their neighbours, and volatility comes in clusters: the
+terms of an average are far from independent, and the usual error s / sqrt(n) promises too much. Here the variance of
+the mean is the long-run variance over n, heteroskedasticity and autocorrelation consistent (Newey and West 1987):
+
+    lrv = gamma_0 + 2 sum_{k=1..lag} (1 - k / (lag + 1)) gamma_k
+
+1. The lag is the larger of 1.3 sqrt(n) (Lazarus, Lewis, Stock and Watson 2018) and 4 (h - 1): with h - 1, the order of
+   the overlap, Bartlett's falling weights would miss a third of the variance; with four times that, a twelfth.
+2. Autocovariances about an estimated mean are too small; the factor by which Bartlett's sum of them falls short on
+   white noise, 1 - 1/n - 2 sum w_k (n - k) / n^2, is divided out: the correction of Harvey, Leybourne and Newbold
+   (1997) for this kernel in place of their rectangular one.
+3. The error is itself estimated, from about 1.5 n / (lag + 1) independent pieces: so many degrees of freedom has the
+   Student distribution that the statistic is compared with, rather than their n - 1.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtr
+
+from bitcorn_ray.errors import BitcornError
+
+__all__ = ["MeanTest", "degrees_of_freedom", "hac_lag", "long_run_covariance", "mean_test"]
+
+Array = NDArray[np.floating]
+Float = NDArray[np.float64]
+
+
+def hac_lag(count: int, horizon: int) -> int:
+    """Autocovariances that count for `count` overlapping terms of a horizon: see 1 above; at most half of all terms."""
+    return max(0, min(count // 2, max(4 * (horizon - 1), math.ceil(1.3 * math.sqrt(count)))))
+
+
+def degrees_of_freedom(count: int, lag: int) -> float:
+    """Independent pieces that a long-run variance is estimated from: see 3 above."""
+    return 1.5 * count / (lag + 1)
+
+
+def long_run_covariance(x: Array, lag: int) -> Float:
+    """Long-run covariance (K, K) of the columns of x (N, K), successive in time: see 1 and 2 above.
+
+    It is never negative (semi-definite). Divided by N it is the covariance of the columns' means.
+    """
+    count = len(x)
+    centred = np.asarray(x, np.float64)
+    centred = centred - centred.mean(0)
+    total = centred.T @ centred / count
+    lags = np.arange(1, lag + 1)
+    weights = 1 - lags / (lag + 1)
+    for k, weight in zip(lags, weights, strict=True):
+        gamma = centred[k:].T @ centred[:-k] / count
+        total += weight * (gamma + gamma.T)
+    short = 1 - 1 / count - 2 * float((weights * (count - lags)).sum()) / count**2
+    result: Float = total / short if short > 0 else total
+    return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanTest:
+    """Whether a mean is zero.
+
+    count: terms. lag: autocovariances that counted. mean. standard_error: of the mean; None where it cannot be told
+    (fewer than two terms). statistic: mean / standard_error, 0 where that has no meaning.
+    p_value: of "the mean is zero" against "it is not"; p_negative and p_positive: against "it is below" or "above".
+    """
+
+    count: int
+    lag: int
+    mean: float
+    standard_error: float | None
+    statistic: float
+    p_value: float
+    p_negative: float
+    p_positive: float
+
+
+def mean_test(x: Array, horizon: int) -> MeanTest:
+    """Test whether the mean of a series (N,), successive in time and finite, of forecasts `horizon` bars ahead is zero.
+
+    A series without any variance decides by itself: all zero has p-values of 1; another constant, p-values of 0 and 1.
+    With fewer than 2 terms nothing can be told: p-values of 1. Raises BitcornError for values that are not finite.
+    """
+    x = np.asarray(x, np.float64)
+    if not np.isfinite(x).all():
+        raise BitcornError(f"{np.count_nonzero(~np.isfinite(x))} of {len(x)} values are not finite: leave them out")
+    count, lag = len(x), hac_lag(len(x), horizon)
+    mean = float(x.mean()) if count else 0.0
+    error: float | None = None
+    statistic, below, above = 0.0, 1.0, 1.0
+    if count >= 2:
+        error = math.sqrt(max(float(long_run_covariance(x[:, None], lag)[0, 0]), 0.0) / count)
+        # Rounding leaves a constant series a variance of a few units in the last place of its level.
+        if error <= 1e-14 * np.abs(x).max():
+            error, below, above = 0.0, float(mean >= 0), float(mean <= 0)
+        else:
+            statistic = mean / error
+            pieces = degrees_of_freedom(count, lag)
+            below, above = float(stdtr(pieces, statistic)), float(stdtr(pieces, -statistic))
+    return MeanTest(
+        count=count,
+        lag=lag,
+        mean=mean,
+        standard_error=error,
+        statistic=statistic,
+        p_value=min(1.0, 2 * min(below, above)),
+        p_negative=below,
+        p_positive=above,
+    )
