@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def key_of(name: str) -> str:
 
 def source_id(source: Path) -> str:
     """Short name of a database, file or folder, by its path."""
-    return hashlib.sha256(str(source.expanduser().resolve()).encode()).hexdigest()[:16]
+    return hashlib.sha256(os.path.realpath(source.expanduser()).encode()).hexdigest()[:16]
 
 
 def is_understood(manifest: dict[str, Any]) -> bool:

@@ -17,7 +17,7 @@ from bitcorn_ray.cli.options import (
     system_option,
 )
 from bitcorn_ray.data_loader import open_cache
-from bitcorn_ray.report.console import cache_table, explain_table, show, size
+from bitcorn_ray.report.console import cache_table, counted, explain_table, show, size
 
 __all__ = ["cache"]
 
@@ -46,8 +46,9 @@ def cache_stats(cache_dir: str | None, as_json: bool, address: str | None) -> No
     show(
         found,
         lambda: (
-            f"{found['entries']} entries of {found['chunks']} chunks, {found['rows']:,} rows, {size(found['bytes'])} "
-            f"in {found['folder']}, {size(found['unreferenced_bytes'])} of them in chunks that no entry names"
+            f"{counted(found['entries'], 'entry', 'entries')} of {counted(found['chunks'], 'chunk', 'chunks')}, "
+            f"{counted(found['rows'], 'row', 'rows')}, {size(found['bytes'])} in {found['folder']}, "
+            f"{size(found['unreferenced_bytes'])} of them in chunks that no entry names"
         ),
         as_json,
     )
@@ -131,8 +132,8 @@ def cache_prune(
     show(
         {**asdict(done), "dry_run": dry_run},
         lambda: (
-            f"{verb} {len(done.entries)} entries and {done.chunks} chunks, {size(done.bytes)}; {size(done.bytes_left)} "
-            f"are left in {store.storage.shown}{kept}"
+            f"{verb} {counted(len(done.entries), 'entry', 'entries')} and {counted(done.chunks, 'chunk', 'chunks')}, "
+            f"{size(done.bytes)}; {size(done.bytes_left)} are left in {store.storage.shown}{kept}"
         ),
         as_json,
     )
@@ -150,7 +151,7 @@ def cache_clear(db: str | None, cache_dir: str | None, as_json: bool, address: s
       bitcorn cache clear --db market.db
     """
     count = open_cache(cache_dir).invalidate(db)
-    show({"cleared": count}, lambda: f"cleared {count} entries", as_json)
+    show({"cleared": count}, lambda: f"cleared {counted(count, 'entry', 'entries')}", as_json)
 
 
 @cache.command("explain")

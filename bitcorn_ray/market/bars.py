@@ -172,7 +172,7 @@ def modal_step(timestamp: NDArray[np.int64]) -> int:
     """Return the most frequent distance between neighbouring times, in milliseconds; 0 for fewer than two times."""
     # What more than half of the steps are is the most frequent one, and a few of them tell what to try.
     first = np.diff(timestamp[:_SAMPLE])
-    candidate = int(np.median(first)) if len(first) else 0
+    candidate = int(np.sort(first)[len(first) // 2]) if len(first) else 0
     if candidate > 0 and np.count_nonzero(np.diff(timestamp) == candidate) > len(timestamp) / 2:
         return candidate
     steps = np.diff(timestamp)

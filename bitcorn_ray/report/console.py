@@ -18,6 +18,7 @@ from rich.text import Text
 __all__ = [
     "audit_tables",
     "cache_table",
+    "counted",
     "explain_table",
     "features_table",
     "forecast_table",
@@ -245,6 +246,15 @@ def short_time(time: str | None) -> str:
     '2026-06-20 10:00'
     """
     return "-" if time is None else time[:16].replace("T", " ")
+
+
+def counted(count: int, one: str, many: str) -> str:
+    """A number with its noun.
+
+    >>> counted(1, "entry", "entries")
+    '1 entry'
+    """
+    return f"{count:,} {one if count == 1 else many}"
 
 
 def size(count: int) -> str:

@@ -51,10 +51,10 @@ def test_prune_by_age_size_and_grace(run, filled):
     dry = json.loads(run("cache", "prune", "--older-than", "1d", "--dry-run", "--json").stdout)
     assert (len(dry["entries"]), dry["dry_run"]) == (1, True)
     assert len(filled.entries()) == 2
-    assert "removed 1 entries and 1 chunks" in run("cache", "prune", "--older-than", "1d").stdout
+    assert "removed 1 entry and 1 chunk" in run("cache", "prune", "--older-than", "1d").stdout
     assert [entry["used_by"][0]["symbol"] for entry in filled.entries()] == ["BBBUSDT"]
     assert "1 more are in use" in run("cache", "prune", "--max-size", "1kB").stdout
-    assert "removed 1 entries" in run("cache", "prune", "--max-size", "1kB", "--grace", "0s").stdout
+    assert "removed 1 entry" in run("cache", "prune", "--max-size", "1kB", "--grace", "0s").stdout
     assert filled.entries() == []
 
 
