@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtr
+from scipy.special import stdtr  # type: ignore[import-untyped]
 
 from bitcorn_ray.errors import BitcornError
 

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitcorn_ray.errors import BitcornError
@@ -16,6 +16,7 @@ def some_rows(count, seed):
 END_ROWS = st.builds(some_rows, count=st.integers(150, 300), seed=st.integers(0, 10_000))
 
 
+@settings(deadline=None)
 @given(ends=END_ROWS, val_frac=st.floats(0.05, 0.5), purge=st.integers(1, 48))
 def test_parts_are_ordered_disjoint_and_no_label_crosses(ends, val_frac, purge):
     train, validation = holdout(ends, val_frac, purge)
@@ -53,6 +54,7 @@ def partitions(draw):
     return ends, times, bars
 
 
+@settings(deadline=None)
 @given(given_=partitions(), val_frac=st.floats(0.1, 0.4), test_frac=st.floats(0.1, 0.4), horizon=st.integers(1, 12))
 def test_partitions_are_cut_at_the_same_instants_and_no_label_crosses(given_, val_frac, test_frac, horizon):
     ends, times, bars = given_
@@ -86,6 +88,7 @@ def test_partitions_are_cut_at_the_same_instants_and_no_label_crosses(given_, va
         assert (dropped <= (crossed[0] | crossed[1] | (when < starts[1]) & (label > starts[0]))).all()
 
 
+@settings(deadline=None)
 @given(ends=END_ROWS, val_frac=st.floats(0.05, 0.5), horizon=st.integers(1, 48), bar=st.sampled_from([1, HOUR]))
 def test_one_partition_without_a_test_part_is_split_as_by_holdout(ends, val_frac, horizon, bar):
     (split,) = split_by_time([ends], [ends * bar], horizon * bar, val_frac)
@@ -116,6 +119,7 @@ def test_a_share_that_leaves_no_training_is_refused():
         split_by_time([np.arange(100)], [np.arange(100)], 1, 0.2, 0.001)
 
 
+@settings(deadline=None)
 @given(
     ends=END_ROWS,
     stops=st.tuples(st.integers(1_000, 1_500), st.integers(1_800, 2_200), st.integers(2_600, 3_500)),
