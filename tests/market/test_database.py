@@ -366,10 +366,10 @@ def test_text_for_a_time_is_refused_with_column_and_value(tmp_path, name):
         read_bars(make(tmp_path / name, rows), "BTCUSDT", "1h")
 
 
-def test_microseconds_are_refused(tmp_path):
-    rows = [(row[0] * 1000, *row[1:]) for row in plain_rows()]
-    with pytest.raises(BitcornError, match=r"holds 15029\d{11}: times must be epoch seconds or milliseconds"):
-        read_bars(make(tmp_path / "btcusdt_1h.db", rows), "BTCUSDT", "1h")
+@pytest.mark.parametrize("factor", [10**3, 10**6], ids=["us", "ns"])
+def test_microseconds_and_nanoseconds_are_understood(tmp_path, factor):
+    rows = [(row[0] * factor, *row[1:]) for row in plain_rows()]
+    assert rows_of(read_bars(make(tmp_path / "btcusdt_1h.db", rows), "BTCUSDT", "1h")[0]) == plain_rows()
 
 
 @pytest.mark.parametrize("key", [(), ("BTCUSDT", "1h")], ids=["plain", "keyed"])
