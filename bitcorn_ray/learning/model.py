@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.learning.config import ModelConfig
 from bitcorn_ray.learning.heads import Heads
-from bitcorn_ray.learning.recurrent import RecurrentLayers
+from bitcorn_ray.learning.recurrent import drop, last_state
 
 __all__ = ["LSTM2Head", "LSTMMultiHead", "build_model"]
 
@@ -62,7 +62,9 @@ class LSTMMultiHead(nn.Module):
         self.input_norm = nn.LayerNorm(n_features) if input_norm else None
         self.embedding = nn.Embedding(symbols, symbol_embedding) if symbol_embedding else None
         inputs = n_features + symbol_embedding
-        self.lstm = RecurrentLayers(inputs, hidden_size, num_layers, cell=cell, dropout=dropout, layer_norm=layer_norm)
+        kind = nn.LSTM if cell == "lstm" else nn.GRU
+        self.lstm = kind(inputs, hidden_size, num_layers, dropout=dropout if num_layers > 1 else 0.0)
+        self.norms = nn.ModuleList(nn.LayerNorm(hidden_size) for _ in range(num_layers)) if layer_norm else None
         self.heads = Heads(hidden_size, len(self.horizons))
         self.skip = nn.Linear(inputs, 2 * len(self.horizons), bias=False) if skip else None
         if self.skip is not None:
@@ -82,12 +84,14 @@ class LSTMMultiHead(nn.Module):
             if symbol_B is None:
                 raise BitcornError("the model tells partitions apart: give symbol_B, each window's partition")
             x_LBF = torch.cat((x_LBF, self.embedding(symbol_B).expand(len(x_LBF), -1, -1)), 2)
-        state_BD = nn.functional.dropout(self.lstm(x_LBF), self.dropout, self.training)
-        return_BH, log_BH = self.heads(state_BD)
-        if self.skip is not None:
-            skip_return_BH, skip_log_BH = self.skip(x_LBF[-1]).chunk(2, 1)
-            return_BH, log_BH = return_BH + skip_return_BH, log_BH + skip_log_BH
-        return return_BH.float(), self._volatility(log_BH.float())
+        state_BD = drop(last_state(self.lstm, self.norms, x_LBF), self.dropout, self.training)
+        # What follows is small: it stays in float32 where the layers above computed in less.
+        with torch.autocast(state_BD.device.type, enabled=False):
+            return_BH, log_BH = self.heads(state_BD.float())
+            if self.skip is not None:
+                skip_return_BH, skip_log_BH = self.skip(x_LBF[-1].float()).chunk(2, 1)
+                return_BH, log_BH = return_BH + skip_return_BH, log_BH + skip_log_BH
+            return return_BH, self._volatility(log_BH)
 
     def forward(
         self, x_BLF: Tensor, reference_B: Tensor | None = None, symbol_B: Tensor | None = None

@@ -1,7 +1,9 @@
-"""The recurrent layers: PyTorch's, one by one on a CPU, all at once on a GPU.
+"""The recurrent layers: PyTorch's fused kernels, with the dropout between them done here.
 
-On a CPU PyTorch hands an LSTM to oneDNN's fused kernels only where the stack has no dropout between its layers; layer by
-layer, with the dropout in between done here, every layer gets them.
+On a CPU PyTorch hands an LSTM to oneDNN only where the stack has no dropout between its layers; layer by layer every
+layer is fused. And where PyTorch draws a float for each number that might be dropped, here one byte decides: the mask
+costs a third. On a GPU all layers go to cuDNN at once, which runs them side by side; in deterministic mode they go
+one by one, as cuDNN's own dropout cannot be given a seed at each step.
 """
 
 from __future__ import annotations
@@ -9,47 +11,45 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["RecurrentLayers"]
+__all__ = ["drop", "last_state"]
 
 
-class RecurrentLayers(nn.Module):
-    """Layers of LSTM or GRU cells over (L, B, F), which give the last layer's last state (B, D).
+def last_state(layers: nn.LSTM | nn.GRU, norms: nn.ModuleList | None, x_LBF: Tensor) -> Tensor:
+    """State (B, D) of the last layer after the last step of (L, B, F).
 
-    The parameters have the names and shapes of `torch.nn.LSTM` and `torch.nn.GRU`. dropout: between layers.
-    layer_norm: normalise each layer's states.
+    norms: one module a layer, for its states. Dropout is the layers' own, in training mode.
     """
+    if x_LBF.is_cuda and norms is None and not torch.are_deterministic_algorithms_enabled():
+        last: Tensor = layers(x_LBF)[0][-1]
+        return last
+    states = x_LBF
+    for layer in range(layers.num_layers):
+        if layer:
+            states = drop(states, layers.dropout, layers.training)
+        states = _one_layer(layers, layer, states)
+        if norms is not None:
+            states = norms[layer](states if layer < layers.num_layers - 1 else states[-1:])
+    return states[-1]
 
-    def __init__(
-        self, inputs: int, hidden_size: int, num_layers: int, *, cell: str, dropout: float, layer_norm: bool
-    ) -> None:
-        super().__init__()
-        self.cell, self.hidden_size, self.num_layers, self.dropout = cell, hidden_size, num_layers, dropout
-        like = (nn.LSTM if cell == "lstm" else nn.GRU)(inputs, hidden_size, num_layers)
-        for name, parameter in like.named_parameters():
-            self.register_parameter(name, parameter)
-        self.norms = nn.ModuleList(nn.LayerNorm(hidden_size) for _ in range(num_layers)) if layer_norm else None
 
-    def forward(self, x_LBF: Tensor) -> Tensor:
-        """Compute the last layer's last state (B, D)."""
-        states = x_LBF
-        for layer in range(self.num_layers):
-            if layer:
-                states = nn.functional.dropout(states, self.dropout, self.training)
-            states = self._run(states, [layer])
-            if self.norms is not None:
-                states = self.norms[layer](states if layer < self.num_layers - 1 else states[-1:])
-        return states[-1]
+def _one_layer(layers: nn.LSTM | nn.GRU, layer: int, states: Tensor) -> Tensor:
+    """States (L, B, D) of one layer."""
+    weights = [getattr(layers, f"{name}_l{layer}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+    zeros = states.new_zeros(1, states.shape[1], layers.hidden_size)
+    arguments = (weights, True, 1, 0.0, layers.training, False, False)
+    if isinstance(layers, nn.GRU):
+        out: Tensor = torch._VF.gru(states, zeros, *arguments)[0]
+    else:
+        out = torch._VF.lstm(states, (zeros, zeros), *arguments)[0]
+    return out
 
-    def _run(self, states: Tensor, layers: list[int]) -> Tensor:
-        weights = [
-            getattr(self, f"{name}_l{layer}")
-            for layer in layers
-            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        ]
-        zeros = states.new_zeros(len(layers), states.shape[1], self.hidden_size)
-        arguments = (weights, True, len(layers), 0.0, self.training, False, False)
-        if self.cell == "gru":
-            out: Tensor = torch._VF.gru(states, zeros, *arguments)[0]
-        else:
-            out = torch._VF.lstm(states, (zeros, zeros), *arguments)[0]
-        return out
+
+def drop(x: Tensor, share: float, training: bool) -> Tensor:
+    """Dropout: zero a share of the numbers, in 256ths, and scale the others up by as much."""
+    threshold = round(share * 256)
+    if not training or threshold == 0:
+        return x
+    count = x.numel()
+    words = torch.empty((count + 7) // 8, dtype=torch.int64, device=x.device).random_(-(2**63), None)
+    kept = words.view(torch.uint8)[:count].view(x.shape) >= threshold
+    return x * kept.to(x.dtype).mul_(256 / (256 - threshold))

@@ -1,93 +1,44 @@
 """The training loop: one function for a plain process and for a Ray worker.
 
-Each epoch: 1. shuffle the training windows by the seed and the epoch's number; 2. a step for each batch, gathered from
-the matrix on the device; 3. the validation loss; 4. keep the weights where it is the best so far; 5. report.
-What an epoch does depends on the seed, the epoch and the weights alone, so that one that is repeated after a crash
-gives the same weights. With several processes (torch.distributed initialised) each takes its share of every batch.
+Each epoch: 1. shuffle the training windows; 2. a step for each batch, gathered on the device; 3. the validation loss;
+4. keep the weights where it is the best so far; 5. save a checkpoint and report.
+What a step does depends on the seed, its number and the weights alone (dropout is seeded at every step), so that steps
+that are repeated after a crash give the same weights. With several processes (torch.distributed initialised) each takes
+its share of every batch, and all decide together.
 
 Shapes: B batch, L seq_len, H horizons.
 """
 
 from __future__ import annotations
 
-import copy
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, replace
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.learning.batches import DeviceData, gather, mixed, shards, shared_tensor, shuffled, steps_per_epoch
+from bitcorn_ray.learning.checkpoint import CheckpointFolder
 from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
 from bitcorn_ray.learning.dataset import TrainingData
-from bitcorn_ray.learning.losses import LOSS_FUNCTIONS, Loss
-from bitcorn_ray.learning.model import LSTMMultiHead
+from bitcorn_ray.learning.losses import Objective
+from bitcorn_ray.learning.model import LSTMMultiHead, build_model
+from bitcorn_ray.learning.precision import autocast, choose_precision
+from bitcorn_ray.learning.progress import EpochResult, FitResult, Progress, State, diverging
+from bitcorn_ray.learning.schedule import rate_factor
+from bitcorn_ray.learning.setting import torch_setting
+from bitcorn_ray.learning.weights import AveragedWeights, on_cpu, parameter_groups
 
-__all__ = ["EpochResult", "FitResult", "Report", "build_model", "fit", "gather"]
+__all__ = ["EpochResult", "FitResult", "Progress", "build_model", "fit", "gather"]
 
-_VALIDATION_BATCH = 1024
-
-
-@dataclass(frozen=True)
-class EpochResult:
-    """One epoch. Losses are means over windows and horizons, in units of each horizon's typical volatility."""
-
-    epoch: int
-    train_loss: float
-    val_loss: float
-    val_loss_by_horizon: list[float]
-    best: bool
-    seconds: float
-    samples_per_second: float
-
-
-Report = Callable[[EpochResult, Callable[[], dict[str, Any]]], None]
-"""Called after each epoch with its result and a function that returns the state to resume from."""
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """weights: state dict of the best epoch, on the CPU. history: every epoch."""
-
-    weights: dict[str, Tensor]
-    history: list[EpochResult]
-
-    @property
-    def best_epoch(self) -> EpochResult:
-        """The epoch whose weights were kept."""
-        return [result for result in self.history if result.best][-1]
-
-
-@dataclass
-class _State:
-    """What has to survive a crash, beside the model and the optimiser."""
-
-    epoch: int = 0
-    since_best: int = 0
-    best_loss: float = float("inf")
-    best_weights: dict[str, Tensor] = field(default_factory=dict)
-    history: list[EpochResult] = field(default_factory=list)
-
-
-class _Standardised(nn.Module):
-    """The model with its outputs in units of each horizon's typical volatility, as a module that DDP can wrap."""
-
-    def __init__(self, model: LSTMMultiHead) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x_BLF: Tensor) -> tuple[Tensor, Tensor]:
-        return self.model.standardised(x_BLF)
-
-
-def build_model(n_features: int, config: ModelConfig) -> LSTMMultiHead:
-    """Build an untrained model for F features."""
-    return LSTMMultiHead(n_features, config.horizons, config.hidden_size, config.num_layers, config.dropout)
+_VALIDATION_BATCH = 256  # or a batch, where that is larger: no more activations than training has
+_LOOK_EVERY = 50  # steps between looks at what only the device knows: losses that are no numbers, other workers' clocks
+_PROGRESS_SECONDS = 0.5
 
 
 def fit(
@@ -96,157 +47,278 @@ def fit(
     config: TrainingConfig,
     *,
     device: str = "cpu",
-    report: Report | None = None,
-    resume: dict[str, Any] | None = None,
+    report: Callable[[EpochResult], None] | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    checkpoints: CheckpointFolder | None = None,
 ) -> FitResult:
     """Train until the last epoch or until validation no longer improves, and return the best weights.
 
-    report: called after each epoch. resume: a state that `report` was given the means to get.
-    Raises BitcornError where the loss stops being a finite number.
+    report: called after each epoch. progress: called about twice a second, in the first process only.
+    checkpoints: where the state is saved; what is there already, of the same training, is gone on from.
+    Raises BitcornError where the loss stops being a finite number, naming the bars, and where the checkpoints are of
+    another training.
     """
-    with torch.random.fork_rng(), _threads(config.threads):
-        torch.manual_seed(config.seed)
-        loop = _Loop(data, model_config, config, torch.device(device))
-        state = loop.restore(resume) if resume else _State()
+    with torch_setting(config, device):
+        loop = _Loop(data, model_config, config, torch.device(device), checkpoints, progress)
+        state = loop.restore()
         while state.epoch < config.epochs and state.since_best < config.patience:
             result = loop.epoch(state)
             if report:
-                report(result, lambda: loop.snapshot(state))
-    return FitResult(state.best_weights, state.history)
+                report(result)
+    return FitResult(state.best_weights, state.history, state.learned, loop.precision)
 
 
-def gather(matrix: Tensor, ends: Tensor, seq_len: int) -> Tensor:
-    """Windows (B, L, F) that end at rows (B,) of a (T, F) matrix; time-major in memory, as the LSTM reads them."""
-    rows_LB = torch.arange(1 - seq_len, 1, device=ends.device)[:, None] + ends
-    return matrix[rows_LB].transpose(0, 1)
+class _Steps(nn.Module):
+    """Model and objective as one module that DDP can wrap, as some objectives learn too."""
+
+    def __init__(self, model: LSTMMultiHead, objective: Objective) -> None:
+        super().__init__()
+        self.model, self.objective = model, objective
+
+    def forward(self, x_BLF: Tensor, symbol_B: Tensor, return_BH: Tensor, realised_BH: Tensor) -> tuple[Tensor, Tensor]:
+        outcome: tuple[Tensor, Tensor] = self.objective(
+            *self.model.standardised(x_BLF, symbol_B), return_BH, realised_BH
+        )
+        return outcome
 
 
 class _Loop:
     """The tensors on their device, the model and the optimiser of one process."""
 
-    def __init__(self, data: TrainingData, model: ModelConfig, config: TrainingConfig, device: torch.device) -> None:
+    def __init__(
+        self,
+        data: TrainingData,
+        model: ModelConfig,
+        config: TrainingConfig,
+        device: torch.device,
+        checkpoints: CheckpointFolder | None,
+        progress: Callable[[Progress], None] | None,
+    ) -> None:
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-        self.config, self.seq_len, self.device = config, model.seq_len, device
-        # Copies: arrays from Ray's object store are shared between processes, and torch would write to them.
-        self.matrix = torch.tensor(data.matrix, device=device)
-        scale = torch.tensor(data.output_scale)
-        self.returns = (torch.tensor(data.returns) / scale).to(device)
-        self.volatilities = (torch.tensor(data.volatilities) / scale).to(device)
-        self.train_ends = torch.tensor(data.train_ends, device=device)
-        self.validation_ends = torch.tensor(data.validation_ends, device=device)
-        self.model = build_model(data.matrix.shape[1], model).to(device)
-        self.model.output_scale.copy_(scale)
-        self.loss: Loss = LOSS_FUNCTIONS[config.loss]
+        self.given, self.config, self.device = data, config, device
+        self.checkpoints, self.progress = checkpoints, progress if self.rank == 0 else None
+        self.data = DeviceData(data, model.seq_len, device)
+        self.train_ends = shared_tensor(data.train_ends).to(device)
+        self.validation_ends = shared_tensor(data.validation_ends).to(device)
+        self.steps = steps_per_epoch(len(self.train_ends), config.batch_size, self.world)
+        if self.steps == 0:
+            raise BitcornError(f"{len(self.train_ends)} training windows are too few for {self.world} workers")
+        self.model = build_model(data.matrix.shape[1], model, len(data.names)).to(device)
+        self.model.output_scale.copy_(self.data.scale)
+        self.model.typical_reference.fill_(data.typical_reference)
+        self.objective = Objective(config, model.horizons).to(device)
+        self.network: nn.Module = _Steps(self.model, self.objective)
+        self.parameters = list(self.network.parameters())
         self.optimiser = torch.optim.AdamW(
-            self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+            parameter_groups(self.network, config.weight_decay), lr=config.learning_rate, fused=True
         )
-        network: nn.Module = _Standardised(self.model)
-        self.network = network if self.world == 1 else nn.parallel.DistributedDataParallel(network)
+        self.average = AveragedWeights(self.model, config.ema) if config.ema else None
+        self.precision = ""
+        self.saved_at = time.monotonic()
 
-    def epoch(self, state: _State) -> EpochResult:
-        """Train and validate one epoch, and bring the state up to date."""
-        started = time.perf_counter()
-        train_loss = self._train(state.epoch)
+    def epoch(self, state: State) -> EpochResult:
+        """Train and validate one epoch, from where the state stands in it, and bring the state up to date."""
+        started, first_step = time.perf_counter(), state.step
+        train_H = self._train(state)
         train_seconds = time.perf_counter() - started
-        by_horizon = self._validate()
-        val_loss = float(by_horizon.mean())
-        if not (torch.isfinite(by_horizon).all() and math.isfinite(train_loss)):
+        windows = min((state.step - first_step) * self.config.batch_size, len(self.train_ends))
+        validation_H = self._validate()
+        val_loss = float(self.objective.overall(validation_H))
+        if not torch.isfinite(validation_H).all():
             raise BitcornError(
-                f"the loss is no finite number in epoch {state.epoch + 1} (training {train_loss}, validation "
-                f"{val_loss}): lower the learning rate ({self.config.learning_rate})"
+                f"the validation loss is no finite number in epoch {state.epoch + 1} ({validation_H.tolist()}); "
+                f"windows of {self.given.where(self.given.validation_ends)}: {self._remedy()}"
             )
-        best = val_loss < state.best_loss
-        state.epoch += 1
         result = EpochResult(
-            epoch=state.epoch,
-            train_loss=train_loss,
+            epoch=state.epoch + 1,
+            train_loss=float(self.objective.overall(train_H)),
             val_loss=val_loss,
-            val_loss_by_horizon=by_horizon.tolist(),
-            best=best,
+            train_loss_by_horizon=train_H.tolist(),
+            val_loss_by_horizon=validation_H.tolist(),
+            best=val_loss < state.best_loss,
+            learning_rate=self.optimiser.param_groups[0]["lr"],
             seconds=time.perf_counter() - started,
-            samples_per_second=len(self.train_ends) / train_seconds,
+            samples_per_second=windows / train_seconds,
         )
-        state.history.append(result)
-        state.since_best = 0 if best else state.since_best + 1
-        if best:
-            state.best_loss = val_loss
-            state.best_weights = _on_cpu(self.model.state_dict())
+        warned = diverging([*state.history, result], self.model.horizons)
+        result = replace(result, warnings=warned)
+        with self._kept_weights():
+            state.take(result, lambda: (on_cpu(self.model.state_dict()), self.objective.learned()))
+        if state.epoch % self.config.checkpoint_epochs == 0 or state.epoch == self.config.epochs:
+            self._save(state)
         return result
 
-    def _train(self, epoch: int) -> float:
+    def _train(self, state: State) -> Tensor:
+        """Make the epoch's steps that are left; mean loss by horizon, (H,)."""
         self.network.train()
-        order = torch.randperm(len(self.train_ends), generator=_generator(self.config.seed, epoch)).to(self.device)
-        torch.manual_seed(_mixed(self.config.seed, epoch, self.rank))  # dropout
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
-        for batch in order.split(self.config.batch_size):
-            if len(batch) < self.world:
-                break  # the last few windows, fewer than processes: every process skips them
-            loss_sum = self._loss(self.train_ends[batch[self.rank :: self.world]]).mean(1).sum()
-            # DDP averages gradients over processes; so scaled, they are those of the mean over the whole batch.
-            loss = loss_sum * (self.world / len(batch))
-            self.optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
-            self.optimiser.step()
-            total += loss_sum.detach()
-        return float(self._summed(total)) / len(order)
+        order = shuffled(self.train_ends, self.config.seed, state.epoch)
+        total_H = self._own_total(state)
+        broken = torch.full((self.config.batch_size,), -1, device=self.device)
+        last_shown, begun = time.monotonic(), state.step
+        started = last_shown
+        for ends_B, batch_size in shards(order, self.config.batch_size, self.rank, self.world, state.step):
+            loss_BH = self._step(ends_B, batch_size, state)
+            total_H += loss_BH.sum(0)
+            unusable = torch.where(torch.isfinite(loss_BH).all(1), -1, ends_B)
+            here = broken[: len(ends_B)]
+            torch.where(broken.amax() >= 0, here, unusable, out=here)
+            state.step += 1
+            if state.step % _LOOK_EVERY == 0:
+                self._look(broken, state, total_H)
+            if self.progress and time.monotonic() - last_shown > _PROGRESS_SECONDS:
+                last_shown = time.monotonic()
+                done = state.step * self.config.batch_size
+                rate = (state.step - begun) * self.config.batch_size / (last_shown - started)
+                mean = float(total_H.mean()) * self.world / done
+                self.progress(Progress(state.epoch + 1, done, len(order), mean, rate))
+        self._refuse(broken, state)
+        return (self._summed(total_H) / len(order)).cpu()
+
+    def _step(self, ends_B: Tensor, batch_size: int, state: State) -> Tensor:
+        """One step of the optimiser; the losses (B, H) before it."""
+        rate = self.config.learning_rate * rate_factor(
+            self.config, state.epoch * self.steps + state.step, self.steps, [each.val_loss for each in state.history]
+        )
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self._seed(state)
+        batch = self.data.batch(ends_B)
+        with autocast(self.precision, self.device):
+            loss_sum, loss_BH = self.network(*batch)
+        self.optimiser.zero_grad(set_to_none=True)
+        # DDP averages gradients over processes; so scaled, they are those of the mean over the whole batch.
+        (loss_sum * (self.world / batch_size)).backward()
+        nn.utils.clip_grad_norm_(self.parameters, self.config.grad_clip, foreach=True)
+        self.optimiser.step()
+        if self.average:
+            self.average.update()
+        detached: Tensor = loss_BH
+        return detached
+
+    def _seed(self, state: State) -> None:
+        """Make what is random in a step, dropout, a function of its place."""
+        if self.model.dropout:
+            seed = mixed(self.config.seed, state.epoch, state.step, self.rank)
+            generator = (
+                torch.default_generator
+                if self.device.type == "cpu"
+                else torch.cuda.default_generators[self.device.index or 0]
+            )
+            generator.manual_seed(seed)
+
+    def _look(self, broken: Tensor, state: State, total_H: Tensor) -> None:
+        self._refuse(broken, state)
+        minutes = self.config.checkpoint_minutes
+        if minutes and self.checkpoints is not None and state.step < self.steps:
+            due = torch.tensor(time.monotonic() - self.saved_at > minutes * 60, device=self.device)
+            if self.world > 1:
+                dist.broadcast(due, 0)
+            if due:
+                self._save(state, total_H)
+
+    def _refuse(self, broken: Tensor, state: State) -> None:
+        """Stop where a loss was no finite number in any process."""
+        found = self._gathered(broken)
+        found = found[found >= 0].cpu()
+        if len(found):
+            raise BitcornError(
+                f"the loss is no finite number in epoch {state.epoch + 1}, at step {state.step} or shortly before, for "
+                f"{len(found)} windows that end at bars of {self.given.where(found.numpy())}: {self._remedy()}"
+            )
+
+    def _remedy(self) -> str:
+        rate = self.config.learning_rate
+        return f"look for features or prices out of all proportion there, or lower the learning rate ({rate})"
 
     @torch.no_grad()
     def _validate(self) -> Tensor:
+        """Mean loss by horizon, (H,), in float32: as the weights will be used."""
         self.network.eval()
-        total = torch.zeros(len(self.model.horizons), dtype=torch.float64, device=self.device)
-        for batch in self.validation_ends[self.rank :: self.world].split(_VALIDATION_BATCH):
-            total += self._loss(batch, self.model.standardised).sum(0)
-        return (self._summed(total) / len(self.validation_ends)).cpu()
+        total_H = torch.zeros(len(self.model.horizons), dtype=torch.float64, device=self.device)
+        with self._kept_weights():
+            own = self.validation_ends[self.rank :: self.world]
+            for ends_B in own.split(max(_VALIDATION_BATCH, self.config.batch_size)):
+                batch = self.data.batch(ends_B)
+                forecast = self.model.standardised(batch.x_BLF, batch.symbol_B)
+                total_H += self.objective.each(*forecast, batch.return_BH, batch.realised_BH).sum(0)
+        return (self._summed(total_H) / len(self.validation_ends)).cpu()
 
-    def _loss(self, ends: Tensor, network: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None) -> Tensor:
-        return_BH, volatility_BH = (network or self.network)(gather(self.matrix, ends, self.seq_len))
-        return self.loss(return_BH, volatility_BH, self.returns[ends], self.volatilities[ends])
+    def _kept_weights(self) -> AbstractContextManager[None]:
+        return self.average.applied() if self.average else nullcontext()
+
+    # Among processes
 
     def _summed(self, value: Tensor) -> Tensor:
         if self.world > 1:
             dist.all_reduce(value)
         return value
 
-    def snapshot(self, state: _State) -> dict[str, Any]:
-        """Everything to go on from: copies, in plain values and tensors."""
-        return {
-            "model": _on_cpu(self.model.state_dict()),
-            "optimiser": copy.deepcopy(self.optimiser.state_dict()),
-            "state": {**vars(state), "history": [asdict(result) for result in state.history]},
-        }
+    def _gathered(self, value: Tensor) -> Tensor:
+        if self.world == 1:
+            return value
+        parts = [torch.empty_like(value) for _ in range(self.world)]
+        dist.all_gather(parts, value)
+        return torch.cat(parts)
 
-    def restore(self, snapshot: dict[str, Any]) -> _State:
-        """Take over a snapshot."""
-        self.model.load_state_dict(snapshot["model"])
-        self.optimiser.load_state_dict(snapshot["optimiser"])
-        state = _State(**snapshot["state"])
-        state.history = [EpochResult(**result) for result in snapshot["state"]["history"]]
+    # Going on after an interruption
+
+    def _own_total(self, state: State) -> Tensor:
+        """Loss by horizon, (H,), of this process's share of the epoch's steps so far."""
+        totals = state.totals
+        if totals and len(totals) != self.world:  # other workers than those that were interrupted
+            totals = [torch.tensor(totals).sum(0).tolist(), *[[0.0] * len(self.model.horizons)] * (self.world - 1)]
+        own = totals[self.rank] if totals else [0.0] * len(self.model.horizons)
+        return torch.tensor(own, dtype=torch.float64, device=self.device)
+
+    def _save(self, state: State, total_H: Tensor | None = None) -> None:
+        """Save a checkpoint; all processes take part, the first one writes."""
+        self.saved_at = time.monotonic()
+        if self.checkpoints is None:
+            return
+        totals = [] if total_H is None else self._gathered(total_H).view(self.world, -1).tolist()
+        if self.rank == 0:
+            snapshot = {
+                "model": on_cpu(self.model.state_dict()),
+                "objective": on_cpu(self.objective.state_dict()),
+                "optimiser": self.optimiser.state_dict(),
+                "average": self.average.state() if self.average else None,
+                "precision": self.precision,
+                "state": {**vars(state), "totals": totals, "history": [asdict(each) for each in state.history]},
+                "step": state.epoch * self.steps + state.step,
+            }
+            self.checkpoints.save(snapshot)
+        if self.world > 1:
+            dist.barrier()
+
+    def restore(self) -> State:
+        """Take over the newest checkpoint, if any, and make ready to train."""
+        snapshot = self.checkpoints.load() if self.checkpoints is not None else None
+        state = State()
+        if snapshot:
+            self.model.load_state_dict(snapshot["model"])
+            self.objective.load_state_dict(snapshot["objective"])
+            self.optimiser.load_state_dict(snapshot["optimiser"])
+            if self.average:
+                self.average.restore(snapshot["average"])
+            state = State(**snapshot["state"])
+            state.history = [EpochResult(**result) for result in snapshot["state"]["history"]]
+        self.precision = snapshot["precision"] if snapshot else self._tried_precision()
+        if self.world > 1:
+            self.network = nn.parallel.DistributedDataParallel(
+                self.network, broadcast_buffers=False, gradient_as_bucket_view=True
+            )
         return state
 
+    def _tried_precision(self) -> str:
+        batch = self.data.batch(self.train_ends[: math.ceil(self.config.batch_size / self.world)])
 
-def _on_cpu(weights: dict[str, Any]) -> dict[str, Tensor]:
-    return {name: value.detach().to("cpu", copy=True) for name, value in weights.items()}
+        def step() -> None:
+            torch.autograd.grad(self.network(*batch)[0], self.parameters)
 
-
-def _mixed(*numbers: int) -> int:
-    """One seed out of several numbers, different for different ones."""
-    mixed = 0
-    for number in numbers:
-        mixed = (mixed * 1_000_003 + number) % 2**63
-    return mixed
-
-
-def _generator(*numbers: int) -> torch.Generator:
-    return torch.Generator().manual_seed(_mixed(*numbers))
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+        self.network.train()
+        chosen = choose_precision(self.config.precision, self.config.deterministic, self.device, step)
+        if self.world > 1:  # clocks differ; the first one's counts
+            choice = torch.tensor(chosen == "bfloat16", device=self.device)
+            dist.broadcast(choice, 0)
+            chosen = "bfloat16" if choice else "float32"
+        return chosen
