@@ -1,16 +1,22 @@
 """One read-only connection to a SQLite database, through ADBC straight into Arrow.
 
-Everything about one read happens in one connection and transaction: reading never creates, blocks or changes a
-database, and sees one state of it. (Beside a database in WAL mode SQLite may leave its two small side files.) ADBC
-brings its own copy of SQLite, and two copies in one process do not know of each other's locks: do not read a database
-here that a thread of this same process is writing through another copy, such as Python's sqlite3. Other processes may
-write as they like.
+1. What is read between two calls of `release` is one state of the database, whatever other processes write. Reading
+   never creates or changes a database, and holds its lock only that long. (Beside a database in WAL mode SQLite may
+   leave its two small side files.)
+2. A lock is waited for, but not for ever: `BUSY_SECONDS`.
+3. What a writer that was killed left in a rollback journal is rolled back, as any SQLite program would do that opens the
+   database; this needs the right to write it. A database in WAL mode in a folder that may only be read is read as
+   immutable where no -wal file lies beside it, and checked to be the same afterwards.
+
+ADBC brings its own copy of SQLite, and two copies in one process do not know of each other's locks: do not read a
+database here that a thread of this same process is writing through another copy, such as Python's sqlite3. Other
+processes may write as they like.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +24,10 @@ import pyarrow as pa
 
 from bitcorn_ray.errors import BitcornError
 
-__all__ = ["Connection", "connected", "quoted"]
+__all__ = ["BUSY_SECONDS", "Connection", "connected", "quoted"]
 
-_BUSY_MS = 30_000
+BUSY_SECONDS = 30.0
+"""How long a locked database is tried again before it is reported."""
 
 
 def quoted(identifier: str) -> str:
@@ -29,7 +36,7 @@ def quoted(identifier: str) -> str:
 
 
 class Connection:
-    """One connection to a database, read-only, inside one transaction."""
+    """One connection to a database, read-only, inside one transaction until it is released."""
 
     def __init__(self, path: Path, connection: Any) -> None:
         self.path, self._connection = path, connection
@@ -38,7 +45,7 @@ class Connection:
         """Return the result of a query.
 
         keys: its named parameters, in the order in which they first occur. batch_rows: ADBC decides a column's type in
-        its first batch and refuses another in a later one, so let there be one; but it reserves the memory for so many.
+        its first batch and refuses another in a later one; it reserves the memory for so many.
         """
         options = {"adbc.sqlite.query.batch_rows": max(batch_rows, 1)}
         with self._connection.cursor(adbc_stmt_kwargs=options) as cursor:
@@ -50,21 +57,85 @@ class Connection:
         columns = [column.to_pylist() for column in self.table(sql, keys).columns]
         return list(zip(*columns, strict=True))
 
+    def release(self) -> None:
+        """End the transaction: the lock is given back, and what is read next is a state of its own."""
+        self._connection.commit()
+
 
 @contextmanager
 def connected(db_path: str | Path) -> Iterator[Connection]:
-    """Open a database for reading. Raises BitcornError where it is missing or cannot be read."""
+    """Open a database for reading.
+
+    Raises BitcornError where it is missing, cannot be read, is locked all the time, or holds what only a writer can
+    bring in order.
+    """
     from adbc_driver_manager import Error as AdbcError
-    from adbc_driver_sqlite import dbapi
 
     path = Path(db_path).expanduser()
     if not path.is_file():
         raise BitcornError(f"no database at {path}: check the path")
     try:
-        with dbapi.connect(f"{path.absolute().as_uri()}?mode=ro") as connection:
-            database = Connection(path, connection)
-            database.rows(f"PRAGMA busy_timeout = {_BUSY_MS}")
-            yield database
+        with ExitStack() as stack:
+            try:
+                connection = _opened(stack, path, "mode=ro")
+            except AdbcError as error:
+                if "readonly database" not in str(error) and "unable to open" not in str(error):
+                    raise
+                stack.close()
+                connection = _opened_with_care(stack, path)
+            yield connection
     except (AdbcError, OSError) as error:
         what = str(error).partition("\n")[0].rpartition(": ")[2]
+        if what == "database is locked":
+            raise BitcornError(
+                f"{path} is locked by another process and stayed so for {BUSY_SECONDS:g} s: wait until it is done, or "
+                "let the writer use WAL mode (PRAGMA journal_mode = WAL), in which readers need not wait"
+            ) from error
         raise BitcornError(f"{path} cannot be read as a SQLite database: {what}") from error
+
+
+def _opened(stack: ExitStack, path: Path, mode: str) -> Connection:
+    """Open a database and begin to read, which is when SQLite says that it cannot."""
+    from adbc_driver_sqlite import dbapi
+
+    uri = f"{path.absolute().as_uri()}?{mode}"
+    database = Connection(path, stack.enter_context(dbapi.connect(uri)))
+    database.rows(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
+    database.rows("SELECT count(*) FROM sqlite_schema")
+    return database
+
+
+def _opened_with_care(stack: ExitStack, path: Path) -> Connection:
+    """Open a database that cannot be opened without a right to write."""
+    from adbc_driver_manager import Error as AdbcError
+
+    real = path.resolve()  # SQLite puts its files beside the database, not beside a link to it
+    journal, log = (real.with_name(real.name + ending) for ending in ("-journal", "-wal"))
+    if journal.exists() and journal.stat().st_size:
+        try:
+            with ExitStack() as recovery:
+                _opened(recovery, path, "mode=rw")
+        except AdbcError as error:
+            raise BitcornError(
+                f"{path} was left in the middle of a write, which {journal.name} beside it undoes, and this process may "
+                "not write it: open the database once with the right to write it, or copy both files and read the copy"
+            ) from error
+        return _opened(stack, path, "mode=ro")
+    if log.exists():
+        raise BitcornError(
+            f"{path} has changes in {log.name} that can only be read where its folder can be written: copy both files "
+            "to such a folder, or let a process that may write it open and close it once"
+        )
+    before = _state(real)
+    stack.callback(_require_unchanged, path, real, log, before)
+    return _opened(stack, path, "mode=ro&immutable=1")
+
+
+def _state(path: Path) -> tuple[int, int]:
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _require_unchanged(path: Path, real: Path, log: Path, before: tuple[int, int]) -> None:
+    if log.exists() or _state(real) != before:
+        raise BitcornError(f"{path} was changed while it was read, without locks as its folder is read-only: try again")
