@@ -1,114 +1,235 @@
-"""Front door to forecasts: a trained run and bars in, one row a horizon out."""
+"""Front door to forecasts: a trained run and bars in, a row for each cutoff and horizon out; no Ray needed.
+
+A forecast depends on no bar after its cutoff: it is the same from a whole history and from bars cut there, its bands
+included (see `learning.bands`).
+"""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bitcorn_ray.cache.explain import library_changes, system_changes
+from bitcorn_ray.cache.identity import identify
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.registry import find_system
 from bitcorn_ray.features.system import FeatureSystem
-from bitcorn_ray.learning.gaps import gap_before
-from bitcorn_ray.learning.predict import predict_windows
+from bitcorn_ray.forecast_inputs import Floats, ForecastInputs, Seen, why_not
+from bitcorn_ray.learning.bands import between_widths, roll_bands
+from bitcorn_ray.learning.forecasts import Forecasts
+from bitcorn_ray.learning.predict import between_horizons, horizon_weights
 from bitcorn_ray.learning.runs import Run, load_run
-from bitcorn_ray.learning.scaling import scale
-from bitcorn_ray.market.bars import Bars, show_time
-from bitcorn_ray.market.partition import timeframe_ms
+from bitcorn_ray.market.bars import Bars, require_chronology
+from bitcorn_ray.market.partition import Partition, timeframe_ms
+from bitcorn_ray.validation.calibration import COVERAGES, RollingConformal
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Forecaster"]
+__all__ = ["Forecaster", "feature_identity", "milliseconds_of"]
 
 
 class Forecaster:
-    """A trained run, ready to forecast; no Ray needed."""
+    """A trained run, ready to forecast; no Ray needed.
 
-    def __init__(self, run: Run, system: FeatureSystem) -> None:
-        self.run, self.system = run, system
+    notes: what a user should know about using this run here, such as libraries of other versions.
+    """
+
+    def __init__(self, run: Run, system: FeatureSystem, notes: Sequence[str] = ()) -> None:
+        self.run, self.system, self.notes = run, system, tuple(notes)
+        self._seen: dict[Partition, Seen] = {}
 
     @classmethod
-    def load(cls, folder: str | Path) -> Forecaster:
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        system: FeatureSystem | None = None,
+        allow_changed_code: bool = False,
+        device: str = "cpu",
+    ) -> Forecaster:
         """Load a run from its folder.
 
-        Raises BitcornError where it is no run, or was trained on features that are not declared here.
+        system: the feature system, where its name does not lead to it (one of a notebook). allow_changed_code: forecast
+        although the code of the features changed since the training; what changed is then among the notes, as other
+        versions of libraries always are. device: for the model.
+        Raises BitcornError where it is no run, or was trained on other features than there are here, with what differs.
         """
-        run = load_run(folder)
-        name, version = run.metadata["feature_system"], run.metadata["feature_version"]
-        if name is None:
+        run = load_run(folder, device)
+        name = run.metadata["feature_system"]
+        if name is None and system is None:
             raise BitcornError(f"the run in {folder} does not say its feature system: train it with feature_system set")
-        system = find_system(name).on_grid(timeframe_ms(run.metadata["timeframe"]))
-        if version not in (None, system.version) or set(run.metadata["feature_cols"]) - set(system.features):
-            raise BitcornError(
-                f"the run in {folder} was trained on {name} version {version} with features "
-                f"{', '.join(run.metadata['feature_cols'])}; here {name} has version {system.version}: train it anew"
-            )
-        return cls(run, system)
+        found = (system or find_system(name)).on_grid(timeframe_ms(run.metadata["timeframe"]))
+        return cls(run, found, _compared(run.metadata, found, str(folder), allow_changed_code))
 
-    def predict(self, bars: pd.DataFrame) -> pd.DataFrame:
-        """Forecast from the last bar.
+    def predict(self, bars: pd.DataFrame, *, last: int = 1, horizons: Sequence[int] | None = None) -> pd.DataFrame:
+        """Forecast from the last bar, or from each of the last so many.
 
-        bars: ascending bars of one partition on the run's timeframe, at least warm-up + seq_len of them.
-        Returns a row a horizon: symbol, timeframe, cutoff (open time of the last bar), horizon (bars), time (open time
-        of the bar forecast), return (log), volatility (of that return), price (last close x exp(return)), and the
-        bands lo80, hi80, lo95, hi95 of the price (infinite where the validation data were too few to calibrate one).
-        Raises BitcornError for too few bars, missing bars inside the last window, and bars without features.
+        bars: ascending bars of one partition on the run's timeframe, at least warm-up + seq_len of them. Its symbol is
+        taken from the frame's attributes (`load_market_data` sets them), else it is the first one trained on.
+        horizons: others than those trained on, between them.
+        Returns what `Forecasts.to_table` says; a band is infinite as long as none can be promised. Bars that continue
+        those of the call before cost only what is new.
+        Raises BitcornError where there is no forecast, for too few bars, missing bars inside the last window, features
+        that are not finite. Of several cutoffs, those without a forecast are left out, and counted in the frame's
+        attribute "left_out".
         """
-        import pandas as pd
+        if last < 1:
+            raise BitcornError(f"last is {last}: it must be at least 1")
+        given, partition = self._given(bars)
+        return self._told(given, partition, max(len(given) - last, 0), horizons).to_frame()
 
-        given = Bars.from_frame(bars)
-        if given.timestamp is None:
+    def history(self, bars: pd.DataFrame, *, since: Any = None, horizons: Sequence[int] | None = None) -> pd.DataFrame:
+        """Forecast from every bar, or from those that open at ``since`` or later; see `predict`.
+
+        since: a time as pandas reads it, without a zone: UTC. Raises BitcornError where no bar is so late.
+        """
+        given, partition = self._given(bars)
+        return self._told(given, partition, first_row(given, since), horizons).to_frame()
+
+    def forecast(
+        self,
+        bars: Bars,
+        partition: Partition,
+        first: int,
+        *,
+        features: Floats | None = None,
+        horizons: Sequence[int] | None = None,
+        remember: bool = False,
+    ) -> Forecasts:
+        """Forecast from every row of usable bars (T,) from ``first`` on; what has no window is left out and counted.
+
+        features: (T, F) by the run's columns where they are known, NaN where there are none; by default they are
+        computed, as far as they are needed. remember: keep what was forecast, for bars that continue these.
+        Raises BitcornError for bars of another timeframe, horizons that cannot be interpolated, and a symbol that the
+        model cannot tell from others.
+        """
+        trained = self.run.config.horizons
+        weights = None if horizons is None else horizon_weights(trained, list(horizons))
+        seen = self._seen.get(partition) if remember else None
+        seen = seen if seen is not None and seen.begins(bars) else None
+        inputs = ForecastInputs(self.run, self.system, bars, partition, first, features, seen)
+        returns, volatilities = inputs.forecast()
+        if remember:
+            self._seen[partition] = Seen.of(bars, inputs.rows, returns, volatilities)
+        asked, places = inputs.asked, np.searchsorted(inputs.rows, inputs.asked)
+        widths = roll_bands(
+            RollingConformal(trained),
+            inputs.past,
+            inputs.numbers[inputs.rows],
+            inputs.scores(returns, volatilities),
+            inputs.numbers[asked],
+        )
+        returns, volatilities = returns[places], volatilities[places]
+        if horizons is not None and weights is not None:
+            returns, volatilities = between_horizons(trained, horizons, returns, volatilities)
+            widths = between_widths(widths, weights)
+        return Forecasts(
+            partition=partition,
+            horizons=trained if horizons is None else tuple(horizons),
+            coverages=COVERAGES,
+            cutoffs=inputs.times[asked],
+            close=bars.close[asked],
+            returns=returns,
+            volatilities=volatilities,
+            widths=widths,
+            sample=inputs.sample(asked),
+            left_out={reason: count for reason, count in inputs.left_out.items() if count},
+        )
+
+    def why_not(self, bars: Bars) -> str:
+        """Say why there is no forecast from the last bar, where there is none."""
+        return why_not(self.run, self.system, bars, len(bars) - 1)
+
+    def _given(self, frame: pd.DataFrame) -> tuple[Bars, Partition]:
+        """Bars of a frame, and their partition."""
+        bars = Bars.from_frame(frame)
+        if bars.timestamp is None:
             raise BitcornError("the bars have no timestamp: add one")
-        metadata, config = self.run.metadata, self.run.config
-        step = timeframe_ms(metadata["timeframe"])
-        window = self._last_window(given, step)
-        returns, volatilities = predict_windows(self.run.model, window, np.array([len(window) - 1]), config.seq_len)
-        cutoff, close = int(given.timestamp[-1]), float(given.close[-1])
-        rows = []
-        for column, horizon in enumerate(config.horizons):
-            forecast, volatility = float(returns[0, column]), float(volatilities[0, column])
-            row: dict[str, Any] = {
-                "symbol": bars.attrs.get("symbol") or metadata["symbol"],
-                "timeframe": metadata["timeframe"],
-                "cutoff": pd.Timestamp(cutoff, unit="ms", tz="UTC"),
-                "horizon": horizon,
-                "time": pd.Timestamp(cutoff + horizon * step, unit="ms", tz="UTC"),
-                "return": forecast,
-                "volatility": volatility,
-                "price": close * math.exp(forecast),
-            }
-            for level, widths in metadata["calibration"]["bands"].items():
-                half = math.inf if widths[column] is None else widths[column] * volatility
-                name = f"{float(level) * 100:.0f}"
-                row[f"lo{name}"], row[f"hi{name}"] = (
-                    close * math.exp(forecast - half),
-                    close * math.exp(forecast + half),
-                )
-            rows.append(row)
-        return pd.DataFrame(rows)
+        if len(bars) == 0:
+            raise BitcornError("there are no bars to forecast from: the frame is empty")
+        require_chronology(bars.timestamp)
+        symbol, known = frame.attrs.get("symbol"), self.run.metadata["partitions"]
+        if symbol is None:
+            symbol = known[0]["symbol"] if known else "bars"
+        return bars, Partition(str(symbol), self.run.metadata["timeframe"])
 
-    def _last_window(self, bars: Bars, step: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Return the scaled features (L, F) of the last window."""
-        seq_len, columns = self.run.config.seq_len, self.run.metadata["feature_cols"]
-        need = self.system.warmup_bars + seq_len
-        if len(bars) < need:
-            raise BitcornError(
-                f"{len(bars)} bars are too few to forecast: {self.system.name} and seq_len {seq_len} need {need}"
-            )
-        assert bars.timestamp is not None
-        gaps = np.flatnonzero(gap_before(bars.timestamp[-seq_len:], step))
-        if len(gaps):
-            before, after = (show_time(int(t)) for t in bars.timestamp[-seq_len:][gaps[-1] - 1 : gaps[-1] + 1])
-            raise BitcornError(
-                f"bars are missing between {before} and {after}, inside the last {seq_len} bars: load what is "
-                f"missing, or wait until {seq_len} bars follow the gap"
-            )
-        features = self.system.compute(bars)
-        window = np.column_stack([features[name][-seq_len:] for name in columns])
-        if not np.isfinite(window).all():
-            unusable = [name for name, column in zip(columns, window.T, strict=True) if not np.isfinite(column).all()]
-            raise BitcornError(f"the last {seq_len} bars have no finite {', '.join(unusable)}: the prices do not move")
-        return scale(window, self.run.scaler)
+    def _told(self, bars: Bars, partition: Partition, first: int, horizons: Sequence[int] | None) -> Forecasts:
+        done = self.forecast(bars, partition, first, horizons=horizons, remember=True)
+        if len(done) == 0:
+            raise BitcornError(self.why_not(bars))
+        return done
+
+
+def first_row(bars: Bars, since: Any) -> int:
+    """First row of timed bars that opens at a time or later; None is the first one.
+
+    Raises BitcornError for what is no time, and where no bar is so late.
+    """
+    assert bars.timestamp is not None
+    first = 0 if since is None else int(np.searchsorted(bars.timestamp, milliseconds_of(since)))
+    if first == len(bars):
+        raise BitcornError(f"no bar opens at {since} or later: the last one is of {bars.describe(len(bars) - 1)}")
+    return first
+
+
+def milliseconds_of(time: Any) -> int:
+    """Milliseconds UTC of a time as pandas reads it, without a zone: UTC.
+
+    >>> milliseconds_of("2026-01-01 02:00+01:00")
+    1767229200000
+
+    Raises BitcornError for anything else.
+    """
+    import pandas as pd
+
+    try:
+        read = pd.Timestamp(time)
+        if pd.isna(read):
+            raise ValueError("no time")
+        read = read.tz_localize("UTC") if read.tzinfo is None else read
+        return int(read.value // 1_000_000)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise BitcornError(f"{time!r} is no time: write it as 2026-01-31 or 2026-01-31T12:00") from error
+
+
+def feature_identity(system: FeatureSystem) -> dict[str, Any]:
+    """What identifies a feature system, for a run to keep: version, parameters, features, code, libraries."""
+    return {name: value for name, value in identify(system).facts.items() if name != "format"}
+
+
+def _compared(metadata: Mapping[str, Any], system: FeatureSystem, folder: str, allow_changed_code: bool) -> list[str]:
+    """Return notes on how a feature system is not quite the one that a run was trained on.
+
+    Raises BitcornError where it is another one, with what differs.
+    """
+    columns, version = metadata["feature_cols"], metadata["feature_version"]
+    absent = [name for name in columns if name not in system.features]
+    if version not in (None, system.version) or absent:
+        what = [f"version: {version} became {system.version}"] if version not in (None, system.version) else []
+        what += [f"features {', '.join(absent)} are no longer there"] if absent else []
+        raise BitcornError(
+            f"the run in {folder} was trained on other features than {system.name} has here ({'; '.join(what)}): train "
+            "it anew"
+        )
+    then = metadata.get("features")
+    if then is None:
+        return [f"the run does not say which code its features are of: {system.name} is taken as it is here"]
+    now = feature_identity(system)
+    notes = list(library_changes(then, now))
+    changes = list(system_changes({**then, "format": None}, {**now, "format": None}))
+    code = [change for change in changes if change.startswith(("code of ", "a value in ", "function "))]
+    if others := [change for change in changes if change not in code]:
+        raise BitcornError(
+            f"the run in {folder} was trained on other features than {system.spec} gives here ({'; '.join(others)}): "
+            "name the system as it was trained, or train it anew"
+        )
+    if code and not allow_changed_code:
+        raise BitcornError(
+            f"the code of {system.spec} is not what the run in {folder} was trained on ({'; '.join(code)}): train it "
+            "anew, or allow changed code where you know that the features are the same"
+        )
+    return [*notes, *code]

@@ -1,21 +1,23 @@
 """A run: one training and its folder of artifacts.
 
-    model.pt        the weights, a state dict of tensors
-    scaler.pkl      the fitted StandardScaler, for code of the older system
-    metadata.json   everything else, the scaler's numbers included; written last, so that a folder without it is no run
+    model.pt          the weights, a state dict of tensors
+    scaler.pkl        the fitted StandardScaler, for code of the older system
+    calibration.npz   the scores of the validation windows, from which bands roll on
+    metadata.json     everything else, the scaler's numbers included; written last: a folder without it is no run
 
-`load_run` reads model.pt (tensors only) and metadata.json, and never unpickles.
+`load_run` reads tensors, arrays and JSON, and never unpickles. metadata.json holds the digests of the other files, so
+that those of two runs are never taken for one.
 """
 
 from __future__ import annotations
 
+import io
 import json
-import math
 import os
 import platform
-import uuid
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from pickle import UnpicklingError
@@ -23,24 +25,49 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.learning.artifacts import digest, read_checked, replace_files, require_writable, strict_json
 from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
 from bitcorn_ray.learning.dataset import TrainingData
-from bitcorn_ray.learning.model import LSTMMultiHead
+from bitcorn_ray.learning.heads import from_per_horizon_heads
+from bitcorn_ray.learning.model import LSTMMultiHead, build_model
 from bitcorn_ray.learning.predict import predict_windows
 from bitcorn_ray.learning.scaling import scaler_from_json, scaler_to_json
-from bitcorn_ray.learning.training import FitResult, build_model
-from bitcorn_ray.validation.calibration import COVERAGES, conformal_quantile, conformal_scores
+from bitcorn_ray.learning.training import FitResult
+from bitcorn_ray.market.bars import show_time
+from bitcorn_ray.market.partition import Partition, normalise_symbol, timeframe_ms
+from bitcorn_ray.validation.calibration import COVERAGES, RollingConformal, conformal_quantile, conformal_scores
 
 if TYPE_CHECKING:
     from sklearn.preprocessing import StandardScaler
 
-__all__ = ["Run", "assemble_run", "is_run", "load_run", "require_writable", "save_run"]
+__all__ = [
+    "FORMAT", "PastScores", "Run", "assemble_run", "find_runs", "is_run", "load_run", "load_weights", "read_metadata",
+    "require_writable", "save_run",
+]  # fmt: skip
 
-_FORMAT = 1
+FORMAT = 2
 # What a forecast needs of the metadata.
-_NEEDED = {"symbol", "timeframe", "feature_system", "feature_version", "feature_cols", "model", "scaler", "calibration"}
+_NEEDED = {
+    "timeframe", "partitions", "feature_system", "feature_version", "feature_cols", "model", "scaler", "calibration",
+}  # fmt: skip
+_METADATA, _MODEL, _SCALER, _CALIBRATION = "metadata.json", "model.pt", "scaler.pkl", "calibration.npz"
+_BEFORE_ALL_TIMES = -(2**40)  # the number of a bar without a time: it lies before any that has one
+
+
+@dataclass(frozen=True)
+class PastScores:
+    """How far off the forecasts of one partition were: |outcome - forecast| / volatility.
+
+    bars: (M,) int64, ascending: number of each forecast's last bar on the timeframe's grid, its opening divided by the
+    timeframe. scores: (M, H).
+    """
+
+    bars: NDArray[np.int64]
+    scores: NDArray[np.float32]
 
 
 @dataclass
@@ -48,16 +75,25 @@ class Run:
     """A trained model with what is needed to use it.
 
     model: with the best epoch's weights, in evaluation mode. scaler: of the features. metadata: plain JSON values.
+    scores: of the validation windows, in the order of metadata["partitions"]; empty where nothing was calibrated.
     """
 
     model: LSTMMultiHead
     scaler: StandardScaler
     metadata: dict[str, Any]
+    scores: list[PastScores] = field(default_factory=list)
 
     @property
     def config(self) -> ModelConfig:
         """The model's configuration."""
         return ModelConfig(**{**self.metadata["model"], "horizons": tuple(self.metadata["model"]["horizons"])})
+
+    def place_of(self, symbol: str) -> int | None:
+        """Place of a symbol, in any spelling, among the run's partitions; None where it was not trained on."""
+        for place, partition in enumerate(self.metadata["partitions"]):
+            if normalise_symbol(partition["symbol"]) == normalise_symbol(symbol):
+                return place
+        return None
 
 
 def assemble_run(
@@ -69,103 +105,210 @@ def assemble_run(
     feature_cols: list[str],
     about: dict[str, Any],
 ) -> Run:
-    """Make a run of a finished training: the model rebuilt, its bands calibrated on the validation windows.
+    """Make a run of a finished training: the model rebuilt, its calibration begun on the validation windows.
 
-    about: further facts for the metadata (symbol, timeframe, feature system, data). Early stopping has seen the
-    validation windows too, so that its bands are as honest as that: a rolling calibration goes on from new bars.
+    about: further facts for the metadata: timeframe, symbol, feature system and its identity, data.
+    Early stopping has seen the validation windows too, so that bands are as honest as that until they have rolled on.
+    Nothing of the test windows is looked at.
     """
-    model = build_model(data.matrix.shape[1], model_config)
+    model = build_model(data.matrix.shape[1], model_config, len(data.names))
     model.load_state_dict(fitted.weights)
     model.eval()
-    ends = data.validation_ends
-    forecast, volatility = predict_windows(model, data.matrix, ends, model_config.seq_len)
-    scores = conformal_scores(forecast, volatility, data.returns[ends])
-    bands = {str(level): [_finite(q) for q in conformal_quantile(scores, level)] for level in COVERAGES}
+    step = timeframe_ms(about["timeframe"])
+    scores = [_validation_scores(model, data, model_config, place, step) for place in range(len(data.names))]
     best = fitted.best_epoch
     metadata = {
-        "format": _FORMAT,
+        "format": FORMAT,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         **about,
+        "partitions": [_partition(data, place, about["timeframe"]) for place in range(len(data.names))],
         "feature_cols": list(feature_cols),
         "horizons": list(model_config.horizons),
         "seq_len": model_config.seq_len,
         "model": {**asdict(model_config), "horizons": list(model_config.horizons)},
         "training": asdict(config),
         "scaler": scaler_to_json(scaler),
-        "calibration": {"method": "split conformal on the validation windows", "scores": len(ends), "bands": bands},
+        "calibration": {
+            "method": "rolling conformal, begun on the validation windows",
+            "window": RollingConformal(model_config.horizons).window,
+            "coverages": list(COVERAGES),
+            "bands": [{str(c): conformal_quantile(one.scores, c).tolist() for c in COVERAGES} for one in scores],
+        },
         "best_epoch": best.epoch,
         "val_loss": best.val_loss,
         "history": [asdict(result) for result in fitted.history],
+        "precision": fitted.precision,
+        "learned": fitted.learned,
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
     }
-    return Run(model, scaler, metadata)
+    return Run(model, scaler, json.loads(strict_json(metadata)), scores)
 
 
 def is_run(folder: str | Path) -> bool:
     """Tell whether a folder holds a run."""
-    return (Path(folder) / "metadata.json").is_file()
+    return (Path(folder) / _METADATA).is_file()
 
 
-def require_writable(folder: str | Path) -> None:
-    """Raise BitcornError where a folder could not be written to or made; asked before what takes long."""
-    folder = Path(folder).expanduser().absolute()
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    if not (existing.is_dir() and os.access(existing, os.W_OK)):
-        raise BitcornError(f"nothing can be written to {folder}: {existing} is no folder that may be written")
+def find_runs(folder: str | Path) -> list[Path]:
+    """Return the folders of all runs in a folder, itself included, sorted; hidden folders are passed over.
+
+    Raises BitcornError where there is no such folder.
+    """
+    root = Path(folder).expanduser()
+    if not root.is_dir():
+        raise BitcornError(f"no folder {root}: give the one that trainings wrote their runs to")
+    found = []
+    for path, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        if _METADATA in files:
+            found.append(Path(path))
+    return sorted(found)
 
 
 def save_run(run: Run, folder: str | Path) -> Path:
-    """Write the artifacts of a run; each file is there whole or not at all, metadata.json last.
+    """Write the artifacts of a run, over those of an older one.
 
-    Raises BitcornError where the folder cannot be written.
+    Raises BitcornError where the folder cannot be written or the disk is full; an older run is then still whole.
     """
     import joblib
 
     folder = Path(folder).expanduser()
-    metadata = json.dumps(run.metadata, indent=1, allow_nan=False)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # An older run's metadata must not describe new weights, should the writing be cut short.
-        (folder / "metadata.json").unlink(missing_ok=True)
-        _replace(folder / "model.pt", lambda path: torch.save(run.model.state_dict(), path))
-        _replace(folder / "scaler.pkl", lambda path: joblib.dump(run.scaler, path))
-        _replace(folder / "metadata.json", lambda path: path.write_text(metadata, encoding="utf-8"))
-    except OSError as error:
-        raise BitcornError(f"the run cannot be written to {folder}: {error}") from error
+    contents = {_MODEL: io.BytesIO(), _SCALER: io.BytesIO(), _CALIBRATION: io.BytesIO()}
+    torch.save({name: value.detach().cpu() for name, value in run.model.state_dict().items()}, contents[_MODEL])
+    joblib.dump(run.scaler, contents[_SCALER])
+    arrays = {f"{what}_{place}": each for place, one in enumerate(run.scores) for what, each in vars(one).items()}
+    np.savez(contents[_CALIBRATION], **arrays)
+    files = {name: content.getvalue() for name, content in contents.items()}
+    digests = {name: digest(content) for name, content in files.items()}
+    replace_files(folder, {**files, _METADATA: strict_json({**run.metadata, "files": digests}).encode()})
     return folder
 
 
-def load_run(folder: str | Path) -> Run:
-    """Rebuild model and scaler from weights and JSON alone; nothing is unpickled.
+def read_metadata(folder: str | Path) -> dict[str, Any]:
+    """Read what a run says about itself, without its weights.
 
-    Raises BitcornError where the folder holds no run, or one that is damaged.
+    Raises BitcornError where the folder holds no run, a damaged one, or one of a newer version.
     """
     folder = Path(folder).expanduser()
     if not is_run(folder):
-        raise BitcornError(f"{folder} holds no run (no metadata.json): give the folder that a training wrote")
+        raise BitcornError(f"{folder} holds no run (no {_METADATA}): give the folder that a training wrote")
     try:
-        metadata = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
+        metadata: dict[str, Any] = json.loads((folder / _METADATA).read_text(encoding="utf-8"))
+        if not isinstance(metadata, dict):
+            raise ValueError(f"{_METADATA} holds no fields")
+        number = metadata.get("format")
+        if number is None and "feature_cols" in metadata:
+            raise BitcornError(f"{folder} holds a model of the older system: `bitcorn runs import` makes a run of it")
+        if isinstance(number, int) and number > FORMAT:
+            raise BitcornError(f"the run in {folder} has format {number}, newer than {FORMAT}: update bitcorn_ray")
+        if number == 1:
+            metadata = _from_format_1(metadata)
         if absent := _NEEDED - metadata.keys():
-            raise ValueError(f"metadata.json has no {', '.join(sorted(absent))}")
-        run = Run(LSTMMultiHead(1), scaler_from_json(metadata["scaler"]), metadata)
-        run.model = build_model(len(metadata["feature_cols"]), run.config)
-        run.model.load_state_dict(torch.load(folder / "model.pt", map_location="cpu", weights_only=True))
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError, EOFError, UnpicklingError) as error:
-        what = str(error).partition("\n")[0] or type(error).__name__
-        raise BitcornError(f"the run in {folder} is damaged: {what}; train it anew") from error
-    run.model.eval()
+            raise ValueError(f"{_METADATA} has no {', '.join(sorted(absent))}")
+    except BitcornError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _damaged(folder, error) from error
+    return metadata
+
+
+def load_run(folder: str | Path, device: str = "cpu") -> Run:
+    """Rebuild a run from tensors, arrays and JSON alone; nothing is unpickled.
+
+    device: for the model. Runs of format 1 are taken over: their forecasts stay the same, their bands start anew.
+    Raises BitcornError where the folder holds no run, or one that is damaged.
+    """
+    folder = Path(folder).expanduser()
+    metadata = read_metadata(folder)
+    try:
+        digests = metadata.pop("files", {})
+        state = torch.load(io.BytesIO(read_checked(folder / _MODEL, digests)), map_location="cpu", weights_only=True)
+        if metadata.get("format") == 1:
+            state = from_per_horizon_heads(state, metadata["horizons"])
+        scores = _read_scores(read_checked(folder / _CALIBRATION, digests)) if _CALIBRATION in digests else []
+        if scores and len(scores) != len(metadata["partitions"]):
+            raise ValueError(f"{_CALIBRATION} has {len(scores)} partitions")
+        run = Run(LSTMMultiHead(1), scaler_from_json(metadata["scaler"]), metadata, scores)
+        run.model = build_model(len(metadata["feature_cols"]), run.config, max(len(metadata["partitions"]), 1))
+        load_weights(run.model, state)
+        run.model.to(device).eval()
+    except (
+        OSError, KeyError, TypeError, ValueError, AttributeError, RuntimeError, EOFError, UnpicklingError,
+        zipfile.BadZipFile,
+    ) as error:  # fmt: skip
+        raise _damaged(folder, error) from error
     return run
 
 
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def load_weights(model: LSTMMultiHead, state: Mapping[str, Tensor]) -> None:
+    """Load a state dict whose heads may have another width, and whose model knew no reference volatility.
+
+    Raises RuntimeError, with what does not fit, where names or other shapes differ.
+    """
+    for name in ("weight", "bias", "out_weight"):
+        if f"heads.{name}" in state:
+            setattr(model.heads, name, nn.Parameter(torch.empty_like(state[f"heads.{name}"])))
+    own = {name: value for name, value in model.state_dict().items() if name in ("output_scale", "typical_reference")}
+    model.load_state_dict({**own, **state})
 
 
-def _finite(value: float) -> float | None:
-    """JSON has no infinity: a band without a bound is None."""
-    return float(value) if math.isfinite(value) else None
+def _validation_scores(
+    model: LSTMMultiHead, data: TrainingData, config: ModelConfig, place: int, step: int
+) -> PastScores:
+    """Scores of a partition's validation windows, as many of the last ones as can still count."""
+    kept = RollingConformal(config.horizons).window + max(config.horizons)
+    rows = _rows_of(data, data.validation_ends, place)[-kept:]
+    symbols = np.full(len(rows), place) if config.symbol_embedding else None
+    reference = data.reference if config.reference_span else None
+    forecast, volatility = predict_windows(model, data.matrix, reference, rows, config.seq_len, symbols)
+    scores = conformal_scores(forecast, volatility, data.returns[rows]).astype(np.float32)
+    bars = rows + _BEFORE_ALL_TIMES if data.timestamp is None else data.timestamp[rows] // step
+    return PastScores(bars, scores)
+
+
+def _partition(data: TrainingData, place: int, timeframe: str) -> dict[str, Any]:
+    """What a run says about one partition: from when to when its bars are, and the last bars of each part's windows."""
+    start, stop = (int(data.partition_starts[place + n]) for n in (0, 1))
+
+    def span(rows: NDArray[np.int64]) -> list[str] | None:
+        if data.timestamp is None or len(rows) == 0:
+            return None
+        return [show_time(int(data.timestamp[row])) for row in (rows[0], rows[-1])]
+
+    first, last = span(np.array([start, stop - 1])) or (None, None)
+    named = Partition(data.names[place].removesuffix(f" {timeframe}"), timeframe)
+    parts = {"train": data.train_ends, "validation": data.validation_ends, "test": data.test_ends}
+    spans = {part: span(_rows_of(data, ends, place)) for part, ends in parts.items()}
+    return {**asdict(named), "bars": stop - start, "first": first, "last": last, **spans}
+
+
+def _rows_of(data: TrainingData, ends: NDArray[np.int64], place: int) -> NDArray[np.int64]:
+    first, last = np.searchsorted(ends, data.partition_starts[place : place + 2])
+    return ends[first:last]
+
+
+def _from_format_1(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Metadata of today for a run of one partition, whose volatility was relative to nothing."""
+    model = {**metadata["model"], "reference_span": 0, "volatility_link": "softplus"}
+    data = metadata.get("data", {})
+    partition = {
+        "symbol": metadata["symbol"],
+        "timeframe": metadata["timeframe"],
+        "bars": data.get("rows"),
+        "first": data.get("first_timestamp"),
+        "last": data.get("last_timestamp"),
+        **dict.fromkeys(("train", "validation", "test")),
+    }
+    calibration = {"method": "none, as a run of format 1 kept no scores: bands start on the bars forecast from"}
+    return {**metadata, "model": model, "partitions": [partition], "calibration": calibration}
+
+
+def _read_scores(content: bytes) -> list[PastScores]:
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        count = sum(name.startswith("bars_") for name in arrays.files)
+        return [PastScores(arrays[f"bars_{place}"], arrays[f"scores_{place}"]) for place in range(count)]
+
+
+def _damaged(folder: Path, error: Exception) -> BitcornError:
+    what = str(error).partition("\n")[0] or type(error).__name__
+    return BitcornError(f"the run in {folder} is damaged: {what}; train it anew")
