@@ -35,21 +35,21 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Seen:
-    """What was forecast from bars before: rows (M,) of theirs, ascending, returns and volatilities (M, H)."""
+    """What was forecast from bars before: rows (M,) of theirs, ascending, returns and volatilities (M, H).
 
+    first, bars: those of the bars, from a row on, that these forecasts depend on.
+    """
+
+    first: int
     bars: Bars
     rows: Rows
     returns: Floats
     volatilities: Floats
 
-    @classmethod
-    def of(cls, bars: Bars, rows: Rows, returns: Floats, volatilities: Floats) -> Seen:
-        """Keep a copy of the bars: the caller may write to its own."""
-        return cls(bars.take(np.arange(len(bars))), rows, returns, volatilities)
-
     def begins(self, bars: Bars) -> bool:
-        """Tell whether other bars begin with these."""
-        old, new = self.bars.columns(), bars.take(slice(len(self.bars))).columns()
+        """Tell whether other bars go on from these."""
+        old = self.bars.columns()
+        new = bars.take(slice(self.first, self.first + len(self.bars))).columns()
         return all(np.array_equal(old[name], new[name]) for name in old)
 
 
@@ -110,6 +110,14 @@ class ForecastInputs:
         if new.any():
             returns[new], volatilities[new] = self._predict(rows[new])
         return returns, volatilities
+
+    def seen(self, returns: Floats, volatilities: Floats) -> Seen:
+        """Keep the forecasts from `rows`, with a copy of the bars that they depend on."""
+        first = len(self.bars)
+        if len(self.rows):
+            first = self.system.first_needed(self.bars, int(self.rows[0]) - self.config.seq_len + 1)
+            first = max(min(first, int(self.rows[0]) - REFERENCE_SPANS * self.config.reference_span - 1), 0)
+        return Seen(first, self.bars.take(np.arange(first, len(self.bars))), self.rows, returns, volatilities)
 
     def scores(self, returns: Floats, volatilities: Floats) -> NDArray[np.float32]:
         """Scores (N, H) of the forecasts from `rows`, NaN where the outcome is not known or they do not count."""

@@ -114,7 +114,7 @@ class Forecaster:
         inputs = ForecastInputs(self.run, self.system, bars, partition, first, features, seen)
         returns, volatilities = inputs.forecast()
         if remember:
-            self._seen[partition] = Seen.of(bars, inputs.rows, returns, volatilities)
+            self._seen[partition] = inputs.seen(returns, volatilities)
         asked, places = inputs.asked, np.searchsorted(inputs.rows, inputs.asked)
         widths = roll_bands(
             RollingConformal(trained),

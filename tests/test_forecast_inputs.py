@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from small_runs import MODEL, make_run
 
 from bitcorn_ray.features.registry import find_system
-from bitcorn_ray.forecast_inputs import ForecastInputs, Seen, why_not
+from bitcorn_ray.forecast_inputs import ForecastInputs, why_not
 from bitcorn_ray.learning.runs import load_run
 from bitcorn_ray.market.bars import Bars
 from bitcorn_ray.market.partition import Partition
@@ -70,13 +70,16 @@ def test_scores_that_the_run_holds_are_not_made_again(run):
     assert len(inputs.rows) > 90  # those between the run and the bar that was asked for
 
 
-def test_what_was_seen_is_used_for_bars_that_go_on_only():
-    seen = Seen.of(BARS.take(slice(300)), np.array([200]), np.zeros((1, 2)), np.ones((1, 2)))
+def test_what_was_seen_is_used_for_bars_that_go_on_only(run):
+    inputs = ForecastInputs(run, V2, BARS.take(slice(450)), HERE, 440)
+    seen = inputs.seen(*inputs.forecast())
     assert seen.begins(BARS)
     assert not seen.begins(BARS.take(slice(1, None)))
-    assert not seen.begins(BARS.take(slice(299)))
-    revised = Bars(**{**BARS.columns(), "volume": BARS.volume + 1})
-    assert not seen.begins(revised)
+    assert not seen.begins(BARS.take(slice(449)))
+    for row, expected in ((5, True), (399, False), (449, False), (450, True)):
+        volume = BARS.volume.copy()
+        volume[row] += 1
+        assert seen.begins(Bars(**{**BARS.columns(), "volume": volume})) is expected, row
 
 
 def test_why_a_row_has_no_forecast_is_said_in_words(run):

@@ -6,7 +6,7 @@ Shapes: N cutoffs, H horizons, K coverage levels.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -46,41 +46,54 @@ class Forecasts:
     def __len__(self) -> int:
         return len(self.cutoffs)
 
-    def to_table(self) -> pa.Table:
-        """A row for each cutoff and horizon.
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """A row for each cutoff and horizon, by column.
 
-        symbol, timeframe, cutoff (opening of the last known bar), horizon (bars), time (opening of the bar forecast),
-        return (log), volatility (of that return), price (last close x exp(return)), lo and hi of each band, and sample.
+        cutoff (opening of the last known bar), horizon (bars), time (opening of the bar forecast), return (log),
+        volatility (of that return), price (last close x exp(return)), lo and hi of each band, and sample.
         """
-        count, horizons = len(self.cutoffs), np.asarray(self.horizons, np.int32)
+        horizons = np.asarray(self.horizons, np.int32)
         step, every = timeframe_ms(self.partition.timeframe), len(horizons)
-        returns = self.returns.astype(np.float64)
-        volatilities = self.volatilities.astype(np.float64)
+        returns, volatilities = (each.astype(np.float64) for each in (self.returns, self.volatilities))
         close = self.close[:, None]
-        columns: dict[str, pa.Array] = {
-            "symbol": _repeated(self.partition.symbol, count * every),
-            "timeframe": _repeated(self.partition.timeframe, count * every),
-            "cutoff": _times(np.repeat(self.cutoffs, every)),
-            "horizon": pa.array(np.tile(horizons, count)),
-            "time": _times((self.cutoffs[:, None] + horizons * np.int64(step)).ravel()),
-            "return": pa.array(returns.ravel()),
-            "volatility": pa.array(volatilities.ravel()),
-            "price": pa.array((close * np.exp(returns)).ravel()),
+        columns: dict[str, NDArray[Any]] = {
+            "cutoff": np.repeat(self.cutoffs, every).view("M8[ms]"),
+            "horizon": np.tile(horizons, len(self)),
+            "time": (self.cutoffs[:, None] + horizons * np.int64(step)).ravel().view("M8[ms]"),
+            "return": returns.ravel(),
+            "volatility": volatilities.ravel(),
+            "price": (close * np.exp(returns)).ravel(),
         }
         for place, coverage in enumerate(self.coverages):
             half = self.widths[:, place].astype(np.float64) * volatilities
             with np.errstate(over="ignore"):
-                columns[band_name("lo", coverage)] = pa.array((close * np.exp(returns - half)).ravel())
-                columns[band_name("hi", coverage)] = pa.array((close * np.exp(returns + half)).ravel())
-        marks = pa.array(np.repeat(self.sample, every).tolist(), pa.string())
-        columns["sample"] = marks.dictionary_encode()
-        return pa.table(columns)
+                columns[band_name("lo", coverage)] = (close * np.exp(returns - half)).ravel()
+                columns[band_name("hi", coverage)] = (close * np.exp(returns + half)).ravel()
+        columns["sample"] = np.repeat(self.sample, every)
+        return columns
+
+    def to_table(self) -> pa.Table:
+        """The columns behind symbol and timeframe, times in UTC."""
+        columns = self.columns()
+        count, marks = len(columns["sample"]), columns.pop("sample")
+        kinds, places = np.unique(marks, return_inverse=True)
+        names = {"symbol": self.partition.symbol, "timeframe": self.partition.timeframe}
+        zeros = np.zeros(count, np.int32)
+        table = {name: pa.DictionaryArray.from_arrays(zeros, pa.array([text])) for name, text in names.items()}
+        for name, values in columns.items():
+            table[name] = pa.array(values, pa.timestamp("ms", "UTC")) if values.dtype.kind == "M" else pa.array(values)
+        table["sample"] = pa.DictionaryArray.from_arrays(places.astype(np.int32), pa.array(kinds.tolist(), pa.string()))
+        return pa.table(table)
 
     def to_frame(self) -> pd.DataFrame:
         """The same as a frame; its attribute "left_out" holds the counts."""
-        frame: pd.DataFrame = self.to_table().to_pandas(strings_to_categorical=False)
-        for name in ("symbol", "timeframe", "sample"):
-            frame[name] = frame[name].astype(object)
+        import pandas as pd
+
+        columns: dict[str, Any] = {"symbol": self.partition.symbol, "timeframe": self.partition.timeframe}
+        for name, values in self.columns().items():
+            columns[name] = pd.DatetimeIndex(values).tz_localize("UTC") if values.dtype.kind == "M" else values
+        columns["sample"] = columns["sample"].astype(object)
+        frame = pd.DataFrame(columns, copy=False)
         frame.attrs["left_out"] = dict(self.left_out)
         return frame
 
@@ -92,11 +105,3 @@ def band_name(side: str, coverage: float) -> str:
     'lo95'
     """
     return f"{side}{coverage * 100:g}"
-
-
-def _repeated(text: str, count: int) -> pa.Array:
-    return pa.DictionaryArray.from_arrays(np.zeros(count, np.int32), [text])
-
-
-def _times(milliseconds: NDArray[np.int64]) -> pa.Array:
-    return pa.array(milliseconds, pa.timestamp("ms", "UTC"))
