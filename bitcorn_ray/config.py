@@ -17,38 +17,58 @@ __all__ = ["RunConfig"]
 class RunConfig:
     """One training.
 
-    db: SQLite database of bars. symbol, timeframe: the partition. features: name of the feature system. out: folder for
-    the run. workers: Ray workers; gpus: for each of them.
+    db: SQLite database of bars. symbol: of the partition, or symbols: of several that train one model. timeframe: of
+    all. features: name of the feature system. out: folder for the run. workers: Ray workers; (least, most) for as many
+    as Ray can give; 0 trains in this process, without Ray. gpus: for each worker. mlflow: address of the MLflow server
+    or folder to log to as well, by default MLFLOW_TRACKING_URI where that is set.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     db: str
-    symbol: str
     timeframe: str
     out: str
+    symbol: str | None = None
+    symbols: tuple[str, ...] = ()
     features: str = "v2"
-    workers: int = 1
+    workers: int | tuple[int, int] = 1
     gpus: float = 0
+    mlflow: str | None = None
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
     def __post_init__(self) -> None:
-        if self.workers < 1:
-            raise BitcornError(f"workers is {self.workers}: it must be at least 1")
+        if (self.symbol is None) == (not self.symbols):
+            told = f"symbol {self.symbol} and symbols {', '.join(self.symbols)}" if self.symbol else "no symbol"
+            raise BitcornError(f"the configuration names {told}: give symbol, or symbols for several")
+        if isinstance(self.workers, int):
+            if self.workers < 0:
+                raise BitcornError(f"workers is {self.workers}: it must be at least 1, or 0 to train without Ray")
+        elif not 1 <= self.workers[0] <= self.workers[1]:
+            raise BitcornError(f"workers is {list(self.workers)}: give the least, at least 1, and then the most")
         if self.gpus < 0:
             raise BitcornError(f"gpus is {self.gpus}: it must be 0 or more")
+
+    @property
+    def all_symbols(self) -> tuple[str, ...]:
+        """Every symbol that trains the model."""
+        return (self.symbol,) if self.symbol is not None else self.symbols
 
     @classmethod
     def load(cls, path: str | Path | None, overrides: Mapping[str, Any]) -> RunConfig:
         """Read a YAML file, if any, and put ``overrides`` over it; None among these leaves the file's value.
 
-        overrides: nested like the file, `{"db": ..., "model": {"seq_len": ...}}`.
+        overrides: nested like the file, `{"db": ..., "model": {"seq_len": ...}}`; a symbol there goes before symbols in
+        the file, and the other way round.
         Raises BitcornError for a missing or malformed file, unknown or missing fields, and impossible values.
         """
         from pydantic import TypeAdapter, ValidationError
 
-        values = _merged(_read(path) if path else {}, overrides)
+        values = _read(path) if path else {}
+        for one, other in (("symbol", "symbols"), ("symbols", "symbol")):
+            if overrides.get(one):
+                values.pop(other, None)
+        values = _merged(values, overrides)
         try:
             return TypeAdapter(cls).validate_python(values)
         except ValidationError as error:
@@ -82,7 +102,8 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _explain(problem: Any) -> str:
-    place = ".".join(str(part) for part in problem["loc"])
+    # Which of the types that a field may have did not fit is of no use to anyone.
+    place = ".".join(str(part) for part in problem["loc"] if not str(part).startswith(("tuple", "literal", "int")))
     if problem["type"] == "missing":
         return f"{place} is missing: give it in the file or as an option"
     if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):

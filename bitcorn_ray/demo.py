@@ -21,7 +21,7 @@ from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
 from bitcorn_ray.learning.runs import require_writable
 from bitcorn_ray.market.ingest import ingest_files
 from bitcorn_ray.market.simulate import simulate_bars
-from bitcorn_ray.training_service import epoch_line, request_from_config, train_on_ray
+from bitcorn_ray.training_service import epoch_line, train_from_config
 
 __all__ = ["run_demo"]
 
@@ -58,9 +58,9 @@ def run_demo(folder: Path, log_fn: Callable[[str], None]) -> dict[str, Any]:
         model=ModelConfig(hidden_size=32),
         training=TrainingConfig(epochs=4),
     )
-    result = train_on_ray(
-        request_from_config(config, cache_dir=str(cache_dir), log_fn=log_fn),
-        artifacts_dir=Path(config.out),
+    result = train_from_config(
+        config,
+        cache_dir=cache_dir,
         on_epoch=lambda epoch: log_fn(epoch_line(epoch, config.training.epochs)),
         log_fn=log_fn,
     )

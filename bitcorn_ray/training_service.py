@@ -1,27 +1,29 @@
-"""Front door to training: from a frame of features to a run, in this process or on Ray.
+"""Front door to training: from a frame of features, or a configuration, to a run, in this process or on Ray.
 
 `MultiHorizonTrainingRequest` and `train_multihorizon_model` have the names, parameters and results of the older
-`data_pipeline.training_service`; `train_on_ray` does the same on any number of Ray workers.
+`data_pipeline.training_service`; `train_on_ray` does the same on any number of Ray workers, and `train_from_config`
+trains what a `RunConfig` says, on one or several symbols. While a training runs its folder holds
+
+    checkpoints/    what it goes on from after an interruption; gone when the run is saved
+    tensorboard/    event files: loss by horizon, learning rate, samples per second
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, List, Optional
+from typing import TYPE_CHECKING, Any, List, Optional, Tuple
 
-import numpy as np
-
-from bitcorn_ray.data_loader import FEATURE_CACHE_DIR, load_market_data, prepare_features
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.learning.checkpoint import CheckpointFolder
 from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
-from bitcorn_ray.learning.dataset import TrainingData, training_data
 from bitcorn_ray.learning.model import LSTMMultiHead
-from bitcorn_ray.learning.runs import assemble_run, require_writable, save_run
-from bitcorn_ray.learning.training import EpochResult, FitResult, fit
-from bitcorn_ray.market.bars import frame_times, show_time
-from bitcorn_ray.market.partition import timeframe_ms
+from bitcorn_ray.learning.progress import EpochResult, Progress
+from bitcorn_ray.learning.runs import Run, is_run, require_writable
+from bitcorn_ray.market.partition import Partition
+from bitcorn_ray.training_inputs import TrainingInputs, inputs_from_database, inputs_from_frame
+from bitcorn_ray.training_job import TrainingJob, checkpoint_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,12 +35,15 @@ __all__ = [
     "MultiHorizonTrainingRequest",
     "TrainingResult",
     "epoch_line",
-    "request_from_config",
+    "require_free",
+    "train_from_config",
     "train_multihorizon_model",
     "train_on_ray",
 ]
 
 LogFn = Optional[Callable[[str], None]]
+OnEpoch = Callable[[EpochResult], None]
+OnProgress = Callable[[Progress], None]
 
 
 @dataclass
@@ -50,7 +55,8 @@ class MultiHorizonTrainingRequest:
     them and the training windows lies a purge of the longest horizon. symbol, timeframe: recorded in the run; the
     timeframe is the grid on which missing bars are found. The fields after these: see `ModelConfig` and
     `TrainingConfig`. device: "cpu" or "cuda". feature_system: recorded in the run, so that a forecaster can compute
-    the features; by default as `prepare_features` noted it in the frame.
+    the features; by default as `prepare_features` noted it in the frame. resume: go on from the checkpoints that a
+    training which was cut short left in its folder.
     """
 
     df: pd.DataFrame
@@ -74,31 +80,37 @@ class MultiHorizonTrainingRequest:
     threads: Optional[int] = None
     device: str = "cpu"
     feature_system: Optional[str] = None
+    cell: str = "lstm"
+    input_norm: bool = False
+    layer_norm: bool = False
+    symbol_embedding: int = 0
+    reference_span: int = 168
+    skip: bool = False
+    volatility_link: str = "exp"
+    test_frac: float = 0.0
+    degrees_of_freedom: float = 0.0
+    directional_penalty: float = 0.0
+    horizon_weights: str | Tuple[float, ...] = "uniform"
+    warmup: float = 0.1
+    schedule: str = "constant"
+    ema: float = 0.0
+    precision: str = "auto"
+    compile: bool = True
+    deterministic: bool = False
+    checkpoint_epochs: int = 1
+    checkpoint_minutes: Optional[float] = None
+    resume: bool = False
 
     def model_config(self) -> ModelConfig:
         """Return the model's part. Raises BitcornError for impossible values."""
-        return ModelConfig(
-            horizons=tuple(self.horizons),
-            seq_len=self.seq_len,
-            hidden_size=self.hidden_size,
-            num_layers=self.num_layers,
-            dropout=self.dropout,
-        )
+        return ModelConfig(**{**self._fields_of(ModelConfig), "horizons": tuple(self.horizons)})
 
     def training_config(self) -> TrainingConfig:
         """Return the training's part. Raises BitcornError for impossible values."""
-        return TrainingConfig(
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            val_frac=self.val_frac,
-            loss=self.loss,
-            patience=self.patience,
-            grad_clip=self.grad_clip,
-            seed=self.seed,
-            threads=self.threads,
-        )
+        return TrainingConfig(**self._fields_of(TrainingConfig))
+
+    def _fields_of(self, config: type) -> dict[str, Any]:
+        return {item.name: getattr(self, item.name) for item in fields(config)}
 
 
 @dataclass
@@ -118,134 +130,120 @@ def train_multihorizon_model(
 ) -> TrainingResult:
     """Train in this process.
 
-    artifacts_dir: folder to write model.pt, scaler.pkl and metadata.json to. log_fn: called with a line an epoch.
-    Raises BitcornError (a ValueError) for missing columns, too few rows, and impossible values.
+    artifacts_dir: folder to write the run to (model.pt, scaler.pkl, metadata.json and more). log_fn: called with a line
+    an epoch. Raises BitcornError (a ValueError) for missing columns, too few rows, and impossible values.
     """
+    job = TrainingJob(request.model_config(), request.training_config(), request.device, artifacts_dir, log_fn)
 
-    def log(result: EpochResult, _: Callable[[], dict[str, Any]]) -> None:
+    def log(result: EpochResult) -> None:
         if log_fn:
             log_fn(epoch_line(result, request.epochs))
 
-    def train(data: TrainingData, model: ModelConfig, training: TrainingConfig) -> FitResult:
-        return fit(data, model, training, device=request.device, report=log)
-
-    return _trained(request, train, artifacts_dir, log_fn)
+    return _result_of(job.run(lambda: _inputs_of(request), resume=request.resume, on_epoch=log))
 
 
 def train_on_ray(
     request: MultiHorizonTrainingRequest,
     *,
     artifacts_dir: Path,
-    workers: int = 1,
+    workers: int | Tuple[int, int] = 1,
     gpus: float = 0,
     max_failures: int = 3,
-    on_epoch: Callable[[EpochResult], None] | None = None,
+    on_epoch: Optional[OnEpoch] = None,
+    on_progress: Optional[OnProgress] = None,
     log_fn: LogFn = None,
 ) -> TrainingResult:
-    """Train by Ray Train on ``workers`` processes, each with ``gpus`` GPUs.
+    """Train by Ray Train on ``workers`` processes, each with ``gpus`` GPUs; (least, most) takes what Ray has room for.
 
     It runs on the Ray that this process is connected to, else on a private one that ends with the call.
 
-    A worker that dies is replaced up to ``max_failures`` times, and goes on from the last epoch's checkpoint.
-    Checkpoints lie beside ``artifacts_dir`` until the run is saved. With one worker and as many threads the losses
-    equal those of `train_multihorizon_model` to the bit. on_epoch: called in this process with each epoch's result.
+    A worker that dies is replaced up to ``max_failures`` times, and goes on from the last checkpoint; these lie in
+    ``artifacts_dir``, which all nodes have to see. In deterministic mode the weights equal those of an undisturbed
+    training to the bit on up to two workers, and with one worker and as many threads those of
+    `train_multihorizon_model`. on_epoch, on_progress: called in this process as the training goes on.
     Raises BitcornError as `train_multihorizon_model` does, and for more workers or GPUs than Ray has.
     """
-    from bitcorn_ray.on_ray.session import ray_session
+    job = TrainingJob(request.model_config(), request.training_config(), "", artifacts_dir, log_fn)
+    job.on_ray = (workers, gpus, max_failures)
+    return _result_of(
+        job.run(lambda: _inputs_of(request), resume=request.resume, on_epoch=on_epoch, on_progress=on_progress)
+    )
 
-    def train(data: TrainingData, model: ModelConfig, training: TrainingConfig) -> FitResult:
-        from bitcorn_ray.on_ray.training import fit_on_ray
 
-        return fit_on_ray(
-            data,
-            model,
-            training,
-            workers=workers,
-            gpus=gpus,
-            artifacts_dir=Path(artifacts_dir),
-            max_failures=max_failures,
-            on_epoch=on_epoch,
+def train_from_config(
+    config: RunConfig,
+    *,
+    cache_dir: Optional[str | Path] = None,
+    resume: bool = False,
+    max_failures: int = 3,
+    on_epoch: Optional[OnEpoch] = None,
+    on_progress: Optional[OnProgress] = None,
+    log_fn: LogFn = None,
+) -> TrainingResult:
+    """Load the bars of a configuration's symbols, prepare their features through the cache, train, and save the run.
+
+    Several symbols train one model, their windows drawn across all. With workers the training runs on Ray as
+    `train_on_ray` does, with 0 in this process. resume: go on from where a training into the same folder was cut short.
+    Raises BitcornError as `load_market_data`, `prepare_features` and `train_on_ray` do.
+    """
+    job = TrainingJob(
+        config.model, config.training, "cuda" if config.gpus else "cpu", Path(config.out), log_fn, config.mlflow
+    )
+    if config.workers:
+        job.on_ray = (config.workers, config.gpus, max_failures)
+
+    def inputs() -> TrainingInputs:
+        return inputs_from_database(
+            config.db,
+            config.all_symbols,
+            config.timeframe,
+            config.features,
+            config.model,
+            config.training,
+            cache_dir=cache_dir,
+            log_fn=log_fn,
         )
 
-    with ray_session():
-        return _trained(request, train, artifacts_dir, log_fn)
+    return _result_of(job.run(inputs, resume=resume, on_epoch=on_epoch, on_progress=on_progress))
 
 
-def request_from_config(
-    config: RunConfig, *, cache_dir: str | Path | None = None, log_fn: LogFn = None
-) -> MultiHorizonTrainingRequest:
-    """Load the bars of a configuration, prepare their features through the cache, and make the request.
+def require_free(folder: str | Path, *, resume: bool, overwrite: bool) -> None:
+    """Raise BitcornError where a training into a folder would lose what is there.
 
-    Raises BitcornError as `load_market_data` and `prepare_features` do.
+    resume: a training that was cut short may be there. overwrite: anything may.
     """
-    market = load_market_data(config.db, config.symbol, config.timeframe, log_fn=log_fn)
-    features = prepare_features(
-        market.dataframe,
-        config.features,
-        cache_dir=cache_dir or FEATURE_CACHE_DIR,  # type: ignore[arg-type]  # a URI stays text
-        db_path=config.db,
-        log_fn=log_fn,
-    )
-    return MultiHorizonTrainingRequest(
-        df=features.dataframe,
-        feature_cols=features.feature_cols,
-        symbol=market.quality_report["symbol"],
-        timeframe=market.quality_report["timeframe"],
-        **{**asdict(config.model), "horizons": list(config.model.horizons)},
-        **asdict(config.training),
-    )
+    path = Path(folder).expanduser()
+    require_writable(path)
+    if overwrite or not path.is_dir() or not any(path.iterdir()):
+        return
+    if is_run(path):
+        raise BitcornError(f"{folder} holds a finished run: give another --out, or --overwrite")
+    if not CheckpointFolder(checkpoint_folder(path)):
+        raise BitcornError(f"{folder} holds something already: give another --out, or --overwrite")
+    if not resume:
+        raise BitcornError(f"{folder} holds a training that was cut short: --resume goes on, --overwrite starts anew")
 
 
 def epoch_line(result: EpochResult, epochs: int) -> str:
-    """One line about an epoch."""
+    """One line about an epoch, and what it warns of."""
     mark = " *" if result.best else ""
-    return (
+    line = (
         f"epoch {result.epoch}/{epochs}: training loss {result.train_loss:.4f}, validation loss {result.val_loss:.4f}, "
         f"{result.samples_per_second:,.0f} samples/s{mark}"
     )
+    return "\n".join([line, *result.warnings])
 
 
-def _trained(
-    request: MultiHorizonTrainingRequest,
-    train: Callable[[TrainingData, ModelConfig, TrainingConfig], FitResult],
-    artifacts_dir: Path | None,
-    log_fn: LogFn,
-) -> TrainingResult:
-    model_config, training_config = request.model_config(), request.training_config()
-    df, columns = request.df, list(request.feature_cols)
-    if artifacts_dir is not None:
-        require_writable(artifacts_dir)
-    absent = [name for name in [*columns, "close"] if name not in df.columns]
-    if absent or not columns:
-        raise BitcornError(f"the frame has no column {', '.join(absent) or '(no feature named)'}")
-    timestamp = frame_times(df)
-    data, scaler, facts = training_data(
-        np.column_stack([df[name].to_numpy(dtype=np.float32) for name in columns]),
-        df["close"].to_numpy(dtype=np.float64),
-        timestamp,
-        timeframe_ms(request.timeframe),
-        model_config,
-        training_config,
-    )
-    if log_fn:
-        log_fn(
-            f"{facts['train_windows']:,} windows train, {facts['validation_windows']:,} validate, "
-            f"{facts['purged_windows']} purged between them, {sum(facts['left_out'].values()):,} left out"
-        )
-    fitted = train(data, model_config, training_config)
-    if timestamp is not None:
-        facts |= {"first_timestamp": show_time(int(timestamp[0])), "last_timestamp": show_time(int(timestamp[-1]))}
-    about = {
-        "symbol": request.symbol,
-        "timeframe": request.timeframe,
-        "feature_system": request.feature_system or df.attrs.get("feature_system"),
-        "feature_version": df.attrs.get("feature_version"),
-        "cache_key": df.attrs.get("cache_key"),
-        "data": facts,
-    }
-    run = assemble_run(fitted, data, scaler, model_config, training_config, columns, about)
-    if artifacts_dir is not None:
-        save_run(run, artifacts_dir)
-        if log_fn:
-            log_fn(f"run saved to {artifacts_dir}")
+def _result_of(run: Run) -> TrainingResult:
     return TrainingResult(run.model, run.scaler, run.metadata)
+
+
+def _inputs_of(request: MultiHorizonTrainingRequest) -> TrainingInputs:
+    return inputs_from_frame(
+        request.df,
+        request.feature_cols,
+        Partition(request.symbol, request.timeframe),
+        request.feature_system,
+        request.model_config(),
+        request.training_config(),
+    )

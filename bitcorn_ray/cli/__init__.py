@@ -11,8 +11,10 @@ import click
 from bitcorn_ray import __version__
 from bitcorn_ray.cli.cache import cache
 from bitcorn_ray.cli.data import audit_system, features, ingest
-from bitcorn_ray.cli.models import demo, forecast, train
+from bitcorn_ray.cli.demo import demo
+from bitcorn_ray.cli.models import forecast
 from bitcorn_ray.cli.options import OrderedGroup
+from bitcorn_ray.cli.train import train
 
 __all__ = ["main"]
 

@@ -1,23 +1,20 @@
-"""Training on Ray Train: `learning.training.fit` in each worker, a checkpoint after each epoch.
+"""Training on Ray Train: `learning.training.fit` in each worker, which finds the process group that Ray made.
 
-1. The data go into the object store once. 2. `TorchTrainer` starts the workers; each runs `fit`, which finds the
-process group that Ray made. 3. After each epoch the first worker saves a checkpoint, and all report. 4. Where a
-worker dies, Ray starts all anew, and they go on from the last checkpoint.
+1. The data go into the object store once, and all workers of a node read them there. 2. `TorchTrainer` starts the
+workers. 3. The first worker saves checkpoints in a folder that all of them see, and puts what happens into a queue.
+4. Where a worker dies, Ray starts all anew, as many as there is room for, and they go on from the last checkpoint.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
 import shutil
-import tempfile
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -27,13 +24,13 @@ from ray.train.torch import TorchTrainer
 from ray.util.queue import Empty, Queue
 
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.learning.checkpoint import CheckpointFolder
 from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
 from bitcorn_ray.learning.dataset import TrainingData
-from bitcorn_ray.learning.training import EpochResult, FitResult, fit
+from bitcorn_ray.learning.progress import EpochResult, FitResult, Progress
+from bitcorn_ray.learning.training import fit
 
 __all__ = ["fit_on_ray"]
-
-_CHECKPOINT = "checkpoint.pt"
 
 
 def fit_on_ray(
@@ -41,20 +38,21 @@ def fit_on_ray(
     model: ModelConfig,
     training: TrainingConfig,
     *,
-    workers: int,
+    workers: int | tuple[int, int],
     gpus: float,
-    artifacts_dir: Path,
+    checkpoints: CheckpointFolder,
     max_failures: int,
     on_epoch: Callable[[EpochResult], None] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
 ) -> FitResult:
-    """Train on ``workers`` Ray workers with ``gpus`` GPUs each; see `training_service.train_on_ray`.
+    """Train on Ray workers with ``gpus`` GPUs each; see `training_service.train_on_ray`.
 
-    Checkpoints lie in a hidden folder beside ``artifacts_dir``, named by the configuration and the data, so that a
-    training that was cut short goes on, and another one starts anew; it goes when the training has finished.
+    workers: how many; (least, most) takes as many as Ray has room for, and fewer after a node is lost.
+    checkpoints: what is there already is gone on from.
     """
-    cpus = _cpus_per_worker(workers, gpus)
-    artifacts_dir = artifacts_dir.expanduser().absolute()
-    storage = artifacts_dir.parent / f".{artifacts_dir.name}.checkpoints"
+    least, most = (workers, workers) if isinstance(workers, int) else workers
+    cpus = _cpus_per_worker(least, most, gpus)
+    storage = checkpoints.folder / "ray"
     queue = Queue(actor_options={"num_cpus": 0})
     loop_config = {
         "data": ray.put({item.name: getattr(data, item.name) for item in fields(data)}),
@@ -62,6 +60,7 @@ def fit_on_ray(
         "training": asdict(training),
         "gpu": gpus > 0,
         "queue": queue,
+        "checkpoints": (str(checkpoints.folder), checkpoints.identity),
     }
     _quiet()
     worker: Any = _train_worker
@@ -69,91 +68,95 @@ def fit_on_ray(
         worker,
         train_loop_config=loop_config,
         scaling_config=ray.train.ScalingConfig(
-            num_workers=workers, use_gpu=gpus > 0, resources_per_worker={"CPU": cpus, **({"GPU": gpus} if gpus else {})}
+            num_workers=least if least == most else (least, most),
+            use_gpu=gpus > 0,
+            resources_per_worker={"CPU": cpus, **({"GPU": gpus} if gpus else {})},
         ),
+        # Ray goes on with what it knows under a name: what there is to go on from is in our checkpoints.
         run_config=ray.train.RunConfig(
-            name=_identity(data, model, training, workers),
+            name=uuid.uuid4().hex,
             storage_path=str(storage),
             failure_config=ray.train.FailureConfig(max_failures=max_failures),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
         ),
     )
-    with _listening(queue, on_epoch):
-        result: Any = trainer.fit()
-    shutil.rmtree(storage, ignore_errors=True)
+    try:
+        with _listening(queue, on_epoch, on_progress):
+            result: Any = trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        raise BitcornError(
+            f"the training failed {max_failures + 1} times, the last time with: {_reason(error)}. Its checkpoints are "
+            f"in {checkpoints.folder}, to be gone on from"
+        ) from error
+    finally:
+        shutil.rmtree(storage, ignore_errors=True)
     returned = result.return_value
     if "refused" in returned:
         raise BitcornError(returned["refused"])
     weights = {name: torch.from_numpy(value.copy()) for name, value in returned["weights"].items()}
-    return FitResult(weights, [EpochResult(**result) for result in returned["history"]])
+    history = [EpochResult(**each) for each in returned["history"]]
+    return FitResult(weights, history, returned["learned"], returned["precision"])
 
 
 def _train_worker(config: dict[str, Any]) -> dict[str, Any]:
     first = ray.train.get_context().get_world_rank() == 0
     device = str(ray.train.torch.get_device()) if config["gpu"] else "cpu"
     data = TrainingData(**ray.get(config["data"]))
-
-    def report(result: EpochResult, snapshot: Callable[[], dict[str, Any]]) -> None:
-        metrics = {"epoch": result.epoch, "train_loss": result.train_loss, "val_loss": result.val_loss}
-        if not first:
-            ray.train.report(metrics)
-            return
-        config["queue"].put(asdict(result))
-        with tempfile.TemporaryDirectory() as folder:
-            torch.save(snapshot(), Path(folder) / _CHECKPOINT)
-            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
-
     model, training = ModelConfig(**config["model"]), TrainingConfig(**config["training"])
+    checkpoints = CheckpointFolder(*config["checkpoints"])
+
+    def tell(told: EpochResult | Progress) -> None:
+        config["queue"].put((type(told).__name__, asdict(told)))
+
     try:
-        fitted = fit(data, model, training, device=device, report=report, resume=_last_checkpoint())
+        fitted = fit(
+            data,
+            model,
+            training,
+            device=device,
+            report=tell if first else None,
+            progress=tell if first else None,
+            checkpoints=checkpoints,
+        )
     except BitcornError as error:
         # Returned and not raised: Ray would start the training again, and it would end the same.
         return {"refused": str(error)}
     weights = {name: value.numpy() for name, value in fitted.weights.items()}
-    return {"weights": weights, "history": [asdict(result) for result in fitted.history]}
+    history = [asdict(result) for result in fitted.history]
+    return {"weights": weights, "history": history, "learned": fitted.learned, "precision": fitted.precision}
 
 
-def _last_checkpoint() -> dict[str, Any] | None:
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
-        return None
-    with checkpoint.as_directory() as folder:
-        snapshot: dict[str, Any] = torch.load(Path(folder) / _CHECKPOINT, map_location="cpu", weights_only=True)
-    return snapshot
-
-
-def _cpus_per_worker(workers: int, gpus: float) -> int:
+def _cpus_per_worker(least: int, most: int, gpus: float) -> int:
     """Whole CPUs for each worker. Ray would wait for ever for workers that no node can hold: refuse them."""
     have = ray.cluster_resources()
     cpus, have_gpus = int(have.get("CPU", 0)), have.get("GPU", 0.0)
-    if workers > cpus or workers * gpus > have_gpus:
+    if least > cpus or least * gpus > have_gpus:
         raise BitcornError(
-            f"{workers} workers with {gpus:g} GPUs each need {workers} CPUs and {workers * gpus:g} GPUs, but Ray has "
+            f"{least} workers with {gpus:g} GPUs each need {least} CPUs and {least * gpus:g} GPUs, but Ray has "
             f"{cpus} CPUs and {have_gpus:g} GPUs: take fewer"
         )
-    return max(1, cpus // workers)
-
-
-def _identity(data: TrainingData, model: ModelConfig, training: TrainingConfig, workers: int) -> str:
-    digest = hashlib.sha256(json.dumps([asdict(model), asdict(training), workers]).encode())
-    for item in fields(data):
-        digest.update(getattr(data, item.name).tobytes())
-    return digest.hexdigest()[:16]
+    return max(1, cpus // most)
 
 
 @contextmanager
-def _listening(queue: Queue, on_epoch: Callable[[EpochResult], None] | None) -> Iterator[None]:
-    """Hand the epochs that the first worker puts into the queue to ``on_epoch``, in this process."""
+def _listening(
+    queue: Queue, on_epoch: Callable[[EpochResult], None] | None, on_progress: Callable[[Progress], None] | None
+) -> Iterator[None]:
+    """Hand what the first worker puts into the queue on, in this process; a repeated epoch is handed on once."""
     finished = threading.Event()
 
     def listen() -> None:
+        last_epoch = 0
         while True:
             last_round = finished.is_set()
             try:
                 while True:
-                    result = EpochResult(**queue.get(timeout=0.2))
-                    if on_epoch:
-                        on_epoch(result)
+                    kind, values = queue.get(timeout=0.2)
+                    if kind == "Progress" and on_progress:
+                        on_progress(Progress(**values))
+                    elif kind == "EpochResult" and values["epoch"] > last_epoch:
+                        last_epoch = values["epoch"]
+                        if on_epoch:
+                            on_epoch(EpochResult(**values))
             except Empty:
                 if last_round:
                     return
@@ -168,9 +171,14 @@ def _listening(queue: Queue, on_epoch: Callable[[EpochResult], None] | None) -> 
         queue.shutdown()
 
 
+def _reason(error: BaseException) -> str:
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__
+
+
 def _quiet() -> None:
     """Ray Train tells each step of starting up; what fails comes as an exception anyhow."""
     for name in ("ray.train", "ray.data", "ray.tune"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # The controller looks at the workers this often, and each report waits for it; the default is 2 seconds.
+    # The controller looks at the workers this often; the default is 2 seconds.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")

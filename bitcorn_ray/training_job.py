@@ -1,0 +1,150 @@
+"""One training from its inputs to its run, wherever the steps are made: in this process or on Ray.
+
+1. Get the inputs. 2. Start anew, or find what to go on from. 3. Train, and log each epoch. 4. Make the run, calibrated
+on the validation windows, save it, and remove the checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bitcorn_ray.learning.checkpoint import CheckpointFolder, training_identity
+from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
+from bitcorn_ray.learning.logs import TrainingLogs
+from bitcorn_ray.learning.progress import EpochResult, FitResult, Progress
+from bitcorn_ray.learning.runs import Run, assemble_run, require_writable, save_run
+from bitcorn_ray.learning.training import fit
+from bitcorn_ray.training_inputs import TrainingInputs
+
+__all__ = ["TrainingJob", "checkpoint_folder"]
+
+OnEpoch = Callable[[EpochResult], None]
+OnProgress = Callable[[Progress], None]
+
+
+def checkpoint_folder(run_folder: Path) -> Path:
+    """Folder of the checkpoints of a run that is being trained."""
+    return run_folder / "checkpoints"
+
+
+@dataclass
+class TrainingJob:
+    """One training, wherever it runs. on_ray: workers, GPUs for each and failures allowed; None: in this process."""
+
+    model: ModelConfig
+    training: TrainingConfig
+    device: str
+    artifacts_dir: Path | None
+    log_fn: Callable[[str], None] | None
+    mlflow: str | None = None
+    on_ray: tuple[int | tuple[int, int], float, int] | None = None
+
+    def run(
+        self,
+        inputs: Callable[[], TrainingInputs],
+        *,
+        resume: bool,
+        on_epoch: OnEpoch | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Run:
+        """Do it. resume: go on from the folder's checkpoints, if any. Raises BitcornError as `fit` and its parts do."""
+        folder = Path(self.artifacts_dir).expanduser().absolute() if self.artifacts_dir is not None else None
+        if folder is not None:
+            require_writable(folder)
+        with self._session():
+            given = inputs()
+            self._say_windows(given.about["data"])
+            checkpoints = self._folder_of_checkpoints(folder, given, resume)
+            fitted = self._fit(given, folder, checkpoints, on_epoch, on_progress)
+        run = assemble_run(fitted, given.data, given.scaler, self.model, self.training, given.feature_cols, given.about)
+        if folder is not None:
+            save_run(run, folder)
+            if checkpoints is not None:
+                checkpoints.clear()
+            self._say(f"run saved to {self.artifacts_dir}")
+        return run
+
+    def _session(self) -> AbstractContextManager[None]:
+        if self.on_ray is None:
+            return nullcontext()
+        from bitcorn_ray.on_ray.session import ray_session
+
+        return ray_session()
+
+    def _folder_of_checkpoints(
+        self, folder: Path | None, given: TrainingInputs, resume: bool
+    ) -> CheckpointFolder | None:
+        if folder is None:
+            return None
+        checkpoints = CheckpointFolder(
+            checkpoint_folder(folder), training_identity(given.data, self.model, self.training)
+        )
+        if not resume:
+            checkpoints.clear()
+        elif found := checkpoints.load():
+            self._say(f"going on after {found['step']:,} steps")
+        return checkpoints
+
+    def _fit(
+        self,
+        given: TrainingInputs,
+        folder: Path | None,
+        checkpoints: CheckpointFolder | None,
+        on_epoch: OnEpoch | None,
+        on_progress: OnProgress | None,
+    ) -> FitResult:
+        logs = None
+        if folder is not None:
+            parameters = {**asdict(self.model), **asdict(self.training)}
+            logs = TrainingLogs(folder / "tensorboard", self.model.horizons, parameters, self.mlflow)
+
+        def told(result: EpochResult) -> None:
+            if logs:
+                logs.epoch(result)
+            if on_epoch:
+                on_epoch(result)
+
+        try:
+            if self.on_ray is None:
+                return fit(
+                    given.data,
+                    self.model,
+                    self.training,
+                    device=self.device,
+                    report=told,
+                    progress=on_progress,
+                    checkpoints=checkpoints,
+                )
+            from bitcorn_ray.on_ray.training import fit_on_ray
+
+            assert checkpoints is not None
+            workers, gpus, max_failures = self.on_ray
+            return fit_on_ray(
+                given.data,
+                self.model,
+                self.training,
+                workers=workers,
+                gpus=gpus,
+                checkpoints=checkpoints,
+                max_failures=max_failures,
+                on_epoch=told,
+                on_progress=on_progress,
+            )
+        finally:
+            if logs:
+                logs.close()
+
+    def _say_windows(self, facts: dict[str, Any]) -> None:
+        tested = f", {facts['test_windows']:,} are kept for testing" if facts["test_windows"] else ""
+        self._say(
+            f"{facts['train_windows']:,} windows train, {facts['validation_windows']:,} validate{tested}, "
+            f"{facts['purged_windows']} purged between them, {sum(facts['left_out'].values()):,} left out"
+        )
+
+    def _say(self, line: str) -> None:
+        if self.log_fn:
+            self.log_fn(line)
