@@ -1,1 +1,1 @@
-"""Does it really work? Splits and calibration; numpy and statistics, no torch."""
+"""Does it really work? Splits, calibration, metrics, baselines, tests of skill: numpy and statistics, no torch."""

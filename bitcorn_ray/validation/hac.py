@@ -13,11 +13,15 @@ the mean is the long-run variance over n, heteroskedasticity and autocorrelation
    (1997) for this kernel in place of their rectangular one.
 3. The error is itself estimated, from about 1.5 n / (lag + 1) independent pieces: so many degrees of freedom has the
    Student distribution that the statistic is compared with, rather than their n - 1.
+
+Partitions of one market move together: where there are several, their terms are averaged at each instant first
+(`average_by_instant`), and the averages are the series.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +30,7 @@ from scipy.special import stdtr  # type: ignore[import-untyped]
 
 from bitcorn_ray.errors import BitcornError
 
-__all__ = ["MeanTest", "degrees_of_freedom", "hac_lag", "long_run_covariance", "mean_test"]
+__all__ = ["MeanTest", "average_by_instant", "degrees_of_freedom", "hac_lag", "long_run_covariance", "mean_test"]
 
 Array = NDArray[np.floating]
 Float = NDArray[np.float64]
@@ -59,6 +63,24 @@ def long_run_covariance(x: Array, lag: int) -> Float:
     short = 1 - 1 / count - 2 * float((weights * (count - lags)).sum()) / count**2
     result: Float = total / short if short > 0 else total
     return result
+
+
+def average_by_instant(times: Sequence[NDArray[np.int64]], values: Sequence[Array]) -> Float:
+    """Average K series of several partitions at each instant, over those that have them there: (M, K), in time order.
+
+    times, values: (N_p,) and (N_p, K) of each partition; rows with a value that isn't finite are left out.
+    Raises BitcornError where lengths differ.
+    """
+    lengths = [len(when) for when in times], [len(what) for what in values]
+    if lengths[0] != lengths[1] or not lengths[0]:
+        raise BitcornError(f"{lengths[0]} times and {lengths[1]} values of each partition: give as many of both")
+    instants, rows = np.concatenate(times), np.concatenate(values).astype(np.float64)
+    known = np.isfinite(rows).all(1)
+    different, place, counts = np.unique(instants[known], return_inverse=True, return_counts=True)
+    sums = np.zeros((len(different), rows.shape[1]))
+    np.add.at(sums, place, rows[known])
+    averages: Float = sums / counts[:, None]
+    return averages
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,13 @@ from numpy.typing import NDArray
 from scipy.special import fdtrc, ndtr, stdtr, stdtrit  # type: ignore[import-untyped]
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.validation.hac import degrees_of_freedom, hac_lag, long_run_covariance, mean_test
+from bitcorn_ray.validation.hac import (
+    average_by_instant,
+    degrees_of_freedom,
+    hac_lag,
+    long_run_covariance,
+    mean_test,
+)
 
 __all__ = [
     "Band",
@@ -75,7 +81,8 @@ def crps(forecast: Array, volatility: Array, outcome: Array) -> Float:
 class Share:
     """A share of windows with its 95 % interval (lower, upper).
 
-    count: windows. effective_count: independent trials that would tell as much.
+    count: windows, or instants where several partitions are averaged. effective_count: independent trials that would
+    tell as much.
     """
 
     count: int
@@ -163,26 +170,39 @@ def share(hits: NDArray[np.bool_], horizon: int) -> Share:
     return _wilson(float(np.mean(hits)), error, len(hits), horizon)
 
 
-def direction(forecast: Array, outcome: Array, horizon: int) -> Direction | None:
-    """Directional accuracy of forecasts (N,) of outcomes (N,), successive in time; None where no window has both signs.
+def direction(
+    times: Sequence[NDArray[np.int64]], forecasts: Sequence[Array], outcomes: Sequence[Array], horizon: int
+) -> Direction | None:
+    """Directional accuracy of one or several partitions; None where no window has both signs.
 
+    times, forecasts, outcomes: (N_p,) of each partition; several are averaged at each instant. NaN is not known.
     The test of Pesaran and Timmermann (1992) on the accuracy in excess of the expected one, with an error that respects
     overlapping horizons: the excess is the mean of 2 (f - mean f) (y - mean y), with f and y 1 for up and 0 for down.
     """
-    decided = (forecast != 0) & (outcome != 0)
-    if not decided.any():
+    terms, undecided = [], 0
+    for forecast, outcome in zip(forecasts, outcomes, strict=True):
+        known = np.isfinite(forecast) & np.isfinite(outcome)
+        decided = known & (forecast != 0) & (outcome != 0)
+        undecided += int((known & ~decided).sum())
+        up, rose = np.where(decided, forecast > 0, np.nan), np.where(decided, outcome > 0, np.nan)
+        if decided.any():
+            excess = 2 * (up - np.nanmean(up)) * (rose - np.nanmean(rose))
+            terms.append(np.column_stack([np.where(decided, up == rose, np.nan), excess]))
+        else:
+            terms.append(np.full((len(up), 2), np.nan))
+    averages = average_by_instant(times, terms)
+    if not len(averages):
         return None
-    up, rose = (forecast[decided] > 0).astype(float), (outcome[decided] > 0).astype(float)
-    expected = float(up.mean() * rose.mean() + (1 - up.mean()) * (1 - rose.mean()))
-    excess = mean_test(2 * (up - up.mean()) * (rose - rose.mean()), horizon)
-    accuracy = _wilson(float((up == rose).mean()), excess.standard_error, excess.count, horizon)
+    excess_test = mean_test(averages[:, 1], horizon)
+    accuracy = _wilson(float(averages[:, 0].mean()), excess_test.standard_error, excess_test.count, horizon)
+    expected = accuracy.share - excess_test.mean
     # The score test that Wilson's interval is made of: the error under the hypothesis, of as many effective trials.
-    error = math.sqrt(expected * (1 - expected) / accuracy.effective_count)
-    statistic = (accuracy.share - expected) / error if error > 0 and abs(excess.mean) > 1e-12 else 0.0
-    above = float(stdtr(degrees_of_freedom(excess.count, excess.lag), -statistic))
+    error = math.sqrt(max(expected * (1 - expected), 0.0) / accuracy.effective_count)
+    statistic = excess_test.mean / error if error > 0 and abs(excess_test.mean) > 1e-12 else 0.0
+    above = float(stdtr(degrees_of_freedom(excess_test.count, excess_test.lag), -statistic))
     return Direction(
         accuracy=accuracy,
-        undecided=int(len(decided) - decided.sum()),
+        undecided=undecided,
         expected=expected,
         p_value=2 * min(above, 1 - above),
         p_better=above,
@@ -254,7 +274,7 @@ def forecast_metrics(
                 mae_return=float(np.mean(np.abs(error))),
                 rmse_price=float(np.sqrt(np.mean(price_error**2))),
                 mae_price=float(np.mean(np.abs(price_error))),
-                direction=direction(mean, happened, horizon),
+                direction=direction([np.flatnonzero(known)], [mean], [happened], horizon),
                 qlike=float(np.mean(qlike(sigma**2, variance))),
                 nll=float(np.mean(gaussian_nll(mean, sigma, happened))),
                 crps=float(np.mean(crps(mean, sigma, happened))),

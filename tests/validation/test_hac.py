@@ -8,7 +8,7 @@ from scipy import stats
 from statsmodels.stats.sandwich_covariance import S_hac_simple
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.validation.hac import degrees_of_freedom, hac_lag, long_run_covariance, mean_test
+from bitcorn_ray.validation.hac import average_by_instant, degrees_of_freedom, hac_lag, long_run_covariance, mean_test
 
 
 def overlapping(rng, rows, horizon):
@@ -87,3 +87,28 @@ def test_of_fewer_than_two_terms_nothing_can_be_told(values):
 def test_values_that_are_not_finite_are_refused():
     with pytest.raises(BitcornError, match="2 of 3 values"):
         mean_test(np.array([np.nan, 1, np.inf]), 1)
+
+
+@given(seed=st.integers(0, 99), partitions=st.integers(1, 4), columns=st.integers(1, 2))
+@settings(deadline=None)
+def test_partitions_are_averaged_where_they_are_at_an_instant(seed, partitions, columns):
+    rng = np.random.default_rng(seed)
+    times = [np.sort(rng.choice(30, rng.integers(0, 20), replace=False)) for _ in range(partitions)]
+    values = [rng.standard_normal((len(when), columns)) for when in times]
+    for one in values:
+        one[rng.random(one.shape) < 0.2] = np.nan
+    expected = []
+    for instant in range(30):
+        there = [one[when == instant] for when, one in zip(times, values, strict=True)]
+        known = [row for one in there for row in one if np.isfinite(row).all()]
+        if known:
+            expected.append(np.mean(known, axis=0))
+    found = average_by_instant(times, values)
+    assert np.allclose(found, np.reshape(expected, (-1, columns)))
+
+
+def test_times_and_values_must_be_as_many():
+    with pytest.raises(BitcornError, match=r"\[3\] times and \[2\] values"):
+        average_by_instant([np.arange(3)], [np.zeros((2, 1))])
+    with pytest.raises(BitcornError, match=r"\[\] times"):
+        average_by_instant([], [])

@@ -10,8 +10,9 @@ from scipy import integrate, stats
 from statsmodels.stats.proportion import proportion_confint
 
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.validation import metrics
 from bitcorn_ray.validation.hac import degrees_of_freedom, hac_lag
-from bitcorn_ray.validation.metrics import crps, direction, forecast_metrics, gaussian_nll, pit, qlike, share
+from bitcorn_ray.validation.metrics import crps, forecast_metrics, gaussian_nll, pit, qlike, share
 
 HORIZONS, COVERAGES = (1, 4), (0.5, 0.8)
 
@@ -20,6 +21,11 @@ def overlapping(rng, rows, horizon):
     """Standard normal outcomes of `horizon` bars, one starting at every bar."""
     drawn = np.concatenate([[0.0], rng.standard_normal(rows + horizon - 1).cumsum()])
     return (drawn[horizon:] - drawn[:-horizon]) / math.sqrt(horizon)
+
+
+def direction(forecast, outcome, horizon):
+    """The direction of one partition."""
+    return metrics.direction([np.arange(len(forecast))], [forecast], [outcome], horizon)
 
 
 # Losses
@@ -151,6 +157,26 @@ def test_one_who_always_says_up_is_right_as_often_as_expected():
     assert result.p_better == 0.5
 
 
+def test_partitions_that_move_together_are_no_more_than_one():
+    rng = np.random.default_rng(9)
+    times = np.arange(2_000)
+    outcome, forecast = overlapping(rng, 2_000, 4), overlapping(rng, 2_000, 8)
+    alone = direction(forecast, outcome, 4)
+    copies = metrics.direction([times] * 5, [forecast] * 5, [outcome] * 5, 4)
+    assert asdict(copies.accuracy) == pytest.approx(asdict(alone.accuracy))
+    assert (copies.expected, copies.p_value) == pytest.approx((alone.expected, alone.p_value))
+    # Another partition, of its own mind, that is only there half of the time and has unknown outcomes.
+    other = np.where(rng.random(1_000) < 0.1, np.nan, rng.standard_normal(1_000))
+    both = metrics.direction([times, times[500:1_500]], [forecast, np.ones(1_000)], [outcome, other], 4)
+    hits = [[float(a == b)] for a, b in zip(forecast > 0, outcome > 0, strict=True)]
+    for t, happened in enumerate(other, 500):
+        if not math.isnan(happened):
+            hits[t].append(float(happened > 0))
+    assert both.accuracy.share == pytest.approx(np.mean([np.mean(one) for one in hits]))
+    assert both.undecided == 0
+    assert both.accuracy.count == 2_000
+
+
 # PIT
 
 
@@ -179,9 +205,9 @@ def test_the_histogram_counts_outcomes_between_quantiles():
 )
 def test_forecasts_that_are_off_are_found_and_right_ones_are_not(change, named):
     rng = np.random.default_rng(7)
-    right = [pit(overlapping(rng, 3_000, 6), 6) for _ in range(200)]
+    right = [pit(overlapping(rng, 3_000, 6), 6) for _ in range(300)]
     rejected = np.mean([getattr(one, named) < 0.05 for one in right])
-    assert 0.01 < rejected < 0.11
+    assert 0.01 < rejected < 0.05 + 4 * math.sqrt(0.05 * 0.95 / 300)
     off = [pit(change(overlapping(rng, 1_000, 6)), 6) for _ in range(40)]
     assert np.mean([getattr(one, named) < 0.05 for one in off]) > 0.6
 
@@ -213,10 +239,10 @@ def forecasts():
 
 
 def test_metrics_are_what_their_names_say(forecasts):
-    metrics = forecast_metrics(**forecasts)
-    assert [one.horizon for one in metrics] == [1, 4]
-    assert [(one.count, one.unknown) for one in metrics] == [(597, 3), (593, 7)]
-    for j, one in enumerate(metrics):
+    found = forecast_metrics(**forecasts)
+    assert [one.horizon for one in found] == [1, 4]
+    assert [(one.count, one.unknown) for one in found] == [(597, 3), (593, 7)]
+    for j, one in enumerate(found):
         rows = [i for i in range(600) if not math.isnan(forecasts["outcome"][i, j])]
         outcome, mean, sigma, realised = (
             np.array([float(forecasts[name][i, j]) for i in rows])
@@ -246,8 +272,8 @@ def test_metrics_are_what_their_names_say(forecasts):
 def test_metrics_are_plain_json(forecasts):
     forecasts["forecast"] = np.zeros((600, 2), np.float32)
     forecasts["widths"] = np.full((600, 2, 2), np.inf)
-    metrics = forecast_metrics(**forecasts)
-    read = json.loads(json.dumps([asdict(one) for one in metrics], allow_nan=False))
+    found = forecast_metrics(**forecasts)
+    read = json.loads(json.dumps([asdict(one) for one in found], allow_nan=False))
     assert read[0]["direction"] is None
     assert read[1]["bands"][0] == {"level": 0.5, "covered": None, "width": None, "unbounded": 593}
 
