@@ -1,12 +1,15 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.validation.calibration import COVERAGES, RollingConformal, conformal_quantile, conformal_scores
+from bitcorn_ray.validation.har import strong_har
+from bitcorn_ray.validation.history import History, realised_returns, realised_variances
 
 
 def test_the_quantile_is_the_ranked_score():
@@ -178,6 +181,27 @@ def test_bands_follow_a_changing_market_where_fixed_ones_do_not():
         assert covered == pytest.approx(coverage, abs=0.02)
         assert (np.abs(covered_by_fixed - coverage) > 2 * np.abs(covered - coverage)).all()
     assert (np.abs(covered_by_fixed - coverage) < 0.3).all()
+
+
+def test_on_real_bars_rolling_bands_hold_where_fixed_ones_do_not(data_dir):
+    bars = pd.read_parquet(data_dir / "bars" / "XRPUSDT_1h.parquet")
+    rows, horizons = len(bars), (1, 24)
+    columns = {name: bars[name].to_numpy() for name in ("high", "low", "close")}
+    history = History(timestamps=bars.ts.to_numpy(), timeframe_ms=3_600_000, **columns)
+    fit, later = np.arange(int(0.7 * rows)), np.arange(int(0.7 * rows), rows - 24)
+    variances = strong_har(history, realised_variances(history.close, horizons), horizons, fit, later)
+    scores = conformal_scores(
+        np.zeros_like(variances), np.sqrt(variances), realised_returns(history.close, horizons)[later]
+    )
+    test = np.searchsorted(later, int(0.8 * rows))
+    conformal = RollingConformal(horizons)
+    hours = history.timestamps[later] // 3_600_000
+    conformal.extend(hours[:test], scores[:test])
+    rolling = conformal.bands(hours[test:], scores[test:])
+    for k, coverage in enumerate(COVERAGES):
+        assert (scores[test:] <= rolling[:, k]).mean(0) == pytest.approx(coverage, abs=0.015)
+    fixed = conformal_quantile(scores[: test - 24], 0.8)
+    assert abs((scores[test:, 1] <= fixed[1]).mean() - 0.8) > 0.05
 
 
 def test_scores_out_of_order_twice_or_impossible_are_refused():
