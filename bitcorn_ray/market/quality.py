@@ -1,12 +1,13 @@
-"""How good are these bars? One pass over the arrays, plain JSON-ready values out.
+"""How good are these bars? The quick report that every load comes with: plain JSON-ready values.
+
+`diagnosis` is the thorough one.
 
 What counts as what:
 - gap: neighbouring bars further apart than the timeframe; `missing_bars` is how many would fit between.
 - duplicates: rows whose time stood before already.
 - missing_values: not a number, or infinite.
 - ohlc_violations: high below, or low above, another price of the bar.
-- suspicious_jumps: the close leaps by over 12 times the mean absolute log return of the 24 bars before, and of the 24
-  bars after, and at least 80 % of the leap is undone by the very next bar, as a bad print does and news does not.
+- suspicious_jumps: closes that are bad prints, by the rule of `prints`: leaps that the next bar undoes at once.
 """
 
 from __future__ import annotations
@@ -19,12 +20,9 @@ from numpy.typing import NDArray
 from bitcorn_ray.market.bars import Bars, modal_step, show_time, show_times
 from bitcorn_ray.market.columns import PRICE_COLUMNS
 from bitcorn_ray.market.partition import timeframe_ms
+from bitcorn_ray.market.prints import bad_closes
 
 __all__ = ["quality_flags", "quality_report"]
-
-_JUMP_SIZE = 12.0
-_JUMP_UNDONE = 0.8
-_JUMP_NEIGHBOURS = 24
 
 
 def quality_report(bars: Bars, timeframe: str | None = None, *, list_gaps: bool = True) -> dict[str, Any]:
@@ -98,23 +96,6 @@ def _ohlc_violations(bars: Bars) -> int:
 
 
 def _suspicious_jumps(bars: Bars) -> list[dict[str, Any]]:
-    if len(bars) < 2 * _JUMP_NEIGHBOURS + 3:
-        return []
-    with np.errstate(invalid="ignore", divide="ignore"):
-        returns = np.diff(np.log(bars.close))
-    magnitude = np.abs(returns)
-    magnitude[~np.isfinite(magnitude)] = 0.0
-    total = np.concatenate(([0.0], np.cumsum(magnitude)))
-    # Sums over the neighbours of each row are differences of the running sum, which is continued beyond both ends.
-    n = len(returns) - 1
-    edges = np.full(_JUMP_NEIGHBOURS, total[-1])
-    padded = np.concatenate((np.zeros(_JUMP_NEIGHBOURS), total, edges))
-    before = total[:n] - padded[:n]
-    after = padded[2 * _JUMP_NEIGHBOURS + 2 :][:n] - total[2:][:n]
-    around = np.maximum(before, after) / _JUMP_NEIGHBOURS
-    leaps = np.flatnonzero((magnitude[:-1] > _JUMP_SIZE * around) & (around > 0))
-    there, back = returns[leaps], returns[leaps + 1]
-    with np.errstate(invalid="ignore"):
-        undone = np.sign(there) * (there + back) < (1 - _JUMP_UNDONE) * np.abs(there)
-    found = leaps[undone] + 1
-    return [{"at": bars.describe(int(row)), "log_return": float(returns[row - 1])} for row in found]
+    rows, returns = bad_closes(bars)
+    found = zip(rows.tolist(), returns.tolist(), strict=True)
+    return [{"at": bars.describe(row), "log_return": size} for row, size in found]

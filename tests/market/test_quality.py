@@ -125,13 +125,17 @@ def test_a_report_equals_that_of_a_slow_loop(rows):
 
 
 def slow_jumps(close):
-    # Returns outside the bars count as 0; so do those that a missing or impossible price leaves undefined.
-    leap = [0.0] + [log(b / a) if a > 0 and b > 0 else 0.0 for a, b in pairwise(close)]
+    # Bars of one price and of one volume: what leaps, leaps between the bars. Returns outside the bars count as 0.
+    leap = [0.0] + [log(b / a) for a, b in pairwise(close)]
+
+    def usual(part):
+        return sum(sorted([abs(r) for r in part] + [0.0] * (24 - len(part)))[:20]) / 20
+
     found = []
     for t in range(1, len(close) - 1):
-        usual = max(sum(abs(r) for r in leap[max(t - 24, 1) : t]) / 24, sum(abs(r) for r in leap[t + 2 : t + 26]) / 24)
-        undone = leap[t] * leap[t + 1] < 0 and abs(leap[t + 1]) > 0.8 * abs(leap[t])
-        if usual > 0 and abs(leap[t]) > 12 * usual and undone:
+        around = max(usual(leap[max(t - 24, 0) : t]), usual(leap[t + 2 : t + 26]))
+        left = (leap[t] + leap[t + 1]) / leap[t] if leap[t] else 1
+        if abs(leap[t]) > max(12 * around, 0.01) and -0.5 < left < 0.2:
             found.append(t)
     return found
 
@@ -143,7 +147,8 @@ def test_suspicious_jumps_are_those_of_a_slow_loop(seed, spikes):
     close = 100 * np.exp(np.cumsum(rng.normal(0, 0.005, 200)))
     for row, size in spikes:
         close[row] *= np.exp(size)
-    bars = Bars(timestamp=START + HOUR * np.arange(200), open=close, high=close, low=close, close=close, volume=close)
+    same = dict.fromkeys(PRICES, close)
+    bars = Bars(timestamp=START + HOUR * np.arange(200), **same, volume=np.ones(200))
     jumps = quality_report(bars)["suspicious_jumps"]
     assert [jump["at"] for jump in jumps] == [shown(START + HOUR * row) for row in slow_jumps(close.tolist())]
 

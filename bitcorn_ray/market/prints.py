@@ -1,0 +1,235 @@
+"""Bad prints, told apart from extreme bars that are real.
+
+A market trades on from the price at which it was: a bar opens about where the bar before closed, however wild that
+one was. A wrong number does not: it is the leap between two neighbouring bars that gives it away, not the size of a
+move. What a price does inside a bar (a wick, a crash that recovers) is never called bad: it cannot be told from trade.
+
+Sizes are log returns. What is usual around a bar is the mean over the 24 bars before it and over the 24 after it, the
+larger of the two, each without its 4 largest values, so that a few bad prints side by side do not hide each other.
+
+1. close: the close leaps by over 12 times the usual return and 1 %, the next close undoes at least 80 % of that, and
+   the next bar opens where the price was before (at least half of the leap lies between the bars). Over 4 times the
+   usual volume says that a thin order book was swept and the leap is real, unless the price more than doubled or
+   halved. Where a feed sets each open to the close before, there is no leap between bars: then the bar and its
+   successor must lack the volume that moves bring (at most 1.5 times the usual one).
+2. bar: one to three bars that open with such a leap, out of the range of the bar before, and end with the opposite
+   one.
+3. open: only the open lies apart, out of the range of the bar before, by over 3 times the usual range, 12 times the
+   usual distance between a close and the next open, and 2 %; it is the bar's lowest or highest price, and the close is
+   back where the price was.
+4. first_open: the very first open, before which there is nothing: 1.5 times or more from its close, over 20 times the
+   usual range, while the rest of the bar covers less than a tenth of that (a market that is born wild moves both
+   ways).
+
+The last bar has no successor and is not judged by 1 and 2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitcorn_ray.market.bars import Bars
+
+__all__ = ["BadPrint", "ExtremeBar", "bad_closes", "bad_prints", "extreme_bars", "usual_size"]
+
+_TIMES, _LEAST, _UNDONE = 12.0, 0.01, 0.8
+_NEIGHBOURS, _DROPPED = 24, 4
+_QUIET_VOLUME, _SWEPT_VOLUME, _TOO_FAR = 1.5, 4.0, float(np.log(2))
+_OPEN_RANGES, _OPEN_LEAST = 3.0, 0.02
+_FIRST_LEAST, _FIRST_RANGES, _FIRST_REST = float(np.log(1.5)), 20.0, 0.1
+_LONGEST = 3
+_MEDIANS = 50.0
+_SEARCH_ROWS = 100_000
+
+Floats = NDArray[np.float64]
+Rows = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class BadPrint:
+    """A bar with a price that was not traded.
+
+    kind: see the module. price: the wrong one. expected: the one around it.
+    """
+
+    row: int
+    kind: str
+    price: float
+    expected: float
+
+
+@dataclass(frozen=True)
+class ExtremeBar:
+    """A bar that is extreme and real. what: `close` (a move that stayed) or `wick`. times: the usual size."""
+
+    row: int
+    what: str
+    log_return: float
+    times: float
+
+
+def bad_closes(bars: Bars, joined: Mask | None = None) -> tuple[Rows, Floats]:
+    """Return the rows of closes that are bad prints (kind 1), ascending, and their log returns.
+
+    joined: (T,) the row follows its predecessor without a gap; None: all do.
+    """
+    n = len(bars)
+    if n < 3:
+        return np.zeros(0, np.int64), np.zeros(0)
+    returns = _log_steps(bars.close)
+    size = np.abs(returns)
+    near = size[:-1] > _LEAST
+    if joined is not None:
+        near &= joined[:-1] & joined[1:]
+    rows = np.flatnonzero(near[1:]) + 1
+    there, back = returns[rows], returns[rows + 1]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ahead = np.sign(there) * (there + back) / np.abs(there)  # share that is left; negative where it overshoots
+        rows = rows[(ahead < 1 - _UNDONE) & (ahead > -0.5)]
+        there, left = returns[rows], np.log(bars.open[rows + 1] / bars.close[rows])
+        between = -np.sign(there) * left / np.abs(there)
+    large = size[rows] > _TIMES * usual_size(size, rows, after=2)
+    rows, there, between = rows[large], there[large], between[large]
+    volume, known = _relative_volume(bars.volume, rows)
+    apart = (between >= 0.5) & (~known | (volume[0] <= _SWEPT_VOLUME) | (np.abs(there) > _TOO_FAR))
+    silent = (np.abs(between) < 0.1) & known & (volume <= _QUIET_VOLUME).all(0)
+    bad = apart | silent
+    return rows[bad], there[bad]
+
+
+def bad_prints(bars: Bars, joined: Mask) -> list[BadPrint]:
+    """Find every bad print; rows ascend. ``bars`` have one row a time; see `bad_closes` for ``joined``.
+
+    Missing and impossible prices are no prints and are passed over.
+    """
+    found: dict[int, BadPrint] = {}
+    for row in bad_closes(bars, joined)[0].tolist():
+        found[row] = BadPrint(row, "close", float(bars.close[row]), float(bars.close[row - 1]))
+    for first, end in _leaps_and_back(bars, joined):
+        for row in range(first, end):
+            found.setdefault(row, BadPrint(row, "bar", float(bars.close[row]), float(bars.close[first - 1])))
+    for row in _bad_opens(bars, joined).tolist():
+        found.setdefault(row, BadPrint(row, "open", float(bars.open[row]), float(bars.close[row - 1])))
+    if _first_open_is_bad(bars):
+        found.setdefault(0, BadPrint(0, "first_open", float(bars.open[0]), float(bars.close[0])))
+    return [found[row] for row in sorted(found)]
+
+
+def extreme_bars(bars: Bars, joined: Mask, bad: list[BadPrint], most: int = 20) -> tuple[int, list[ExtremeBar]]:
+    """Return how many bars are extreme and not bad, and the largest of them, at most so many, in order of time.
+
+    Extreme: the close moves by over 12 times the usual return, or a wick reaches over 12 times the usual range beyond
+    the body; or by over 50 times the median return (range) of all bars; and by over 5 %.
+    """
+    returns, n = _log_steps(bars.close), len(bars)
+    body_low, body_high = np.minimum(bars.open, bars.close), np.maximum(bars.open, bars.close)
+    down, up, spans = _ratio(body_low, bars.low), _ratio(bars.high, body_high), _ratio(bars.high, bars.low)
+    wick = np.maximum(down, up)
+    known = {each.row for each in bad} | {each.row + 1 for each in bad}
+    found: dict[int, ExtremeBar] = {}
+    moved = np.where(joined, returns, 0.0)
+    moves = np.flatnonzero(np.abs(moved) > 0.05)
+    wicks = np.flatnonzero(wick > 0.05)
+    sizes = [("close", moves, np.abs(moved), np.abs(returns)), ("wick", wicks, wick, spans)]
+    for what, rows, size, around in sizes:
+        # The median of all bars counts where the neighbours are as wild.
+        usual = np.minimum(usual_size(around, rows), float(np.median(around)) * _MEDIANS / _TIMES) if n else size[:0]
+        for row, typical in zip(rows.tolist(), usual.tolist(), strict=True):
+            times = size[row] / typical if typical > 0 else np.inf
+            if times > _TIMES and row not in known and 0 <= row < n:
+                shown = returns[row] if what == "close" else (up[row] if up[row] >= down[row] else -down[row])
+                found.setdefault(row, ExtremeBar(row, what, float(shown), float(min(times, 1e6))))
+    largest = sorted(found.values(), key=lambda each: -abs(each.log_return))[:most]
+    return len(found), sorted(largest, key=lambda each: each.row)
+
+
+def usual_size(values: Floats, rows: Rows, after: int = 1) -> Floats:
+    """Return what is usual around some rows (n,): see the module. after: where the bars after a row begin.
+
+    Beyond the ends of the bars there is nothing, which counts as 0: the other side then decides.
+    """
+    padded = np.pad(values, _NEIGHBOURS + after)
+    usual = np.empty(len(rows))
+    for start in range(0, len(rows), _SEARCH_ROWS):  # a few at a time: each needs its 48 neighbours
+        some = rows[start : start + _SEARCH_ROWS] + _NEIGHBOURS + after
+        sides = [np.arange(-_NEIGHBOURS, 0), np.arange(after, after + _NEIGHBOURS)]
+        means = [np.sort(padded[some[:, None] + side], 1)[:, :-_DROPPED].mean(1) for side in sides]
+        usual[start : start + _SEARCH_ROWS] = np.maximum(*means)
+    return usual
+
+
+def _ratio(one: Floats, other: Floats) -> Floats:
+    """Log of a ratio, 0 where a price is missing or impossible."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.nan_to_num(np.log(one / other), posinf=0.0, neginf=0.0)
+
+
+def _log_steps(prices: Floats) -> Floats:
+    """Log returns (T,), 0 for the first and where a price is missing or impossible."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        steps = np.diff(np.log(prices), prepend=np.nan)
+    steps[~np.isfinite(steps)] = 0.0
+    return steps
+
+
+def _relative_volume(volume: Floats, rows: Rows) -> tuple[Floats, Mask]:
+    """Volume of bars and of their successors in units of the usual one, (2, n), and where it is known, (n,)."""
+    usual = usual_size(np.nan_to_num(volume, posinf=0.0), rows, after=2)
+    both = np.stack([volume[rows], volume[rows + 1]])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return both / usual, (usual > 0) & np.isfinite(both).all(0)
+
+
+def _leaps(bars: Bars, joined: Mask) -> Floats:
+    """Log distance of each open from the close before; 0 where a bar is missing between, or that bar traded near it."""
+    leaps = np.zeros(len(bars))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        leaps[1:] = np.log(bars.open[1:] / bars.close[:-1])
+        above, below = np.log(bars.open[1:] / bars.high[:-1]), np.log(bars.low[:-1] / bars.open[1:])
+        apart = np.append(False, np.fmax(above, below) >= 0.5 * np.abs(leaps[1:]))
+    return np.where(joined & apart & np.isfinite(leaps), leaps, 0.0)
+
+
+def _leaps_and_back(bars: Bars, joined: Mask) -> list[tuple[int, int]]:
+    leaps, returns = _leaps(bars, joined), np.abs(_log_steps(bars.close))
+    rows = np.flatnonzero(np.abs(leaps) > _OPEN_LEAST)
+    rows = rows[np.abs(leaps[rows]) > _TIMES * usual_size(returns, rows, after=_LONGEST + 1)]
+    found = []
+    for first, end in zip(rows[:-1].tolist(), rows[1:].tolist(), strict=True):
+        left = abs(leaps[first] + leaps[end]) / abs(leaps[first])
+        if end - first <= _LONGEST and left < 1 - _UNDONE and joined[first : end + 1].all():
+            found.append((first, end))
+    return found
+
+
+def _bad_opens(bars: Bars, joined: Mask) -> Rows:
+    leaps = _leaps(bars, joined)
+    rows = np.flatnonzero(np.abs(leaps) > _OPEN_LEAST)
+    if len(rows) == 0:
+        return rows
+    leap, size = leaps[rows], np.abs(leaps[rows])
+    between = np.append(0.0, _ratio(bars.open[1:], bars.close[:-1]))
+    before, closed, opened = bars.close[rows - 1], bars.close[rows], bars.open[rows]
+    spans = _ratio(bars.high, bars.low)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        back = np.abs(np.log(closed / before)) <= (1 - _UNDONE) * size
+        beyond = np.where(leap < 0, np.log(opened / bars.low[rows]), np.log(bars.high[rows] / opened)) <= 0.1 * size
+    large = (size > _OPEN_RANGES * usual_size(spans, rows)) & (size > _TIMES * usual_size(np.abs(between), rows))
+    return rows[large & back & beyond]
+
+
+def _first_open_is_bad(bars: Bars) -> bool:
+    if len(bars) <= _NEIGHBOURS:
+        return False
+    first = bars.take(slice(0, _NEIGHBOURS + 1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        spans = np.log(first.high / first.low)
+        away = abs(float(np.log(first.open[0] / first.close[0])))
+    if not np.isfinite(spans).all() or not np.isfinite(away):
+        return False
+    usual = float(np.sort(spans[1:])[:-_DROPPED].mean())
+    return away > max(_FIRST_LEAST, _FIRST_RANGES * usual) and spans[0] - away < _FIRST_REST * away

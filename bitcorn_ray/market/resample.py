@@ -1,0 +1,97 @@
+"""Bars of a higher timeframe out of those of a lower one.
+
+open first, high max, low min, close last, volume sum. Boundaries are fixed in time: days from midnight UTC, weeks from
+Monday. A higher bar is complete when every lower bar in it is there; one that is cut by where the bars begin or end, or
+that has a gap, is not, and is dropped or marked: its open, close and volume are not what the exchange says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.market.bars import Bars, require_chronology
+from bitcorn_ray.market.partition import timeframe_ms
+
+__all__ = ["Resampled", "base_timeframe", "resample_bars"]
+
+_WEEK = 7 * 86_400_000
+_MONDAY = 4 * 86_400_000  # the epoch was a Thursday
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resampled:
+    """N bars of the higher timeframe.
+
+    complete: (N,) all the lower bars are there. dropped: how many incomplete bars were left out.
+    """
+
+    bars: Bars
+    complete: NDArray[np.bool_]
+    dropped: int
+
+
+def resample_bars(bars: Bars, timeframe: str, to: str, *, incomplete: str = "drop") -> Resampled:
+    """Put T bars of ``timeframe`` together to bars of ``to``.
+
+    incomplete: "drop" leaves incomplete bars out, "mark" keeps them, marked in `complete`.
+    A missing (NaN) price or volume makes the higher bar's missing too.
+    Raises BitcornError for bars without times, out of order, twice or off the grid, and for a timeframe that is no
+    multiple of theirs.
+    """
+    if incomplete not in ("drop", "mark"):
+        raise BitcornError(f"incomplete is {incomplete!r}: use 'drop' or 'mark'")
+    step, length = timeframe_ms(timeframe), timeframe_ms(to)
+    if length % step:
+        raise BitcornError(f"{to} bars cannot be made of {timeframe} bars: give a multiple of {timeframe}")
+    if bars.timestamp is None:
+        raise BitcornError("bars without times cannot be resampled: add a timestamp column")
+    times = bars.timestamp
+    require_chronology(times)
+    if len(bars) == 0:
+        return Resampled(bars=bars, complete=np.zeros(0, bool), dropped=0)
+    offset = _MONDAY if length % _WEEK == 0 else 0
+    within = (times - offset) % length
+    if (astray := within % step != 0).any():
+        row = int(astray.argmax())
+        raise BitcornError(
+            f"{int(astray.sum())} of {len(bars)} bars are off the {timeframe} grid, first at {bars.describe(row)}: "
+            "clean the bars first (clean_bars drops these or snaps them)"
+        )
+    label = times - within
+    starts = np.flatnonzero(np.diff(label, prepend=label[0] - 1))
+    counts = np.diff(np.append(starts, len(label)))
+    higher = Bars(
+        timestamp=label[starts],
+        open=bars.open[starts],
+        high=np.maximum.reduceat(bars.high, starts),
+        low=np.minimum.reduceat(bars.low, starts),
+        close=bars.close[starts + counts - 1],
+        volume=np.add.reduceat(bars.volume, starts),
+    )
+    complete = counts == length // step
+    if incomplete == "mark":
+        return Resampled(bars=higher, complete=complete, dropped=0)
+    return Resampled(bars=higher.take(complete), complete=complete[complete], dropped=int((~complete).sum()))
+
+
+def base_timeframe(stored: Sequence[str], wanted: str) -> str | None:
+    """Return the longest stored timeframe of which a wanted one is a whole multiple; None where there is none.
+
+    >>> base_timeframe(["1m", "1h", "1d"], "4h")
+    '1h'
+
+    Raises BitcornError where the wanted one is no timeframe.
+    """
+    length, lengths = timeframe_ms(wanted), dict[int, str]()
+    for timeframe in stored:
+        try:
+            lengths.setdefault(timeframe_ms(timeframe), timeframe)
+        except BitcornError:  # stored under a name that is no timeframe, such as a month
+            continue
+    fitting = [each for each in lengths if each <= length and length % each == 0]
+    return lengths[max(fitting)] if fitting else None
