@@ -57,13 +57,14 @@ def map_with_actors(
     context.op_resource_reservation_enabled = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     waiting, results = dict(enumerate(jobs)), list[Result]()
+    actor: Any = _Actor  # Ray takes classes too, its annotations do not
     with code_by_value(code), ray.data.DataContext.current(context):
         largest_first = sorted(waiting, key=lambda place: -sizes[place])
         rows = [{"place": place, "job": pickle.dumps(waiting[place])} for place in largest_first]
         with warnings.catch_warnings():  # Ray has no other way yet to bound the retries
             warnings.simplefilter("ignore", DeprecationWarning)
             dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-                _Actor,
+                actor,
                 fn_constructor_args=[ray.cloudpickle.dumps(make)],
                 compute=ray.data.ActorPoolStrategy(size=_pool_size(len(jobs), gpus), max_tasks_in_flight_per_actor=1),
                 num_cpus=1,
