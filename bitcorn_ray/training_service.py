@@ -95,7 +95,6 @@ class MultiHorizonTrainingRequest:
     schedule: str = "constant"
     ema: float = 0.0
     precision: str = "auto"
-    compile: bool = True
     deterministic: bool = False
     checkpoint_epochs: int = 1
     checkpoint_minutes: Optional[float] = None

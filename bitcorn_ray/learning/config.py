@@ -71,7 +71,6 @@ class TrainingConfig:
     grad_clip: greatest norm of the gradient. ema: decay a step of an exponential mean of the weights, which then are
     the ones that validate and are kept; 0 for none.
     precision: "float32", "bfloat16" (autocast: weights stay float32), or "auto": a trial tells which one is faster.
-    compile: record a training step as a CUDA graph where a trial finds that faster.
     deterministic: the same seed gives the same losses bit for bit on the same machine; "auto" then means float32.
     checkpoint_epochs, checkpoint_minutes: how often the state is saved to go on from: after every so many epochs, and
     where minutes are given, within epochs too.
@@ -96,7 +95,6 @@ class TrainingConfig:
     grad_clip: float = 1.0
     ema: float = 0.0
     precision: str = "auto"
-    compile: bool = True
     deterministic: bool = False
     checkpoint_epochs: int = 1
     checkpoint_minutes: float | None = None

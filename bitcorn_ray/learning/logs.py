@@ -35,7 +35,7 @@ class TrainingLogs:
             self._mlflow.start_run(run_name=folder.parent.name)
             self._mlflow.log_params(parameters)
         try:
-            self._events = SummaryWriter(str(folder))
+            self._events = SummaryWriter(str(folder), flush_secs=1)  # one looks while it trains
         except OSError as error:
             raise BitcornError(f"nothing can be written to {folder}: {error}") from error
 
@@ -54,7 +54,6 @@ class TrainingLogs:
             values |= {f"loss/{part}/{horizon}": loss for horizon, loss in zip(self._horizons, losses, strict=True)}
         for name, value in values.items():
             self._events.add_scalar(name, value, result.epoch)
-        self._events.flush()
         if self._mlflow:
             self._mlflow.log_metrics(values, step=result.epoch)
 

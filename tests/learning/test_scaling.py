@@ -45,3 +45,24 @@ def test_another_number_of_features_is_refused(matrix):
 def test_nothing_finite_is_refused():
     with pytest.raises(BitcornError, match="no row has finite features"):
         fit_scaler(np.full((5, 2), np.nan))
+
+
+def test_fitting_and_scaling_block_by_block_is_fitting_and_scaling_at_once(monkeypatch):
+    from sklearn.preprocessing import StandardScaler
+
+    from bitcorn_ray.learning import scaling
+
+    rng = np.random.default_rng(0)
+    matrix = (rng.normal(size=(1_003, 5)) * [1, 10, 1e-3, 1, 1] + [0, 100, 0, 5, 0]).astype(np.float32)
+    matrix[[3, 500], [1, 4]] = np.nan, np.inf
+    finite = np.isfinite(matrix).all(1)
+    monkeypatch.setattr(scaling, "_BLOCK", 5 * 64)
+    scaler = scaling.fit_scaler(matrix[:400], matrix[400:])
+    at_once = StandardScaler().fit(matrix[finite].astype(np.float64))
+    np.testing.assert_allclose(scaler.mean_, at_once.mean_, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(scaler.scale_, at_once.scale_, rtol=1e-6)
+    np.testing.assert_array_equal(scaling.finite_rows(matrix), finite)
+    expected = scaling.scale(matrix[finite], scaler)
+    scaling.scale_in_place(matrix, scaler)
+    np.testing.assert_array_equal(matrix[finite], expected)
+    assert (matrix[~finite] == 0).all()

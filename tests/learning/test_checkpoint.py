@@ -1,0 +1,121 @@
+import errno
+import logging
+import os
+from dataclasses import replace
+
+import pytest
+import torch
+from small_training import MODEL, TRAINING, make_data
+
+from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.learning.checkpoint import CheckpointFolder, training_identity
+
+
+def snapshot(step):
+    return {"step": step, "weights": torch.full((3,), float(step))}
+
+
+def test_the_newest_snapshot_comes_back_and_the_one_before_stays(tmp_path):
+    folder = CheckpointFolder(tmp_path / "checkpoints")
+    assert folder.load() is None
+    assert not folder
+    for step in (5, 50, 500):
+        assert folder.save(snapshot(step))
+    assert folder
+    assert torch.equal(folder.load()["weights"], torch.full((3,), 500.0))
+    assert sorted(p.name for p in folder.folder.iterdir()) == ["step-0000000050.pt", "step-0000000500.pt"]
+
+
+def test_a_damaged_snapshot_is_passed_over_for_the_one_before(tmp_path, caplog):
+    folder = CheckpointFolder(tmp_path)
+    folder.save(snapshot(1))
+    folder.save(snapshot(2))
+    newest = tmp_path / "step-0000000002.pt"
+    newest.write_bytes(newest.read_bytes()[:100])
+    assert folder.load()["step"] == 1
+    assert "is damaged and passed over" in caplog.text
+
+
+class FullDisk:
+    """A file on a disk that is full after some bytes."""
+
+    def __init__(self, file, room):
+        self.file, self.room = file, room
+
+    def write(self, data):
+        self.room -= len(data)
+        if self.room < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return self.file.write(data)
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.file.close()
+
+
+@pytest.mark.parametrize("room", [0, 200, 800])
+def test_on_a_full_disk_the_last_good_snapshot_remains_and_nothing_half_written(tmp_path, monkeypatch, caplog, room):
+    folder = CheckpointFolder(tmp_path)
+    folder.save(snapshot(1))
+    whole = type(tmp_path).open
+    monkeypatch.setattr(type(tmp_path), "open", lambda path, mode: FullDisk(whole(path, mode), room))
+    with caplog.at_level(logging.WARNING):
+        assert not folder.save(snapshot(2))
+    assert "training goes on without" in caplog.text
+    assert [p.name for p in tmp_path.iterdir()] == ["step-0000000001.pt"]
+    assert folder.load()["step"] == 1
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_the_systems_own_full_disk_is_the_same(tmp_path, monkeypatch):
+    folder = CheckpointFolder(tmp_path)
+    folder.save(snapshot(1))
+    monkeypatch.setattr(type(tmp_path), "open", lambda path, mode: open("/dev/full", mode))
+    assert not folder.save(snapshot(2))
+    assert folder.load()["step"] == 1
+
+
+def test_a_place_that_is_no_folder_stops_no_training(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    assert not CheckpointFolder(tmp_path / "file" / "checkpoints").save(snapshot(1))
+
+
+def test_clearing_removes_what_is_ours_only(tmp_path):
+    folder = CheckpointFolder(tmp_path / "checkpoints")
+    folder.clear()
+    folder.save(snapshot(1))
+    (folder.folder / ".step-0000000002.pt.torn").write_text("half")
+    folder.clear()
+    assert not folder.folder.exists()
+    folder.save(snapshot(1))
+    (folder.folder / "notes.txt").write_text("mine")
+    folder.clear()
+    assert [p.name for p in folder.folder.iterdir()] == ["notes.txt"]
+
+
+def test_snapshots_of_another_training_are_refused(tmp_path):
+    CheckpointFolder(tmp_path, "one").save(snapshot(1))
+    assert CheckpointFolder(tmp_path, "one").load()["step"] == 1
+    with pytest.raises(BitcornError, match="other data or another configuration"):
+        CheckpointFolder(tmp_path, "other").load()
+
+
+def test_a_training_is_known_by_its_data_and_configuration_but_not_by_how_it_is_carried_out(random_bars):
+    data = make_data(random_bars(300))[0]
+    known = training_identity(data, MODEL, TRAINING)
+    assert training_identity(make_data(random_bars(300))[0], MODEL, TRAINING) == known
+    carried_out = replace(TRAINING, epochs=9, patience=2, threads=2, checkpoint_epochs=4, checkpoint_minutes=1.0)
+    assert training_identity(data, MODEL, carried_out) == known
+    changed = replace(data, returns=data.returns + 1e-6)
+    others = [
+        training_identity(changed, MODEL, TRAINING),
+        training_identity(replace(data, names=("OTHER 1h",)), MODEL, TRAINING),
+        training_identity(data, replace(MODEL, hidden_size=7), TRAINING),
+        training_identity(data, MODEL, replace(TRAINING, seed=1)),
+    ]
+    assert len({known, *others}) == 5
