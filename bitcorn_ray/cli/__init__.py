@@ -12,6 +12,7 @@ from bitcorn_ray import __version__
 from bitcorn_ray.cli.cache import cache
 from bitcorn_ray.cli.data import audit_system, features, ingest
 from bitcorn_ray.cli.demo import demo
+from bitcorn_ray.cli.evaluate import evaluate
 from bitcorn_ray.cli.models import forecast
 from bitcorn_ray.cli.options import OrderedGroup
 from bitcorn_ray.cli.train import train
@@ -33,5 +34,5 @@ def main() -> None:
     """
 
 
-for _command in (ingest, features, audit_system, cache, train, forecast, demo):
+for _command in (ingest, features, audit_system, cache, train, evaluate, forecast, demo):
     main.add_command(_command)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,6 +27,7 @@ __all__ = [
     "progress",
     "show",
     "size",
+    "table",
 ]
 
 
@@ -74,7 +75,7 @@ def progress(what: str, total: int, quiet: bool = False) -> Iterator[Callable[[s
 
 def ingest_table(rows: Sequence[dict[str, Any]]) -> Table:
     """What became of each file's rows."""
-    return _table(
+    return table(
         ("partition", "rows", "inserted", "updated", "unchanged", "file"),
         (
             (
@@ -98,7 +99,7 @@ def features_table(statuses: Sequence[dict[str, Any]]) -> Table:
             return "unchanged"
         return "hit" if status["hit"] else f"computed {status['computed']} of {status['chunks']}"
 
-    return _table(
+    return table(
         ("partition", "rows", "cache", "seconds", "bars"),
         (
             (
@@ -134,7 +135,7 @@ def audit_tables(rows: Sequence[dict[str, Any]]) -> tuple[Table | str, ...]:
         return f"{report['rows']:,}", str(len(report["features"])), f"{report['cuts']:,}", largest(report)
 
     audited = [row for row in rows if row["report"]]
-    summary = _table(
+    summary = table(
         ("partition", "rows", "features", "cuts", "largest value", "seconds", "outcome"),
         (
             (f"{row['symbol']} {row['timeframe']}", *facts(row["report"]), f"{row['seconds']:.1f}", outcome(row))
@@ -145,7 +146,7 @@ def audit_tables(rows: Sequence[dict[str, Any]]) -> tuple[Table | str, ...]:
     findings = [(row, finding) for row in audited for finding in row["report"]["findings"]]
     if not findings:
         return (summary,)
-    listed = _table(
+    listed = table(
         ("partition", "feature", "what", "bar", "size", "cuts", "detail"),
         (
             (
@@ -167,7 +168,7 @@ def audit_tables(rows: Sequence[dict[str, Any]]) -> tuple[Table | str, ...]:
 def explain_table(rows: Sequence[dict[str, Any]]) -> Table:
     """A row a partition: hit or miss, chunks to compute, why."""
     colours = {"hit": "green", "miss": "yellow", "failure": "red"}
-    return _table(
+    return table(
         ("partition", "outcome", "to compute", "why"),
         (
             (
@@ -184,7 +185,7 @@ def explain_table(rows: Sequence[dict[str, Any]]) -> Table:
 
 def forecast_table(rows: Sequence[dict[str, Any]]) -> Table:
     """A row a horizon: time, return, volatility, price and bands."""
-    return _table(
+    return table(
         ("horizon", "time (UTC)", "return", "volatility", "price", "80 % band", "95 % band"),
         (
             (
@@ -208,7 +209,7 @@ def cache_table(entries: Sequence[dict[str, Any]]) -> Table:
     def users(entry: dict[str, Any]) -> str:
         return ", ".join(sorted({f"{u['symbol'] or '?'} {u['timeframe'] or '?'}" for u in entry["used_by"]})) or "-"
 
-    return _table(
+    return table(
         ("key", "system", "rows", "first", "last", "size", "partitions", "last used"),
         (
             (
@@ -271,11 +272,12 @@ def size(count: int) -> str:
     return f"{amount:.1f} TB"
 
 
-def _table(names: Sequence[str], rows: Any, left: Sequence[int]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+def table(names: Sequence[str], rows: Iterable[Sequence[str | Text]], left: Sequence[int]) -> Table:
+    """A plain table. left: the columns that are aligned at the left."""
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for place, name in enumerate(names):
-        table.add_column(name, justify="left" if place in left else "right", overflow="fold")
+        made.add_column(name, justify="left" if place in left else "right", overflow="fold")
     for row in rows:
         # As text: a symbol or a file name may hold what rich would take for markup.
-        table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
-    return table
+        made.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+    return made

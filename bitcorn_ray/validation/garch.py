@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from arch import arch_model
 from numpy.typing import NDArray
-from scipy.signal import lfilter  # type: ignore[import-untyped]
+from scipy.signal import lfilter
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.validation.history import History

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import scoringrules
 from numpy.typing import NDArray
-from scipy.special import fdtrc, ndtr, stdtr, stdtrit  # type: ignore[import-untyped]
+from scipy.special import fdtrc, ndtr, stdtr, stdtrit
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.validation.hac import (
@@ -167,7 +167,7 @@ class HorizonMetrics:
 def share(hits: NDArray[np.bool_], horizon: int) -> Share:
     """Share of hits (N,), booleans successive in time, with the interval that overlapping horizons leave."""
     error = mean_test(np.asarray(hits, np.float64), horizon).standard_error
-    return _wilson(float(np.mean(hits)), error, len(hits), horizon)
+    return _wilson(float(np.mean(hits)), np.asarray(hits, np.float64), error, horizon)
 
 
 def direction(
@@ -194,7 +194,7 @@ def direction(
     if not len(averages):
         return None
     excess_test = mean_test(averages[:, 1], horizon)
-    accuracy = _wilson(float(averages[:, 0].mean()), excess_test.standard_error, excess_test.count, horizon)
+    accuracy = _wilson(float(averages[:, 0].mean()), averages[:, 1], excess_test.standard_error, horizon)
     expected = accuracy.share - excess_test.mean
     # The score test that Wilson's interval is made of: the error under the hypothesis, of as many effective trials.
     error = math.sqrt(max(expected * (1 - expected), 0.0) / accuracy.effective_count)
@@ -299,10 +299,11 @@ def _band(level: float, width: Float, sigma: Float, error: Float, horizon: int) 
     )
 
 
-def _wilson(p: float, error: float | None, count: int, horizon: int) -> Share:
-    """Wilson's interval of a share p of `count` windows whose standard error is known to be `error`."""
+def _wilson(p: float, series: Float, error: float | None, horizon: int) -> Share:
+    """Wilson's interval of a share p, of as many trials as independent terms would give the series' mean its error."""
+    count = len(series)
     # All hits, or none, have no error; then windows that don't overlap are the trials.
-    independent = p * (1 - p) / error**2 if error else count / horizon
+    independent = float(np.var(series)) / error**2 if error else count / horizon
     trials = max(independent, 1.0)
     z = float(stdtrit(degrees_of_freedom(count, hac_lag(count, horizon)), 0.975))
     centre = (p + z**2 / (2 * trials)) / (1 + z**2 / trials)
