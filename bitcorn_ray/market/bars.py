@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.market.columns import BAR_COLUMNS, PRICE_COLUMNS, match_columns, milliseconds
+from bitcorn_ray.market.columns import BAR_COLUMNS, PRICE_COLUMNS, match_columns, match_extra
+from bitcorn_ray.market.times import milliseconds, parse_times
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,6 +29,7 @@ class Bars:
 
     timestamp: (T,) int64, milliseconds UTC of each bar's open, or None where the source has no times.
     open, high, low, close, volume: (T,) float64; prices in the quote currency, volume in the base currency.
+    extra: further columns (T,) float64 by name, such as `quote_volume`; only where they were asked for.
     """
 
     timestamp: NDArray[np.int64] | None
@@ -34,9 +38,12 @@ class Bars:
     low: NDArray[np.float64]
     close: NDArray[np.float64]
     volume: NDArray[np.float64]
+    extra: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        lengths = {name: len(column) for name, column in self.columns().items()}
+        if taken := sorted(set(self.extra) & {*BAR_COLUMNS, "symbol", "timeframe"}):
+            raise BitcornError(f"further columns {', '.join(taken)} have the names of bars' own columns: rename them")
+        lengths = {name: len(column) for name, column in {**self.columns(), **self.extra}.items()}
         if len(set(lengths.values())) > 1:
             raise BitcornError(f"columns of bars differ in length: {lengths}")
 
@@ -44,23 +51,35 @@ class Bars:
         return len(self.close)
 
     def columns(self) -> dict[str, NDArray[np.int64] | NDArray[np.float64]]:
-        """Return the arrays by column name, without `timestamp` where there are no times."""
-        present = {field.name: getattr(self, field.name) for field in fields(self)}
+        """Return a bar's own arrays by column name, without `timestamp` where there are no times."""
+        present = {name: getattr(self, name) for name in BAR_COLUMNS}
         return {name: column for name, column in present.items() if column is not None}
 
     def take(self, rows: slice | NDArray[np.int64] | NDArray[np.bool_]) -> Bars:
         """Return the chosen rows, as a view where `rows` is a slice."""
         timestamp = None if self.timestamp is None else self.timestamp[rows]
         prices = {name: getattr(self, name)[rows] for name in (*PRICE_COLUMNS, "volume")}
-        return Bars(timestamp=timestamp, **prices)
+        return Bars(timestamp=timestamp, **prices, extra={name: column[rows] for name, column in self.extra.items()})
+
+    def with_extra(self, names: Sequence[str]) -> Bars:
+        """Return the same bars with these further columns only. Raises BitcornError for one that they do not have."""
+        if absent := [name for name in names if name not in self.extra]:
+            there = ", ".join(self.extra) or "none"
+            raise BitcornError(
+                f"the bars have no further column {', '.join(absent)} (they have {there}): load them with it"
+            )
+        return (
+            self if set(names) == set(self.extra) else replace(self, extra={name: self.extra[name] for name in names})
+        )
 
     def read_only(self) -> Bars:
         """Return the same bars as contiguous arrays that cannot be written to."""
         columns = {}
-        for name, column in self.columns().items():
+        for name, column in {**self.columns(), **self.extra}.items():
             columns[name] = np.ascontiguousarray(column).view()
             columns[name].flags.writeable = False
-        return Bars(**{"timestamp": None, **columns})  # type: ignore[arg-type]
+        extra = {name: columns.pop(name) for name in self.extra}
+        return Bars(**{"timestamp": None, **columns}, extra=extra)  # type: ignore[arg-type]
 
     def require_usable(self) -> None:
         """Check that features can be computed from these bars.
@@ -93,10 +112,10 @@ class Bars:
         return f"row {row}" if self.timestamp is None else show_time(int(self.timestamp[row]))
 
     @classmethod
-    def from_frame(cls, df: pd.DataFrame) -> Bars:
-        """Bars of a frame with OHLCV columns; times from `timestamp`, `ts` or a DatetimeIndex, or none.
+    def from_frame(cls, df: pd.DataFrame, extra: Sequence[str] = ()) -> Bars:
+        """Bars of a frame with OHLCV columns; times from a column or a DatetimeIndex, or none.
 
-        Times may be epoch seconds or milliseconds, or datetimes (without a zone: UTC).
+        extra: further columns to keep. Times may be epochs, datetimes or text (without a zone: UTC).
         Raises BitcornError where a column is missing or is not numeric.
         """
         found, missing = match_columns([str(name) for name in df.columns])
@@ -104,18 +123,20 @@ class Bars:
         if absent:
             raise BitcornError(f"the frame has no column {', '.join(absent)}: it has {', '.join(map(str, df.columns))}")
         prices = {}
-        for name in BAR_COLUMNS[1:]:
+        further = match_extra([str(name) for name in df.columns], extra, found) if extra else {}
+        for name, stored in {**{name: found[name] for name in BAR_COLUMNS[1:]}, **further}.items():
             try:
-                prices[name] = np.ascontiguousarray(df[found[name]].to_numpy(dtype=np.float64, na_value=np.nan))
+                prices[name] = np.ascontiguousarray(df[stored].to_numpy(dtype=np.float64, na_value=np.nan))
             except (TypeError, ValueError) as error:
-                raise BitcornError(f"column {found[name]!r} holds values that are not numbers: {error}") from error
-        return cls(timestamp=frame_times(df), **prices)
+                raise BitcornError(f"column {stored!r} holds values that are not numbers: {error}") from error
+        kept = {name: prices.pop(name) for name in further}
+        return cls(timestamp=frame_times(df), **prices, extra=kept)
 
     def frame_columns(self) -> dict[str, Any]:
         """Return the columns as a frame holds them: `timestamp` is datetime64[ms, UTC]."""
         import pandas as pd
 
-        columns: dict[str, Any] = dict(self.columns())
+        columns: dict[str, Any] = {**self.columns(), **self.extra}
         if self.timestamp is not None:
             columns["timestamp"] = pd.DatetimeIndex(self.timestamp.view("M8[ms]")).tz_localize("UTC")
         return columns
@@ -130,8 +151,8 @@ class Bars:
 def frame_times(df: pd.DataFrame) -> NDArray[np.int64] | None:
     """Times of a frame as int64 milliseconds UTC (T,), or None where it has none.
 
-    They come from column `ts` or `timestamp`, else from a DatetimeIndex; epoch seconds, milliseconds or datetimes,
-    those without a zone as UTC. Raises BitcornError for missing times and for text.
+    They come from the column of times, else from a DatetimeIndex: epochs, datetimes or text (see `times`), those
+    without a zone as UTC. Raises BitcornError for missing times and for what is no time.
     """
     import pandas as pd
 
@@ -152,6 +173,11 @@ def frame_times(df: pd.DataFrame) -> NDArray[np.int64] | None:
     values = times.to_numpy()
     if values.dtype.kind == "M":
         return values.astype("M8[ms]").astype(np.int64)
+    if values.dtype.kind == "O":
+        try:
+            return parse_times(pa.array(values), f"column {column!r}").ms
+        except pa.ArrowException as error:
+            raise BitcornError(f"column {column!r} holds {values[0]!r}, which is no time: {error}") from error
     return milliseconds(values, f"column {column!r}")
 
 

@@ -1,116 +1,100 @@
-"""Bars out of SQLite databases, whatever their tables are called.
+"""Bars out of SQLite databases, whatever their tables and columns are called.
 
-1. A table (or view) is a table of bars when its columns match (see `columns`), with or without symbol and timeframe.
-2. Where a column is missing, the file name says the symbol and the timeframe (``btcusdt_1h.db``); a timeframe that
-   nothing says is the most frequent distance between the bars.
-3. The rows of one partition are read through ADBC straight into Arrow, as one batch: a column whose numbers change
-   their type from row to row is then still one column of numbers.
+1. `tables` finds the tables of bars, `held` the partitions in them.
+2. The rows of one partition are read through ADBC straight into Arrow. Where a column changes its type from row to row,
+   or holds text, it is read once more: its numbers as numbers and its text as text, so that no digit is lost.
+3. Each read sees one state of the database and gives its lock back at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.market.bars import Bars, modal_step
-from bitcorn_ray.market.columns import BAR_COLUMNS, is_number, milliseconds, mixes_units
+from bitcorn_ray.market.bars import Bars
+from bitcorn_ray.market.columns import BAR_COLUMNS, is_number
 from bitcorn_ray.market.connection import Connection, connected
-from bitcorn_ray.market.partition import (
-    Partition,
-    normalise_symbol,
-    partition_of_file,
-    same_timeframe,
-    timeframe_ms,
-    timeframe_of_ms,
-)
-from bitcorn_ray.market.tables import BarTable, bar_tables
+from bitcorn_ray.market.held import HeldPartitions, StoredPartition, one_unit
+from bitcorn_ray.market.numbers import parse_numbers
+from bitcorn_ray.market.partition import Partition, same_timeframe, stored_step, timeframe_ms
+from bitcorn_ray.market.reading import Reading
+from bitcorn_ray.market.tables import find_tables
+from bitcorn_ray.market.times import ParsedTimes, parse_times, read_times
 
 __all__ = ["BarReader", "list_partitions", "opened_bars", "read_bars"]
 
-_SAMPLE_ROWS = 2_000
+_BATCH_ROWS = 65_536
 
 
-@dataclass(frozen=True)
-class StoredPartition:
-    """A partition in a table: keys are the stored values of its symbol and timeframe columns, where there are such."""
-
-    table: BarTable
-    partition: Partition
-    keys: dict[str, Any]
-
-    def where(self, *more: str) -> str:
-        """Return the SQL condition that selects its rows, with the named parameters of `keys`."""
-        conditions = [*(f"{self.table.column(key)} = :{key}" for key in self.keys), *more]
-        return f" WHERE {' AND '.join(conditions)}" if conditions else ""
-
-
-def list_partitions(db_path: str | Path) -> list[Partition]:
+def list_partitions(db_path: str | Path, reading: Reading | None = None) -> list[Partition]:
     """Every symbol x timeframe of a database, sorted, as stored.
 
     Where no timeframe is stored or named, a symbol with fewer than two bars has none and is not listed.
     Raises BitcornError where the file is missing, is no database, or has no bars.
     """
-    with opened_bars(db_path) as reader:
+    with opened_bars(db_path, reading=reading) as reader:
         return reader.partitions
 
 
-def read_bars(db_path: str | Path, symbol: str, timeframe: str, limit: int | None = None) -> tuple[Bars, Partition]:
+def read_bars(
+    db_path: str | Path, symbol: str, timeframe: str, limit: int | None = None, reading: Reading | None = None
+) -> tuple[Bars, Partition]:
     """Read the bars of one partition; see `BarReader.read` for what is returned and raised."""
-    with opened_bars(db_path, symbol) as reader:
+    with opened_bars(db_path, symbol, reading) as reader:
         return reader.read(symbol, timeframe, limit)
 
 
 @contextmanager
-def opened_bars(db_path: str | Path, symbol: str | None = None) -> Iterator[BarReader]:
-    """Open a database for as long as a block lasts, which sees one state of it.
+def opened_bars(db_path: str | Path, symbol: str | None = None, reading: Reading | None = None) -> Iterator[BarReader]:
+    """Open a database for as long as a block lasts.
 
-    symbol: name of the bars where neither a column nor the file name says one.
+    symbol: name of the bars where neither a column nor a name says one. reading: what the user says about it.
     Raises BitcornError where the file is missing, is no database, or has no bars.
     """
     with connected(db_path) as database:
-        yield BarReader(database, symbol)
+        yield BarReader(database, symbol, reading or Reading())
 
 
 class BarReader:
     """The partitions of one open database."""
 
-    def __init__(self, database: Connection, symbol: str | None) -> None:
-        self._database, self._asked, self._tables = database, symbol, bar_tables(database)
-
-    @cached_property
-    def _held(self) -> list[StoredPartition]:
-        return _held(self._database, self._tables, self._asked)
-
-    @cached_property
-    def _by_symbol(self) -> dict[str, list[StoredPartition]]:
-        found: dict[str, list[StoredPartition]] = {}
-        for held in self._held:
-            found.setdefault(normalise_symbol(held.partition.symbol), []).append(held)
-        return found
+    def __init__(self, database: Connection, symbol: str | None, reading: Reading) -> None:
+        self._database, self._reading = database, reading
+        self._tables, self.ignored = find_tables(database, reading)
+        self._held = HeldPartitions(database, self._tables, symbol)
 
     @property
     def partitions(self) -> list[Partition]:
         """Every symbol x timeframe, sorted, as stored."""
-        return sorted({held.partition for held in self._held})
+        return sorted({held.partition for held in self.held})
+
+    @cached_property
+    def held(self) -> list[StoredPartition]:
+        """Every partition with the table that it is in, and how it was understood."""
+        held = self._held.all
+        self._database.release()
+        return held
 
     def sizes(self) -> dict[Partition, int]:
         """About how many bars each partition has, by its first and last time: counting would read every row."""
         sizes: dict[Partition, int] = {}
-        for held in self._held:
+        for held in self.held:
             time, source = held.table.column("timestamp"), f"{held.table.source}{held.where()}"
             query = f"SELECT (SELECT min({time}) FROM {source}) AS first, (SELECT max({time}) FROM {source}) AS last"
-            times = [value for value in self._database.rows(query, held.keys)[0] if isinstance(value, int | float)]
-            span = np.diff(milliseconds(np.array(times), time)).sum()
-            sizes[held.partition] = 1 + int(span) // _step_or_day(held.partition)
+            ends = self._database.table(query, held.keys)
+            times = [read_times(column)[0].ms[0] for column in ends.columns if column.null_count == 0]
+            span = abs(int(times[1] - times[0])) if len(times) == 2 else 0
+            sizes[held.partition] = 1 + span // (stored_step(held.partition.timeframe) or timeframe_ms("1d"))
+        self._database.release()
         return sizes
 
     def read_stored(self, partition: Partition) -> tuple[Bars, Partition]:
@@ -124,8 +108,8 @@ class BarReader:
             for held in (StoredPartition(t, partition, keys) for t in self._tables if t.has("symbol", "timeframe"))
             if self._database.rows(f"SELECT 1 FROM {held.table.source}{held.where()} LIMIT 1", keys)
         ]
-        if len(found) == 1:
-            return self._bars(found[0], None), partition
+        if len(found) == len(self._tables) == 1:
+            return self._bars(found[0], None)[0], partition
         return self.read(partition.symbol, partition.timeframe)
 
     def read(self, symbol: str, timeframe: str, limit: int | None = None) -> tuple[Bars, Partition]:
@@ -139,37 +123,115 @@ class BarReader:
         if limit is not None and limit < 1:
             raise BitcornError(f"limit is {limit}: it must be at least 1, or None for all bars")
         held = self._find(symbol, timeframe)
-        return self._bars(held, limit), held.partition
+        return self._bars(held, limit)[0], held.partition
 
-    def _bars(self, held: StoredPartition, limit: int | None) -> Bars:
-        bars = _to_bars(self._read(held, limit), f"table {held.table.name} in {self._database.path}")
-        assert bars.timestamp is not None
-        times = bars.timestamp
-        if (np.diff(times) < 0).any():  # seconds and milliseconds in one column: their order is not SQL's
-            order = np.argsort(times, kind="stable")
-            bars, times = bars.take(order), times[order]
+    def read_held(self, held: StoredPartition) -> tuple[Bars, ParsedTimes]:
+        """Read one of `held`, and how its times were understood. Raises BitcornError as `read` does."""
+        return self._bars(held, None)
+
+    def read_times(self, held: StoredPartition) -> tuple[ParsedTimes, NDArray[np.bool_]]:
+        """Read the times of one of `held` as stored, and which rows have none."""
+        return merged_times(self._split(held, ["timestamp"], "", held.keys), 0)
+
+    def _bars(self, held: StoredPartition, limit: int | None) -> tuple[Bars, ParsedTimes]:
+        newest = self._newest(held, limit) if limit is not None else ""
+        bars, times = self._ordered(held, newest, {**held.keys, "limit": limit} if newest else held.keys)
+        self._database.release()
         if limit is not None and len(bars) > limit:
-            bars = bars.take(times >= np.unique(times)[-limit:][0])
-        return bars
+            assert bars.timestamp is not None
+            bars = bars.take(bars.timestamp >= np.unique(bars.timestamp)[-limit:][0])
+        return bars, times
 
-    def _read(self, held: StoredPartition, limit: int | None) -> pa.Table:
-        database, table, time = self._database, held.table, held.table.column("timestamp")
-        keys, newest = dict(held.keys), list[str]()
-        if limit is not None and not _mixes_units(database, held):
-            distinct = f"SELECT DISTINCT {time} AS t FROM {table.source}{held.where()} ORDER BY t DESC LIMIT :limit"
-            keys, newest = {**keys, "limit": limit}, [f"{time} >= (SELECT min(t) FROM ({distinct}))"]
-        source = f"FROM {table.source}{held.where(*newest)}"
-        count = database.rows(f"SELECT count(*) {source}", keys)[0][0]
-        columns = ", ".join(f"{table.column(name)} AS {name}" for name in BAR_COLUMNS)
-        arrow = database.table(f"SELECT {columns} {source} ORDER BY {table.order}", keys, batch_rows=count)
-        if not all(is_number(field.type) for field in arrow.schema):
-            raise BitcornError(_first_text(database, held))
-        return arrow
+    def _newest(self, held: StoredPartition, limit: int) -> str:
+        """Return the condition that leaves the newest times only; none where SQL's order is not that of time."""
+        time, source = held.table.column("timestamp"), f"{held.table.source}{held.where()}"
+        if not one_unit(*self._database.rows(f"SELECT min({time}), max({time}) FROM {source}", held.keys)[0]):
+            return ""
+        distinct = f"SELECT DISTINCT {time} AS t FROM {source} ORDER BY t DESC LIMIT :limit"
+        return f"{time} >= (SELECT min(t) FROM ({distinct}))"
+
+    def _ordered(self, held: StoredPartition, newest: str, keys: dict[str, Any]) -> tuple[Bars, ParsedTimes]:
+        """Read rows in the order of time, equal times as they are stored."""
+        table, source = held.table, f"FROM {held.table.source}{held.where(*filter(None, [newest]))}"
+        names = (*BAR_COLUMNS, *table.extra)
+        arrow = self._numbers(f"SELECT {{}} {source} ORDER BY {table.order}", names, held, keys)
+        if arrow is not None:
+            bars, times = _to_bars(arrow, table.extra, self._where(held))
+            if len(times.units) < 2 or not table.has_rowid:
+                return _sorted(bars), times
+            del arrow
+        # Text, or units in one column: SQL's order is not that of time, and equal times stand as stored.
+        split = self._split(held, names, newest, keys)
+        times, wrong = merged_times(split, 0)
+        if wrong.any():
+            missing = wrong & np.asarray(pc.and_(pc.is_null(split["n0"]), pc.is_null(split["s0"])))
+            self._refuse_times(held, int(missing.sum()))
+        columns: dict[str, NDArray[Any]] = {"timestamp": times.ms}
+        for place, name in enumerate(names[1:], start=1):
+            columns[name], wrong = merged_numbers(split, place)
+            if wrong.any():
+                raise BitcornError(self._first_text(held, name, split[f"s{place}"][int(wrong.argmax())].as_py()))
+        return _sorted(_bars_of(columns, table.extra)), times
+
+    def _split(self, held: StoredPartition, names: Sequence[str], newest: str, keys: dict[str, Any]) -> pa.Table:
+        """Read columns in stored order, of each first the numbers, `n<place>`, and then the text, `s<place>`."""
+        source = f"FROM {held.table.source}{held.where(*filter(None, [newest]))}"
+        parts = []
+        for place, name in enumerate(names):
+            column = held.table.column(name)
+            parts.append(f"CASE WHEN typeof({column}) NOT IN ('text', 'blob') THEN {column} END AS n{place}")
+            parts.append(
+                f"CASE typeof({column}) WHEN 'text' THEN {column} WHEN 'blob' THEN quote({column}) END AS s{place}"
+            )
+        count = self._database.rows(f"SELECT count(*) {source}", keys)[0][0]
+        order = " ORDER BY rowid" if held.table.has_rowid else ""
+        return self._database.table(f"SELECT {', '.join(parts)} {source}{order}", keys, batch_rows=count)
+
+    def _refuse_times(self, held: StoredPartition, missing: int) -> NoReturn:
+        if missing:
+            raise BitcornError(f"{missing} rows of {self._where(held)} have no time: remove them")
+        raise BitcornError(self._first_text(held, "timestamp", None))
+
+    def _numbers(
+        self, query: str, names: Sequence[str], held: StoredPartition, keys: dict[str, Any]
+    ) -> pa.Table | None:
+        """Read columns of numbers; None where one holds text, or changes its type so late that ADBC refuses it."""
+        from adbc_driver_manager import Error
+
+        columns = ", ".join(f"{held.table.column(name)} AS c{place}" for place, name in enumerate(names))
+        try:
+            arrow = self._database.table(query.format(columns), keys, batch_rows=_BATCH_ROWS)
+        except (Error, OSError) as error:
+            if "ype mismatch" not in str(error):
+                raise
+            return None
+        return arrow.rename_columns(list(names)) if all(is_number(field.type) for field in arrow.schema) else None
+
+    def _where(self, held: StoredPartition) -> str:
+        return f"table {held.table.name} in {self._database.path}"
+
+    def _first_text(self, held: StoredPartition, name: str, text: str | None) -> str:
+        """Say which value is none of its column, and where: the given text, or else the first time that is none."""
+        table, time, column = held.table, held.table.column("timestamp"), held.table.column(name)
+        is_text = (
+            f"typeof({column}) IN ('text', 'blob')"
+            if text is None
+            else f"({column} = :text OR quote({column}) = :text)"
+        )
+        query = f"SELECT {time} AS t, {column} AS c, quote({column}) AS q FROM {table.source}{held.where(is_text)}"
+        keys = held.keys if text is None else {**held.keys, "text": text}
+        what = "time" if name == "timestamp" else "number"
+        for at, value, _ in self._database.rows(f"{query} LIMIT 1000", keys):
+            if name != "timestamp" or read_times(pa.array([value]))[1].any():
+                return (
+                    f"column {column} of {self._where(held)} holds {value!r} (at {time} = {at!r}), which is not a "
+                    f"{what}: correct or remove these rows"
+                )
+        return f"column {column} of {self._where(held)} holds {what}s that cannot be read: correct or remove these rows"
 
     def _find(self, symbol: str, timeframe: str) -> StoredPartition:
         timeframe_ms(timeframe)
-        path, held = self._database.path, self._held
-        of_symbol = self._by_symbol.get(normalise_symbol(symbol), [])
+        path, of_symbol = self._database.path, self._held.of_symbol(symbol)
         matches = [h for h in of_symbol if same_timeframe(h.partition.timeframe, timeframe)]
         # A view shows what a table holds.
         matches = [h for h in matches if not h.table.is_view] or matches
@@ -177,89 +239,41 @@ class BarReader:
             return matches[0]
         if matches:
             names = ", ".join(f"{h.partition} in table {h.table.name}" for h in matches)
-            raise BitcornError(f"{path} holds {symbol} {timeframe} more than once ({names}): keep one of them")
+            tables = {h.table.name for h in matches}
+            remedy = f"say which by --table {matches[0].table.name}" if len(tables) > 1 else "keep one of them"
+            raise BitcornError(f"{path} holds {symbol} {timeframe} more than once ({names}): {remedy}")
+        unclear = "".join(f"; table {each.name}: {each.reason}" for each in self.ignored if each.unclear)
         if of_symbol:
             exist = ", ".join(sorted({h.partition.timeframe for h in of_symbol}))
-            raise BitcornError(f"{path} has no {timeframe} bars of {symbol}: it has {exist}")
-        raise BitcornError(
-            f"{path} has no symbol {symbol!r}: it has {_shortened(sorted({h.partition.symbol for h in held}))}"
-        )
+            raise BitcornError(f"{path} has no {timeframe} bars of {symbol}: it has {exist}{unclear}")
+        symbols = self._held.symbols
+        if not symbols or not self.held:
+            raise BitcornError(f"{path} holds no bars")
+        raise BitcornError(f"{path} has no symbol {symbol!r}: it has {_shortened(symbols)}{unclear}")
 
 
-def _step_or_day(partition: Partition) -> int:
-    try:
-        return timeframe_ms(partition.timeframe)
-    except BitcornError:  # what is stored under it is refused when it is read
-        return timeframe_ms("1d")
+def merged_times(split: pa.Table, place: int) -> tuple[ParsedTimes, NDArray[np.bool_]]:
+    """Times of a column that was read as numbers and text; see `read_times`."""
+    numbers, text = split[f"n{place}"], split[f"s{place}"]
+    if text.null_count == len(text):
+        return read_times(numbers)
+    if numbers.null_count == len(numbers):
+        return read_times(text)
+    (first, not_first), (second, not_second) = read_times(numbers), read_times(text)
+    units = {**first.units, **second.units}
+    for unit in set(first.units) & set(second.units):
+        units[unit] = first.units[unit] + second.units[unit]
+    how = f"{first.how}; {second.how}"
+    return ParsedTimes(np.where(not_first, second.ms, first.ms), how, units), not_first & not_second
 
 
-def _held(database: Connection, tables: list[BarTable], asked_symbol: str | None) -> list[StoredPartition]:
-    """Return what a database holds, at least one partition.
-
-    asked_symbol: name of the bars where neither a column of any table nor the file name says one.
-    """
-    path = database.path
-    file_symbol, file_timeframe = partition_of_file(path)
-    named = [table for table in tables if table.has("symbol")]
-    nameless = file_symbol or (None if named else asked_symbol)
-    held = list[StoredPartition]()
-    for table in tables if nameless else named:
-        keys = [{"symbol": s} for s in _distinct(database, table, "symbol", {})] if table.has("symbol") else [{}]
-        for key in keys:
-            held += _with_timeframes(database, table, key, nameless or "", file_timeframe)
-    if not (named or nameless):
-        raise BitcornError(
-            f"{path} has no symbol column and its name says no symbol: rename it to SYMBOL_TIMEFRAME.db, such as "
-            "btcusdt_1h.db"
-        )
-    if not held:
-        raise BitcornError(f"{path} holds no bars: table {', '.join(t.name for t in tables)} is empty")
-    return held
-
-
-def _with_timeframes(
-    database: Connection, table: BarTable, key: dict[str, Any], symbol: str, file_timeframe: str | None
-) -> Iterator[StoredPartition]:
-    name = str(key.get("symbol", symbol))
-    if table.has("timeframe"):
-        for timeframe in _distinct(database, table, "timeframe", key):
-            yield StoredPartition(table, Partition(name, str(timeframe)), {**key, "timeframe": timeframe})
-        return
-    times = _newest_times(database, StoredPartition(table, Partition(name, ""), key))
-    if file_timeframe and len(times):
-        yield StoredPartition(table, Partition(name, file_timeframe), key)
-    elif step := modal_step(times):
-        yield StoredPartition(table, Partition(name, timeframe_of_ms(step)), key)
-
-
-def _distinct(database: Connection, table: BarTable, column: str, keys: dict[str, Any]) -> list[Any]:
-    """Distinct values: by leaps through an index where one starts with the key, as DISTINCT would visit every row."""
-    name, source = table.column(column), table.source
-    where = "".join(f" AND {table.column(key)} = :{key}" for key in keys)
-    if table.columns.get("symbol", table.columns[column]) in table.leading:
-        query = (
-            f"WITH RECURSIVE leap(value) AS (SELECT min({name}) FROM {source} WHERE {name} IS NOT NULL{where} "
-            f"UNION ALL SELECT (SELECT min({name}) FROM {source} WHERE {name} > value{where}) FROM leap "
-            "WHERE value IS NOT NULL) SELECT value FROM leap WHERE value IS NOT NULL"
-        )
-    else:
-        query = f"SELECT DISTINCT {name} FROM {source} WHERE {name} IS NOT NULL{where}"
-    return [value for (value,) in database.rows(query, keys)]
-
-
-def _newest_times(database: Connection, held: StoredPartition) -> NDArray[np.int64]:
-    """Return the times of the newest rows, ascending."""
-    time = held.table.column("timestamp")
-    where = held.where(f"{time} IS NOT NULL")
-    query = f"SELECT {time} FROM {held.table.source}{where} ORDER BY {time} DESC LIMIT {_SAMPLE_ROWS}"
-    times = np.array([value for (value,) in database.rows(query, held.keys)])
-    return np.sort(milliseconds(times, f"column {time} of table {held.table.name}"))
-
-
-def _mixes_units(database: Connection, held: StoredPartition) -> bool:
-    time = held.table.column("timestamp")
-    query = f"SELECT min({time}), max({time}) FROM {held.table.source}{held.where()}"
-    return mixes_units(*database.rows(query, held.keys)[0])
+def merged_numbers(split: pa.Table, place: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Numbers of a column that was read as numbers and text; see `parse_numbers`."""
+    numbers, _ = parse_numbers(split[f"n{place}"])
+    if split[f"s{place}"].null_count == len(split):
+        return numbers, np.zeros(len(split), bool)
+    of_text, wrong = parse_numbers(split[f"s{place}"])
+    return np.where(np.isnan(numbers), of_text, numbers), wrong
 
 
 def _shortened(names: Sequence[str], most: int = 20) -> str:
@@ -267,24 +281,21 @@ def _shortened(names: Sequence[str], most: int = 20) -> str:
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
-def _first_text(database: Connection, held: StoredPartition) -> str:
-    time = held.table.column("timestamp")
-    for name in BAR_COLUMNS:
-        column = held.table.column(name)
-        where = held.where(f"typeof({column}) IN ('text', 'blob')")
-        query = f"SELECT {time}, {column} FROM {held.table.source}{where} LIMIT 1"
-        for at, value in database.rows(query, held.keys):
-            return (
-                f"column {column} of table {held.table.name} in {database.path} holds {value!r} (at {time} = {at!r}), "
-                "which is not a number: store numbers, with times as epoch seconds or milliseconds"
-            )
-    return f"table {held.table.name} in {database.path} could not be read as numbers"
-
-
-def _to_bars(arrow: pa.Table, where: str) -> Bars:
-    times = arrow.column("timestamp")
-    if times.null_count:
-        raise BitcornError(f"{times.null_count} rows of {where} have no time: remove them")
+def _to_bars(arrow: pa.Table, extra: Mapping[str, str], where: str) -> tuple[Bars, ParsedTimes]:
+    times = parse_times(arrow["timestamp"], f"the time column of {where}")
     # A volume beyond 2^53 is rounded, as any float64 would round it.
-    columns = {name: arrow.column(name).cast(pa.float64(), safe=False).to_numpy() for name in BAR_COLUMNS[1:]}
-    return Bars(timestamp=milliseconds(times.to_numpy(), f"the time column of {where}"), **columns)
+    columns = {name: arrow[name].cast(pa.float64(), safe=False).to_numpy() for name in arrow.column_names[1:]}
+    return _bars_of({"timestamp": times.ms, **columns}, extra), times
+
+
+def _bars_of(columns: Mapping[str, NDArray[Any]], extra: Mapping[str, str]) -> Bars:
+    own = {name: column for name, column in columns.items() if name not in extra}
+    return Bars(**own, extra={name: columns[name] for name in extra})
+
+
+def _sorted(bars: Bars) -> Bars:
+    """Bars in ascending order of time, equal times in the order that they have."""
+    assert bars.timestamp is not None
+    if (np.diff(bars.timestamp) >= 0).all():
+        return bars
+    return bars.take(np.argsort(bars.timestamp, kind="stable"))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.market.names import said_by_name, timeframe_word
 
 __all__ = [
     "Partition",
@@ -20,13 +21,13 @@ __all__ = [
     "partition_of_file",
     "same_timeframe",
     "select_partitions",
+    "stored_step",
     "timeframe_ms",
     "timeframe_of_ms",
 ]
 
 _UNIT_MS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 _TIMEFRAME = re.compile(r"([1-9][0-9]{0,4})([mhdw])")
-_FILE_NAME = re.compile(r"(?P<symbol>[A-Za-z0-9]+(?:[-_][A-Za-z0-9]+)?)[-_](?P<timeframe>[1-9][0-9]{0,4}[mhdwMHDW])")
 
 
 @dataclass(frozen=True, order=True)
@@ -105,15 +106,21 @@ def select_partitions(
 
 
 def same_timeframe(stored: str, asked: str) -> bool:
-    """Tell whether a stored timeframe is the asked one; a stored one that is none (a month) is no match.
+    """Tell whether a stored timeframe, in any spelling, is the asked one; one that is none (a month) is no match.
 
     Raises BitcornError where the asked one is none.
     """
-    step = timeframe_ms(asked)
-    try:
-        return timeframe_ms(stored) == step
-    except BitcornError:
-        return False
+    return stored_step(stored) == timeframe_ms(asked)
+
+
+def stored_step(text: str) -> int | None:
+    """Length of a timeframe as a database may write it (`1Hour`, `15min`, `D`), in milliseconds; None for no timeframe.
+
+    >>> stored_step("15min"), stored_step("1M")
+    (900000, None)
+    """
+    word = timeframe_word(text)
+    return None if word is None else timeframe_ms(word)
 
 
 def partition_of_file(path: str | Path) -> tuple[str | None, str | None]:
@@ -126,9 +133,7 @@ def partition_of_file(path: str | Path) -> tuple[str | None, str | None]:
 
     Raises BitcornError for a month (``BTCUSDT_1M.csv``).
     """
-    match = _FILE_NAME.fullmatch(Path(path).name.split(".")[0])
-    if match is None:
-        return None, None
-    timeframe = match["timeframe"]
-    timeframe_ms(timeframe)
-    return match["symbol"].upper(), timeframe.lower()
+    named = said_by_name(Path(path).name.split(".")[0])
+    if named.month and named.symbol:
+        timeframe_ms(named.month)
+    return None if named.perhaps else named.symbol, named.timeframe

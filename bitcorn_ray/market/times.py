@@ -115,7 +115,7 @@ def milliseconds(times: NDArray[Any], where: str) -> NDArray[np.int64]:
 
 
 def _of_numbers(times: NDArray[Any]) -> tuple[ParsedTimes, NDArray[np.bool_]]:
-    wide = times.astype(np.float64 if times.dtype.kind == "f" else np.int64, copy=False)
+    wide: NDArray[Any] = times.astype(np.float64 if times.dtype.kind == "f" else np.int64, copy=False)
     if len(wide) == 0:
         return ParsedTimes(np.zeros(0, np.int64), "no times", {}), np.zeros(0, bool)
     low, high = wide.min(), wide.max()

@@ -220,17 +220,16 @@ def test_a_database_that_changed_while_it_was_read_without_locks_is_not_trusted(
             os.seteuid(0)
         folder.chmod(0o755)
         path.chmod(0o644)
-        process(f"import sqlite3; c = sqlite3.connect({str(path)!r}); c.execute('INSERT INTO t VALUES (2)'); c.commit()")
+        process(
+            f"import sqlite3; c = sqlite3.connect({str(path)!r}); c.execute('INSERT INTO t VALUES (2)'); c.commit()"
+        )
 
 
-@pytest.mark.parametrize("content", [b"", b"x", pickle.dumps({"a": 1}), b"SQLite format 3\x00" + b"\x00" * 4_000])
+@pytest.mark.parametrize("content", [b"x", pickle.dumps({"a": 1}), b"SQLite format 3\x00" + b"\x00" * 4_000])
 def test_no_file_is_changed_by_an_attempt_to_read_it(tmp_path, content):
     path = tmp_path / "x.db"
     path.write_bytes(content)
-    try:
-        with connected(path) as connection:
-            assert connection.rows("SELECT * FROM sqlite_schema") == []
-    except BitcornError as error:
-        assert "cannot be read as a SQLite database" in str(error)
+    with pytest.raises(BitcornError, match=r"x\.db cannot be read as a SQLite database"):
+        connected(path).__enter__()
     assert path.read_bytes() == content
     assert list(tmp_path.iterdir()) == [path]

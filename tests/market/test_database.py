@@ -333,7 +333,7 @@ def test_a_column_of_nulls_is_nan(tmp_path):
     assert np.isnan(read_bars(make(tmp_path / "btcusdt_1h.db", rows), "BTCUSDT", "1h")[0].volume).all()
 
 
-@pytest.mark.parametrize("value", ["1,234.5", "", "12.5", b"\x00"])
+@pytest.mark.parametrize("value", ["1,234.5", "soon", b"\x00"])
 @pytest.mark.parametrize("at", [0, 4, 65_600])
 def test_text_for_a_price_is_refused_with_column_and_value(tmp_path, value, at):
     rows = [[START + HOUR * i, 1, 1, 1, 1, 1] for i in range(max(at, 8) + 1)]
@@ -342,6 +342,16 @@ def test_text_for_a_price_is_refused_with_column_and_value(tmp_path, value, at):
         read_bars(make(tmp_path / "btcusdt_1h.db", rows), "BTCUSDT", "1h")
     assert f'column "low" of table bars in {tmp_path / "btcusdt_1h.db"} holds {value!r}' in str(error.value)
     assert str(rows[at][0]) in str(error.value)
+
+
+@pytest.mark.parametrize("at", [0, 4, 65_600])
+@pytest.mark.parametrize(("value", "number"), [("12.25", 12.25), (" 1e3 ", 1000.0), ("", np.nan), ("NaN", np.nan)])
+def test_text_that_is_a_number_is_that_number_and_the_others_keep_every_digit(tmp_path, value, number, at):
+    expected = [0.1 + i / 7 for i in range(max(at, 8) + 1)]
+    rows = [[START + HOUR * i, 1, 1, low, 1, 1] for i, low in enumerate(expected)]
+    rows[at][3], expected[at] = value, number
+    bars = read_bars(make(tmp_path / "btcusdt_1h.db", rows), "BTCUSDT", "1h")[0]
+    np.testing.assert_array_equal(bars.low, expected)
 
 
 def test_text_of_another_symbol_does_not_matter(tmp_path):
@@ -360,9 +370,10 @@ def test_text_of_the_asked_symbol_is_named_and_not_that_of_another(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["btcusdt_1h.db", "btcusdt.db"])
-def test_text_for_a_time_is_refused_with_column_and_value(tmp_path, name):
-    rows = [(f"2024-01-0{i + 1}", *row[1:]) for i, row in enumerate(plain_rows())]
-    with pytest.raises(BitcornError, match=r"column \"ts\" of table bars.*'2024-01-0\d'"):
+@pytest.mark.parametrize("at", [None, 5])
+def test_text_that_is_no_time_is_refused_with_column_and_value(tmp_path, name, at):
+    rows = [("noon" if at in (None, i) else row[0], *row[1:]) for i, row in enumerate(plain_rows())]
+    with pytest.raises(BitcornError, match=r"column \"ts\" of table bars.*'noon'.*no"):
         read_bars(make(tmp_path / name, rows), "BTCUSDT", "1h")
 
 
@@ -392,7 +403,11 @@ def test_a_file_that_is_not_there_is_refused_and_not_created(tmp_path, read):
 @pytest.mark.parametrize("read", [list_partitions, lambda path: read_bars(path, "BTCUSDT", "1h")])
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "no tables"), (b"ts,open,high,low,close,volume\n" * 99, "cannot be read as a SQLite database"), (b"x", "")],
+    [
+        (b"", "the file is empty"),
+        (b"ts,open,high,low,close,volume\n" * 99, "cannot be read as a SQLite database"),
+        (b"x", ""),
+    ],
 )
 def test_what_is_no_database_is_refused(tmp_path, read, content, message):
     path = tmp_path / "btcusdt_1h.db"
@@ -406,7 +421,8 @@ def test_what_is_no_database_is_refused(tmp_path, read, content, message):
 def test_a_database_without_bars_is_refused_with_what_it_has(tmp_path, read):
     path = make(tmp_path / "market.db", [(1, 2)], ("ts", "price"), "ticks")
     with pytest.raises(
-        BitcornError, match=r"no table with ts or timestamp, open.*: its tables are ticks \(ts, price\)"
+        BitcornError,
+        match=r"no table with a time, open.*: its tables are ticks \(ts, price\): it has no column for open, high",
     ):
         read(path)
 

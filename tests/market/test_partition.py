@@ -112,7 +112,10 @@ def test_selecting_an_unknown_timeframe_names_those_of_the_symbol():
 
 @pytest.mark.parametrize(
     ("stored", "asked", "same"),
-    [("1h", "1h", True), ("1H", "60m", True), ("24h", "1d", True), ("1h", "4h", False), ("1M", "1m", False)],
+    [
+        *[("1h", "1h", True), ("1H", "60m", True), ("24h", "1d", True), ("1h", "4h", False), ("1M", "1m", False)],
+        *[("60min", "1h", True), ("D", "1d", True), ("1Week", "7d", True), ("hourly-ish", "1h", False)],
+    ],
 )
 def test_timeframes_are_the_same_by_length(stored, asked, same):
     assert same_timeframe(stored, asked) is same
@@ -132,10 +135,13 @@ def test_asking_for_a_month_is_refused_even_where_one_is_stored():
         ("BTC_USDT-4H.csv", ("BTC_USDT", "4h")),
         ("btc-usdt-1d.csv", ("BTC-USDT", "1d")),
         ("a folder_1h/market.db", (None, None)),
-        ("BTCUSDT.csv", (None, None)),
-        ("BTCUSDT-1h-2024-12.csv", (None, None)),
-        ("_1h.csv", (None, None)),
-        ("BTCUSDT_0h.csv", (None, None)),
+        ("BTCUSDT.csv", ("BTCUSDT", None)),
+        ("bitcoin.csv", (None, None)),
+        ("BTCUSDT-1h-2024-12.csv", ("BTCUSDT", "1h")),
+        ("_1h.csv", (None, "1h")),
+        ("BTCUSDT_0h.csv", ("BTCUSDT", None)),
+        ("CDD_Binance_BTCUSDT_1h.csv.gz", ("BTCUSDT", "1h")),
+        ("BTC_USDT_USDT-1h-futures.feather", ("BTC/USDT:USDT", "1h")),
     ],
 )
 def test_a_file_name_says_symbol_and_timeframe_or_nothing(name, said):

@@ -1,0 +1,34 @@
+"""What a user says about how a source is to be read, where its names do not say it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from bitcorn_ray.market.columns import parse_mapping
+
+__all__ = ["Reading"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a source is to be read; by default its names decide.
+
+    table: the one table of a database that is read. mapping: pairs of our column name and the stored one, which decide.
+    columns: further numeric columns to keep, by their stored name or one of ours (`quote_volume`, `trades`, ...).
+    """
+
+    table: str | None = None
+    mapping: tuple[tuple[str, str], ...] = ()
+    columns: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls, table: str | None = None, mapping: Mapping[str, str] | Iterable[str] = (), columns: Iterable[str] = ()
+    ) -> Reading:
+        """Make one of plain values; mapping: a mapping of our names to stored ones, or texts such as `open=o,high=h`.
+
+        Raises BitcornError for a mapping that is none.
+        """
+        texts = [f"{ours}={stored}" for ours, stored in mapping.items()] if isinstance(mapping, Mapping) else mapping
+        return cls(table, tuple(sorted(parse_mapping(texts).items())), tuple(dict.fromkeys(columns)))
