@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,11 @@ class TrainingJob:
             given = inputs()
             self._say_windows(given.about["data"])
             checkpoints = self._folder_of_checkpoints(folder, given, resume)
-            fitted = self._fit(given, folder, checkpoints, on_epoch, on_progress)
-        run = assemble_run(fitted, given.data, given.scaler, self.model, self.training, given.feature_cols, given.about)
+            train, given = self._where(given, checkpoints, on_progress)
+            fitted = self._logged(train, folder, on_epoch)
+            run = assemble_run(
+                fitted, given.data, given.scaler, self.model, self.training, given.feature_cols, given.about
+            )
         if folder is not None:
             save_run(run, folder)
             if checkpoints is not None:
@@ -89,54 +93,56 @@ class TrainingJob:
             self._say(f"going on after {found['step']:,} steps")
         return checkpoints
 
-    def _fit(
-        self,
-        given: TrainingInputs,
-        folder: Path | None,
-        checkpoints: CheckpointFolder | None,
-        on_epoch: OnEpoch | None,
-        on_progress: OnProgress | None,
+    def _where(
+        self, given: TrainingInputs, checkpoints: CheckpointFolder | None, on_progress: OnProgress | None
+    ) -> tuple[Callable[[OnEpoch], FitResult], TrainingInputs]:
+        """Return the function that trains, given what to call after each epoch, and the inputs as it has them."""
+        if self.on_ray is None:
+            here = partial(
+                fit,
+                given.data,
+                self.model,
+                self.training,
+                device=self.device,
+                progress=on_progress,
+                checkpoints=checkpoints,
+            )
+            return lambda told: here(report=told), given
+        from bitcorn_ray.on_ray.training import SharedData, fit_on_ray
+
+        assert checkpoints is not None
+        shared = SharedData(given.data)
+        there = partial(
+            fit_on_ray,
+            shared,
+            self.model,
+            self.training,
+            workers=self.on_ray[0],
+            gpus=self.on_ray[1],
+            checkpoints=checkpoints,
+            max_failures=self.on_ray[2],
+            on_progress=on_progress,
+        )
+        return lambda told: there(on_epoch=told), replace(given, data=shared.data)
+
+    def _logged(
+        self, train: Callable[[OnEpoch], FitResult], folder: Path | None, on_epoch: OnEpoch | None
     ) -> FitResult:
-        logs = None
-        if folder is not None:
-            parameters = {**asdict(self.model), **asdict(self.training)}
-            logs = TrainingLogs(folder / "tensorboard", self.model.horizons, parameters, self.mlflow)
+        """Train, log to the run's folder, and hand each epoch on."""
+        if folder is None:
+            return train(on_epoch or (lambda result: None))
+        parameters = {**asdict(self.model), **asdict(self.training)}
+        logs = TrainingLogs(folder / "tensorboard", self.model.horizons, parameters, self.mlflow)
 
         def told(result: EpochResult) -> None:
-            if logs:
-                logs.epoch(result)
+            logs.epoch(result)
             if on_epoch:
                 on_epoch(result)
 
         try:
-            if self.on_ray is None:
-                return fit(
-                    given.data,
-                    self.model,
-                    self.training,
-                    device=self.device,
-                    report=told,
-                    progress=on_progress,
-                    checkpoints=checkpoints,
-                )
-            from bitcorn_ray.on_ray.training import fit_on_ray
-
-            assert checkpoints is not None
-            workers, gpus, max_failures = self.on_ray
-            return fit_on_ray(
-                given.data,
-                self.model,
-                self.training,
-                workers=workers,
-                gpus=gpus,
-                checkpoints=checkpoints,
-                max_failures=max_failures,
-                on_epoch=told,
-                on_progress=on_progress,
-            )
+            return train(told)
         finally:
-            if logs:
-                logs.close()
+            logs.close()
 
     def _say_windows(self, facts: dict[str, Any]) -> None:
         tested = f", {facts['test_windows']:,} are kept for testing" if facts["test_windows"] else ""

@@ -100,8 +100,12 @@ class CheckpointFolder:
         if self.folder.is_dir():
             for path in (*self._snapshots(), *self.folder.glob(".step-*")):
                 self._remove(path)
-            if not any(self.folder.iterdir()):
-                self.folder.rmdir()
+        self.remove_empty()
+
+    def remove_empty(self) -> None:
+        """Remove the folder where nothing is in it."""
+        if self.folder.is_dir() and not any(self.folder.iterdir()):
+            self.folder.rmdir()
 
     def _snapshots(self) -> list[Path]:
         return sorted(self.folder.glob("step-*.pt"))

@@ -18,15 +18,15 @@ class TrainingLogs:
 
     folder: of the event files. horizons: bars ahead. parameters: of the training, in plain values.
     mlflow: address of a server or folder, by default MLFLOW_TRACKING_URI; without either MLflow is left alone.
-    Raises BitcornError where MLflow is asked for and not installed, or the folder cannot be written.
+    Raises BitcornError where MLflow is asked for and not installed.
     """
 
     def __init__(
         self, folder: Path, horizons: Sequence[int], parameters: Mapping[str, Any], mlflow: str | None = None
     ) -> None:
-        from tensorboardX import SummaryWriter
-
-        self._horizons, self._last, self._mlflow = horizons, 0, None
+        self._folder, self._horizons, self._last = folder, horizons, 0
+        self._events: Any = None
+        self._mlflow: Any = None
         address = mlflow or os.environ.get("MLFLOW_TRACKING_URI")
         if address:
             self._mlflow = _mlflow()
@@ -34,16 +34,17 @@ class TrainingLogs:
             self._mlflow.set_experiment("bitcorn")
             self._mlflow.start_run(run_name=folder.parent.name)
             self._mlflow.log_params(parameters)
-        try:
-            self._events = SummaryWriter(str(folder), flush_secs=1)  # one looks while it trains
-        except OSError as error:
-            raise BitcornError(f"nothing can be written to {folder}: {error}") from error
 
     def epoch(self, result: EpochResult) -> None:
-        """Log an epoch; one that a restarted worker repeats is logged once."""
+        """Log an epoch; one that a restarted worker repeats is logged once.
+
+        Raises BitcornError where the folder, which is made with the first epoch, cannot be written.
+        """
         if result.epoch <= self._last:
             return
         self._last = result.epoch
+        if self._events is None:
+            self._events = _event_files(self._folder)
         values = {
             "loss/train": result.train_loss,
             "loss/validation": result.val_loss,
@@ -59,9 +60,19 @@ class TrainingLogs:
 
     def close(self) -> None:
         """Finish the files, and MLflow's run."""
-        self._events.close()
+        if self._events is not None:
+            self._events.close()
         if self._mlflow:
             self._mlflow.end_run()
+
+
+def _event_files(folder: Path) -> Any:
+    from tensorboardX import SummaryWriter
+
+    try:
+        return SummaryWriter(str(folder), flush_secs=1)  # one looks while it trains
+    except OSError as error:
+        raise BitcornError(f"nothing can be written to {folder}: {error}") from error
 
 
 def _mlflow() -> Any:

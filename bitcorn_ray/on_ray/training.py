@@ -30,11 +30,23 @@ from bitcorn_ray.learning.dataset import TrainingData
 from bitcorn_ray.learning.progress import EpochResult, FitResult, Progress
 from bitcorn_ray.learning.training import fit
 
-__all__ = ["fit_on_ray"]
+__all__ = ["SharedData", "fit_on_ray"]
+
+
+class SharedData:
+    """Training data in Ray's object store.
+
+    data: the same, in the store's memory, which is gone when the connection to Ray ends. The arrays that were given are
+    not held on to, so that one copy serves this process and all workers of its node.
+    """
+
+    def __init__(self, data: TrainingData) -> None:
+        self.reference = ray.put({item.name: getattr(data, item.name) for item in fields(data)})
+        self.data = TrainingData(**ray.get(self.reference))
 
 
 def fit_on_ray(
-    data: TrainingData,
+    data: SharedData,
     model: ModelConfig,
     training: TrainingConfig,
     *,
@@ -55,7 +67,7 @@ def fit_on_ray(
     storage = checkpoints.folder / "ray"
     queue = Queue(actor_options={"num_cpus": 0})
     loop_config = {
-        "data": ray.put({item.name: getattr(data, item.name) for item in fields(data)}),
+        "data": data.reference,
         "model": asdict(model),
         "training": asdict(training),
         "gpu": gpus > 0,
@@ -89,6 +101,7 @@ def fit_on_ray(
         ) from error
     finally:
         shutil.rmtree(storage, ignore_errors=True)
+        checkpoints.remove_empty()
     returned = result.return_value
     if "refused" in returned:
         raise BitcornError(returned["refused"])

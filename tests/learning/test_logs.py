@@ -49,8 +49,14 @@ def test_losses_by_horizon_rate_and_speed_are_there_after_each_epoch(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_a_clear_error(tmp_path):
     (tmp_path / "file").write_text("")
+    logs = TrainingLogs(tmp_path / "file" / "tensorboard", (1, 12), {})
     with pytest.raises(BitcornError, match="nothing can be written to"):
-        TrainingLogs(tmp_path / "file" / "tensorboard", (1,), {})
+        logs.epoch(epoch(1))
+
+
+def test_nothing_is_written_before_there_is_something_to_log(tmp_path):
+    TrainingLogs(tmp_path / "run" / "tensorboard", (1,), {}).close()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_mlflow_gets_parameters_and_losses(tmp_path, monkeypatch):

@@ -1,0 +1,117 @@
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from bitcorn_ray.cli import main
+from bitcorn_ray.learning import training
+
+
+@pytest.fixture
+def run():
+    def invoke(*arguments):
+        return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+    return invoke
+
+
+SMALL = ("--timeframe", "1h", "--hidden-size", 8, "--seq-len", 16, "--epochs", 2, "--horizons", "1,4")
+ONE = ("--symbol", "AAAUSDT", *SMALL)
+
+
+def test_training_on_ray_gives_a_run_that_is_not_written_over(run, market_db, ray_cluster, tmp_path):
+    out = tmp_path / "models" / "run_001"
+    trained = run("train", "--db", market_db, *ONE, "--out", out, "--json")
+    assert trained.exit_code == 0, trained.output
+    summary = json.loads(trained.stdout)
+    assert len(summary["history"]) == 2
+    names = {path.name for path in out.iterdir()}
+    assert {"metadata.json", "model.pt", "scaler.pkl", "tensorboard"} <= names
+    assert "checkpoints" not in names
+    assert "epoch 2/2: training loss" in trained.stderr
+    again = run("train", "--db", market_db, *ONE, "--out", out, "--resume")
+    assert again.exit_code == 2
+    assert "holds a finished run" in again.stderr
+    assert json.loads((out / "metadata.json").read_text())["val_loss"] == summary["val_loss"]
+
+
+def test_several_symbols_train_one_model_without_ray(run, market_db, tmp_path):
+    result = run(
+        "train", "--db", market_db, "--symbols", "aaa/usdt,BBBUSDT", *SMALL, "--workers", 0, "--out", tmp_path / "run"
+    )
+    assert result.exit_code == 0, result.output
+    metadata = json.loads((tmp_path / "run" / "metadata.json").read_text())
+    assert [each["symbol"] for each in metadata["partitions"]] == ["AAAUSDT", "BBBUSDT"]
+
+
+def test_a_training_that_was_cut_short_is_resumed_on_demand_only(run, market_db, tmp_path, monkeypatch):
+    arguments = ("train", "--db", market_db, *ONE, "--workers", 0, "--deterministic")
+    whole = run(*arguments, "--out", tmp_path / "whole", "--json")
+    out = tmp_path / "run"
+    epoch, calls = training._Loop.epoch, []
+
+    def interrupted(loop, state):
+        calls.append(state.epoch)
+        if calls == [0, 1]:
+            raise KeyboardInterrupt
+        return epoch(loop, state)
+
+    monkeypatch.setattr(training._Loop, "epoch", interrupted)
+    assert run(*arguments, "--out", out).exit_code == 130
+    refused = run(*arguments, "--out", out)
+    assert refused.exit_code == 2
+    assert "--resume goes on, --overwrite starts anew" in refused.stderr
+    other = run(*arguments, "--out", out, "--resume", "--seq-len", 8)
+    assert other.exit_code == 2
+    assert "other data or another configuration" in other.stderr
+    resumed = run(*arguments, "--out", out, "--resume", "--json")
+    assert resumed.exit_code == 0, resumed.output
+    assert "going on after" in resumed.stderr
+    assert calls == [0, 1, 1]
+    losses = [[(e["train_loss"], e["val_loss"]) for e in json.loads(r.stdout)["history"]] for r in (whole, resumed)]
+    assert losses[0] == losses[1]
+    assert not (out / "checkpoints").exists()
+
+
+def test_a_file_configures_and_options_go_before_it(run, market_db, tmp_path):
+    config = tmp_path / "run.yaml"
+    config.write_text(
+        f"db: {market_db}\nsymbols: [AAAUSDT, BBBUSDT]\ntimeframe: 1h\nout: {tmp_path / 'run'}\nworkers: 0\n"
+        "model: {seq_len: 16, hidden_size: 8, horizons: [2]}\ntraining: {epochs: 9, batch_size: 256}\n"
+    )
+    result = run("train", "--config", config, "--epochs", 1, "--symbol", "BBBUSDT", "--json")
+    assert result.exit_code == 0, result.output
+    metadata = json.loads((tmp_path / "run" / "metadata.json").read_text())
+    assert (metadata["horizons"], metadata["seq_len"], len(metadata["history"])) == ([2], 16, 1)
+    assert metadata["training"]["batch_size"] == 256
+    assert metadata["symbol"] == "BBBUSDT"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["--symbol", "NOPE"], "has no symbol 'NOPE': it has AAAUSDT, BBBUSDT"),
+        (["--symbols", "AAAUSDT,BBBUSDT"], "give symbol, or symbols for several"),
+        (["--timeframe", "4h"], "has no 4h bars of AAAUSDT: it has 1h"),
+        (["--timeframe", "1M"], "is a month"),
+        (["--features", "v9"], "unknown feature system 'v9': there is v2"),
+        (["--horizons", "1,x"], "--horizons is '1,x'"),
+        (["--horizons", "0"], "horizons are [0]"),
+        (["--seq-len", "5000"], "too few: seq_len 5000 and horizon 4 need at least 5004"),
+        (["--epochs", "0"], "epochs is 0"),
+        (["--workers", "99"], "99 workers"),
+        (["--workers", "9:99"], "9 workers"),
+        (["--workers", "many"], "--workers is 'many'"),
+        (["--workers", "1:2:3"], "--workers is '1:2:3'"),
+        (["--workers", "2:1"], "give the least, at least 1, and then the most"),
+        (["--gpus", "1"], "Ray has 2 CPUs and 0 GPUs"),
+        (["--config", "none.yaml"], "no configuration at none.yaml"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(run, market_db, ray_cluster, tmp_path, changes, message):
+    result = run("train", "--db", market_db, *ONE, "--out", tmp_path / "run", *changes)
+    errors = [line for line in result.stderr.splitlines() if line.startswith("bitcorn: ")]
+    assert result.exit_code == 2, result.output
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert not (tmp_path / "run").exists()
