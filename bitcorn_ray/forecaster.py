@@ -224,12 +224,17 @@ def _compared(metadata: Mapping[str, Any], system: FeatureSystem, folder: str, a
     code = [change for change in changes if change.startswith(("code of ", "a value in ", "function "))]
     if others := [change for change in changes if change not in code]:
         raise BitcornError(
-            f"the run in {folder} was trained on other features than {system.spec} gives here ({'; '.join(others)}): "
+            f"the run in {folder} was trained on other features than {system.spec} gives here ({_shortened(others)}): "
             "name the system as it was trained, or train it anew"
         )
     if code and not allow_changed_code:
         raise BitcornError(
-            f"the code of {system.spec} is not what the run in {folder} was trained on ({'; '.join(code)}): train it "
+            f"the code of {system.spec} is not what the run in {folder} was trained on ({_shortened(code)}): train it "
             "anew, or allow changed code where you know that the features are the same"
         )
     return [*notes, *code]
+
+
+def _shortened(changes: Sequence[str], most: int = 6) -> str:
+    more = f"; and {len(changes) - most} more" if len(changes) > most else ""
+    return "; ".join(changes[:most]) + more

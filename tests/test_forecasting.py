@@ -9,7 +9,7 @@ from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.data_loader import load_market_data
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.forecaster import Forecaster
-from bitcorn_ray.forecasting import plan_forecasts, run_forecasts, write_parquet
+from bitcorn_ray.forecasting import bars_to_draw, fan_panels, plan_forecasts, run_forecasts, write_parquet
 from bitcorn_ray.market.database import read_bars
 from bitcorn_ray.market.ingest import write_bars
 from bitcorn_ray.market.partition import Partition
@@ -167,3 +167,18 @@ def test_all_forecasts_go_to_one_file(forecaster, market_db, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(BitcornError, match="cannot be written"):
         write_parquet(done, tmp_path / "file" / "f.parquet")
+
+
+def test_fans_follow_one_another_up_to_the_last_cutoff(forecaster, market_db):
+    keep = bars_to_draw(MODEL.horizons)
+    done = run_forecasts(plan_forecasts(forecaster, market_db, last=20, keep_bars=keep, symbols=["BBBUSDT"]))
+    (panel,) = fan_panels(done)
+    assert panel.name == "BBBUSDT 1h"
+    assert len(panel.times) == len(panel.closes) == keep
+    assert [fan.cutoff[8:13] for fan in panel.fans] == ["06T19", "06T23", "07T03", "07T07", "07T11"]
+    frame = done[0].forecasts.to_frame()
+    last = panel.fans[-1]
+    np.testing.assert_allclose(last.price, frame.price[-2:], rtol=1e-9)
+    np.testing.assert_allclose(last.bands[0.95][1], frame.hi95[-2:], rtol=1e-9)
+    assert last.times[1] == "2023-02-07T15:00:00Z"
+    assert fan_panels(run_forecasts(plan_forecasts(forecaster, market_db))) == []

@@ -13,7 +13,7 @@ from bitcorn_ray.cli.cache import cache
 from bitcorn_ray.cli.data import audit_system, features, ingest
 from bitcorn_ray.cli.demo import demo
 from bitcorn_ray.cli.evaluate import evaluate
-from bitcorn_ray.cli.models import forecast
+from bitcorn_ray.cli.forecast import forecast
 from bitcorn_ray.cli.options import OrderedGroup
 from bitcorn_ray.cli.train import train
 
@@ -30,7 +30,7 @@ def main() -> None:
       bitcorn ingest BTCUSDT_1h.parquet --db market.db
       bitcorn features --db market.db
       bitcorn train --db market.db --symbol BTCUSDT --timeframe 1h --out models/run_001
-      bitcorn forecast models/run_001 --db market.db
+      bitcorn forecast models/run_001 market.db
     """
 
 

@@ -72,8 +72,8 @@ def fan_figure(panels: Sequence[FanPanel]) -> Any:
         title={"text": _title(shown[0]), "x": 0.02, "font": {"size": 17}},
         xaxis={"title": "UTC", "showspikes": True, "spikethickness": 1, "spikedash": "dot"},
         yaxis={"title": "price", "tickformat": ",.6~g"},
-        legend={"orientation": "h", "y": 1.02, "x": 0, "yanchor": "bottom"},
-        margin={"l": 80, "r": 30, "t": 130, "b": 60},
+        legend={"orientation": "h", "y": 1.01, "x": 0, "yanchor": "bottom", "traceorder": "reversed"},
+        margin={"l": 80, "r": 30, "t": 120, "b": 60},
         hovermode="closest",
     )
     if len(shown) > 1:
@@ -100,7 +100,7 @@ def _title(panel: FanPanel) -> str:
     if len(panel.fans) > 1:
         what = f"forecasts from {len(panel.fans)} cutoffs, the last at {_minute(last.cutoff)} UTC"
     samples = sorted({fan.sample for fan in panel.fans})
-    return f"<b>{panel.name}</b>, {what}<br><sub>{bands}; cutoffs: {', '.join(samples)}</sub>"
+    return f"<b>{panel.name}</b>, {what}<br><sub>{bands}; {', '.join(samples)}</sub>"
 
 
 def _band_traces(panel: FanPanel) -> list[Any]:
@@ -127,6 +127,7 @@ def _band_traces(panel: FanPanel) -> list[Any]:
                 go.Scatter(
                     x=[*times, *reversed(times)],
                     y=[*high_line, *reversed(low_line)],
+                    mode="lines",
                     fill="toself",
                     fillcolor=shade,
                     line={"width": 0},

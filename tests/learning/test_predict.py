@@ -26,6 +26,22 @@ def test_many_windows_at_once_equal_one_by_one(options):
         np.testing.assert_allclose(volatilities[row], other[0], rtol=1e-5, atol=1e-7)
 
 
+def test_threads_share_batches_and_are_as_many_afterwards():
+    torch.manual_seed(0)
+    model, matrix = LSTMMultiHead(3, hidden_size=8), np.random.default_rng(0).normal(size=(2_000, 3)).astype(np.float32)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = predict_windows(model, matrix, None, np.arange(9, 2_000), 10)
+        torch.set_num_threads(2)
+        shared = predict_windows(model, matrix, None, np.arange(9, 2_000), 10)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    for one, other in zip(alone, shared, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_ends_may_come_in_any_order_and_the_symbols_with_them():
     torch.manual_seed(1)
     model = LSTMMultiHead(3, symbols=2, symbol_embedding=2, hidden_size=8)
