@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.features import v2, v4
+from bitcorn_ray.features import v2, v4, vol
 from bitcorn_ray.features.system import FeatureSystem
 
 __all__ = ["SYSTEMS", "FeatureRegistry", "find_system"]
@@ -56,6 +56,7 @@ SYSTEMS = FeatureRegistry(
         halo=v2.halo,
     ),
     FeatureSystem(name="v4", version=v4.VERSION, function=v4.compute, warmup=v4.warmup, declared=v4.FEATURES),
+    FeatureSystem(name="vol", version=vol.VERSION, function=vol.compute, warmup=vol.warmup),
 )
 
 
