@@ -52,7 +52,7 @@ from bitcorn_ray.market.bars import Bars
 
 __all__ = ["VERSION", "compute", "warmup"]
 
-VERSION = "1"
+VERSION = 1
 
 _WEEKS, _DAYS, _RECENT_DAYS = 24, 84, 28
 _FEWEST = 9  # bars a day: the windows within the day are of 1 to 8
