@@ -24,7 +24,7 @@ from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.market.bars import Bars, show_time
 from bitcorn_ray.market.clean import drop_duplicates
 from bitcorn_ray.market.partition import Partition
-from bitcorn_ray.market.source import PartitionReader, opened_source
+from bitcorn_ray.market.source import PartitionReader, opened_source, shown_source
 
 __all__ = ["Explanation", "explain", "library_changes", "system_changes"]
 
@@ -66,11 +66,11 @@ def explain(
         jobs = [job for job in plan.jobs if job.path == path]
         named = {job.partition for job in jobs}
         try:
-            with opened_source(Path(path)) as reader:
+            with opened_source(path) as reader:
                 asked = [
                     p for p in reader.partitions if p in named or (None in named and is_asked(p, symbols, timeframes))
                 ]
-                found += [_explained(reader, partition, system, cache, Path(path)) for partition in asked]
+                found += [_explained(reader, partition, system, cache, shown_source(path)) for partition in asked]
         except BitcornError as error:
             found.append(_failure(jobs[0].label(), error))
     return sorted(found, key=lambda each: (each.symbol, each.timeframe))
@@ -81,7 +81,7 @@ def _failure(partition: Partition, error: BitcornError) -> Explanation:
 
 
 def _explained(
-    reader: PartitionReader, partition: Partition, system: FeatureSystem, cache: FeatureCache, path: Path
+    reader: PartitionReader, partition: Partition, system: FeatureSystem, cache: FeatureCache, path: str
 ) -> Explanation:
     try:
         bars = drop_duplicates(reader.read_stored(partition)[0])
@@ -101,7 +101,7 @@ def _explained(
     )
 
 
-def _causes(bars: Bars, plan: EntryPlan, cache: FeatureCache, path: Path, partition: Partition) -> Iterator[str]:
+def _causes(bars: Bars, plan: EntryPlan, cache: FeatureCache, path: str, partition: Partition) -> Iterator[str]:
     entries = _entries_before(plan, cache, path, partition)
     if not entries:
         yield f"no entry of {plan.identity.system.name} for it yet"
@@ -114,7 +114,7 @@ def _causes(bars: Bars, plan: EntryPlan, cache: FeatureCache, path: Path, partit
     yield from changes or ["chunks of its entry are no longer in the cache: they were pruned or damaged"]
 
 
-def _entries_before(plan: EntryPlan, cache: FeatureCache, path: Path, partition: Partition) -> list[dict[str, Any]]:
+def _entries_before(plan: EntryPlan, cache: FeatureCache, path: str, partition: Partition) -> list[dict[str, Any]]:
     """Manifests of a partition and a system of this name, whatever its parameters, newest first."""
     links = [
         link

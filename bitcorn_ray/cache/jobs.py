@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from bitcorn_ray.cache.receipts import FileReceipt
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.database import opened_bars
+from bitcorn_ray.market.lake import names_in_path
+from bitcorn_ray.market.location import Location
 from bitcorn_ray.market.partition import (
     Partition,
     normalise_symbol,
-    partition_of_file,
     same_timeframe,
     select_partitions,
 )
@@ -25,7 +25,7 @@ __all__ = ["FeatureJob", "asked_partitions", "is_asked", "require_found"]
 class FeatureJob:
     """A partition of a file to compute; None stands for all that are asked for.
 
-    path: absolute. size: by which to balance.
+    path: absolute, or a URI with its secrets. size: by which to balance.
     """
 
     path: str
@@ -37,10 +37,10 @@ class FeatureJob:
         if self.partition is not None:
             return self.partition
         try:
-            symbol, timeframe = partition_of_file(self.path)
+            symbol, timeframe = names_in_path(Location.of(self.path))
         except BitcornError:
             symbol, timeframe = None, None
-        return Partition(symbol or Path(self.path).name, timeframe or "")
+        return Partition(symbol or Location.of(self.path).name, timeframe or "")
 
 
 def asked_partitions(
@@ -54,9 +54,9 @@ def asked_partitions(
     None stands for the partitions of a file whose names are not known before it is read.
     Raises BitcornError for an unknown symbol or timeframe.
     """
-    if len(files) == 1 and is_database(files[0].path):
+    if len(files) == 1 and is_database(files[0].place):
         file = files[0]
-        receipt = receipts.get(str(file.path))
+        receipt = receipts.get(file.place.shown)
         if receipt is not None and receipt.whole:
             sizes = {each.partition: each.rows for each in receipt.partitions}
         else:
@@ -65,7 +65,7 @@ def asked_partitions(
         chosen = select_partitions(sorted(sizes), symbols, timeframes)
         yield file, [(partition, sizes[partition]) for partition in chosen]
         return
-    known = {file.path: _partitions_of(file, receipts) for file in files}
+    known = {file.place: _partitions_of(file, receipts) for file in files}
     named = [partition for partitions in known.values() for partition in partitions or ()]
     # Where every name is known, an unknown one is told now; else when the files have been read.
     if all(partitions is not None for partitions in known.values()):
@@ -73,7 +73,7 @@ def asked_partitions(
     else:
         chosen_set = {p for p in named if is_asked(p, symbols, timeframes)}
     for file in files:
-        partitions = known[file.path]
+        partitions = known[file.place]
         if partitions is None:
             yield file, [(None, file.size)]
         else:
@@ -81,10 +81,10 @@ def asked_partitions(
 
 
 def _partitions_of(file: SourceFile, receipts: dict[str, FileReceipt]) -> list[Partition] | None:
-    receipt = receipts.get(str(file.path))
+    receipt = receipts.get(file.place.shown)
     if receipt is not None and receipt.whole:
         return [each.partition for each in receipt.partitions]
-    named = partition_named(file.path)
+    named = partition_named(file.place)
     return None if named is None else [named]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from bitcorn_ray.cache.identity import FORMAT, KEY_LENGTH
 from bitcorn_ray.cache.publish import TEMPORARY
 from bitcorn_ray.cache.storage import StoredFile
+from bitcorn_ray.market.location import shown_uri
 from bitcorn_ray.market.partition import Partition, normalise_symbol
 
 __all__ = [
@@ -45,9 +46,11 @@ def key_of(name: str) -> str:
     return name.rpartition("/")[2].partition(".")[0]
 
 
-def source_id(source: Path) -> str:
-    """Short name of a database, file or folder, by its path."""
-    return hashlib.sha256(os.path.realpath(source.expanduser()).encode()).hexdigest()[:16]
+def source_id(source: str | Path) -> str:
+    """Short name of a database, file or folder, by its path; of a URI by what is shown of it."""
+    text = str(source)
+    named = shown_uri(text) if "://" in text else os.path.realpath(Path(source).expanduser())
+    return hashlib.sha256(named.encode()).hexdigest()[:16]
 
 
 def is_understood(manifest: dict[str, Any]) -> bool:
@@ -79,7 +82,7 @@ def is_ours(file: StoredFile) -> bool:
     return folder in ("features", "data_quality") and _KEY.fullmatch(key_of(file.name)) is not None
 
 
-def link_folder(source: Path, partition: Partition | None, system: str) -> str:
+def link_folder(source: str | Path, partition: Partition | None, system: str) -> str:
     """Folder of the links of a source for a partition and system."""
     # Hashed, as a symbol may hold characters that a file name must not.
     names = [normalise_symbol(partition.symbol), partition.timeframe] if partition else []

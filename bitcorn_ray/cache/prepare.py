@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 class Source:
     """Where bars came from: a database or file, the partition where it is known, and whether these are all its bars."""
 
-    path: Path
+    path: str | Path
     partition: Partition | None = None
     complete: bool = False
 

@@ -48,14 +48,14 @@ class FileReceipt:
     partitions: tuple[PartitionReceipt, ...]
 
 
-def read_receipt(cache: FeatureCache, source: Path, identity: SystemIdentity) -> dict[str, FileReceipt]:
+def read_receipt(cache: FeatureCache, source: str | Path, identity: SystemIdentity) -> dict[str, FileReceipt]:
     """Receipts of a source's files by path; empty where there are none."""
     stored = cache.storage.read_json(_name(source, identity)) or {"files": {}}
     return {path: _file_receipt(record) for path, record in stored["files"].items()}
 
 
 def write_receipt(
-    cache: FeatureCache, source: Path, identity: SystemIdentity, receipts: Mapping[str, FileReceipt]
+    cache: FeatureCache, source: str | Path, identity: SystemIdentity, receipts: Mapping[str, FileReceipt]
 ) -> None:
     """Publish the receipts of a source's files. Raises BitcornError where that cannot be done."""
     files = {path: asdict(receipt) for path, receipt in receipts.items()}
@@ -78,7 +78,7 @@ def _file_receipt(record: Mapping[str, Any]) -> FileReceipt:
     return FileReceipt(fingerprint=record["fingerprint"], whole=record["whole"], partitions=partitions)
 
 
-def _name(source: Path, identity: SystemIdentity) -> str:
+def _name(source: str | Path, identity: SystemIdentity) -> str:
     # Another version may read a file differently.
     of_system = hashlib.sha256(f"{version_of(_PACKAGE)} {identity.digest}".encode()).hexdigest()[:16]
     return f"sources/{source_id(source)}-{of_system}.json"

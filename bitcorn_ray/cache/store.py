@@ -167,7 +167,7 @@ class FeatureCache:
 
     # Links
 
-    def link(self, key: str, system: str, source: Path, partition: Partition | None, complete: bool) -> list[str]:
+    def link(self, key: str, system: str, source: str | Path, partition: Partition | None, complete: bool) -> list[str]:
         """Note that a database or file uses an entry for a partition and system.
 
         complete: the entry holds all bars that the source had; it then supersedes older such entries. Entries of slices
@@ -194,13 +194,13 @@ class FeatureCache:
         links = zip(others, self.storage.read_jsons(others), strict=True)
         return [other for other, link in links if link is None or link.get("complete")]
 
-    def links_of(self, source: Path) -> list[dict[str, Any]]:
+    def links_of(self, source: str | Path) -> list[dict[str, Any]]:
         """Every link of a database or file, with `written`, the time of it; newest first."""
         files = sorted(self._links_of(source), key=lambda file: -file.written)
         links = self.storage.read_jsons(file.name for file in files)
         return [{**link, "written": file.written} for file, link in zip(files, links, strict=True) if link]
 
-    def _links_of(self, source: Path) -> list[StoredFile]:
+    def _links_of(self, source: str | Path) -> list[StoredFile]:
         ours = f"links/{source_id(source)}-"
         return [f for f in self.storage.list("links") if f.name.startswith(ours) and f.name.endswith(".json")]
 
@@ -243,12 +243,10 @@ class FeatureCache:
                 file.name for file in sorted(files, key=lambda file: not file.name.endswith(".meta.json"))
             )
         else:
-            names = [file.name for file in self._links_of(Path(source))]
+            names = [file.name for file in self._links_of(source)]
             count = len({key_of(name) for name in names})
             self.forget(names, grace=0.0)
-            self.storage.delete(
-                [file.name for file in self.storage.list("sources") if source_id(Path(source)) in file.name]
-            )
+            self.storage.delete([file.name for file in self.storage.list("sources") if source_id(source) in file.name])
         if count or self.storage.existing(["index.json"]):
             self.refresh_index()
         return count
@@ -281,7 +279,7 @@ class FeatureCache:
         """Write index.json anew from what is there."""
         self._write_index({entry["key"]: entry for entry in self.entries()})
 
-    def add_to_index(self, key: str, source: Path | None, partition: Partition | None) -> None:
+    def add_to_index(self, key: str, source: str | Path | None, partition: Partition | None) -> None:
         """Add a new entry to index.json without looking at all the others."""
         known = (self.storage.read_json("index.json") or {}).get("entries")
         if known is None:

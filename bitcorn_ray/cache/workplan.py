@@ -25,14 +25,14 @@ from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.market.clean import drop_duplicates
-from bitcorn_ray.market.partition import (
-    Partition,
-)
+from bitcorn_ray.market.location import Location
+from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.quality import quality_flags, quality_report
 from bitcorn_ray.market.source import (
     PartitionReader,
     fingerprint,
     opened_source,
+    shown_source,
     source_files,
 )
 
@@ -87,7 +87,7 @@ class FeatureWork:
 class FeaturePlan:
     """Jobs that are left, and what is done without them. fingerprints: of the files, before any was read."""
 
-    source: Path
+    source: str
     work: FeatureWork
     identity: SystemIdentity
     jobs: list[FeatureJob]
@@ -95,6 +95,7 @@ class FeaturePlan:
     fingerprints: dict[str, str]
     receipts: dict[str, FileReceipt] = field(default_factory=dict)
     whole: frozenset[str] = frozenset()  # files of which all partitions are asked for
+    places: dict[str, Location] = field(default_factory=dict)  # of all files, by what is shown of them
 
 
 def plan_features(
@@ -109,7 +110,7 @@ def plan_features(
     symbols, timeframes: only these, in any spelling.
     Raises BitcornError for a source without bars, an unknown symbol or timeframe, and a system that is refused.
     """
-    root, files = Path(source).expanduser().absolute(), source_files(source)
+    root, files = shown_source(source), source_files(source)
     code = code_identity(system.function, cache)
     identity = identify(system, code)
     work = FeatureWork(
@@ -119,7 +120,7 @@ def plan_features(
         symbols=None if symbols is None else tuple(symbols),
         timeframes=None if timeframes is None else tuple(timeframes),
     )
-    prints = {str(file.path): text for file in files if (text := fingerprint(file.path))}
+    prints = {file.place.shown: text for file in files if (text := fingerprint(file.place))}
     receipts = {
         path: receipt
         for path, receipt in read_receipt(cache, root, identity).items()
@@ -129,13 +130,13 @@ def plan_features(
     done, jobs = list[PartitionStatus](), list[FeatureJob]()
     asked_all = symbols is None and timeframes is None
     for file, wanted in asked_partitions(files, receipts, symbols, timeframes):
-        known = {p.partition: p for p in receipts[str(file.path)].partitions} if str(file.path) in receipts else {}
+        known = {p.partition: p for p in receipts[file.place.shown].partitions} if file.place.shown in receipts else {}
         for partition, size in wanted:
             receipt = known.get(partition) if partition else None
             if receipt is not None and receipt.key in there:
-                done.append(_unread(receipt, file.path))
+                done.append(_unread(receipt, file.place.shown))
             else:
-                jobs.append(FeatureJob(path=str(file.path), partition=partition, size=size))
+                jobs.append(FeatureJob(path=file.address, partition=partition, size=size))
     return FeaturePlan(
         source=root,
         work=work,
@@ -144,7 +145,8 @@ def plan_features(
         done=done,
         fingerprints=prints,
         receipts=receipts,
-        whole=frozenset(str(file.path) for file in files) if asked_all else frozenset(),
+        whole=frozenset(file.place.shown for file in files) if asked_all else frozenset(),
+        places={file.place.shown: file.place for file in files},
     )
 
 
@@ -176,7 +178,7 @@ def finish_features(
     for path, statuses in by_file.items():
         print_before = plan.fingerprints.get(path)
         # A file that changed while it was read has no receipt: no one knows which state was seen.
-        if print_before is None or fingerprint(Path(path)) != print_before:
+        if print_before is None or fingerprint(plan.places[path]) != print_before:
             receipts.pop(path, None)
             continue
         kept = receipts[path].partitions if path in receipts else ()
@@ -196,7 +198,7 @@ def _compute_file(
 ) -> Iterator[PartitionStatus]:
     started, left = time.perf_counter(), list(jobs)
     try:
-        with opened_source(Path(path)) as reader:
+        with opened_source(path) as reader:
             while left:
                 job = left[0]
                 chosen = (
@@ -219,14 +221,14 @@ def _compute(
     try:
         stored, partition = reader.read_stored(partition)
         bars = drop_duplicates(stored)
-        done = update(bars, work.system, cache, Source(Path(path), partition, complete=True), work.code)
+        done = update(bars, work.system, cache, Source(shown_source(path), partition, complete=True), work.code)
         flags = quality_flags(quality_report(stored, partition.timeframe, list_gaps=False))
     except Exception as error:  # one partition must not take the others with it
         return _failed(partition, path, error)
     return PartitionStatus(
         symbol=partition.symbol,
         timeframe=partition.timeframe,
-        source=path,
+        source=shown_source(path),
         rows=len(bars) - done.plan.identity.system.warmup_bars,
         hit=done.computed == 0,
         chunks=len(done.plan.chunks),
@@ -239,14 +241,16 @@ def _compute(
 
 def _failed(partition: Partition, path: str, error: Exception) -> PartitionStatus:
     text = str(error) if isinstance(error, BitcornError) else f"{type(error).__name__}: {error}"
-    return PartitionStatus(symbol=partition.symbol, timeframe=partition.timeframe, source=path, error=text)
+    return PartitionStatus(
+        symbol=partition.symbol, timeframe=partition.timeframe, source=shown_source(path), error=text
+    )
 
 
-def _unread(receipt: PartitionReceipt, path: Path) -> PartitionStatus:
+def _unread(receipt: PartitionReceipt, path: str) -> PartitionStatus:
     return PartitionStatus(
         symbol=receipt.symbol,
         timeframe=receipt.timeframe,
-        source=str(path),
+        source=path,
         rows=receipt.rows,
         hit=True,
         unread=True,

@@ -1,143 +1,265 @@
-"""Bars out of files: Parquet and CSV with named columns, read into Arrow.
+"""Bars out of files: whatever their format, by the names of their columns (see `formats` and `columns`).
 
 A file may hold one partition, named by its file name or by the caller, or several, told apart by a symbol and a
-timeframe column.
+timeframe column. Rows come in batches, in the file's order. A row that cannot be a bar, as it says no time or no
+symbol, is set aside and counted; a value that is not what its column should hold stops the reading, as then the column
+is not what it was taken for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import Bars, modal_step
-from bitcorn_ray.market.columns import BAR_COLUMNS, is_number, match_columns, milliseconds
+from bitcorn_ray.market.columns import BAR_COLUMNS, match_columns, match_extra
+from bitcorn_ray.market.formats import RawRows, opened_rows
+from bitcorn_ray.market.location import Location
+from bitcorn_ray.market.names import timeframe_word
+from bitcorn_ray.market.numbers import parse_numbers
 from bitcorn_ray.market.partition import Partition, partition_of_file, timeframe_ms, timeframe_of_ms
+from bitcorn_ray.market.reading import Reading
+from bitcorn_ray.market.times import read_times
 
-__all__ = ["column_names", "read_file"]
+__all__ = ["BarFile", "KeyedBars", "column_names", "joined", "opened_file", "read_file"]
 
-_SMALL_BYTES = 8_000_000
-_HEAD_BYTES = 65_536
+Key = tuple[str | None, str | None]
+"""Symbol and timeframe as the columns of a row say them, None where there is no such column."""
+
+_SAMPLE_TIMES = 4_096
+
+
+@dataclass(frozen=True)
+class KeyedBars:
+    """T bars of a file. codes: (T,) places of their keys in `BarFile.keys`."""
+
+    codes: NDArray[np.int64]
+    bars: Bars
 
 
 def read_file(
-    path: str | Path, symbol: str | None = None, timeframe: str | None = None
+    path: str | Path | Location,
+    symbol: str | None = None,
+    timeframe: str | None = None,
+    reading: Reading | None = None,
 ) -> list[tuple[Partition, Bars]]:
-    """Read every partition of a Parquet or CSV file, rows in the file's order.
+    """Read every partition of a file, rows in the file's order.
 
-    symbol, timeframe: used where the file has no such column; by default they come from the file name
-    (``BTCUSDT_1h.parquet``), and the timeframe, where that says none either, from the bars' most frequent distance.
-    Raises BitcornError where the file is missing, cannot be read, lacks a column, or does not say its symbol.
+    path: CSV or JSON (also packed with gzip or zip), Feather or Parquet; a path or a URI. symbol, timeframe: used where
+    the file has no such column; by default they come from the file name (``BTCUSDT_1h.parquet``), and the timeframe,
+    where that says none either, from the bars' most frequent distance. reading: what the caller says about the columns.
+    Raises BitcornError where the file is missing, cannot be read, lacks a column, does not say its symbol, or has rows
+    without a time or symbol.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise BitcornError(f"no file at {path}: check the path")
-    table = _read_table(path)
-    found, missing = match_columns(table.column_names)
-    if twice := [name for name in found.values() if table.column_names.count(name) > 1]:
-        raise BitcornError(f"{path} has column {twice[0]} more than once: keep one of them")
-    if missing:
-        raise BitcornError(f"{path} has no column {', '.join(missing)}: it has {', '.join(table.column_names)}")
-    if table.num_rows == 0:
-        raise BitcornError(f"{path} has no rows")
-    file_symbol, file_timeframe = partition_of_file(path)
-    symbol, timeframe = symbol or file_symbol, timeframe or file_timeframe
-    partitions = []
-    for keys, rows in _groups(table, found):
-        bars = _to_bars(rows, found, path)
-        of_symbol = keys.get("symbol") or symbol
-        if not of_symbol:
-            raise BitcornError(f"{path} does not say its symbol, neither in a column nor in its name: pass --symbol")
-        assert bars.timestamp is not None
-        of_timeframe = keys.get("timeframe") or timeframe or timeframe_of_ms(modal_step(np.sort(bars.timestamp)))
-        timeframe_ms(of_timeframe)
-        partitions.append((Partition(of_symbol, of_timeframe.strip().lower()), bars))
-    return partitions
+    with opened_file(path, symbol, timeframe, reading) as file:
+        batches = list(file.batches())
+        for (_, reason), count in file.rejected.items():
+            raise BitcornError(f"{count} rows of {file.place} {reason}: remove or complete them")
+        return _partitions(file, batches)
 
 
-def column_names(path: Path) -> list[str]:
+@contextmanager
+def opened_file(
+    path: str | Path | Location,
+    symbol: str | None = None,
+    timeframe: str | None = None,
+    reading: Reading | None = None,
+) -> Iterator[BarFile]:
+    """Open a file for its rows to be read in batches; see `read_file` for the arguments and what is raised."""
+    place = Location.of(path)
+    with opened_rows(place) as rows:
+        yield BarFile(place, rows, symbol, timeframe, reading or Reading())
+
+
+class BarFile:
+    """An open file of bars.
+
+    keys: of the rows read so far. rejected: rows set aside, by the place of their key (-1: none) and reason.
+    """
+
+    def __init__(
+        self,
+        place: Location,
+        rows: RawRows,
+        symbol: str | None,
+        timeframe: str | None,
+        reading: Reading,
+    ) -> None:
+        self.place, self._rows = place, rows
+        named_symbol, named_timeframe = partition_of_file(place.name)
+        self._symbol, self._timeframe = symbol or named_symbol, timeframe or named_timeframe
+        self._found = _found(rows, dict(reading.mapping), place)
+        self._extra = match_extra(rows.names, reading.columns, self._found)
+        self.keys: list[Key] = []
+        self.rejected: Counter[tuple[int, str]] = Counter()
+        self._codes: dict[Key, int] = {}
+        self._first_times: list[list[NDArray[np.int64]]] = []
+
+    def batches(self) -> Iterator[KeyedBars]:
+        """Yield the rows in batches; call it once. Raises BitcornError for values that are not what they should be."""
+        found, where, rows = self._found, self.place.shown, 0
+        texts = [found[name] for name in ("timestamp", "symbol", "timeframe") if name in found]
+        numbers = {name: found[name] for name in BAR_COLUMNS[1:]} | self._extra
+        for batch in self._rows.read(list(dict.fromkeys(numbers.values())), texts):
+            rows += batch.num_rows
+            times, untimed = _times(batch.column(found["timestamp"]), found["timestamp"], where)
+            codes = self._coded(batch)
+            read: Any = {name: _numbers(batch.column(stored), stored, where) for name, stored in numbers.items()}
+            extra = {name: read.pop(name) for name in self._extra}
+            keyed = KeyedBars(codes, Bars(timestamp=times, **read, extra=extra))
+            keyed = self.without(keyed, untimed, "have no time")
+            keyed = self.without(keyed, keyed.codes < 0, "")
+            self._remember(keyed)
+            yield keyed
+        if rows == 0:
+            raise BitcornError(f"{where} has no rows")
+
+    def without(self, keyed: KeyedBars, bad: NDArray[np.bool_], reason: str) -> KeyedBars:
+        """Set rows aside. reason: what they do, as in "3 rows have no time"; empty where they are counted already."""
+        if not bad.any():
+            return keyed
+        if reason:
+            codes, counts = np.unique(keyed.codes[bad], return_counts=True)
+            for code, count in zip(codes.tolist(), counts.tolist(), strict=True):
+                self.rejected[max(code, -1), reason] += count
+        return KeyedBars(keyed.codes[~bad], keyed.bars.take(~bad))
+
+    def partition(self, code: int) -> Partition:
+        """Return the partition of a key, once its rows have been read.
+
+        Raises BitcornError where nothing says its symbol, or its timeframe.
+        """
+        symbol, timeframe = self.keys[code]
+        symbol = symbol or self._symbol
+        if not symbol:
+            raise BitcornError(
+                f"{self.place} does not say its symbol, neither in a column nor in its name: pass --symbol"
+            )
+        if timeframe is None and self._timeframe is None:
+            times = np.concatenate(self._first_times[code])
+            try:
+                timeframe = timeframe_of_ms(modal_step(np.sort(times)))
+            except BitcornError as error:
+                raise BitcornError(f"{self.place} does not say its timeframe: {error}") from error
+        timeframe = (timeframe or self._timeframe or "").strip()
+        word = timeframe_word(timeframe)
+        timeframe_ms(word or timeframe)
+        return Partition(symbol, word or timeframe)
+
+    def _remember(self, keyed: KeyedBars) -> None:
+        """Keep the first times of each key, whose distance is its timeframe where nothing says it."""
+        self._first_times += [[] for _ in range(len(self.keys) - len(self._first_times))]
+        assert keyed.bars.timestamp is not None
+        for code in np.unique(keyed.codes) if "timeframe" not in self._found and self._timeframe is None else ():
+            have = sum(map(len, self._first_times[code]))
+            if have < _SAMPLE_TIMES:
+                times = keyed.bars.timestamp[keyed.codes == code]
+                self._first_times[code].append(times[: _SAMPLE_TIMES - have].copy())
+
+    def _coded(self, batch: pa.RecordBatch) -> NDArray[np.int64]:
+        """Return the place of each row's key; negative where it has none, which is counted."""
+        names = [name for name in ("symbol", "timeframe") if name in self._found]
+        if not names:
+            return np.full(batch.num_rows, self._code((None, None)), np.int64)
+        encoded = [_encoded(batch.column(self._found[name])) for name in names]
+        widest = max(len(values) for _, values in encoded) + 1
+        combined = sum(codes * widest**place for place, (codes, _) in enumerate(encoded))
+        distinct, rows, counts = np.unique(combined, return_inverse=True, return_counts=True)
+        codes = np.empty(len(distinct), np.int64)
+        for place, value in enumerate(distinct.tolist()):
+            parts = [values[(value // widest**at) % widest] for at, (_, values) in enumerate(encoded)]
+            codes[place] = self._code_of(dict(zip(names, parts, strict=True)), int(counts[place]))
+        return codes[rows]
+
+    def _code_of(self, parts: dict[str, str | None], count: int) -> int:
+        for name, value in parts.items():
+            if value is None or not value.strip():
+                self.rejected[-1, f"have no {name}"] += count
+                return -1
+        symbol, timeframe = parts.get("symbol"), parts.get("timeframe")
+        if timeframe is not None and timeframe.strip().endswith("M"):
+            self.rejected[-1, f"are of timeframe {timeframe.strip()}, a month, which has no fixed length"] += count
+            return -1
+        return self._code((symbol and symbol.strip(), timeframe and timeframe.strip()))
+
+    def _code(self, key: Key) -> int:
+        if key not in self._codes:
+            self._codes[key] = len(self.keys)
+            self.keys.append(key)
+        return self._codes[key]
+
+
+def column_names(path: str | Path | Location) -> list[str]:
     """Names of a file's columns, without reading its rows. Raises BitcornError where it cannot be read."""
-    name = path.name.lower()
-    try:
-        if name.endswith((".parquet", ".pq")):
-            import pyarrow.parquet as pq
-
-            return list(pq.read_schema(path, memory_map=True).names)
-        with (
-            pa.OSFile(str(path)) as raw,
-            pa.CompressedInputStream(raw, "gzip") if name.endswith(".gz") else raw as file,
-        ):
-            head = bytes(file.read(_HEAD_BYTES)).decode("utf-8", "replace")
-    except (pa.ArrowException, OSError) as error:
-        raise BitcornError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
-    return [column.strip().strip('"') for column in head.partition("\n")[0].split(",")]
+    with opened_rows(Location.of(path)) as rows:
+        return rows.names
 
 
-def _read_table(path: Path) -> pa.Table:
-    name = path.name.lower()
-    try:
-        if name.endswith((".parquet", ".pq")):
-            import pyarrow.parquet as pq
-
-            # A small file is read before a pool of threads has started.
-            with pa.memory_map(str(path)) as file, pq.ParquetFile(file) as parquet:
-                return parquet.read(use_threads=path.stat().st_size > _SMALL_BYTES)
-        if name.endswith((".csv", ".csv.gz")):
-            from pyarrow import csv
-
-            with pa.OSFile(str(path)) as raw:
-                return csv.read_csv(pa.CompressedInputStream(raw, "gzip") if name.endswith(".gz") else raw)
-    except (pa.ArrowException, OSError) as error:
-        raise BitcornError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
-    raise BitcornError(f"{path} is of an unknown format: give .parquet, .csv or .csv.gz")
+def _found(rows: RawRows, mapping: Mapping[str, str], place: Location) -> dict[str, str]:
+    found, missing = match_columns(rows.names, mapping)
+    if missing:
+        there = ", ".join(rows.names) or "none"
+        raise BitcornError(f"{place} has no column {', '.join(missing)}: it has {there}")
+    if twice := [name for name in found.values() if rows.names.count(name) > 1]:
+        raise BitcornError(f"{place} has column {twice[0]} more than once: keep one of them")
+    return found
 
 
-def _groups(table: pa.Table, found: dict[str, str]) -> Iterator[tuple[dict[str, str], pa.Table]]:
-    keys = [name for name in ("symbol", "timeframe") if name in found]
-    for key in keys:
-        if nulls := table.column(found[key]).null_count:
-            raise BitcornError(f"{nulls} rows have no {key} in column {found[key]!r}: remove or complete them")
-    if not keys:
-        yield {}, table
-        return
-    for values in (
-        table.select([found[key] for key in keys]).group_by([found[key] for key in keys]).aggregate([]).to_pylist()
-    ):
-        mask: Any = True
-        for key in keys:
-            mask = pc.and_(mask, pc.equal(table.column(found[key]), values[found[key]]))
-        yield {key: str(values[found[key]]) for key in keys}, table.filter(mask)
+def _times(column: pa.Array, name: str, where: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return times in milliseconds, and the rows that have none."""
+    whole = column
+    if pa.types.is_string(column.type):
+        try:  # digits alone, the most frequent case, ten times as quickly
+            whole = column.cast(pa.int64())
+        except pa.ArrowInvalid:
+            whole = column
+    parsed, bad = read_times(whole)
+    missing = np.asarray(column.is_null())
+    if (bad & ~missing).any():
+        first = column[int((bad & ~missing).argmax())].as_py()
+        raise BitcornError(f"column {name!r} of {where} holds {first!r}, which is no time: give epochs or ISO text")
+    return parsed.ms, missing
 
 
-def _to_bars(table: pa.Table, found: dict[str, str], path: Path) -> Bars:
-    times = table.column(found["timestamp"])
-    where = f"column {found['timestamp']!r} of {path}"
-    if times.null_count:
-        raise BitcornError(f"{times.null_count} rows in {where} have no time: remove them")
-    if pa.types.is_date(times.type):
-        times = times.cast(pa.timestamp("ms"))
-    if pa.types.is_timestamp(times.type):
-        timestamp = times.cast(pa.timestamp("ms", times.type.tz), safe=False).cast(pa.int64()).to_numpy()
-    else:
-        timestamp = milliseconds(times.to_numpy(), where)
-    columns = {}
-    for name in BAR_COLUMNS[1:]:
-        column = table.column(found[name])
-        if not is_number(column.type):
-            example = next((value for value in column.to_pylist() if not _reads_as_number(value)), column[0])
-            raise BitcornError(f"column {found[name]!r} of {path} holds {example!r}, which is not a number")
-        columns[name] = column.cast(pa.float64(), safe=False).to_numpy()
-    return Bars(timestamp=timestamp, **columns)
+def _numbers(column: pa.Array, name: str, where: str) -> NDArray[np.float64]:
+    numbers, bad = parse_numbers(column)
+    if bad.any():
+        first = column[int(bad.argmax())].as_py()
+        raise BitcornError(f"column {name!r} of {where} holds {first!r}, which is not a number")
+    return numbers
 
 
-def _reads_as_number(value: Any) -> bool:
-    try:
-        float(value)
-    except (TypeError, ValueError):
-        return value is None
-    return True
+def _encoded(column: pa.Array) -> tuple[NDArray[np.int64], list[str | None]]:
+    """Return (places (T,) in the values, the values as text, None first)."""
+    encoded = column if pa.types.is_dictionary(column.type) else pc.dictionary_encode(column)
+    codes = pc.fill_null(encoded.indices.cast(pa.int64()), -1).to_numpy(zero_copy_only=False) + 1
+    return codes, [None, *(None if value is None else str(value) for value in encoded.dictionary.to_pylist())]
+
+
+def joined(parts: Sequence[Bars]) -> Bars:
+    """Return bars that follow each other as one."""
+    if len(parts) == 1:
+        return parts[0]
+    columns: dict[str, Any] = {
+        name: np.concatenate([part.columns()[name] for part in parts]) for name in parts[0].columns()
+    }
+    extra = {name: np.concatenate([part.extra[name] for part in parts]) for name in parts[0].extra}
+    return Bars(**columns, extra=extra)
+
+
+def _partitions(file: BarFile, batches: Sequence[KeyedBars]) -> list[tuple[Partition, Bars]]:
+    codes = np.concatenate([batch.codes for batch in batches])
+    bars = joined([batch.bars for batch in batches])
+    if len(file.keys) == 1:
+        return [(file.partition(0), bars)]
+    return [(file.partition(code), bars.take(codes == code)) for code in range(len(file.keys))]

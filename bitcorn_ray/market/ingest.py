@@ -1,43 +1,45 @@
 """Files into a SQLite database: one table `ohlcv`, one row for each symbol, timeframe and time, WAL mode.
 
-All files are read and checked first; then everything is written in one transaction. A file that cannot be used, and a
-crash at any instant, leave the database as it was. A row that is there already is replaced where it differs.
+1. All files are read and checked into a private table (see `staging`); the database is not touched before the last of
+   them was understood.
+2. Of several rows of a file with one time, one is kept.
+3. Each file is upserted by SQL, in the order given, all in one transaction. A file that cannot be used, and a crash at
+   any instant, leave the database as it was.
+
+The same file twice changes nothing. What becomes of a row that differs from the stored one is for the caller to say.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
+
+import numpy as np
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import Bars
-from bitcorn_ray.market.files import read_file
-from bitcorn_ray.market.partition import Partition, normalise_symbol
+from bitcorn_ray.market.columns import PRICE_COLUMNS
+from bitcorn_ray.market.files import BarFile, KeyedBars, opened_file
+from bitcorn_ray.market.partition import Partition
+from bitcorn_ray.market.reading import Reading
+from bitcorn_ray.market.staging import Staging, staged
+from bitcorn_ray.market.upsert import Conflict, open_target, upsert_source
 
 __all__ = ["IngestedPartition", "ingest_files", "write_bars"]
-
-_CREATE = """
-CREATE TABLE IF NOT EXISTS ohlcv (
-    symbol TEXT NOT NULL, timeframe TEXT NOT NULL, ts INTEGER NOT NULL,
-    open REAL, high REAL, low REAL, close REAL, volume REAL,
-    UNIQUE (symbol, timeframe, ts)
-)
-"""
-_UPSERT = """
-INSERT INTO ohlcv (symbol, timeframe, ts, open, high, low, close, volume) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (symbol, timeframe, ts) DO UPDATE SET
-    open = excluded.open, high = excluded.high, low = excluded.low, close = excluded.close, volume = excluded.volume
-WHERE (open, high, low, close, volume)
-    IS NOT (excluded.open, excluded.high, excluded.low, excluded.close, excluded.volume)
-"""
 
 
 @dataclass(frozen=True)
 class IngestedPartition:
-    """What became of the rows of one partition of one file: rows = inserted + updated + unchanged."""
+    """What became of the rows of one partition of one file.
+
+    rows = inserted + updated + unchanged + the sum of rejected, which are counts by reason. Rows that say no partition
+    are of the partition with empty names.
+    """
 
     source: str
     partition: Partition
@@ -45,6 +47,7 @@ class IngestedPartition:
     inserted: int
     updated: int
     unchanged: int
+    rejected: dict[str, int] = field(default_factory=dict)
 
 
 def ingest_files(
@@ -53,65 +56,95 @@ def ingest_files(
     symbol: str | None = None,
     timeframe: str | None = None,
     on_file: Callable[[str], None] | None = None,
+    *,
+    on_conflict: Conflict = "replace",
+    mapping: Mapping[str, str] | None = None,
+    on_rows: Callable[[int], None] = lambda _: None,
 ) -> list[IngestedPartition]:
-    """Upsert Parquet and CSV files into table `ohlcv` of a database, which is created where it is missing.
+    """Upsert files into table `ohlcv` of a database, which is created where it is missing.
 
-    symbol, timeframe: for files that name neither. on_file: called with each file's name before it is read.
-    Raises BitcornError for a file that cannot be used; the database is then unchanged.
+    files: CSV, JSON (also packed with gzip or zip), Feather and Parquet, as paths or URIs. symbol, timeframe: for files
+    that name neither. mapping: our names of columns to the files', where these are not understood.
+    on_conflict: what becomes of a row whose time is stored with other values, or stands in the file again: "replace"
+    lets the last one win, "keep" the first, "error" refuses. on_file: called with each file's name before it is read.
+    on_rows: called with numbers of rows as they are read, and again as they are written.
+    Raises BitcornError for a file that cannot be used, and for a conflict that is refused; the database is then
+    unchanged.
     """
-    read: list[tuple[str, Partition, Bars]] = []
-    for file in files:
-        if on_file:
-            on_file(str(file))
-        read += [(str(file), partition, bars) for partition, bars in read_file(file, symbol, timeframe)]
-    return write_bars(read, db_path)
+    _require_known(on_conflict)
+    with staged() as staging:
+        for name in files:
+            if on_file:
+                on_file(str(name))
+            with opened_file(name, symbol, timeframe, Reading.of(mapping=mapping or {})) as file:
+                _stage(file, staging, on_rows)
+        return _write(staging, db_path, on_conflict, on_rows)
 
 
-def write_bars(partitions: Iterable[tuple[str, Partition, Bars]], db_path: str | Path) -> list[IngestedPartition]:
-    """Upsert (source name, partition, bars) into table `ohlcv` in one transaction.
+def write_bars(
+    partitions: Iterable[tuple[str, Partition, Bars]],
+    db_path: str | Path,
+    *,
+    on_conflict: Conflict = "replace",
+    on_rows: Callable[[int], None] = lambda _: None,
+) -> list[IngestedPartition]:
+    """Upsert (source name, partition, bars) into table `ohlcv` in one transaction; see `ingest_files`.
 
-    A symbol that the table holds under another spelling keeps the stored one.
+    A symbol or timeframe that the table holds under another spelling keeps the stored one.
     Raises BitcornError where the database cannot be written or has another table of that name.
     """
+    _require_known(on_conflict)
+    with staged() as staging:
+        for source, partition, bars in partitions:
+            staging.add(np.zeros(len(bars), np.int64), bars)
+            staging.finish(source, [partition], Counter())
+        return _write(staging, db_path, on_conflict, on_rows)
+
+
+def _require_known(on_conflict: str) -> None:
+    if on_conflict not in get_args(Conflict):
+        raise BitcornError(f"on_conflict is {on_conflict!r}: give one of {', '.join(get_args(Conflict))}")
+
+
+def _stage(file: BarFile, staging: Staging, on_rows: Callable[[int], None]) -> None:
+    kept = 0
+    for keyed in file.batches():
+        usable = _with_prices(file, keyed)
+        staging.add(usable.codes, usable.bars)
+        kept += len(usable.bars)
+        on_rows(len(keyed.bars))
+    if kept == 0:
+        why = "; ".join(f"{count} {reason}" for reason, count in _by_reason(file.rejected).items())
+        raise BitcornError(f"no row of {file.place} can be used: {why}")
+    staging.finish(str(file.place), [file.partition(code) for code in range(len(file.keys))], file.rejected)
+
+
+def _with_prices(file: BarFile, keyed: KeyedBars) -> KeyedBars:
+    """Set rows aside that hold no price at all: they say nothing about their bar."""
+    missing = np.logical_and.reduce([np.isnan(getattr(keyed.bars, name)) for name in PRICE_COLUMNS])
+    return file.without(keyed, missing, "have no price")
+
+
+def _by_reason(rejected: Counter[tuple[int, str]]) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for (_, reason), count in rejected.items():
+        total[reason] += count
+    return total
+
+
+def _write(
+    staging: Staging, db_path: str | Path, on_conflict: Conflict, on_rows: Callable[[int], None]
+) -> list[IngestedPartition]:
     path = Path(db_path).expanduser()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(path, timeout=30.0, isolation_level=None)) as connection:
-            _require_usable(connection)
-            # Before the write: one that is cut short then leaves nothing that a reader would have to roll back.
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute(_CREATE)
-            spellings = {normalise_symbol(s): s for (s,) in connection.execute("SELECT DISTINCT symbol FROM ohlcv")}
-            done = [_upsert(connection, source, part, bars, spellings) for source, part, bars in partitions]
-            connection.execute("COMMIT")
+        with closing(open_target(path, staging.path)) as target:
+            done = [
+                IngestedPartition(source.source, *counts)
+                for source in staging.sources
+                for counts in upsert_source(target, source, on_conflict, on_rows)
+            ]
+            target.connection.execute("COMMIT")
             return done
     except (sqlite3.Error, OSError) as error:
         raise BitcornError(f"{path} cannot be written: {error}") from error
-
-
-def _require_usable(connection: sqlite3.Connection) -> None:
-    """Raise sqlite3.Error where the file is no database or has another `ohlcv`, and leave it as it is."""
-    connection.execute("BEGIN IMMEDIATE")
-    connection.execute(_CREATE)
-    connection.execute(f"EXPLAIN {_UPSERT}", [None] * 8)
-    connection.execute("ROLLBACK")
-
-
-def _upsert(
-    connection: sqlite3.Connection, source: str, partition: Partition, bars: Bars, spellings: dict[str, str]
-) -> IngestedPartition:
-    symbol = spellings.setdefault(normalise_symbol(partition.symbol), partition.symbol)
-    partition = Partition(symbol, partition.timeframe)
-    columns = [column.tolist() for column in bars.columns().values()]
-    before, changes = _count(connection, partition), connection.total_changes
-    rows = zip([symbol] * len(bars), [partition.timeframe] * len(bars), *columns, strict=True)
-    connection.executemany(_UPSERT, rows)
-    inserted = _count(connection, partition) - before
-    updated = connection.total_changes - changes - inserted
-    return IngestedPartition(source, partition, len(bars), inserted, updated, len(bars) - inserted - updated)
-
-
-def _count(connection: sqlite3.Connection, partition: Partition) -> int:
-    query = "SELECT count(*) FROM ohlcv WHERE symbol = ? AND timeframe = ?"
-    return int(connection.execute(query, (partition.symbol, partition.timeframe)).fetchone()[0])

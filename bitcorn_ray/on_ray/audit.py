@@ -50,7 +50,7 @@ def source_jobs(
     Raises BitcornError for a source without bars, and an unknown symbol or timeframe.
     """
     return [
-        FeatureJob(path=str(file.path), partition=partition, size=size)
+        FeatureJob(path=file.address, partition=partition, size=size)
         for file, wanted in asked_partitions(source_files(source), {}, symbols, timeframes)
         for partition, size in wanted
     ]
@@ -108,7 +108,7 @@ def audit_jobs(jobs: Sequence[FeatureJob], work: _Work) -> list[PartitionAudit]:
 def _audit_file(job: FeatureJob, work: _Work) -> list[PartitionAudit]:
     try:
         require_same_code(work.code)
-        with opened_source(Path(job.path)) as reader:
+        with opened_source(job.path) as reader:
             every = [p for p in reader.partitions if is_asked(p, work.symbols, work.timeframes)]
             return [_audited(reader, partition, work) for partition in ([job.partition] if job.partition else every)]
     except Exception as error:  # reported by name in the driver

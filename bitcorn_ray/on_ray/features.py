@@ -9,6 +9,7 @@ from bitcorn_ray.cache.jobs import require_found
 from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.cache.workplan import FeaturePlan, PartitionStatus, compute_jobs, finish_features
 from bitcorn_ray.market.partition import Partition
+from bitcorn_ray.market.source import shown_source
 from bitcorn_ray.on_ray.session import ray_session
 
 __all__ = ["run_features"]
@@ -40,7 +41,9 @@ def run_features(
         for job in lost:
             error = "the worker that computed it died each time: see Ray's logs for memory or a crashing library"
             named = job.label()
-            status = PartitionStatus(symbol=named.symbol, timeframe=named.timeframe, source=job.path, error=error)
+            status = PartitionStatus(
+                symbol=named.symbol, timeframe=named.timeframe, source=shown_source(job.path), error=error
+            )
             on_done(status)
             computed.append(status)
     statuses = finish_features(plan, computed, cache)

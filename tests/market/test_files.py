@@ -8,6 +8,7 @@ import pytest
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.files import read_file
 from bitcorn_ray.market.partition import Partition
+from bitcorn_ray.market.reading import Reading
 
 HOUR = 3_600_000
 START = 1_502_942_400_000
@@ -163,9 +164,14 @@ def test_missing_columns_are_named_with_those_there_are(tmp_path, missing):
         read_file(written(frame, tmp_path / "BTCUSDT_1h.csv"))
 
 
-def test_a_file_without_a_header_is_refused_and_not_misread(data_dir):
-    with pytest.raises(BitcornError, match="has no column timestamp, open, high, low, close, volume"):
-        read_file(data_dir / "raw" / "BTCUSDT-1h-2024-12.csv")
+def test_a_file_without_a_header_of_an_unknown_layout_is_refused_and_not_misread(tmp_path):
+    (tmp_path / "BTCUSDT_1h.csv").write_text("1502942400,1,2,3,4,5,6\n")
+    with pytest.raises(BitcornError, match="no column timestamp, open, high, low, close, volume: it has 0, 1, 2, 3"):
+        read_file(tmp_path / "BTCUSDT_1h.csv")
+    bars = only(
+        tmp_path / "BTCUSDT_1h.csv", None, None, Reading.of(mapping=["ts=0,open=1,high=4,low=2,close=3,volume=6"])
+    )
+    assert bars[1].high.tolist() == [4.0]
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
@@ -190,7 +196,7 @@ def test_microseconds_are_understood(tmp_path):
 def test_rows_without_a_time_are_refused(tmp_path, ending):
     frame = some_frame().astype({"ts": "Int64"})
     frame.loc[[1, 2], "ts"] = pd.NA
-    with pytest.raises(BitcornError, match=r"2 rows in column 'ts' of .* have no time"):
+    with pytest.raises(BitcornError, match=r"2 rows of .*BTCUSDT_1h.* have no time"):
         read_file(written(frame, tmp_path / f"BTCUSDT_1h.{ending}"))
 
 
@@ -233,7 +239,8 @@ def test_bars_at_no_regular_distance_need_a_timeframe(tmp_path):
         ("BTCUSDT_1h.parquet", b"no parquet at all", "cannot be read"),
         ("BTCUSDT_1h.csv.gz", b"no gzip at all", "cannot be read"),
         ("BTCUSDT_1h.csv.gz", gzip.compress(b"ts,open\n" * 99)[:-9], "cannot be read"),
-        ("BTCUSDT_1h.json", b"[]", "unknown format: give .parquet, .csv or .csv.gz"),
+        ("BTCUSDT_1h.json", b"[]", "no list of rows"),
+        ("BTCUSDT_1h.txt", b"ts,open", "unknown format: give .csv or .json"),
         ("BTCUSDT_1h", b"", "unknown format"),
     ],
 )

@@ -1,0 +1,143 @@
+"""A file or folder of bars on any file system that pyarrow knows: a local path, or a URI such as s3://bucket/bars.
+
+A URI may hold a secret, as user and password or as options. `address` is the whole of it, which a worker needs to
+open it; `shown` is what may be printed and stored.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+import pyarrow as pa
+from pyarrow import fs
+
+from bitcorn_ray.errors import BitcornError
+
+__all__ = ["Location", "filesystem_of", "shown_uri"]
+
+
+@dataclass(frozen=True)
+class Location:
+    """A place. address: an absolute path, or a URI. size and changed_ns: of a file that was listed, else None."""
+
+    address: str
+    size: int | None = field(default=None, compare=False)
+    changed_ns: int | None = field(default=None, compare=False)
+
+    @classmethod
+    def of(cls, place: str | Path | Location) -> Location:
+        """Return the location of a path or URI."""
+        if isinstance(place, Location):
+            return place
+        text = str(place)
+        return cls(text if "://" in text else str(Path(text).expanduser().absolute()))
+
+    def __str__(self) -> str:
+        return self.shown
+
+    @property
+    def shown(self) -> str:
+        """The address without user, password and options."""
+        return shown_uri(self.address) if self.is_remote else self.address
+
+    @property
+    def is_remote(self) -> bool:
+        """Tell whether it is a URI."""
+        return "://" in self.address
+
+    @property
+    def name(self) -> str:
+        """Last part of the path."""
+        name = self.shown.rstrip("/").rpartition("/")[2]
+        return unquote(name) if self.is_remote else name
+
+    @property
+    def path(self) -> Path:
+        """The path of a local place."""
+        return Path(self.address)
+
+    def child(self, name: str, size: int | None = None, changed_ns: int | None = None) -> Location:
+        """Return a place below this one; options of a URI stay with it."""
+        if self.is_remote:
+            head, mark, options = self.address.partition("?")
+            address = f"{head.rstrip('/')}/{quote(name, safe='/=')}{mark}{options}"
+        else:
+            address = str(self.path / name)
+        return Location(address, size, changed_ns)
+
+    def relative_to(self, root: Location) -> str:
+        """Return the path of a place below a root, without it."""
+        below = self.shown[len(root.shown.rstrip("/")) + 1 :]
+        return unquote(below) if self.is_remote else below
+
+    def files(self) -> list[Location]:
+        """Every file below a folder, sorted by name. Raises BitcornError where it cannot be listed."""
+        filesystem, root = self._opened
+        with self._reading():
+            infos = filesystem.get_file_info(fs.FileSelector(root, recursive=True, allow_not_found=True))
+        found = (info for info in infos if info.type == fs.FileType.File)
+        named = sorted(((info.path[len(root.rstrip("/")) + 1 :], info) for info in found), key=lambda each: each[0])
+        return [self.child(name, info.size, info.mtime_ns) for name, info in named]
+
+    def info(self) -> Location | None:
+        """Return the same place with the size and time that it has now, or None where there is no such file."""
+        filesystem, root = self._opened
+        with self._reading():
+            info = filesystem.get_file_info(root)
+        return Location(self.address, info.size, info.mtime_ns) if info.type == fs.FileType.File else None
+
+    @contextmanager
+    def opened(self) -> Iterator[pa.NativeFile]:
+        """Open a file for reading, with seeking. Raises BitcornError where it cannot be read, then or later."""
+        with self._reading():
+            filesystem, root = self._opened
+            with filesystem.open_input_file(root) as file:
+                yield file
+
+    @cached_property
+    def _opened(self) -> tuple[fs.FileSystem, str]:
+        return filesystem_of(self.address, f"{self.shown} cannot be opened")
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            raise BitcornError(f"no file at {self.shown}: check the path") from None
+        except (OSError, pa.ArrowException) as error:
+            if not self.is_remote and self.path.is_dir():
+                raise BitcornError(f"no file at {self.shown}, but a folder: give the files in it") from None
+            reason = (str(error).splitlines() or [type(error).__name__])[0].replace(self.address, self.shown)
+            raise BitcornError(f"{self.shown} cannot be read: {reason}") from error
+
+
+def filesystem_of(address: str, failing: str) -> tuple[fs.FileSystem, str]:
+    """Return the file system of a URI or an absolute path, and the path in it.
+
+    failing: what to say that failed. Raises BitcornError for a URI that pyarrow does not understand.
+    """
+    if "://" not in address:
+        return fs.LocalFileSystem(), address
+    try:
+        system, path = fs.FileSystem.from_uri(address)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = str(error).replace(address, shown_uri(address))
+        # Without the cause, whose text may hold the secret.
+        raise BitcornError(f"{failing}: {reason}") from None
+    return system, str(path)
+
+
+def shown_uri(address: str) -> str:
+    """Return a URI as it may be shown.
+
+    >>> shown_uri("s3://key:secret@bucket/bars?region=us-east-1")
+    's3://bucket/bars'
+    """
+    # A secret may hold a slash that was not escaped.
+    return re.sub(r"(?<=://)([^/@]*|[^@]*:[^@]*)@", "", address).partition("?")[0]

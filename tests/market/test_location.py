@@ -1,0 +1,60 @@
+import pickle
+
+import pytest
+from pyarrow import fs
+
+from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.market.location import Location, filesystem_of, shown_uri
+
+
+def test_a_local_path_is_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a?b.csv").write_text("1")
+    place = Location.of("a?b.csv")
+    assert place.address == place.shown == str(tmp_path / "a?b.csv")
+    assert (place.name, place.is_remote, place.info().size) == ("a?b.csv", False, 1)
+    assert Location.of(tmp_path).info() is None
+
+
+def test_files_of_a_folder_are_listed_with_their_size(tmp_path):
+    (tmp_path / "b").mkdir()
+    for name, text in (("b/c.csv", "12"), ("a.csv", "1")):
+        (tmp_path / name).write_text(text)
+    root = Location.of(tmp_path)
+    assert [(file.relative_to(root), file.size) for file in root.files()] == [("a.csv", 1), ("b/c.csv", 2)]
+    assert Location.of(tmp_path / "none").files() == []
+
+
+def test_a_place_in_a_store_is_read_under_any_name(s3_uri):
+    root = Location.of(s3_uri)
+    file = root.child("symbol=BTC%2FUSDT/a b.csv")
+    filesystem, path = filesystem_of(file.address, "x")
+    with filesystem.open_output_stream(path) as stream:
+        stream.write(b"text")
+    [listed] = root.files()
+    assert listed == file
+    assert (listed.name, listed.relative_to(root), listed.size) == ("a b.csv", "symbol=BTC%2FUSDT/a b.csv", 4)
+    with pickle.loads(pickle.dumps(listed)).opened() as stream:
+        assert stream.read() == b"text"
+    assert root.info() is None
+
+
+def test_no_secret_is_shown(s3_uri):
+    place = Location.of(s3_uri).child("none.csv")
+    assert "secret" in place.address
+    assert "secret" not in f"{place} {place.name}"
+    with pytest.raises(BitcornError, match="no file at s3:") as error, place.opened():
+        pass
+    assert "secret" not in str(error.value)
+    assert shown_uri("s3://key:se/cret@bucket/bars?a=b") == "s3://bucket/bars"
+    with pytest.raises(BitcornError, match="failing: ") as error:
+        filesystem_of("nothing://key:secret@host/x", "failing")
+    assert "secret" not in str(error.value)
+
+
+def test_a_place_that_is_no_file_is_refused(tmp_path):
+    with pytest.raises(BitcornError, match="no file at .*, but a folder"), Location.of(tmp_path).opened():
+        pass
+    with pytest.raises(BitcornError, match="no file at"), Location.of(tmp_path / "none").opened():
+        pass
+    assert isinstance(filesystem_of(str(tmp_path), "x")[0], fs.LocalFileSystem)
