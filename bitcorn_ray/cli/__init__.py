@@ -15,6 +15,7 @@ from bitcorn_ray.cli.demo import demo
 from bitcorn_ray.cli.evaluate import evaluate
 from bitcorn_ray.cli.forecast import forecast
 from bitcorn_ray.cli.options import OrderedGroup
+from bitcorn_ray.cli.runs import runs
 from bitcorn_ray.cli.train import train
 
 __all__ = ["main"]
@@ -34,5 +35,5 @@ def main() -> None:
     """
 
 
-for _command in (ingest, features, audit_system, cache, train, evaluate, forecast, demo):
+for _command in (ingest, features, audit_system, cache, train, evaluate, forecast, runs, demo):
     main.add_command(_command)

@@ -1,0 +1,135 @@
+"""Commands on runs: ls, show, compare, import."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bitcorn_ray.cli.options import OrderedGroup, common_options, say, system_of
+from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.report.console import show
+from bitcorn_ray.report.runs import comparison_tables, run_table, runs_table
+
+__all__ = ["runs"]
+
+
+@click.group(cls=OrderedGroup)
+def runs() -> None:
+    """Look at trained models, compare them, and import those of the older system."""
+
+
+@runs.command("ls")
+@click.argument("folder", default="models")
+@common_options
+def runs_ls(folder: str, as_json: bool, address: str | None) -> None:
+    """List the runs in a folder and in the folders inside it, newest first.
+
+    \b
+    Example:
+      bitcorn runs ls models
+    """
+    from bitcorn_ray.learning.runs import find_runs
+
+    rows = []
+    for path in find_runs(folder):
+        name = str(path.relative_to(Path(folder).expanduser()))
+        try:
+            rows.append({"name": name, **_summary(str(path))})
+        except BitcornError as error:
+            rows.append({"name": name, "run": str(path), "created": None, "error": str(error)})
+            say(str(error))
+    rows.sort(key=lambda row: row["created"] or "", reverse=True)
+    show({"folder": folder, "runs": rows}, lambda: runs_table(rows) if rows else f"no runs in {folder}", as_json)
+
+
+@runs.command("show")
+@click.argument("run")
+@common_options
+def runs_show(run: str, as_json: bool, address: str | None) -> None:
+    """Say everything about one run: data, features, network, training, losses, calibration.
+
+    With --json: all of its metadata.
+
+    \b
+    Example:
+      bitcorn runs show models/run_001
+    """
+    from bitcorn_ray.learning.runs import read_metadata
+
+    row = _summary(run)
+    show(read_metadata(run) if as_json else row, lambda: run_table(row), as_json)
+
+
+@runs.command("compare")
+@click.argument("several", nargs=-1, required=True, metavar="RUN RUN...")
+@common_options
+def runs_compare(several: Sequence[str], as_json: bool, address: str | None) -> None:
+    """Say in what two or more runs differ, with their validation losses side by side.
+
+    \b
+    Example:
+      bitcorn runs compare models/run_001 models/run_002
+    """
+    from bitcorn_ray.learning.summary import comparison
+
+    if len(several) < 2:
+        raise click.UsageError("give two runs or more")
+    result = comparison([_summary(run) for run in several])
+    show(result, lambda: comparison_tables(result), as_json)
+
+
+@runs.command("import")
+@click.argument("folder")
+@click.option("--out", required=True, help="Folder for the run.")
+@click.option("--trust-pickle", is_flag=True, help="Unpickle the scaler, which can run any code its writer put there.")
+@click.option("--system", default="v2", show_default=True, help="Feature system that computes its features.")
+@click.option("--timeframe", help="Timeframe of its bars, such as 1h, where its JSON file does not say it.")
+@click.option("--overwrite", is_flag=True, help="Replace a run that is there already.")
+@common_options
+def runs_import(
+    folder: str,
+    out: str,
+    trust_pickle: bool,
+    system: str,
+    timeframe: str | None,
+    overwrite: bool,
+    as_json: bool,
+    address: str | None,
+) -> None:
+    """Make a run of a trained model of the older system: model.pt, a pickled scaler and a JSON file.
+
+    It forecasts what it did. As the older system kept no scores, its bands start on the bars that are forecast from,
+    and are infinite until there are enough of these.
+
+    \b
+    Example:
+      bitcorn runs import old/BTCUSDT_1h --trust-pickle --out models/old
+    """
+    from bitcorn_ray.learning.legacy import import_older
+    from bitcorn_ray.learning.runs import is_run, require_writable, save_run
+
+    require_writable(out)
+    if not overwrite and Path(out).is_dir() and any(Path(out).iterdir()):
+        what = "a run" if is_run(out) else "something"
+        raise BitcornError(f"{out} holds {what} already: give another --out, or --overwrite")
+    found = system_of(system)
+    run = import_older(folder, feature_system=found.spec, timeframe=timeframe, trust_pickle=trust_pickle)
+    if absent := sorted(set(run.metadata["feature_cols"]) - set(found.features)):
+        raise BitcornError(
+            f"the model was trained on {', '.join(absent)}, which {found.spec} does not have: name its system with "
+            "--system"
+        )
+    save_run(run, out)
+    say(f"imported {folder} to {out}")
+    row = _summary(out)
+    show(row, lambda: run_table(row), as_json)
+
+
+def _summary(run: str) -> dict[str, Any]:
+    from bitcorn_ray.learning.runs import read_metadata
+    from bitcorn_ray.learning.summary import summary
+
+    return summary(run, read_metadata(run))
