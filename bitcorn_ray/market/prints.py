@@ -152,14 +152,20 @@ def usual_size(values: Floats, rows: Rows, after: int = 1) -> Floats:
 
     Beyond the ends of the bars there is nothing, which counts as 0: the other side then decides.
     """
-    padded = np.pad(values, _NEIGHBOURS + after)
     usual = np.empty(len(rows))
     for start in range(0, len(rows), _SEARCH_ROWS):  # a few at a time: each needs its 48 neighbours
-        some = rows[start : start + _SEARCH_ROWS] + _NEIGHBOURS + after
-        sides = [np.arange(-_NEIGHBOURS, 0), np.arange(after, after + _NEIGHBOURS)]
-        means = [np.sort(padded[some[:, None] + side], 1)[:, :-_DROPPED].mean(1) for side in sides]
-        usual[start : start + _SEARCH_ROWS] = np.maximum(*means)
+        some = rows[start : start + _SEARCH_ROWS, None]
+        sides = (some + np.arange(-_NEIGHBOURS, 0), some + np.arange(after, after + _NEIGHBOURS))
+        usual[start : start + len(some)] = np.maximum(*(_trimmed_means(values, places) for places in sides))
     return usual
+
+
+def _trimmed_means(values: Floats, places: Rows) -> Floats:
+    inside = (places >= 0) & (places < len(values))
+    around = np.where(inside, values[np.clip(places, 0, len(values) - 1)], 0.0)
+    around[~np.isfinite(around)] = 0.0
+    means: Floats = np.sort(around, 1)[:, :-_DROPPED].mean(1)
+    return means
 
 
 def _ratio(one: Floats, other: Floats) -> Floats:
@@ -170,15 +176,19 @@ def _ratio(one: Floats, other: Floats) -> Floats:
 
 def _log_steps(prices: Floats) -> Floats:
     """Log returns (T,), 0 for the first and where a price is missing or impossible."""
+    steps = np.zeros(len(prices))
     with np.errstate(invalid="ignore", divide="ignore"):
-        steps = np.diff(np.log(prices), prepend=np.nan)
-    steps[~np.isfinite(steps)] = 0.0
+        logs = np.log(prices)
+        np.subtract(logs[1:], logs[:-1], out=steps[1:])
+        finite = bool(np.isfinite(steps.sum()))
+    if not finite:
+        steps[~np.isfinite(steps)] = 0.0
     return steps
 
 
 def _relative_volume(volume: Floats, rows: Rows) -> tuple[Floats, Mask]:
     """Volume of bars and of their successors in units of the usual one, (2, n), and where it is known, (n,)."""
-    usual = usual_size(np.nan_to_num(volume, posinf=0.0), rows, after=2)
+    usual = usual_size(volume, rows, after=2)
     both = np.stack([volume[rows], volume[rows + 1]])
     with np.errstate(invalid="ignore", divide="ignore"):
         return both / usual, (usual > 0) & np.isfinite(both).all(0)

@@ -34,7 +34,7 @@ def quality_report(bars: Bars, timeframe: str | None = None, *, list_gaps: bool 
     """
     times = bars.timestamp
     step = 0 if times is None else (timeframe_ms(timeframe) if timeframe else modal_step(times))
-    unique = None if times is None else times[np.r_[True, np.diff(times) > 0]] if len(times) else times
+    unique = None if times is None else _unique(times)
     span = 0 if unique is None or step == 0 or len(unique) == 0 else int((unique[-1] - unique[0]) // step) + 1
     return {
         "rows": len(bars),
@@ -68,6 +68,11 @@ def quality_flags(report: dict[str, Any]) -> list[str]:
         "zero-volume bars": report.get("zero_volume_bars", 0),
     }
     return [f"{count} {what}" for what, count in counts.items() if count]
+
+
+def _unique(times: NDArray[np.int64]) -> NDArray[np.int64]:
+    rises = times[1:] > times[:-1]
+    return times if rises.all() else times[np.append(True, rises)]
 
 
 def _gaps(times: NDArray[np.int64] | None, step: int, listed: bool) -> dict[str, Any]:

@@ -55,18 +55,16 @@ def resample_bars(bars: Bars, timeframe: str, to: str, *, incomplete: str = "dro
     if len(bars) == 0:
         return Resampled(bars=bars, complete=np.zeros(0, bool), dropped=0)
     offset = _MONDAY if length % _WEEK == 0 else 0
-    within = (times - offset) % length
-    if (astray := within % step != 0).any():
-        row = int(astray.argmax())
-        raise BitcornError(
-            f"{int(astray.sum())} of {len(bars)} bars are off the {timeframe} grid, first at {bars.describe(row)}: "
-            "clean the bars first (clean_bars drops these or snaps them)"
-        )
-    label = times - within
-    starts = np.flatnonzero(np.diff(label, prepend=label[0] - 1))
-    counts = np.diff(np.append(starts, len(label)))
+    _require_grid(bars, times, step, offset, timeframe)
+    # Rows are found by the boundaries, of which there are few, not boundaries by the rows.
+    first = int(times[0]) - (int(times[0]) - offset) % length
+    edges = np.arange(first, int(times[-1]) + length + 1, length, dtype=np.int64)
+    rows = np.searchsorted(times, edges)
+    counts = np.diff(rows)
+    there = counts > 0
+    starts, counts, label = rows[:-1][there], counts[there], edges[:-1][there]
     higher = Bars(
-        timestamp=label[starts],
+        timestamp=label,
         open=bars.open[starts],
         high=np.maximum.reduceat(bars.high, starts),
         low=np.minimum.reduceat(bars.low, starts),
@@ -77,6 +75,19 @@ def resample_bars(bars: Bars, timeframe: str, to: str, *, incomplete: str = "dro
     if incomplete == "mark":
         return Resampled(bars=higher, complete=complete, dropped=0)
     return Resampled(bars=higher.take(complete), complete=complete[complete], dropped=int((~complete).sum()))
+
+
+def _require_grid(bars: Bars, times: NDArray[np.int64], step: int, offset: int, timeframe: str) -> None:
+    steps = np.diff(times)
+    uneven = steps != step
+    if (int(times[0]) - offset) % step == 0 and not (steps[uneven] % step).any():
+        return
+    astray = (times - offset) % step != 0
+    row = int(astray.argmax())
+    raise BitcornError(
+        f"{int(astray.sum())} of {len(bars)} bars are off the {timeframe} grid, first at {bars.describe(row)}: "
+        "clean the bars first (clean_bars drops these or snaps them)"
+    )
 
 
 def base_timeframe(stored: Sequence[str], wanted: str) -> str | None:

@@ -1,0 +1,84 @@
+"""The command on the quality of bars."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bitcorn_ray.cli.options import common_options, listed, reading_options
+from bitcorn_ray.report.console import progress, show
+
+if TYPE_CHECKING:
+    from bitcorn_ray.market.diagnosis import Diagnosis
+    from bitcorn_ray.market.reading import Reading
+    from bitcorn_ray.market.stored import StoredRows
+    from bitcorn_ray.report.quality import QualityPanel
+
+__all__ = ["quality"]
+
+
+@click.command()
+@click.argument("source")
+@click.option("--symbol", "--symbols", "symbols", help="Only these, separated by commas.")
+@click.option("--timeframe", "--timeframes", "timeframes", help="Only these, separated by commas.")
+@reading_options
+@click.option("--out", help="Write a page with calendar, prices and places to this file.")
+@common_options
+def quality(
+    source: str,
+    symbols: str | None,
+    timeframes: str | None,
+    reading: Reading,
+    out: str | None,
+    as_json: bool,
+    address: str | None,
+) -> None:
+    """Find what is wrong with bars: gaps, duplicates, bad prints and more, with a score and its reasons.
+
+    SOURCE is a SQLite database, a file of bars as it came, or a folder or URI of such files. Nothing is changed.
+
+    \b
+    Example:
+      bitcorn quality market.db --symbol BTC/USDT --timeframe 1h --out quality.html
+      bitcorn quality Binance_BTCUSDT_1h.csv.gz --json
+    """
+    from bitcorn_ray.market.diagnosis import diagnose
+    from bitcorn_ray.market.stored import stored_rows
+    from bitcorn_ray.report.quality import lightened, write_quality
+    from bitcorn_ray.report.quality_table import quality_tables
+
+    rows, panels = list[dict[str, Any]](), list["QualityPanel"]()
+    with progress("diagnosing", 0, as_json) as advance:
+        for stored in stored_rows(source, listed(symbols), listed(timeframes), reading):
+            partition = stored.partition
+            found = diagnose(stored.rows, partition.timeframe, units=stored.units, formats=stored.formats)
+            named = {"symbol": partition.symbol, "timeframe": partition.timeframe, "source": stored.source}
+            rows.append({**named, **found.report, "set_aside": stored.set_aside})
+            if out is not None:
+                panels = lightened([*panels, _panel(stored, found)])
+            advance(str(partition))
+    if out is not None:
+        write_quality(panels, out)
+    shown: dict[str, Any] = {"source": source, "partitions": rows, **({"page": out} if out else {})}
+    show(shown, lambda: (*quality_tables(rows), f"page: {out}" if out else None), as_json)
+
+
+def _panel(stored: StoredRows, found: Diagnosis) -> QualityPanel:
+    from bitcorn_ray.report.quality import QualityPanel
+
+    bars = found.bars
+    assert bars.timestamp is not None
+    return QualityPanel(
+        name=str(stored.partition),
+        source=stored.source,
+        report=found.report,
+        times=bars.timestamp,
+        low=bars.low,
+        high=bars.high,
+        close=bars.close,
+        marks=found.marks,
+        first_day=found.days.first_day,
+        expected=found.days.expected,
+        there=found.days.there,
+    )

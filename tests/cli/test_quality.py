@@ -1,0 +1,59 @@
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from bitcorn_ray.cli import main
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, ["quality", *map(str, arguments)])
+
+
+def test_a_raw_file_is_diagnosed_as_json_and_as_a_page(data_dir, tmp_path):
+    done = run(data_dir / "raw" / "CDD_Binance_BTCUSDT_1h.csv.gz", "--json", "--out", tmp_path / "q.html")
+    assert done.exit_code == 0, done.output
+    (found,) = json.loads(done.stdout)["partitions"]
+    counts = {reason["kind"]: reason["count"] for reason in found["reasons"]}
+    assert counts == {
+        "duplicates_different": 2_649,
+        "mixed_time_units": 7_478,
+        "mixed_time_formats": 7_478,
+        "bad_prints": 2,
+        "invented_bars": 117,
+        "outage_bars": 16,
+        "unfinished_last_bar": 1,
+    }
+    assert found["time_units"] == {"s": 28_584, "ms": 7_478}
+    assert (tmp_path / "q.html").read_text().startswith("<!doctype html>")
+
+
+def test_partitions_of_a_database_are_tables_on_a_terminal(market_db):
+    done = run(market_db)
+    assert done.exit_code == 0
+    assert "AAAUSDT 1h" in done.output
+    assert "bars missing in outages" in done.output
+    one = run(market_db, "--symbol", "bbb/usdt", "--timeframe", "1h")
+    assert "AAAUSDT" not in one.output
+    assert "100.0" in one.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--symbol", "NOPE"], "unknown symbol NOPE"),
+        (["--timeframe", "1M"], "month"),
+        (["--out", "/dev/null/q.html"], "cannot be written"),
+    ],
+)
+def test_bad_input_is_one_line(market_db, arguments, message):
+    done = run(market_db, *arguments)
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_source_that_is_not_there_is_one_line(tmp_path):
+    done = run(tmp_path / "nothing.db")
+    assert done.exit_code == 2
+    assert len(done.stderr.strip().splitlines()) == 1
