@@ -10,7 +10,7 @@ from bitcorn_ray.errors import BitcornError
 
 __all__ = ["CELLS", "LINKS", "LOSSES", "PRECISIONS", "SCHEDULES", "ModelConfig", "TrainingConfig"]
 
-LOSSES = ("gaussian_nll", "student_t", "mse", "hybrid")
+LOSSES = ("gaussian_nll", "robust_nll", "student_t", "mse", "hybrid")
 CELLS = ("lstm", "gru")
 LINKS = ("exp", "softplus")
 SCHEDULES = ("constant", "cosine", "plateau")
@@ -62,7 +62,8 @@ class TrainingConfig:
 
     batch_size: windows a step, over all workers together. val_frac, test_frac: shares of the windows: the last ones
     test, and nothing of the training ever looks at them; those before them validate.
-    loss: see `losses`. degrees_of_freedom: of the Student-t loss, above 2; 0 learns them for each horizon.
+    loss: see `losses`. degrees_of_freedom: of the Student-t loss, above 2, 0 learns them for each horizon; and of the
+    robust loss, by default 12.
     directional_penalty: weight of a penalty for returns of the wrong sign, 0 for none.
     horizon_weights: "uniform", "learned" (by each horizon's noise), or a positive number for each horizon.
     patience: epochs without a better validation loss before training stops; the best epoch's weights are kept.

@@ -18,16 +18,38 @@ from torch import Tensor, nn
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.learning.config import TrainingConfig
 
-__all__ = ["Objective", "directional_penalty", "gaussian_nll", "hybrid", "mean_squared_error", "student_t_nll"]
+__all__ = [
+    "Objective",
+    "directional_penalty",
+    "gaussian_nll",
+    "hybrid",
+    "mean_squared_error",
+    "robust_nll",
+    "student_t_nll",
+]
 
 _SMALLEST_SIGMA = 1e-3
 _SMALLEST_FREEDOM = 2.01  # a Student-t has a variance above 2 only
+_ROBUST_FREEDOM = 12.0
 
 
 def gaussian_nll(mu_BH: Tensor, sigma_BH: Tensor, return_BH: Tensor, realised_BH: Tensor) -> Tensor:
     """Gaussian negative log likelihood, ln sigma + q / (2 sigma^2); sigma at least 0.001. Without ln(2 pi) / 2."""
     sigma_BH = sigma_BH.clamp_min(_SMALLEST_SIGMA)
     return sigma_BH.log() + 0.5 * _square(mu_BH, return_BH, realised_BH) / sigma_BH.square()
+
+
+def robust_nll(mu_BH: Tensor, sigma_BH: Tensor, return_BH: Tensor, realised_BH: Tensor, freedom_H: Tensor) -> Tensor:
+    """Gaussian likelihood with the tails of a Student-t, ln sigma + (nu + 1) / 2 ln(1 + q / (nu sigma^2)).
+
+    The single worst hour of a year cannot rule the fit: however far q lies beyond sigma^2, it pulls ln sigma with a force
+    of nu at most. It is a quasi-likelihood: the realised variance of a whole horizon stands for one squared return, and
+    the best sigma lies below the root mean square of what happens, by a factor that `level` sets right after the
+    training. freedom_H: nu.
+    """
+    sigma_BH = sigma_BH.clamp_min(_SMALLEST_SIGMA)
+    excess_BH = _square(mu_BH, return_BH, realised_BH) / (freedom_H * sigma_BH.square())
+    return sigma_BH.log() + 0.5 * (freedom_H + 1) * torch.log1p(excess_BH)
 
 
 def student_t_nll(
@@ -100,6 +122,8 @@ class Objective(nn.Module):
         """Loss of each window and horizon, (B, H): what validation looks at."""
         if self.config.loss == "student_t":
             return student_t_nll(mu_BH, sigma_BH, return_BH, realised_BH, self.freedom(), self.horizons)
+        if self.config.loss == "robust_nll":
+            return robust_nll(mu_BH, sigma_BH, return_BH, realised_BH, self.freedom())
         return _PLAIN[self.config.loss](mu_BH, sigma_BH, return_BH, realised_BH)
 
     def forward(self, mu_BH: Tensor, sigma_BH: Tensor, return_BH: Tensor, realised_BH: Tensor) -> tuple[Tensor, Tensor]:
@@ -119,9 +143,9 @@ class Objective(nn.Module):
         return (by_horizon_H * self.weights.to(by_horizon_H)).mean()
 
     def freedom(self) -> Tensor:
-        """Degrees of freedom (H,) of the Student-t."""
+        """Degrees of freedom (H,) of the Student-t or the robust loss."""
         if self.log_freedom is None:
-            return torch.full_like(self.horizons, self.config.degrees_of_freedom)
+            return torch.full_like(self.horizons, self.config.degrees_of_freedom or _ROBUST_FREEDOM)
         return _SMALLEST_FREEDOM + self.log_freedom.exp()
 
     def learned(self) -> dict[str, list[float]]:

@@ -26,6 +26,7 @@ from bitcorn_ray.learning.batches import DeviceData, gather, mixed, shards, shar
 from bitcorn_ray.learning.checkpoint import CheckpointFolder
 from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
 from bitcorn_ray.learning.dataset import TrainingData
+from bitcorn_ray.learning.level import NEEDS_LEVEL, volatility_level
 from bitcorn_ray.learning.losses import Objective
 from bitcorn_ray.learning.model import LSTMMultiHead, build_model
 from bitcorn_ray.learning.precision import autocast, choose_precision
@@ -65,7 +66,7 @@ def fit(
             result = loop.epoch(state)
             if report:
                 report(result)
-    return FitResult(state.best_weights, state.history, state.learned, loop.precision)
+        return FitResult(loop.levelled(state.best_weights), state.history, state.learned, loop.precision)
 
 
 class _Steps(nn.Module):
@@ -245,6 +246,14 @@ class _Loop:
 
     def _kept_weights(self) -> AbstractContextManager[None]:
         return self.average.applied() if self.average else nullcontext()
+
+    def levelled(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The weights with the level of the volatility set right, where the loss leaves it wrong."""
+        if self.config.loss not in NEEDS_LEVEL:
+            return weights
+        self.model.load_state_dict(weights)
+        level = volatility_level(self.model, self.data, self.train_ends)
+        return {**weights, "output_scale": (weights["output_scale"] * level.cpu()).to(torch.float32)}
 
     # Among processes
 

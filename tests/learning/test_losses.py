@@ -12,6 +12,7 @@ from bitcorn_ray.learning.losses import (
     gaussian_nll,
     hybrid,
     mean_squared_error,
+    robust_nll,
     student_t_nll,
 )
 
@@ -48,6 +49,25 @@ def test_the_best_forecast_is_the_mean_and_the_volatility():
     assert sigma.grad.abs().item() < 0.01
 
 
+def test_the_robust_likelihood_is_that_of_a_student_t_at_one_bar_up_to_a_constant():
+    mu, sigma, r, _ = tensors()
+    expected = -torch.distributions.StudentT(12.0, mu, sigma).log_prob(r)
+    difference = robust_nll(mu, sigma, r, r.abs(), torch.full((3,), 12.0)) - expected
+    torch.testing.assert_close(difference, difference[:1, :1].expand_as(difference), rtol=1e-4, atol=1e-5)
+
+
+def test_nothing_that_happens_pulls_the_robust_volatility_harder_than_its_bound():
+    log_sigma = torch.zeros(5, 1, requires_grad=True)
+    realised = torch.tensor([[0.5], [1.0], [3.0], [100.0], [1e4]])
+    zero = torch.zeros(5, 1)
+    robust_nll(zero, log_sigma.exp(), zero, realised, torch.tensor([12.0])).sum().backward()
+    force = -log_sigma.grad[:, 0]
+    assert (force.diff() > 0).all()
+    assert force[1].abs() < 1e-6  # a realised variance as forecast pulls neither way
+    assert force[-1] <= 12.0
+    assert force[-1] > 11.9
+
+
 @pytest.mark.parametrize("freedom", [2.5, 5.0, 40.0])
 def test_at_one_bar_it_is_the_student_t_likelihood_of_that_variance(freedom):
     mu, sigma, r, _ = tensors()
@@ -76,9 +96,7 @@ def test_the_volatility_and_freedom_that_made_student_returns_are_the_best(horiz
     variance = sigma**2 * (nu - 2) / rng.chisquare(nu, 400_000)  # inverse gamma with mean sigma^2
     steps = rng.normal(size=(horizon, len(variance))) * np.sqrt(variance / horizon)
     r, v = (torch.tensor(x, dtype=torch.float32)[:, None] for x in (steps.sum(0), np.sqrt((steps**2).sum(0))))
-    fitted = {
-        name: torch.tensor([[value]], requires_grad=True) for name, value in (("sigma", sigma), ("freedom", nu))
-    }
+    fitted = {name: torch.tensor([[value]], requires_grad=True) for name, value in (("sigma", sigma), ("freedom", nu))}
     student_t_nll(
         torch.zeros(1, 1), fitted["sigma"], r, v, fitted["freedom"][0], torch.tensor([float(horizon)])
     ).mean().backward()
