@@ -6,7 +6,7 @@ The four functions have the names, parameters and results of the older `data_pip
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, List, Optional
@@ -23,9 +23,10 @@ from bitcorn_ray.learning.sequences import make_sequences
 from bitcorn_ray.market.bars import Bars, frame_times
 from bitcorn_ray.market.clean import drop_duplicates
 from bitcorn_ray.market.columns import BAR_COLUMNS, match_columns
-from bitcorn_ray.market.database import read_bars
 from bitcorn_ray.market.partition import Partition, timeframe_ms
 from bitcorn_ray.market.quality import quality_report
+from bitcorn_ray.market.reading import Reading
+from bitcorn_ray.market.source import read_partition
 
 if TYPE_CHECKING:
     from sklearn.preprocessing import StandardScaler
@@ -101,15 +102,23 @@ def load_market_data(
     *,
     limit: Optional[int] = None,
     log_fn: LogFn = None,
+    columns: Sequence[str] = (),
+    table: Optional[str] = None,
+    mapping: Mapping[str, str] | Sequence[str] = (),
 ) -> MarketDataResult:
-    """Load the bars of one symbol and timeframe from a SQLite database, and diagnose them.
+    """Load the bars of one symbol and timeframe from a SQLite database or any other source, and diagnose them.
 
+    db_path: a database, a file of bars, or a folder or URI of such files; `bitcorn inspect` says how it is understood.
     symbol: in any spelling (BTC/USDT, btcusdt). limit: the newest so many bars, ascending. log_fn: called with
-    progress. Of rows with equal times the last stored one is kept, and the report counts the others.
+    progress. columns: further numeric columns to keep, by their stored name or one of ours (quote_volume, trades,
+    taker_buy_volume, funding_rate, open_interest, ...). table: of a database, where several hold these bars. mapping:
+    our name to the stored one, where a column could be two things (`{"open": "o"}`, or `["open=o"]`).
+    Of rows with equal times the last stored one is kept, and the report counts the others.
     Raises BitcornError (a ValueError) for a missing file, a file that is no database, one without bars, an unknown
-    symbol or timeframe (naming those that exist), and values that are not numbers.
+    symbol or timeframe (naming those that exist), what could be two things, and values that are not numbers.
     """
-    stored, partition = read_bars(db_path, symbol, timeframe, limit)
+    reading = Reading.of(table, mapping, columns)
+    stored, partition = read_partition(db_path, symbol, timeframe, limit, reading)
     bars = drop_duplicates(stored)
     report = {"symbol": partition.symbol, "timeframe": partition.timeframe}
     report |= quality_report(stored, partition.timeframe) | {"rows": len(bars)}

@@ -66,6 +66,7 @@ def test_signatures_are_those_of_the_older_api():
     assert of(load_market_data) == [
         *(positional(name) for name in ("db_path", "symbol", "timeframe")),
         *keywords(limit=None, log_fn=None),
+        *keywords(columns=(), table=None, mapping=()),  # ours, which the older one did not have
     ]
     assert of(prepare_features) == [
         positional("df"),
@@ -99,7 +100,8 @@ def test_annotations_are_those_of_the_older_api():
         return {k: eval(v, {**vars(data_loader), **names}) for k, v in function.__annotations__.items()}
 
     log_fn = Optional[Callable[[str], None]]  # noqa: UP045
-    assert hints(load_market_data) == {
+    ours = {"columns", "table", "mapping"}
+    assert {name: hint for name, hint in hints(load_market_data).items() if name not in ours} == {
         "db_path": str,
         "symbol": str,
         "timeframe": str,
@@ -328,7 +330,7 @@ def test_a_system_itself_its_module_and_a_context_are_understood(market_db):
         (lambda df: df.assign(low=df.low.where(df.index != 70)), "low must be a finite number above 0, but is nan"),
         (lambda df: df.assign(close=0.0), "but is 0.0 in 900 of 900 bars"),
         (lambda df: df.head(49), "49 bars are too few"),
-        (lambda df: df.assign(timestamp="2024-01-01"), "must be integers"),
+        (lambda df: df.assign(timestamp="noon"), "which is no time"),
     ],
 )
 def test_bad_bars_are_refused_with_what_and_where(market_db, spoil, message, cache_dir):
@@ -495,3 +497,58 @@ def test_a_worker_makes_the_same_bytes_as_this_process(market_db, ray_cluster, f
     assert {name: again.dataframe[name].to_numpy().tobytes() for name in again.feature_cols} == cached
     assert [s.hit for s in compute_features(market_db, symbols=["aaa/usdt"], timeframes=["1H"])] == [True]
     assert invalidate_cache(str(market_db)) == 2
+
+
+# Databases and files of other shapes
+
+
+def binance_db(path, n=600):
+    """A database as a downloader of Binance's klines makes it: text prices, microseconds, all twelve columns."""
+    columns = "open_time, open, high, low, close, volume, close_time, quote_asset_volume, number_of_trades, tbb, tbq, x"
+    rows = [
+        (1_735_689_600_000_000 + i * 3_600_000_000, "100.5", "101", "99.25", f"{100 + i % 7}.125", f"{i + 1}", *more)
+        for i in range(n)
+        for more in [(1_735_693_199_999_999 + i * 3_600_000_000, f"{i * 100.5}", i % 50, "0.5", "50", "0")]
+    ]
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"CREATE TABLE klines_1h ({columns})")
+        connection.executemany(f"INSERT INTO klines_1h VALUES ({', '.join('?' * 12)})", rows)
+    connection.close()
+    return path
+
+
+def test_further_columns_stay_beside_the_bars(tmp_path):
+    path = binance_db(tmp_path / "BTCUSDT.db")
+    loaded = load_market_data(str(path), "BTC/USDT", "1h", columns=["quote_volume", "trades"])
+    frame = loaded.dataframe
+    assert list(frame.columns[-2:]) == ["quote_volume", "trades"]
+    assert frame["trades"].tolist() == [float(i % 50) for i in range(600)]
+    assert frame["quote_volume"].iloc[7] == 703.5
+    assert frame["timestamp"].iloc[0] == pd.Timestamp("2025-01-01", tz="UTC")
+    assert list(load_market_data(str(path), "BTC/USDT", "1h").dataframe.columns) == [*frame.columns[:-2]]
+    prepared = prepare_features(frame)
+    assert prepared.dataframe["trades"].iloc[-1] == 599 % 50
+    with pytest.raises(BitcornError, match="no further column 'oi': there is close_time, quote_asset_volume"):
+        load_market_data(str(path), "BTCUSDT", "1h", columns=["oi"])
+
+
+def test_what_a_user_says_about_a_source_decides(tmp_path, market_db):
+    with sqlite3.connect(market_db) as connection:
+        columns = "symbol, timeframe, ts, open AS a, high, low, close, volume"
+        connection.execute(f"CREATE TABLE backup AS SELECT {columns} FROM ohlcv")
+        connection.execute("CREATE TABLE copy AS SELECT * FROM ohlcv WHERE symbol = 'BBBUSDT'")
+    connection.close()
+    with pytest.raises(BitcornError, match=r"more than once .*say which by --table"):
+        load_market_data(market_db, "BBBUSDT", "1h")
+    one = load_market_data(market_db, "BBBUSDT", "1h", table="copy").dataframe
+    other = load_market_data(market_db, "BBBUSDT", "1h", table="backup", mapping={"open": "a"}).dataframe
+    pd.testing.assert_frame_equal(one, other)
+
+
+def test_a_file_is_a_source_as_a_database_is(tmp_path):
+    from_db = load_market_data(str(binance_db(tmp_path / "BTCUSDT.db")), "btcusdt", "1h", columns=["trades"]).dataframe
+    from_db.drop(columns="timestamp").assign(when=from_db["timestamp"].dt.strftime("%Y-%m-%dT%H:%M:%SZ")).rename(
+        columns={"open": "Open Price", "volume": "Volume BTC", "when": "Date"}
+    ).to_csv(tmp_path / "BTC-USDT_1h.csv", index=False)
+    loaded = load_market_data(str(tmp_path / "BTC-USDT_1h.csv"), "btcusdt", "1h", columns=["trades"], limit=400)
+    pd.testing.assert_frame_equal(loaded.dataframe, from_db.tail(400).reset_index(drop=True), check_like=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import wraps
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ __all__ = [
     "listed",
     "ray_for",
     "ray_if",
+    "reading_options",
     "say",
     "source_options",
     "system_of",
@@ -94,6 +95,23 @@ def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
         if (source is None) == (db is None):
             raise click.UsageError("give the source of bars once: as SOURCE or as --db")
         return command(*args, source=source or db, **options)
+
+    return wrapped
+
+
+def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what a user may say about a source whose names do not say it; the command gets it as `reading`.
+
+    It stands below `common_options`, which then tells what is wrong with it.
+    """
+
+    @click.option("--table", help="Read this table of a database only.")
+    @click.option("--map", "mapping", multiple=True, help="Which column is which, such as open=o,volume=base_qty.")
+    @wraps(command)
+    def wrapped(*args: Any, table: str | None, mapping: Sequence[str], **options: Any) -> Any:
+        from bitcorn_ray.market.reading import Reading
+
+        return command(*args, reading=Reading.of(table, mapping), **options)
 
     return wrapped
 

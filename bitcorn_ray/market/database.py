@@ -69,8 +69,8 @@ class BarReader:
 
     def __init__(self, database: Connection, symbol: str | None, reading: Reading) -> None:
         self._database, self._reading = database, reading
-        self._tables, self.ignored = find_tables(database, reading)
-        self._held = HeldPartitions(database, self._tables, symbol)
+        self.tables, self.ignored = find_tables(database, reading)
+        self._held = HeldPartitions(database, self.tables, symbol)
 
     @property
     def partitions(self) -> list[Partition]:
@@ -105,10 +105,10 @@ class BarReader:
         keys = {"symbol": partition.symbol, "timeframe": partition.timeframe}
         found = [
             held
-            for held in (StoredPartition(t, partition, keys) for t in self._tables if t.has("symbol", "timeframe"))
+            for held in (StoredPartition(t, partition, keys) for t in self.tables if t.has("symbol", "timeframe"))
             if self._database.rows(f"SELECT 1 FROM {held.table.source}{held.where()} LIMIT 1", keys)
         ]
-        if len(found) == len(self._tables) == 1:
+        if len(found) == len(self.tables) == 1:
             return self._bars(found[0], None)[0], partition
         return self.read(partition.symbol, partition.timeframe)
 

@@ -15,6 +15,8 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
@@ -27,7 +29,7 @@ from bitcorn_ray.market.times import UNIT_BOUNDS, read_times
 
 __all__ = ["HeldPartitions", "StoredPartition", "one_unit"]
 
-_SAMPLE_ROWS = 500
+_SAMPLE_ROWS = 200
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class HeldPartitions:
         self._database, self._tables, self._asked = database, tables, asked
         self.problems: list[str] = []
         self._timeframes: dict[str, dict[Any, list[Any]]] = {}  # by table and symbol
+        self._times: dict[str, dict[Any, NDArray[np.int64]]] = {}  # likewise
 
     @cached_property
     def all(self) -> list[StoredPartition]:
@@ -198,18 +201,41 @@ class HeldPartitions:
 
     def newest_times(self, held: StoredPartition, most: int = _SAMPLE_ROWS) -> NDArray[np.int64]:
         """Return the times of about the newest rows, ascending; of all rows where their units or forms are mixed."""
+        if set(held.keys) == {"symbol"} and held.table.columns["symbol"] not in held.table.leading:
+            return self._times_by_symbol(held.table).get(held.keys["symbol"], np.zeros(0, np.int64))
         time = held.table.column("timestamp")
         source = f"FROM {held.table.source}{held.where(f'{time} IS NOT NULL')}"
         first, last = self._database.rows(f"SELECT min({time}), max({time}) {source}", held.keys)[0]
         limit = f" ORDER BY {time} DESC LIMIT {most}" if one_unit(first, last) or most == 1 else ""
         count = most if limit else self._database.rows(f"SELECT count(*) {source}", held.keys)[0][0]
         column = self._database.table(f"SELECT {time} AS t {source}{limit}", held.keys, batch_rows=count).column("t")
+        return np.sort(self._readable(column, held.table)[0])
+
+    def _times_by_symbol(self, table: BarTable) -> dict[Any, NDArray[np.int64]]:
+        """Times of every symbol, ascending, in one pass: without an index each symbol would be a pass of its own."""
+        if table.name not in self._times:
+            symbol, time = table.column("symbol"), table.column("timestamp")
+            source = f"FROM {table.source} WHERE {symbol} IS NOT NULL AND {time} IS NOT NULL"
+            count = self._database.rows(f"SELECT count(*) {source}")[0][0]
+            arrow = self._database.table(f"SELECT {symbol} AS s, {time} AS t {source}", batch_rows=count)
+            ms, bad = self._readable(arrow["t"], table)
+            encoded = pc.dictionary_encode(arrow["s"].filter(pa.array(~bad)).combine_chunks())
+            codes = encoded.indices.to_numpy(zero_copy_only=False)
+            order = np.lexsort((ms, codes))
+            starts = np.searchsorted(codes[order], np.arange(len(encoded.dictionary) + 1))
+            names = encoded.dictionary.to_pylist()
+            self._times[table.name] = {
+                name: ms[order[start:stop]] for name, start, stop in zip(names, starts[:-1], starts[1:], strict=True)
+            }
+        return self._times[table.name]
+
+    def _readable(self, column: pa.ChunkedArray, table: BarTable) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Return the times that can be read, and which rows hold none; where none can, that is a problem."""
         parsed, bad = read_times(column)
         if bad.any() and bad.all():
-            value = column[0].as_py()
-            where = f"table {held.table.name} in {self._database.path}"
-            self.problems.append(f"column {time} of {where} holds {value!r}, which is not a time: correct these rows")
-        return np.sort(parsed.ms[~bad])
+            where = f"column {table.column('timestamp')} of table {table.name} in {self._database.path}"
+            self.problems.append(f"{where} holds {column[0].as_py()!r}, which is not a time: correct these rows")
+        return parsed.ms[~bad], bad
 
 
 def one_unit(first: object, last: object) -> bool:

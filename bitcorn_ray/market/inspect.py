@@ -1,0 +1,293 @@
+"""What was understood of a source of bars, and how each thing was decided: nothing is loaded, nothing is judged.
+
+Of a database: its tables with what each column was taken for, the tables that are none of bars with the reason, and the
+partitions. A table is gone through once for the rows and the ends of all its partitions; only where times are text, or
+units are mixed, are all times of a partition read. Of files the same, a file in place of a table.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.market.bars import show_time
+from bitcorn_ray.market.columns import match_columns
+from bitcorn_ray.market.connection import Connection, connected
+from bitcorn_ray.market.database import BarReader
+from bitcorn_ray.market.formats import RawRows, opened_rows
+from bitcorn_ray.market.held import StoredPartition, one_unit
+from bitcorn_ray.market.lake import is_bar_file, names_in_path
+from bitcorn_ray.market.location import Location
+from bitcorn_ray.market.partition import normalise_symbol, stored_step
+from bitcorn_ray.market.reading import Reading
+from bitcorn_ray.market.source import is_database, opened_source, shown_source, source_files
+from bitcorn_ray.market.tables import BarTable
+from bitcorn_ray.market.times import ParsedTimes, read_times
+
+__all__ = ["InspectedPartition", "InspectedTable", "Inspection", "inspect_source"]
+
+_AT_ONCE = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectedTable:
+    """A table, view or file. columns: our names to the stored ones; further: stored names that are none of ours.
+
+    ignored: why it is none of bars; None where it is one.
+    """
+
+    name: str
+    kind: str
+    columns: dict[str, str] = field(default_factory=dict)
+    further: tuple[str, ...] = ()
+    ignored: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectedPartition:
+    """A partition as it was understood.
+
+    first, last: times of its first and last bar, as ISO text. time: how times were read; units: rows by unit or form.
+    problem: why it cannot be read as it is; None where it can.
+    """
+
+    symbol: str
+    timeframe: str
+    table: str
+    rows: int
+    first: str | None
+    last: str | None
+    time: str
+    units: dict[str, int]
+    symbol_from: str
+    timeframe_from: str
+    problem: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """What was understood of a source. kind: database, file or folder. problems: what is wrong with it as a whole."""
+
+    source: str
+    kind: str
+    tables: list[InspectedTable]
+    partitions: list[InspectedPartition]
+    problems: list[str]
+
+
+def inspect_source(source: str | Path, reading: Reading | None = None) -> Inspection:
+    """Say what is understood of a database, a file, or a folder or URI of files, and how it was decided.
+
+    Raises BitcornError where the source is missing, cannot be read, or holds no bars at all.
+    """
+    reading = reading or Reading()
+    files = source_files(source)
+    if len(files) == 1 and is_database(files[0].place):
+        return _of_database(Path(source).expanduser(), reading)
+    tables, partitions, problems = list[InspectedTable](), list[InspectedPartition](), list[str]()
+    for file in files:
+        try:
+            table, inside = _of_file(file.place, reading)
+        except BitcornError as error:
+            if len(files) == 1:
+                raise
+            problems.append(str(error))
+            tables.append(InspectedTable(name=file.place.name, kind="file", ignored=str(error)))
+            continue
+        tables.append(table)
+        partitions += inside
+    kind = "file" if len(files) == 1 and files[0].place == Location.of(source) and files[0].place.info() else "folder"
+    return Inspection(
+        source=shown_source(source), kind=kind, tables=tables, partitions=_with_problems(partitions), problems=problems
+    )
+
+
+def _of_database(path: Path, reading: Reading) -> Inspection:
+    with connected(path) as database:
+        reader = BarReader(database, None, reading)
+        problems = list[str]()
+        try:
+            held = reader.held
+        except BitcornError as error:  # the tables are worth telling even where no one can say whose bars they hold
+            held = []
+            problems.append(str(error))
+        views = frozenset(table.name for table in reader.tables if table.is_view)
+        partitions = _with_problems(_partitions(database, reader, held), views)
+        tables = [_table(table) for table in reader.tables]
+        used = {each.table.name for each in held}
+        tables += [
+            InspectedTable(name=each.name, kind="table", further=each.columns, ignored=each.reason)
+            for each in reader.ignored
+        ]
+        if held:
+            unused = [table.name for table in reader.tables if table.name not in used]
+            problems += [f"table {name}: nothing says whose bars they are, or how far apart" for name in unused]
+    return Inspection(source=str(path), kind="database", tables=tables, partitions=partitions, problems=problems)
+
+
+def _table(table: BarTable) -> InspectedTable:
+    known = {*table.columns.values()}
+    return InspectedTable(
+        name=table.name,
+        kind="view" if table.is_view else "table",
+        columns=table.columns,
+        further=tuple(name for name in table.all_columns if name not in known),
+    )
+
+
+def _partitions(
+    database: Connection, reader: BarReader, held: Sequence[StoredPartition]
+) -> Iterable[InspectedPartition]:
+    ends = dict[tuple[str, tuple[Any, ...]], _Ends]()
+    keyed = {each.table.name: each.table for each in held if each.keys}
+    for table in keyed.values():
+        ends |= _ends_of_keys(database, table)
+    plain = [each.table for each in held if not each.keys]
+    for start in range(0, len(plain), _AT_ONCE):
+        ends |= _ends_of_tables(database, plain[start : start + _AT_ONCE])
+    for each in held:
+        yield _inspected(reader, each, ends[each.table.name, tuple(each.keys.values())])
+
+
+@dataclass(frozen=True)
+class _Ends:
+    """Rows of a partition, and its smallest and largest time where these are numbers."""
+
+    rows: int
+    smallest: int | float | None
+    largest: int | float | None
+
+
+_SUMMARY = (
+    "n, CASE WHEN typeof(a) IN ('integer', 'real') THEN a END AS a, "
+    "CASE WHEN typeof(z) IN ('integer', 'real') THEN z END AS z"
+)
+
+
+def _ends_of_keys(database: Connection, table: BarTable) -> dict[tuple[str, tuple[Any, ...]], _Ends]:
+    """Summarise every partition of a table in one pass."""
+    keys = [table.column(name) for name in ("symbol", "timeframe") if table.has(name)]
+    time, names = table.column("timestamp"), ", ".join(f"k{place}" for place in range(len(keys)))
+    select = ", ".join(f"{key} AS k{place}" for place, key in enumerate(keys))
+    groups = (
+        f"SELECT {select}, count(*) AS n, min({time}) AS a, max({time}) AS z FROM {table.source} "
+        f"GROUP BY {', '.join(keys)}"
+    )
+    found = database.rows(f"SELECT {names}, {_SUMMARY} FROM ({groups})")
+    return {(table.name, row[: len(keys)]): _Ends(*row[len(keys) :]) for row in found}
+
+
+def _ends_of_tables(database: Connection, tables: Sequence[BarTable]) -> dict[tuple[str, tuple[Any, ...]], _Ends]:
+    """Summarise tables of one partition each, several in one query."""
+    each = " UNION ALL ".join(
+        f"SELECT {place} AS place, count(*) AS n, min({table.column('timestamp')}) AS a, "
+        f"max({table.column('timestamp')}) AS z FROM {table.source}"
+        for place, table in enumerate(tables)
+    )
+    found = database.rows(f"SELECT place, {_SUMMARY} FROM ({each})")
+    return {(tables[place].name, ()): _Ends(*ends) for place, *ends in found}
+
+
+def _inspected(reader: BarReader, held: StoredPartition, ends: _Ends) -> InspectedPartition:
+    problem = None
+    if one_unit(ends.smallest, ends.largest):
+        times, _ = read_times(pa.array([ends.smallest, ends.largest]))
+        times = ParsedTimes(times.ms, times.how, dict.fromkeys(times.units, ends.rows))
+    else:
+        times, bad = reader.read_times(held)
+        times = ParsedTimes(times.ms[~bad], times.how, times.units)
+        if bad.any():
+            problem = f"{int(bad.sum())} rows have no time"
+    step = stored_step(held.partition.timeframe)
+    if step is None:
+        problem = f"{held.partition.timeframe!r} is no timeframe of a fixed length"
+    return InspectedPartition(
+        symbol=held.partition.symbol,
+        timeframe=held.partition.timeframe,
+        table=held.table.name,
+        rows=ends.rows,
+        **_range(times.ms),
+        time=times.how,
+        units=times.units,
+        symbol_from=held.symbol_from,
+        timeframe_from=held.timeframe_from,
+        problem=problem,
+    )
+
+
+def _range(ms: Any) -> dict[str, str | None]:
+    first, last = (show_time(int(ms.min())), show_time(int(ms.max()))) if len(ms) else (None, None)
+    return {"first": first, "last": last}
+
+
+def _of_file(place: Location, reading: Reading) -> tuple[InspectedTable, list[InspectedPartition]]:
+    """Inspect a file, or a folder of files that are one partition, which count as their first one."""
+    first = place if place.info() else next(file for file in place.files() if is_bar_file(file.name))
+    with opened_rows(first) as rows:
+        found, _ = match_columns(rows.names, dict(reading.mapping))
+        further = tuple(name for name in rows.names if name not in found.values())
+        how, units = _units_of_file(rows, found.get("timestamp"))
+    table = InspectedTable(name=place.name, kind="file", columns=found, further=further)
+    _, named_timeframe = names_in_path(first)
+    by_name = "the file's name" if first == place else "the folders' names"
+    partitions = list[InspectedPartition]()
+    with opened_source(place, reading) as reader:
+        for partition in reader.partitions:
+            bars, _ = reader.read_stored(partition)
+            assert bars.timestamp is not None
+            partitions.append(
+                InspectedPartition(
+                    symbol=partition.symbol,
+                    timeframe=partition.timeframe,
+                    table=place.name,
+                    rows=len(bars),
+                    **_range(bars.timestamp),
+                    time=how,
+                    units=units,
+                    symbol_from=f"column {found['symbol']}" if "symbol" in found else by_name,
+                    timeframe_from=f"column {found['timeframe']}"
+                    if "timeframe" in found
+                    else (by_name if named_timeframe else "the bars' most frequent distance"),
+                )
+            )
+    return table, partitions
+
+
+def _units_of_file(rows: RawRows, time: str | None) -> tuple[str, dict[str, int]]:
+    """Say how the times of a file are read, and how many rows are in each unit or form."""
+    units, hows = Counter[str](), list[str]()
+    for batch in rows.read([], [time]) if time else ():
+        parsed, _ = read_times(batch.column(time))
+        units.update(parsed.units)
+        hows.append(parsed.how)
+    return hows[0] if len(set(hows)) == 1 else f"several forms: {', '.join(units)}", dict(units)
+
+
+def _with_problems(
+    partitions: Iterable[InspectedPartition], views: frozenset[str] = frozenset()
+) -> list[InspectedPartition]:
+    """Sort partitions, and tell those that several tables hold; a view of what a table holds is no second one."""
+    found = sorted(partitions, key=lambda each: (each.symbol, each.timeframe, each.table))
+    tables: dict[tuple[str, object], list[str]] = {}
+    for each in found:
+        tables.setdefault(_identity(each), []).append(each.table)
+    told = []
+    for each in found:
+        others = [name for name in tables[_identity(each)] if name != each.table]
+        if each.table in views and any(name not in views for name in others):
+            continue
+        rivals = [name for name in others if name not in views or each.table in views]
+        if rivals and each.problem is None:
+            each = replace(each, problem=f"also in {', '.join(rivals)}: say which by --table {each.table}")
+        told.append(each)
+    return told
+
+
+def _identity(each: InspectedPartition) -> tuple[str, object]:
+    return normalise_symbol(each.symbol), stored_step(each.timeframe) or each.timeframe
