@@ -64,7 +64,7 @@ def run_demo(folder: Path, log_fn: Callable[[str], None]) -> dict[str, Any]:
         on_epoch=lambda epoch: log_fn(epoch_line(epoch, config.training.epochs)),
         log_fn=log_fn,
     )
-    market = load_market_data(config.db, config.symbol, config.timeframe)
+    market = load_market_data(config.db, *config.all_symbols, config.timeframe)
     forecast = Forecaster.load(config.out).predict(market.dataframe)
     return {
         "folder": str(folder),

@@ -109,11 +109,8 @@ def test_training(df, tmp_path):
     assert result.model.horizons == (1, 4, 12)
     assert result.scaler.n_features_in_ == 14
     assert result.metadata["feature_cols"] == feature_result.feature_cols
-    assert sorted(p.name for p in (tmp_path / "models" / "run_001").iterdir()) == [
-        "metadata.json",
-        "model.pt",
-        "scaler.pkl",
-    ]
+    written = {path.name for path in (tmp_path / "models" / "run_001").iterdir()}
+    assert {"metadata.json", "model.pt", "scaler.pkl"} <= written
 
 
 def test_the_cache_has_the_guides_layout_and_is_managed_as_there(df, tmp_path):

@@ -1,6 +1,6 @@
 import inspect
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +11,20 @@ import torch
 from bitcorn_ray.config import RunConfig
 from bitcorn_ray.data_loader import load_market_data, prepare_features
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.learning.checkpoint import CheckpointFolder
 from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
+from bitcorn_ray.learning.progress import EpochResult
 from bitcorn_ray.learning.runs import load_run
 from bitcorn_ray.training_service import (
     MultiHorizonTrainingRequest,
-    request_from_config,
+    epoch_line,
+    require_free,
+    train_from_config,
     train_multihorizon_model,
     train_on_ray,
 )
+
+CORE = {"metadata.json", "model.pt", "scaler.pkl"}
 
 
 @pytest.fixture
@@ -26,6 +32,7 @@ def request_for(market_db):
     """A function that makes a small request, changed as told."""
     prepared = prepare_features(load_market_data(market_db, "AAAUSDT", "1h").dataframe)
     small = {"horizons": [1, 4], "seq_len": 16, "hidden_size": 8, "epochs": 2, "symbol": "AAAUSDT", "threads": 1}
+    small |= {"deterministic": True}
 
     def make(**changes):
         return MultiHorizonTrainingRequest(prepared.dataframe, prepared.feature_cols, **{**small, **changes})
@@ -68,8 +75,11 @@ def test_a_training_gives_model_scaler_metadata_and_artifacts(request_for, tmp_p
     lines = []
     result = train_multihorizon_model(request_for(), artifacts_dir=tmp_path / "run", log_fn=lines.append)
     assert list(vars(result)) == ["model", "scaler", "metadata"]
-    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["metadata.json", "model.pt", "scaler.pkl"]
-    assert json.loads((tmp_path / "run" / "metadata.json").read_text()) == result.metadata
+    names = {p.name for p in (tmp_path / "run").iterdir()}
+    assert CORE | {"tensorboard"} <= names
+    assert "checkpoints" not in names
+    saved = json.loads((tmp_path / "run" / "metadata.json").read_text())
+    assert {name: saved[name] for name in result.metadata} == result.metadata
     assert result.metadata["feature_system"] == "v2"
     assert result.metadata["symbol"] == "AAAUSDT"
     assert [epoch["epoch"] for epoch in result.metadata["history"]] == [1, 2]
@@ -132,20 +142,119 @@ def test_frames_of_any_making_are_trained_on(tmp_path):
     assert result.metadata["data"]["windows"] == 300 - 8
 
 
-def test_a_configuration_becomes_a_request(market_db, cache_dir):
-    config = RunConfig(
+def test_the_request_says_what_the_configurations_say():
+    request = MultiHorizonTrainingRequest(df=pd.DataFrame(), feature_cols=[])
+    plain = MultiHorizonTrainingRequest(df=pd.DataFrame(), feature_cols=[], hidden_size=64, epochs=5)
+    assert (plain.model_config(), plain.training_config()) == (ModelConfig(), TrainingConfig())
+    every = {item.name for config in (ModelConfig, TrainingConfig) for item in fields(config)}
+    assert every <= {item.name for item in fields(request)}
+
+
+def configuration(market_db, out, **changes):
+    return RunConfig(
         db=str(market_db),
-        symbol="aaa/usdt",
         timeframe="1h",
-        out="run",
-        model=ModelConfig(horizons=(2, 5), seq_len=9, hidden_size=7, num_layers=1, dropout=0.1),
-        training=TrainingConfig(epochs=3, batch_size=11, loss="mse", seed=4),
+        out=str(out),
+        model=ModelConfig(horizons=(2, 5), seq_len=9, hidden_size=7, num_layers=1, reference_span=24),
+        training=TrainingConfig(epochs=2, seed=4, threads=1, deterministic=True),
+        **{"symbol": "aaa/usdt", "workers": 0, **changes},
     )
-    request = request_from_config(config)
-    assert request.model_config() == config.model
-    assert request.training_config() == config.training
-    assert request.symbol == "AAAUSDT"
-    assert (cache_dir / "index.json").exists()
+
+
+def test_a_configuration_of_one_symbol_trains_what_its_frame_trains(market_db, tmp_path):
+    config = configuration(market_db, tmp_path / "run")
+    from_config = train_from_config(config)
+    bars = load_market_data(market_db, "AAAUSDT", "1h").dataframe
+    prepared = prepare_features(bars)
+    # The same bars, whose first ones only the reference volatility knows here: targets are relative to nothing instead.
+    model = {**vars(config.model), "horizons": [2, 5], "reference_span": 0}
+    frame = MultiHorizonTrainingRequest(
+        prepared.dataframe, prepared.feature_cols, symbol="AAAUSDT", **model, **vars(config.training)
+    )
+    absolute = replace(config, out=str(tmp_path / "absolute"), model=replace(config.model, reference_span=0))
+    one, other = train_multihorizon_model(frame), train_from_config(absolute)
+    for name, value in one.model.state_dict().items():
+        assert torch.equal(value, other.model.state_dict()[name]), name
+    assert one.metadata["data"]["windows"] == from_config.metadata["data"]["windows"]
+    assert from_config.metadata["symbol"] == "AAAUSDT"
+
+
+def test_several_symbols_train_one_model(market_db, tmp_path, cache_dir):
+    epochs = []
+    config = configuration(market_db, tmp_path / "run", symbol=None, symbols=("AAAUSDT", "bbbusdt"))
+    result = train_from_config(config, on_epoch=epochs.append)
+    assert [each["symbol"] for each in result.metadata["partitions"]] == ["AAAUSDT", "BBBUSDT"]
+    assert [epoch.epoch for epoch in epochs] == [1, 2]
+    assert len(list((cache_dir / "features").glob("*.meta.json"))) == 2
+
+
+class Interrupted(Exception):
+    """What ends a training in the middle."""
+
+
+def test_what_was_cut_short_goes_on_where_asked_to(market_db, tmp_path):
+    config = configuration(market_db, tmp_path / "run")
+
+    def interrupt(result):
+        raise Interrupted
+
+    for _ in range(2):  # without resume the second one starts anew
+        lines, epochs = [], []
+        with pytest.raises(Interrupted):
+            train_from_config(config, on_epoch=interrupt, log_fn=lines.append)
+        assert not any("going on" in line for line in lines)
+    assert CheckpointFolder(tmp_path / "run" / "checkpoints")
+    resumed = train_from_config(config, resume=True, on_epoch=epochs.append, log_fn=lines.append)
+    assert [epoch.epoch for epoch in epochs] == [2]
+    assert any(line.startswith("going on after") for line in lines)
+    whole = train_from_config(replace(config, out=str(tmp_path / "whole")))
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_request_can_be_resumed_too(request_for, tmp_path):
+    class StopAfterOne:
+        def __init__(self):
+            self.lines = []
+
+        def __call__(self, line):
+            self.lines.append(line)
+            if line.startswith("epoch 1/"):
+                raise Interrupted
+
+    with pytest.raises(Interrupted):
+        train_multihorizon_model(request_for(), artifacts_dir=tmp_path / "run", log_fn=StopAfterOne())
+    lines = []
+    resumed = train_multihorizon_model(request_for(resume=True), artifacts_dir=tmp_path / "run", log_fn=lines.append)
+    assert sum(line.startswith("epoch ") for line in lines) == 1
+    whole = train_multihorizon_model(request_for())
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
+
+
+def test_a_folder_is_free_only_for_what_does_not_lose_anything(tmp_path):
+    require_free(tmp_path / "new", resume=False, overwrite=False)
+    cut_short = tmp_path / "cut"
+    CheckpointFolder(cut_short / "checkpoints").save({"step": 1})
+    with pytest.raises(BitcornError, match="was cut short: --resume goes on, --overwrite starts anew"):
+        require_free(cut_short, resume=False, overwrite=False)
+    require_free(cut_short, resume=True, overwrite=False)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "precious.txt").write_text("mine")
+    for resume in (False, True):
+        with pytest.raises(BitcornError, match="holds something already"):
+            require_free(other, resume=resume, overwrite=False)
+    require_free(other, resume=False, overwrite=True)
+
+
+def test_a_line_tells_an_epoch_and_what_it_warns_of():
+    result = EpochResult(2, 0.51, 0.62, [0.51], [0.62], True, 1e-3, 1.0, 1234.5, ["look at horizon 12"])
+    assert epoch_line(result, 9).splitlines() == [
+        "epoch 2/9: training loss 0.5100, validation loss 0.6200, 1,234 samples/s *",
+        "look at horizon 12",
+    ]
 
 
 def test_ray_gives_the_same_losses_and_weights_to_the_bit(request_for, ray_cluster, tmp_path):
@@ -162,4 +271,5 @@ def test_ray_gives_the_same_losses_and_weights_to_the_bit(request_for, ray_clust
         assert torch.equal(value, distributed.model.state_dict()[name]), name
     assert distributed.metadata["calibration"] == here.metadata["calibration"]
     # Checkpoints go when the run is there.
-    assert sorted(p.name for p in tmp_path.iterdir() if "ray" in p.name) == ["ray"]
+    assert not (tmp_path / "ray" / "checkpoints").exists()
+    assert CORE | {"tensorboard"} <= {p.name for p in (tmp_path / "ray").iterdir()}

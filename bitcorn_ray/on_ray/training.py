@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields
-from typing import Any
+from typing import Any, cast
 
 import ray
 import ray.train
@@ -80,7 +80,7 @@ def fit_on_ray(
         worker,
         train_loop_config=loop_config,
         scaling_config=ray.train.ScalingConfig(
-            num_workers=least if least == most else (least, most),
+            num_workers=cast(int, least if least == most else (least, most)),  # its annotation knows no elastic range
             use_gpu=gpus > 0,
             resources_per_worker={"CPU": cpus, **({"GPU": gpus} if gpus else {})},
         ),

@@ -1,6 +1,10 @@
 import json
+import subprocess
+import sys
+import time
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from bitcorn_ray.cli import main
@@ -115,3 +119,26 @@ def test_bad_input_is_one_line_and_status_2(run, market_db, ray_cluster, tmp_pat
     assert len(errors) == 1
     assert message in errors[0]
     assert not (tmp_path / "run").exists()
+
+
+def test_a_driver_that_is_killed_loses_one_checkpoint_interval_at_most(market_db, tmp_path, run):
+    config = tmp_path / "run.yaml"
+    config.write_text("training: {threads: 1, deterministic: true, epochs: 5}\nmodel: {hidden_size: 32, seq_len: 16}")
+    place = ("--db", market_db, "--symbol", "AAAUSDT", "--timeframe", "1h", "--workers", 0, "--out")
+    arguments = ["train", "--config", str(config), *map(str, place)]
+    out = tmp_path / "run"
+    driver = subprocess.Popen([sys.executable, "-m", "bitcorn_ray", *arguments, str(out)], stderr=subprocess.DEVNULL)
+    try:
+        while not list((out / "checkpoints").glob("step-*.pt")):
+            assert driver.poll() is None, "it ended before it could be killed"
+            time.sleep(0.005)
+    finally:
+        driver.kill()
+        driver.wait()
+    assert not (out / "metadata.json").exists()
+    resumed, whole = run(*arguments, out, "--resume", "--json"), run(*arguments, tmp_path / "whole", "--json")
+    assert resumed.exit_code == 0, resumed.output
+    assert "epoch 1/5" not in resumed.stderr
+    one, other = (torch.load(folder / "model.pt", weights_only=True) for folder in (out, tmp_path / "whole"))
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+    assert json.loads(whole.stdout)["best_epoch"] == json.loads(resumed.stdout)["best_epoch"]

@@ -50,9 +50,7 @@ def test_tensors_share_the_arrays_memory_without_a_word_even_where_it_cannot_be_
     assert tensor.data_ptr() == array.ctypes.data
 
 
-@given(
-    windows=st.integers(1, 200), batch_size=st.integers(1, 64), world=st.integers(1, 5), start=st.integers(0, 3)
-)
+@given(windows=st.integers(1, 200), batch_size=st.integers(1, 64), world=st.integers(1, 5), start=st.integers(0, 3))
 def test_shards_are_disjoint_complete_and_of_equal_steps(windows, batch_size, world, start):
     order = torch.arange(windows)
     steps = steps_per_epoch(windows, batch_size, world)

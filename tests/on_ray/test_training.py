@@ -3,33 +3,50 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from small_training import MODEL, TRAINING, make_data
 
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.learning.checkpoint import CheckpointFolder
 from bitcorn_ray.learning.training import fit
 
-
-@pytest.fixture
-def data(random_bars):
-    return make_data(random_bars(500, gaps=1))[0]
+# Checkpoints within epochs too, at every look.
+BUSY = replace(TRAINING, epochs=4, batch_size=8, checkpoint_minutes=1e-9, checkpoint_epochs=3)
 
 
-@pytest.fixture
-def on_ray(ray_cluster, tmp_path, data):
+@pytest.fixture(scope="module")
+def data():
+    from bitcorn_ray.market.simulate import simulate_bars
+
+    return make_data(simulate_bars(500, seed=0, gaps=1), simulate_bars(300, seed=4))[0]
+
+
+@pytest.fixture(scope="module")
+def on_ray(ray_cluster, data, tmp_path_factory):
     """A function that trains on Ray, with changes to the training's configuration."""
-    from bitcorn_ray.on_ray.training import fit_on_ray
+    from bitcorn_ray.on_ray.training import SharedData, fit_on_ray
 
-    def train(training=TRAINING, workers=1, data=data, **options):
-        arguments = {"gpus": 0, "artifacts_dir": tmp_path / "run", "max_failures": 2, **options}
-        return fit_on_ray(data, MODEL, training, workers=workers, **arguments)
+    def train(training=TRAINING, workers=1, data=data, model=MODEL, **options):
+        folder = options.pop("folder", None) or tmp_path_factory.mktemp("run") / "checkpoints"
+        arguments = {"gpus": 0, "checkpoints": CheckpointFolder(folder), "max_failures": 2, **options}
+        return fit_on_ray(SharedData(data), model, training, workers=workers, **arguments)
 
     return train
 
 
+@pytest.fixture(scope="module")
+def undisturbed_pair(on_ray):
+    return on_ray(BUSY, workers=2)
+
+
 def losses(result):
     return [(epoch.train_loss, epoch.val_loss) for epoch in result.history]
+
+
+def same_weights(one, other):
+    return all(torch.equal(value, other.weights[name]) for name, value in one.weights.items())
 
 
 def train_workers():
@@ -53,45 +70,89 @@ def train_workers():
     return [pid for pid, name in names.items() if "RayTrainWorker" in name and is_ours(pid)]
 
 
-def test_two_workers_learn_what_one_learns(on_ray, data):
-    one, two = fit(data, MODEL, TRAINING), on_ray(workers=2)
-    assert len(two.history) == len(one.history)
-    # Dropout differs from worker to worker; the rest is the same mean over the same batches.
-    assert two.history[-1].val_loss == pytest.approx(one.history[-1].val_loss, rel=0.2)
+def killer(epoch, killed):
+    """Kill one worker when an epoch is finished: in the middle of the next one, that is."""
+
+    def on_epoch(result):
+        if result.epoch == epoch and not killed:
+            pid = train_workers()[0]
+            os.kill(pid, signal.SIGKILL)
+            killed.append(pid)
+
+    return on_epoch
 
 
-def test_two_workers_without_dropout_make_the_steps_of_one(ray_cluster, tmp_path, data):
-    from bitcorn_ray.on_ray.training import fit_on_ray
+def test_two_workers_without_dropout_make_the_steps_of_one(on_ray, data):
+    model = replace(MODEL, dropout=0.0)
+    training = replace(TRAINING, loss="student_t", horizon_weights="learned", ema=0.9)
+    one, two = fit(data, model, training), on_ray(training, workers=2, model=model)
+    np.testing.assert_allclose(losses(two), losses(one), rtol=1e-4)
+    by_horizon = [[epoch.train_loss_by_horizon for epoch in each.history] for each in (two, one)]
+    np.testing.assert_allclose(*by_horizon, rtol=1e-4)
+
+
+def test_a_worker_that_is_killed_is_replaced_and_the_training_is_the_undisturbed_one(on_ray, data):
+    killed, epochs, told = [], [], []
+
+    def on_epoch(result):
+        epochs.append(result.epoch)
+        killer(1, killed)(result)
+
+    result = on_ray(BUSY, on_epoch=on_epoch, on_progress=told.append)
+    assert len(killed) == 1
+    assert epochs == [1, 2, 3, 4]
+    whole = fit(data, MODEL, BUSY)
+    assert losses(result) == losses(whole)
+    assert same_weights(whole, result)
+    assert all(0 < each.done <= each.windows + BUSY.batch_size for each in told)
+
+
+def test_one_of_two_workers_is_killed_and_the_training_is_the_undisturbed_one(on_ray, undisturbed_pair):
+    killed = []
+    result = on_ray(BUSY, workers=2, on_epoch=killer(2, killed))
+    assert len(killed) == 1
+    assert losses(result) == losses(undisturbed_pair)
+    assert same_weights(undisturbed_pair, result)
+
+
+def test_an_elastic_training_takes_what_there_is_room_for(on_ray, undisturbed_pair):
+    result = on_ray(BUSY, workers=(1, 4))
+    # There is room for two, so it is the training of two.
+    assert losses(result) == losses(undisturbed_pair)
+
+
+def test_a_training_begun_here_goes_on_there_with_other_workers(on_ray, data, tmp_path):
+    class Interrupted(Exception):
+        pass
+
+    def stop(result):
+        raise Interrupted
 
     model = replace(MODEL, dropout=0.0)
-    one = fit(data, model, TRAINING)
-    two = fit_on_ray(data, model, TRAINING, workers=2, gpus=0, artifacts_dir=tmp_path / "run", max_failures=0)
-    for epoch, other in zip(one.history, two.history, strict=True):
-        assert other.train_loss == pytest.approx(epoch.train_loss, rel=1e-4)
-        assert other.val_loss == pytest.approx(epoch.val_loss, rel=1e-4)
+    with pytest.raises(Interrupted):
+        fit(data, model, TRAINING, report=stop, checkpoints=CheckpointFolder(tmp_path))
+    epochs = []
+    result = on_ray(workers=2, model=model, folder=tmp_path, on_epoch=lambda epoch: epochs.append(epoch.epoch))
+    assert epochs == [2, 3]
+    np.testing.assert_allclose(losses(result), losses(fit(data, model, TRAINING)), rtol=1e-4)
 
 
-def test_a_worker_killed_in_the_middle_is_replaced_and_the_training_is_the_undisturbed_one(on_ray, data):
-    killed = []
-    training = replace(TRAINING, epochs=6)
+def test_what_lies_in_the_object_store_is_shared_and_left_as_it_was(ray_cluster, data, tmp_path):
+    from bitcorn_ray.on_ray.training import SharedData, fit_on_ray
 
-    def kill_after_the_second_epoch(epoch):
-        if epoch.epoch == 2 and not killed:
-            for pid in train_workers():
-                os.kill(pid, signal.SIGKILL)
-                killed.append(pid)
-
-    result = on_ray(training, on_epoch=kill_after_the_second_epoch)
-    assert len(killed) == 1
-    undisturbed = fit(data, MODEL, training)
-    assert losses(result) == losses(undisturbed)
-    for name, value in undisturbed.weights.items():
-        assert torch.equal(value, result.weights[name]), name
+    shared = SharedData(data)
+    arrays = {name: value for name, value in vars(shared.data).items() if isinstance(value, np.ndarray)}
+    assert not any(value.flags.writeable for value in arrays.values())
+    fit_on_ray(shared, MODEL, TRAINING, workers=1, gpus=0, checkpoints=CheckpointFolder(tmp_path), max_failures=0)
+    for name, value in arrays.items():
+        np.testing.assert_array_equal(value, getattr(data, name), err_msg=name)
 
 
 def test_more_workers_or_gpus_than_there_are_are_refused_at_once(on_ray):
     with pytest.raises(BitcornError, match=r"3 workers with 0 GPUs each need 3 CPUs and 0 GPUs, but Ray has 2 CPUs"):
         on_ray(workers=3)
+    with pytest.raises(BitcornError, match="3 workers with 0 GPUs"):
+        on_ray(workers=(3, 8))
     with pytest.raises(BitcornError, match=r"1 workers with 1 GPUs each need .* 1 GPUs, but Ray has 2 CPUs and 0 GPUs"):
         on_ray(gpus=1)
 
@@ -99,6 +160,6 @@ def test_more_workers_or_gpus_than_there_are_are_refused_at_once(on_ray):
 def test_a_training_that_cannot_go_on_is_not_tried_again_and_says_why(on_ray, data, tmp_path):
     broken = replace(data, returns=data.returns.copy())
     broken.returns[:] = float("nan")
-    with pytest.raises(BitcornError, match="no finite number in epoch 1"):
-        on_ray(data=broken, max_failures=1_000_000)
-    assert list(tmp_path.glob(".*checkpoints")) == []
+    with pytest.raises(BitcornError, match=r"no finite number in epoch 1.*SIM 1h"):
+        on_ray(data=broken, max_failures=1_000_000, folder=tmp_path / "checkpoints")
+    assert list(tmp_path.iterdir()) == []
