@@ -17,10 +17,10 @@ from bitcorn_ray.market.ingest import write_bars
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.simulate import simulate_bars
 
-__all__ = ["BARS", "appended", "many_partitions", "real_minutes", "settled", "simulated_database"]
+__all__ = ["BARS", "REAL", "appended", "many_partitions", "real_minutes", "settled", "simulated_database"]
 
 BARS = 70_000
-_REAL = Path(os.environ.get("BITCORN_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+REAL = Path(os.environ.get("BITCORN_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
 @contextmanager
@@ -61,5 +61,5 @@ def appended(bars: Bars, volume: float) -> Bars:
 
 def real_minutes() -> Bars | None:
     """1,025,708 real one-minute bars, or None where the data are not on this machine."""
-    path = _REAL / "bars" / "BTCUSD_1m.parquet"
+    path = REAL / "bars" / "BTCUSD_1m.parquet"
     return read_file(path)[0][1] if path.is_file() else None

@@ -24,11 +24,11 @@ _BATCH = 1_024
 def volatility_level(model: LSTMMultiHead, data: DeviceData, train_ends: Tensor) -> Tensor:
     """Root (H,) of the mean, over training windows, of the realised variance in units of the forecast one.
 
-    model: on the data's device. train_ends: (N,) rows. A volatility that is multiplied by it forecasts the mean variance
-    of the training windows without bias, each in units of its own forecast.
+    model: on the data's device. train_ends: (N,) rows. Multiplied by it, the volatility forecasts the variance of the
+    training windows without bias.
     """
     model.eval()
-    spread = train_ends[:: max(len(train_ends) // _MOST_WINDOWS, 1)]
+    spread = train_ends[:: max(len(train_ends) // _MOST_WINDOWS, 1)].contiguous()
     total_H = torch.zeros(len(model.horizons), dtype=torch.float64, device=train_ends.device)
     for ends_B in spread.split(_BATCH):
         batch = data.batch(ends_B)
