@@ -24,7 +24,7 @@ MONEY = (
 QUOTES = (*MONEY, "BTC", "XBT", "ETH", "BNB")
 """Currencies in which others are priced; of two of them the later one is more often the base."""
 
-_ENDINGS = tuple(sorted(set(QUOTES) - {"TRY", "INR", "CAD", "DAI", "UST"}, key=len, reverse=True))  # "entry" is no pair
+_ENDINGS = tuple(end for end in QUOTES if end not in {"TRY", "INR", "CAD", "DAI", "UST"})  # "entry" is no pair
 _OTHER_MARKETS = {"F", "FUT", "FUTURE", "FUTURES", "PERP", "PERPETUAL", "SWAP", "UM", "CM", "QUARTERLY", "MARGIN"}
 _UNTOLD = {
     *("OHLC", "OHLCV", "KLINE", "KLINES", "CANDLE", "CANDLES", "CANDLESTICK", "CANDLESTICKS", "BAR", "BARS", "PRICE"),
