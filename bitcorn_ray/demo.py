@@ -26,6 +26,7 @@ from bitcorn_ray.training_service import epoch_line, train_from_config
 __all__ = ["run_demo"]
 
 _SYMBOLS = {"SIMONE": 100.0, "SIMTWO": 2_500.0, "SIMTHREE": 0.25}
+_TRAINED = "SIMONE"
 _BARS = 2 * 365 * 24
 _NOTE = "SIMULATED.txt"
 
@@ -52,7 +53,7 @@ def run_demo(folder: Path, log_fn: Callable[[str], None]) -> dict[str, Any]:
     log_fn(f"features of {len(partitions)} partitions in {cache_dir}")
     config = RunConfig(
         db=str(database),
-        symbol="SIMONE",
+        symbol=_TRAINED,
         timeframe="1h",
         out=str(folder / "run"),
         model=ModelConfig(hidden_size=32),
@@ -64,7 +65,7 @@ def run_demo(folder: Path, log_fn: Callable[[str], None]) -> dict[str, Any]:
         on_epoch=lambda epoch: log_fn(epoch_line(epoch, config.training.epochs)),
         log_fn=log_fn,
     )
-    market = load_market_data(config.db, *config.all_symbols, config.timeframe)
+    market = load_market_data(config.db, _TRAINED, config.timeframe)
     forecast = Forecaster.load(config.out).predict(market.dataframe)
     return {
         "folder": str(folder),

@@ -75,7 +75,7 @@ def test_on_a_full_disk_the_last_good_snapshot_remains_and_nothing_half_written(
 def test_the_systems_own_full_disk_is_the_same(tmp_path, monkeypatch):
     folder = CheckpointFolder(tmp_path)
     folder.save(snapshot(1))
-    monkeypatch.setattr(type(tmp_path), "open", lambda path, mode: open("/dev/full", mode))
+    monkeypatch.setattr(type(tmp_path), "open", lambda path, mode: open("/dev/full", mode))  # noqa: SIM115
     assert not folder.save(snapshot(2))
     assert folder.load()["step"] == 1
 

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from small_training import HOUR, MODEL, TRAINING, make_data, rows_of
 
@@ -118,13 +118,11 @@ def test_no_window_and_no_target_spans_a_gap_or_a_partition(lengths, gaps, seq_l
     for row in broken:
         features[row % len(times), row % 3] = np.nan if row % 2 else np.inf
     finite = np.isfinite(features).all(1)
+    training = replace(TRAINING, val_frac=0.3, test_frac=test_frac)
     try:
-        data, _, _ = training_data(
-            features, [rows_of(each) for each in bars], model, replace(TRAINING, val_frac=0.3, test_frac=test_frac)
-        )
-    except BitcornError as error:
-        assert "no valid window" in str(error) or "leave" in str(error) or "windows" in str(error)
-        return
+        data, _, _ = training_data(features, [rows_of(each) for each in bars], model, training)
+    except BitcornError:
+        reject()  # too few windows are left to share out
     longest = max(horizons)
     for end in all_ends(data):
         rows = slice(end - seq_len + 1, end + longest + 1)

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 
 from bitcorn_ray.learning.config import TrainingConfig
@@ -23,7 +25,7 @@ def test_cosine_falls_from_one_to_nearly_nothing_by_halves_at_the_middle():
     found = rates(config, 10)
     assert found[0] == 1.0
     assert found[50] == pytest.approx(0.5)
-    assert all(later < earlier for earlier, later in zip(found, found[1:], strict=False))
+    assert all(later < earlier for earlier, later in pairwise(found))
     assert 0 < found[-1] < 0.001
     # A training that is gone on with for longer than was planned does not stand still by accident.
     assert rate_factor(config, 10_000, 10, []) > 0

@@ -11,19 +11,21 @@ def test_what_was_set_comes_back_even_after_an_error():
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    with (
-        pytest.raises(KeyError),
-        torch_setting(TrainingConfig(threads=threads + 1, deterministic=True, seed=3), "cpu"),
-    ):
-        assert torch.get_num_threads() == threads + 1
-        assert torch.are_deterministic_algorithms_enabled()
-        drawn = torch.rand(3)
-        raise KeyError
+    inside = []
+
+    def fail():
+        with torch_setting(TrainingConfig(threads=threads + 1, deterministic=True, seed=3), "cpu"):
+            inside.extend((torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), torch.rand(3)))
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert inside[:2] == [threads + 1, True]
     assert torch.get_num_threads() == threads
     assert not torch.are_deterministic_algorithms_enabled()
     assert torch.equal(torch.rand(3), expected)
     torch.manual_seed(3)
-    assert torch.equal(torch.rand(3), drawn)
+    assert torch.equal(torch.rand(3), inside[2])
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
