@@ -7,7 +7,6 @@ reads as None.
 from __future__ import annotations
 
 import json
-import re
 import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,8 +19,9 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import fs
 
-from bitcorn_ray.cache.publish import is_object_store, publish
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.market.location import filesystem_of, shown_uri
+from bitcorn_ray.market.publish import publish
 
 __all__ = ["Storage", "StoredFile"]
 
@@ -48,13 +48,7 @@ class Storage:
         """
         self.location = str(location)
         if "://" in self.location:
-            try:
-                self._fs, self._root = fs.FileSystem.from_uri(self.location)
-            except (pa.ArrowException, OSError, ValueError) as error:
-                reason = str(error).replace(self.location, self.shown)
-                # Without the cause, whose text may hold the secret.
-                raise BitcornError(f"the cache at {self.shown} cannot be opened: {reason}") from None
-            self._fs = _with_single_puts(self._fs)
+            self._fs, self._root = filesystem_of(self.location, f"the cache at {self.shown} cannot be opened")
         else:
             self._fs, self._root = fs.LocalFileSystem(use_mmap=True), str(Path(location).expanduser().absolute())
         self.is_local = isinstance(self._fs, fs.LocalFileSystem)
@@ -67,8 +61,7 @@ class Storage:
     @property
     def shown(self) -> str:
         """The location as it may be shown: without user, password and options."""
-        # A secret may hold a slash that was not escaped.
-        return re.sub(r"(?<=://)([^/@]*|[^@]*:[^@]*)@", "", self.location).partition("?")[0]
+        return shown_uri(self.location)
 
     def read(self, name: str) -> pa.Buffer:
         """Content of a file: a memory map of a local one. Raises OSError where there is none."""
@@ -158,11 +151,3 @@ class Storage:
 def _checksum(name: str, value: dict[str, Any]) -> int:
     # With the name: another record's file under it is no record.
     return zlib.crc32(json.dumps([name, value], sort_keys=True).encode())
-
-
-def _with_single_puts(filesystem: fs.FileSystem) -> fs.FileSystem:
-    """Let S3 write a file of less than five megabytes by one PUT, not by an upload in parts."""
-    if filesystem.type_name != "s3" or not is_object_store(filesystem):
-        return filesystem
-    rebuild, (options,) = filesystem.__reduce__()
-    return rebuild({**options, "allow_delayed_open": True})

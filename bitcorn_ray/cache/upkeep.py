@@ -17,10 +17,10 @@ import numpy as np
 
 from bitcorn_ray.cache.chunk_file import decode_bars, decode_chunk
 from bitcorn_ray.cache.names import chunk_name, is_ours, key_of
-from bitcorn_ray.cache.publish import TEMPORARY
 from bitcorn_ray.cache.storage import StoredFile
 from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.market.publish import TEMPORARY
 
 __all__ = ["Damage", "Pruned", "prune", "stats", "verify"]
 

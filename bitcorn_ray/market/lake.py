@@ -44,13 +44,13 @@ def is_bar_file(name: str) -> bool:
     return name.lower().endswith(FILE_ENDINGS) and not name.startswith((".", "_"))
 
 
-def hive_partition(address: str) -> Partition | None:
-    """Partition that the folders of an address say.
+def hive_partition(place: Location) -> Partition | None:
+    """Partition that the folders of a place say.
 
-    >>> hive_partition("bars/symbol=BTC%2FUSDT/timeframe=1h/bars.parquet")
+    >>> hive_partition(Location("/bars/symbol=BTC%2FUSDT/timeframe=1h/bars.parquet"))
     Partition(symbol='BTC/USDT', timeframe='1h')
     """
-    keys = _hive_keys(address)
+    keys = _hive_keys(place)
     return Partition(keys["symbol"], keys["timeframe"]) if len(keys) == len(_KEYS) else None
 
 
@@ -59,9 +59,9 @@ def names_in_path(place: Location) -> tuple[str | None, str | None]:
 
     Raises BitcornError for a month in the name.
     """
-    if hive := hive_partition(_readable(place)):
+    if hive := hive_partition(place):
         return hive.symbol, hive.timeframe
-    keys = _hive_keys(_readable(place))
+    keys = _hive_keys(place)
     symbol, timeframe = partition_of_file(place.name)
     return symbol or keys.get("symbol"), timeframe or keys.get("timeframe")
 
@@ -73,12 +73,9 @@ def _unit(name: str) -> str:
     return "/".join(folders[: known[-1] + 1]) if len(known) == len(_KEYS) else name
 
 
-def _readable(place: Location) -> str:
+def _hive_keys(place: Location) -> dict[str, str]:
     # A URI escapes once more what the folder's name escapes.
-    return unquote(place.shown) if place.is_remote else place.address
-
-
-def _hive_keys(address: str) -> dict[str, str]:
+    address = unquote(place.shown) if place.is_remote else place.address
     parts = (folder.partition("=") for folder in address.split("/") if "=" in folder)
     return {key.lower(): unquote(value) for key, _, value in parts if key.lower() in _KEYS and value}
 

@@ -126,6 +126,10 @@ def filesystem_of(address: str, failing: str) -> tuple[fs.FileSystem, str]:
         return fs.LocalFileSystem(), address
     try:
         system, path = fs.FileSystem.from_uri(address)
+        if system.type_name == "s3":
+            # A file of less than five megabytes is then written by one PUT, not by an upload in parts.
+            rebuild, (options,) = system.__reduce__()
+            system = rebuild({**options, "allow_delayed_open": True})
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = str(error).replace(address, shown_uri(address))
         # Without the cause, whose text may hold the secret.

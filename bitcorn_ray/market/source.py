@@ -101,7 +101,7 @@ def partition_named(path: str | Path | Location, reading: Reading | None = None)
     place = Location.of(path)
     if is_database(place):
         return None
-    if hive := hive_partition(place.shown):
+    if hive := hive_partition(place):
         return hive
     try:
         symbol, timeframe = names_in_path(place)

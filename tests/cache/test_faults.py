@@ -24,7 +24,6 @@ from comparing import assert_same_bytes
 from bitcorn_ray.cache import identity, loaded
 from bitcorn_ray.cache.names import chunk_name, manifest_name
 from bitcorn_ray.cache.prepare import Source, prepare, update
-from bitcorn_ray.cache.publish import TEMPORARY
 from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.cache.upkeep import prune, verify
 from bitcorn_ray.cache.workplan import compute_jobs, finish_features, plan_features
@@ -33,6 +32,7 @@ from bitcorn_ray.features.registry import SYSTEMS
 from bitcorn_ray.market.clean import drop_duplicates
 from bitcorn_ray.market.database import read_bars
 from bitcorn_ray.market.partition import Partition
+from bitcorn_ray.market.publish import TEMPORARY
 from bitcorn_ray.market.simulate import simulate_bars
 
 V2, V4 = SYSTEMS["v2"], SYSTEMS["v4"]

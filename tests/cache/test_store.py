@@ -6,11 +6,11 @@ import pytest
 from comparing import age_entry, assert_same_bytes
 
 from bitcorn_ray.cache.prepare import Source, prepare
-from bitcorn_ray.cache.publish import TEMPORARY
 from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.registry import SYSTEMS
 from bitcorn_ray.market.partition import Partition
+from bitcorn_ray.market.publish import TEMPORARY
 from bitcorn_ray.market.simulate import simulate_bars
 
 V2 = SYSTEMS["v2"]

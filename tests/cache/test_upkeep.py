@@ -5,11 +5,11 @@ from comparing import age_entry
 
 from bitcorn_ray.cache.names import chunk_name, manifest_name
 from bitcorn_ray.cache.prepare import Source, prepare
-from bitcorn_ray.cache.publish import TEMPORARY
 from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.cache.upkeep import prune, stats, verify
 from bitcorn_ray.features.registry import SYSTEMS
 from bitcorn_ray.market.partition import Partition
+from bitcorn_ray.market.publish import TEMPORARY
 
 V2 = SYSTEMS["v2"]
 

@@ -48,8 +48,8 @@ def test_names_come_from_the_folders_then_from_the_name(tmp_path):
     assert said("symbol=A/1h/X_1h.parquet") == ("X", "1h")
     assert said("symbol=A/prices.csv") == ("A", None)
     assert names_in_path(Location.of("s3://b/symbol=A%252FB/timeframe=4h/x.parquet?region=x")) == ("A/B", "4h")
-    assert hive_partition("symbol=A/x.parquet") is None
-    assert hive_partition("x/Symbol=A/Timeframe=1h/y") == Partition("A", "1h")
+    assert hive_partition(Location("/symbol=A/x.parquet")) is None
+    assert hive_partition(Location("/x/Symbol=A/Timeframe=1h/y")) == Partition("A", "1h")
 
 
 def test_bar_files_are_known_by_their_ending():

@@ -2,7 +2,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import fs
 
-from bitcorn_ray.cache.publish import is_object_store, publish
+from bitcorn_ray.market.publish import is_object_store, publish
 
 LOCAL = fs.LocalFileSystem()
 
