@@ -153,10 +153,11 @@ def prepare_features(
     non-positive prices, too few bars, and a cache folder that cannot be written.
     """
     cache = open_cache(cache_dir) if use_cache else None
-    bars = Bars.from_frame(df)
+    asked = find_system(feature_system, feature_registry)
+    bars = Bars.from_frame(df, asked.inputs)
     partition, complete = _partition_of(df), df.attrs.get("all_rows") == len(df)
     source = Source(Path(db_path), partition, complete) if db_path else None
-    prepared = prepare(bars, find_system(feature_system, feature_registry), cache, source)
+    prepared = prepare(bars, asked, cache, source)
     system, key = prepared.plan.identity.system, prepared.plan.key
     if cache and not prepared.hit:
         cache.add_to_index(key, source.path if source else None, partition)

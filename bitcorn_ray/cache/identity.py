@@ -78,6 +78,7 @@ def identify(system: FeatureSystem, code: CodeIdentity | None = None, memo: Memo
         "features": list(system.own_features),
         "warmup": system.own_warmup,
         "context": list(system.context),
+        **({"inputs": list(system.inputs)} if system.inputs else {}),
         "step": system.step,
         "code": {name: value if isinstance(value, str) else dict(value) for name, value in vars(code).items()},
     }
@@ -97,7 +98,7 @@ def plan_entry(
     """
     if bars.timestamp is not None:
         require_chronology(bars.timestamp)
-    step = bars.grid_step()
+    bars, step = bars.with_extra(system.inputs), bars.grid_step()
     on_grid = system.on_grid(step)
     on_grid.require_enough(bars)
     places = [(on_grid.first_needed(bars, start), start, stop) for start, stop in _boundaries(bars, step)]
@@ -124,7 +125,8 @@ def _boundaries(bars: Bars, step: int) -> list[tuple[int, int]]:
 
 def _bars_digest(bars: Bars, first: int, start: int, stop: int) -> str:
     """Hash of a chunk's bars and halo."""
-    columns = bars.take(slice(first, stop)).columns()
+    chunk = bars.take(slice(first, stop))
+    columns = {**chunk.columns(), **{f"extra {name}": column for name, column in chunk.extra.items()}}
     layout = {name: column.dtype.str for name, column in columns.items()}
     digest = hashlib.sha256(json.dumps([start - first, stop - start, layout]).encode())
     for column in columns.values():

@@ -124,12 +124,12 @@ class _Scene:
     def edited(self, edit: str, *parts: slice) -> _Scene:
         if edit == "a gap":
             return self.take(np.delete(np.arange(len(self.rows)), parts[0]))
-        columns: dict[str, Any] = {name: column.copy() for name, column in self.bars.columns().items()}
-        name, function = _EDITS[edit]
-        for column in (columns[name] for name in _COLUMNS[name] if name in columns):
+        (name, function), extra = _EDITS[edit], self.bars.extra
+        columns: dict[str, Any] = {each: column.copy() for each, column in {**self.bars.columns(), **extra}.items()}
+        for each in columns.keys() & {*_COLUMNS[name], *(extra if name == "volume" else ())}:
             for part in parts:
-                column[part] = function(column[part])
-        return replace(self, bars=replace(self.bars, **columns))
+                columns[each][part] = function(columns[each][part])
+        return replace(self, bars=replace(self.bars, extra={each: columns.pop(each) for each in extra}, **columns))
 
 
 class _Unchecked(Bars):
@@ -292,7 +292,7 @@ class _Audit:
 
     def compute(self, scene: _Scene) -> Matrix | None:
         usable = "nan" not in scene.put_in
-        columns: dict[str, Any] = {"timestamp": None, **scene.bars.columns()}
+        columns: dict[str, Any] = {"timestamp": None, **scene.bars.columns(), "extra": scene.bars.extra}
         try:
             return self.bare.matrix(Bars(**columns) if usable else _Unchecked(**columns))
         except BitcornError as error:

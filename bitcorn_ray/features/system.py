@@ -49,6 +49,8 @@ class FeatureSystem:
         need. By default `warmup` bars.
     context: higher timeframes, such as ("4h", "1d"). The same features, computed on bars of these timeframes that have
         closed, stand beside the own ones as `<feature>_4h`.
+    inputs: names of further columns of the bars that the function reads as `bars.extra[name]`, such as `trades` (see
+        `Bars`). Bars without them are refused; it sees no others.
     step: distance of the bars in milliseconds; needed with `context`, see `on_grid`.
     origin: where it can be imported from, as `module:function`; None for a system that is known by its name.
     """
@@ -61,6 +63,7 @@ class FeatureSystem:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     halo: Callable[[Bars, int], int] | None = None
     context: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
     step: int | None = None
     origin: str | None = None
 
@@ -73,6 +76,11 @@ class FeatureSystem:
         if self.own_warmup < 0:
             raise BitcornError(f"feature system {self.name!r}: warmup is {self.own_warmup}, it must be 0 or more")
         require_context(self.context, self.step)
+        if self.context and self.inputs:
+            raise BitcornError(
+                f"feature system {self.name!r} reads {', '.join(self.inputs)}, of which bars of a higher timeframe are "
+                "not known: leave out the context"
+            )
         if self.declared is not None:
             self._require_names(self.declared)
 
@@ -108,7 +116,9 @@ class FeatureSystem:
             return self.declared
         from bitcorn_ray.market.simulate import simulate_bars
 
-        found = tuple(map(str, self._call(simulate_bars(self.own_warmup + _SAMPLE_BARS, seed=0, gaps=0)).keys()))
+        bars = simulate_bars(self.own_warmup + _SAMPLE_BARS, seed=0, gaps=0)
+        bars = replace(bars, extra={name: bars.volume for name in self.inputs})
+        found = tuple(map(str, self._call(bars).keys()))
         self._require_names(found)
         return found
 
@@ -164,6 +174,7 @@ class FeatureSystem:
         anything but one value a bar for each feature.
         """
         bars.require_usable()
+        bars = bars.with_extra(self.inputs)
         own_names = self.own_features
         out = np.full((len(self.features), len(bars)), np.nan, np.float32)
         if len(bars) <= self.warmup_bars:
@@ -276,6 +287,7 @@ def feature_system(
     features: Sequence[str] | None = None,
     context: Sequence[str] = (),
     halo: Callable[[Bars, int], int] | None = None,
+    inputs: Sequence[str] = (),
 ) -> Callable[[Callable[..., Mapping[str, Any]]], FeatureSystem]:
     """Declare a feature system on a function of bars; see `FeatureSystem` for what is declared.
 
@@ -292,6 +304,7 @@ def feature_system(
             declared=None if features is None else tuple(features),
             context=tuple(context),
             halo=halo,
+            inputs=tuple(inputs),
         )
 
     return declare

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -154,3 +156,18 @@ def test_too_few_bars_and_times_out_of_order_are_refused(random_bars):
     bars = random_bars(100)
     with pytest.raises(BitcornError, match="timestamps must rise"):
         plan_entry(changed(bars, "timestamp", 60, bars.timestamp[40]), V2)
+
+
+def test_further_columns_count_where_the_system_reads_them_only(random_bars):
+    def of(function, **more):
+        return FeatureSystem(name="x", version=1, function=function, warmup=0, declared=("x",), **more)
+
+    bars = random_bars(50)
+    one = replace(bars, extra={"trades": np.ones(50), "funding": np.ones(50)})
+    other = replace(bars, extra={"trades": np.arange(50.0), "funding": np.ones(50)})
+    without, needing = of(anything.function), of(anything.function, inputs=("trades",))
+    assert plan_entry(bars, without).key == plan_entry(one, without).key == plan_entry(other, without).key
+    assert plan_entry(one, needing).key == plan_entry(replace(one, extra={"trades": np.ones(50)}), needing).key
+    assert len({plan_entry(one, needing).key, plan_entry(other, needing).key, plan_entry(one, without).key}) == 3
+    with pytest.raises(BitcornError, match="no further column trades"):
+        plan_entry(bars, needing)

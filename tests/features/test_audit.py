@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -519,3 +520,17 @@ def test_too_few_bars_and_bad_bars_are_refused():
     broken = dataclasses.replace(bars, close=np.where(np.arange(200) == 7, np.nan, bars.close))
     with pytest.raises(BitcornError, match="close must be"):
         audit(broken, SYSTEMS["v2"])
+
+
+@pytest.mark.parametrize(("ahead", "passed"), [(0, True), (1, False)])
+def test_a_look_ahead_in_a_further_column_is_found(ahead, passed):
+    def of_trades(bars):
+        trades = pd.Series(bars.extra["trades"]).shift(-ahead).ffill()
+        return {"trades": np.log1p(trades)}
+
+    bars = simulate_bars(1_200, seed=1)
+    bars = replace(bars, extra={"trades": bars.volume[::-1].copy() + 1.0})
+    reading = FeatureSystem(name="x", version=1, function=of_trades, warmup=0, declared=("trades",), inputs=("trades",))
+    report = audit(bars, reading, cuts=16)
+    assert report.passed is passed
+    assert {finding.kind for finding in report.findings} <= {"look-ahead"}

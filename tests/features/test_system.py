@@ -3,6 +3,7 @@
 import math
 import pickle
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -502,3 +503,36 @@ def test_whole_numbers_of_numpy_are_whole_numbers(random_bars):
 def test_a_parameter_named_context_is_refused():
     with pytest.raises(BitcornError, match="has a parameter named context"):
         FeatureSystem(name="mine", version=1, function=lambda bars, context=1: {}, warmup=0)
+
+
+# Further columns
+
+
+@feature_system(name="activity", warmup=1, inputs=["trades"])
+def activity(bars):
+    trades = bars.extra["trades"]
+    return {"activity": trades / np.r_[np.nan, trades[:-1]]}
+
+
+def with_trades(bars, **more):
+    return replace(bars, extra={"trades": np.arange(1.0, len(bars) + 1), **more})
+
+
+def test_a_system_reads_the_further_columns_that_it_names_and_no_others(random_bars):
+    bars = with_trades(random_bars(50), funding=np.ones(50))
+    np.testing.assert_allclose(activity.compute(bars)["activity"], np.arange(2, 51) / np.arange(1, 50), rtol=1e-6)
+    seen = []
+    feature_system(name="spy", warmup=0, inputs=["funding"])(
+        lambda bars: {"x": seen.append(sorted(bars.extra)) or bars.close}
+    ).compute(bars)
+    assert seen[-1] == ["funding"]
+
+
+def test_bars_without_a_column_that_is_needed_are_refused(random_bars):
+    with pytest.raises(BitcornError, match=r"no further column trades \(they have none\): load them with it"):
+        activity.compute(random_bars(50))
+
+
+def test_further_columns_of_a_higher_timeframe_are_not_known():
+    with pytest.raises(BitcornError, match="reads trades, of which bars of a higher timeframe are not known"):
+        activity.with_context("4h")

@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -205,3 +206,42 @@ def test_no_times_have_no_step():
 def test_a_time_is_shown_as_datetime_shows_it(ms):
     expected = datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     assert show_time(ms) == expected
+
+
+# Further columns
+
+
+def with_extra():
+    return replace(some_bars(), extra={"trades": np.arange(5.0), "oi": np.ones(5)})
+
+
+def test_further_columns_go_the_way_of_the_bars():
+    bars = with_extra()
+    assert bars.take(slice(1, 3)).extra["trades"].tolist() == [1.0, 2.0]
+    assert not bars.read_only().extra["trades"].flags.writeable
+    assert list(bars.to_frame().columns)[-2:] == ["trades", "oi"]
+    assert "trades" not in bars.columns()
+    assert Bars.from_frame(bars.to_frame(), ["trades"]).extra["trades"].tolist() == list(range(5))
+    assert Bars.from_frame(bars.to_frame()).extra == {}
+
+
+def test_further_columns_are_chosen_by_name():
+    bars = with_extra()
+    assert list(bars.with_extra(["oi"]).extra) == ["oi"]
+    assert bars.with_extra(["oi", "trades"]) is bars
+    with pytest.raises(BitcornError, match=r"no further column funding \(they have trades, oi\)"):
+        bars.with_extra(["funding"])
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"), [({"close": np.ones(5)}, "names of bars' own"), ({"x": np.ones(4)}, "'x': 4")]
+)
+def test_further_columns_that_do_not_fit_are_refused(extra, message):
+    with pytest.raises(BitcornError, match=message):
+        replace(some_bars(), extra=extra)
+
+
+@pytest.mark.parametrize("texts", [["2017-08-17 04:00", "2017-08-17 05:00"], ["2017-08-17T06:00+02:00", "1502946000"]])
+def test_times_of_a_frame_may_be_text(texts):
+    frame = pd.DataFrame({"date": texts, "close": 1.0})
+    assert frame_times(frame).tolist() == [START, START + HOUR]
