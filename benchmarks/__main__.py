@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import cache, features, pipeline, scale
+from benchmarks import cache, features, pipeline, scale, training
 from benchmarks.timing import Figure
 
 BENCHMARKS = {
@@ -26,6 +26,9 @@ BENCHMARKS = {
     "whole": pipeline.whole,
     "partitions": scale.partitions,
     "qlib": scale.qlib,
+    "training": training.training,
+    "train-on-ray": training.train_on_ray,
+    "memory": training.memory,
 }
 
 

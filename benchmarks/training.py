@@ -1,0 +1,155 @@
+"""Training speed against a plain PyTorch loop, the cost of the loop itself and of Ray, and memory on ten long series.
+
+All on random features of 64 x 14, horizons 1, 4, 12, batch 64, two layers, as PyTorch's threads are set.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from benchmarks.timing import Figure, measure
+from bitcorn_ray.learning.batches import DeviceData
+from bitcorn_ray.learning.checkpoint import CheckpointFolder
+from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
+from bitcorn_ray.learning.dataset import PartitionRows, TrainingData, training_data
+from bitcorn_ray.learning.losses import Objective
+from bitcorn_ray.learning.model import build_model
+from bitcorn_ray.learning.precision import autocast
+from bitcorn_ray.learning.training import fit
+
+HORIZONS = (1, 4, 12)
+FEATURES, SEQ_LEN, BATCH = 14, 64, 64
+
+
+def random_data(windows: int, training: TrainingConfig, model: ModelConfig, features: int = FEATURES) -> TrainingData:
+    """Training data with about so many training windows, of one partition without a market in it."""
+    rng = np.random.default_rng(0)
+    rows = round(windows / (1 - training.val_frac)) + model.seq_len + 3 * max(model.horizons)
+    close = np.exp(rng.normal(0, 0.01, rows).cumsum())
+    matrix = rng.standard_normal((rows, features), np.float32)
+    return training_data(matrix, [PartitionRows(name="random", close=close)], model, training)[0]
+
+
+def training() -> list[Figure]:
+    """An epoch of 6,000 windows at 64 units and of 1,500 at 256, ours and plain."""
+    figures = []
+    for hidden, windows in ((64, 6_000), (256, 1_500)):
+        epoch = plain_epoch(hidden, windows)
+        figures.append(measure(f"plain loop, hidden {hidden}, {windows:,} windows", epoch, runs=3))
+        figures += loop(hidden, windows)
+    return figures
+
+
+def loop(hidden: int, windows: int) -> list[Figure]:
+    """Our epochs, and the same model fed random tensors that are there already."""
+    model = ModelConfig(horizons=HORIZONS, hidden_size=hidden, seq_len=SEQ_LEN)
+    figures, device = [], torch.device("cpu")
+    for precision in ("auto", "float32"):
+        config = TrainingConfig(epochs=4, patience=4, batch_size=BATCH, precision=precision)
+        data = random_data(windows, config, model)
+        fitted = fit(data, model, config)
+        count = len(data.train_ends)
+        seconds = tuple(count / each.samples_per_second for each in fitted.history[1:])
+        figures.append(Figure(f"bitcorn, hidden {hidden}, {count:,} windows, {fitted.precision}", seconds))
+    batch = DeviceData(data, SEQ_LEN, device).batch(torch.from_numpy(data.train_ends[:BATCH]))
+    network, objective = build_model(FEATURES, model), Objective(config, HORIZONS)
+    optimiser = torch.optim.AdamW(network.parameters(), fused=True)
+
+    def bare() -> None:
+        for _ in range(count // BATCH):
+            with autocast(figures_precision, device):
+                loss, _ = objective(*network.standardised(batch.x_BLF), batch.return_BH, batch.realised_BH)
+            optimiser.zero_grad(set_to_none=True)
+            (loss / BATCH).backward()
+            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimiser.step()
+
+    for figures_precision in {figure.what.rpartition(" ")[2]: None for figure in figures}:
+        what = f"the same model on one batch again and again, hidden {hidden}, {figures_precision}"
+        figures.append(measure(what, bare, runs=3))
+    return figures
+
+
+def plain_epoch(hidden: int, windows: int):  # type: ignore[no-untyped-def]
+    """Return an epoch as it is usually written: windows materialised, a DataLoader, a pair of heads a horizon."""
+    torch.manual_seed(0)
+    x, returns = torch.randn(windows, SEQ_LEN, FEATURES), 0.01 * torch.randn(windows, len(HORIZONS))
+    lstm = nn.LSTM(FEATURES, hidden, 2, batch_first=True, dropout=0.2)
+    heads = nn.ModuleList(
+        nn.Sequential(nn.Linear(hidden, hidden // 2), nn.ReLU(), nn.Linear(hidden // 2, 1))
+        for _ in range(2 * len(HORIZONS))
+    )
+    parameters = [*lstm.parameters(), *heads.parameters()]
+    optimiser = torch.optim.Adam(parameters)
+    loader = DataLoader(TensorDataset(x, returns), BATCH, shuffle=True)
+
+    def loss_of(windows_BLF: Tensor, return_BH: Tensor) -> Tensor:
+        last_BD = lstm(windows_BLF)[0][:, -1]
+        total = torch.zeros(())
+        for column, (mean, scale) in enumerate(zip(heads[::2], heads[1::2], strict=True)):
+            sigma_B = nn.functional.softplus(scale(last_BD)).squeeze(1).clamp(1e-4, 10)
+            error_B = (return_BH[:, column] - mean(last_BD).squeeze(1)) / sigma_B
+            total = total + (sigma_B.log() + 0.5 * error_B.square().clamp(max=100)).mean()
+        return total
+
+    def epoch() -> None:
+        for windows_BLF, return_BH in loader:
+            optimiser.zero_grad()
+            loss = loss_of(windows_BLF, return_BH)
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimiser.step()
+            loss.item()
+
+    return epoch
+
+
+def train_on_ray() -> list[Figure]:
+    """The same training in process and by one Ray worker with as many threads, Ray being up: fixed cost and epochs."""
+    from bitcorn_ray.on_ray.session import ray_session
+    from bitcorn_ray.on_ray.training import SharedData, fit_on_ray
+
+    model = ModelConfig(horizons=HORIZONS, seq_len=SEQ_LEN)
+    config = TrainingConfig(epochs=4, patience=4, threads=1, deterministic=True)
+    data = random_data(6_000, config, model)
+    started = time.perf_counter()
+    here = fit(data, model, config)
+    in_process = time.perf_counter() - started
+    with ray_session("local"), tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        there = fit_on_ray(
+            SharedData(data), model, config, workers=1, gpus=0, checkpoints=CheckpointFolder(folder), max_failures=0
+        )
+        on_ray = time.perf_counter() - started
+    epochs = [tuple(each.seconds for each in fitted.history[1:]) for fitted in (here, there)]
+    fixed = on_ray - in_process - sum(each.seconds for each in there.history) + sum(e.seconds for e in here.history)
+    return [
+        Figure("an epoch in process", epochs[0]),
+        Figure("the same on Ray Train", epochs[1], 1.03 * float(np.median(epochs[0]))),
+        Figure("what Ray Train costs beside its epochs", (fixed,), 8.0),
+    ]
+
+
+def memory() -> list[Figure]:
+    """Train on 10 series x 100,000 bars x 90 features with windows of 128, in fresh processes, and say the peak."""
+    figures = []
+    for place in ("in process", "on Ray"):
+        command = [sys.executable, "-m", "benchmarks.training_memory", place]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent)
+        told = json.loads(done.stdout.splitlines()[-1])
+        what = (
+            f"10 x 100,000 x 90, seq_len 128, {place}: peak {told['peak']:,.0f} MiB, "
+            f"{told['above']:,.0f} above the libraries, for arrays of {told['arrays']:,.0f}"
+        )
+        figures.append(Figure(what, (told["seconds"],)))
+    return figures

@@ -1,0 +1,117 @@
+"""One training on ten long series in a process of its own.
+
+    python -m benchmarks.training_memory "in process"|"on Ray"
+
+Prints the peak of its memory as JSON, in MiB. In process it is what the system noted (maximum RSS). On Ray it is the
+sum over this process and its training workers of what is theirs alone and their shares of what they share (PSS),
+sampled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.training import random_data
+from bitcorn_ray.features.reference import reference_volatility
+from bitcorn_ray.learning.checkpoint import CheckpointFolder
+from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
+from bitcorn_ray.learning.dataset import PartitionRows, TrainingData, training_data
+from bitcorn_ray.learning.training import fit
+
+SERIES, BARS, FEATURES, SEQ_LEN = 10, 100_000, 90, 128
+MODEL = ModelConfig(horizons=(1, 4, 12, 24), seq_len=SEQ_LEN)
+TRAINING = TrainingConfig(epochs=1, val_frac=0.002)
+_WINDOWS = 6_400  # that are trained on: memory does not depend on how many of them
+
+
+def long_series() -> TrainingData:
+    """Ten series as a training would hold them: made in place, partition after partition."""
+    rng = np.random.default_rng(0)
+    matrix = np.empty((SERIES * BARS, FEATURES), np.float32)
+    partitions = []
+    for place in range(SERIES):
+        rng.standard_normal(out=matrix[place * BARS : (place + 1) * BARS], dtype=np.float32)
+        close = np.exp(rng.normal(0, 0.01, BARS).cumsum())
+        reference = reference_volatility(np.log(close), MODEL.reference_span)
+        times = np.arange(BARS) * 3_600_000
+        partitions.append(PartitionRows(name=f"S{place} 1h", close=close, timestamp=times, reference=reference))
+    data, _, _ = training_data(matrix, partitions, MODEL, TRAINING)
+    return replace(data, train_ends=data.train_ends[:: len(data.train_ends) // _WINDOWS].copy())
+
+
+def main() -> None:
+    """Train where the argument says, and print the figures."""
+    small = ModelConfig(horizons=(1,), seq_len=4, hidden_size=4)
+    fit(random_data(200, TrainingConfig(epochs=1), small), small, TrainingConfig(epochs=1))  # loads what loads lazily
+    libraries, started = _peak_rss(), time.perf_counter()
+    if sys.argv[1] == "in process":
+        data = long_series()
+        fit(data, MODEL, TRAINING)
+        peak = _peak_rss()
+        above = peak - libraries
+    else:
+        data, peak, above = _on_ray()
+    arrays = sum(value.nbytes for value in vars(data).values() if isinstance(value, np.ndarray)) / 2**20
+    print(json.dumps({"peak": peak, "above": above, "arrays": arrays, "seconds": time.perf_counter() - started}))
+
+
+def _on_ray() -> tuple[TrainingData, float, float]:
+    from bitcorn_ray.on_ray.session import ray_session
+    from bitcorn_ray.on_ray.training import SharedData, fit_on_ray
+
+    data = long_series()
+    with ray_session("local"), tempfile.TemporaryDirectory() as folder:
+        before, samples, finished = _tree_pss(), [0.0], threading.Event()
+
+        def sample() -> None:
+            while not finished.wait(0.2):
+                samples.append(_tree_pss())
+
+        sampler = threading.Thread(target=sample)
+        sampler.start()
+        try:
+            fit_on_ray(
+                SharedData(data),
+                MODEL,
+                TRAINING,
+                workers=1,
+                gpus=0,
+                checkpoints=CheckpointFolder(folder),
+                max_failures=0,
+            )
+        finally:
+            finished.set()
+            sampler.join()
+    return data, max(samples), max(samples) - before
+
+
+def _peak_rss() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _tree_pss() -> float:
+    """MiB of this process and its training workers."""
+    total = 0.0
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            mine = int(folder.name) == os.getpid() or b"RayTrainWorker" in (folder / "cmdline").read_bytes()
+            if mine:
+                lines = (folder / "smaps_rollup").read_text().splitlines()
+                total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+        except OSError:
+            continue
+    return total
+
+
+if __name__ == "__main__":
+    main()
