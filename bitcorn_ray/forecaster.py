@@ -40,6 +40,7 @@ class Forecaster:
 
     def __init__(self, run: Run, system: FeatureSystem, notes: Sequence[str] = ()) -> None:
         self.run, self.system, self.notes = run, system, tuple(notes)
+        self.step = timeframe_ms(run.metadata["timeframe"])
         self._seen: dict[Partition, Seen] = {}
 
     @classmethod

@@ -31,7 +31,7 @@ from bitcorn_ray.learning.runs import Run
 from bitcorn_ray.market.bars import Bars, show_time
 from bitcorn_ray.market.clean import drop_duplicates
 from bitcorn_ray.market.partition import Partition, normalise_symbol, select_partitions, timeframe_ms
-from bitcorn_ray.market.source import PartitionReader, is_database, opened_source, source_files
+from bitcorn_ray.market.source import PartitionReader, is_database, opened_source, shown_source, source_files
 from bitcorn_ray.report.fan import Fan, FanPanel
 from bitcorn_ray.report.files import write_whole
 from bitcorn_ray.validation.calibration import RollingConformal
@@ -156,7 +156,7 @@ def run_forecasts(
             make = partial(ForecastWorker, _sent(plan), "cuda" if gpus else "cpu")
             _, lost = map_with_actors(make, plan.jobs, plan.sizes, plan.code, take, gpus)
         error = "the actor that forecast it died each time: see Ray's logs for memory or a crashing library"
-        take([PartitionForecast(partition=job.label(), source=job.path, error=error) for job in lost])
+        take([PartitionForecast(partition=job.label(), source=shown_source(job.path), error=error) for job in lost])
     else:
         worker = ForecastWorker(plan)
         for job in plan.jobs:
@@ -177,7 +177,7 @@ class ForecastWorker:
         """Forecast the partitions of a job. Any failure becomes the error of its partition."""
         try:
             require_same_code(self._plan.code)
-            with opened_source(Path(job.path)) as reader:
+            with opened_source(job.path) as reader:
                 timeframe = self._plan.forecaster.run.metadata["timeframe"]
                 every = [p for p in reader.partitions if is_asked(p, self._plan.symbols, [timeframe])]
                 return [
@@ -191,7 +191,7 @@ class ForecastWorker:
         try:
             bars = drop_duplicates(reader.read_stored(partition)[0])
             first = first_row(bars, plan.since) if plan.last is None else max(len(bars) - plan.last, 0)
-            features = self.features(bars, Source(Path(path), partition, complete=True))
+            features = self.features(bars, Source(shown_source(path), partition, complete=True))
             done = plan.forecaster.forecast(bars, partition, first, features=features, horizons=plan.horizons)
             kept = bars.take(slice(max(len(bars) - plan.keep_bars, 0), None)) if plan.keep_bars else None
             latest = bool(len(done)) and bars.timestamp is not None and done.cutoffs[-1] == bars.timestamp[-1]
@@ -199,9 +199,9 @@ class ForecastWorker:
         except Exception as error:  # one partition must not take the others with it
             return _failed(partition, path, error)
         if len(done) == 0:
-            return PartitionForecast(partition=partition, source=path, error=why)
+            return PartitionForecast(partition=partition, source=shown_source(path), error=why)
         note = None if why is None else f"no forecast from its last bar: {why}"
-        return PartitionForecast(partition=partition, source=path, forecasts=done, bars=kept, note=note)
+        return PartitionForecast(partition=partition, source=shown_source(path), forecasts=done, bars=kept, note=note)
 
     def features(self, bars: Bars, source: Source) -> NDArray[np.float32]:
         """Features (T, F) by the run's columns, through the cache; NaN in the warm-up."""
@@ -299,9 +299,9 @@ def _asked_jobs(
         select_partitions(known, symbols, None)  # names those that exist where one does not
     jobs = [
         FeatureJob(
-            path=str(file.path),
+            path=file.address,
             partition=partition,
-            size=size if is_database(file.path) else size // _BYTES_A_BAR,
+            size=size if is_database(file.place) else size // _BYTES_A_BAR,
         )
         for file, wanted in found
         for partition, size in wanted
@@ -319,4 +319,4 @@ def _sent(plan: ForecastPlan) -> ForecastPlan:
 
 def _failed(partition: Partition, path: str, error: Exception) -> PartitionForecast:
     text = str(error) if isinstance(error, BitcornError) else f"{type(error).__name__}: {error}"
-    return PartitionForecast(partition=partition, source=path, error=text)
+    return PartitionForecast(partition=partition, source=shown_source(path), error=text)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from bitcorn_ray.cli.options import (
+    amount,
     cache_dir_option,
     common_options,
     end_with_failures,
@@ -18,12 +22,13 @@ from bitcorn_ray.cli.options import (
     system_of,
 )
 from bitcorn_ray.report.console import forecast_table, plain_rows, progress, show
+from bitcorn_ray.report.watch import WatchScreen, skill_table
 
 if TYPE_CHECKING:
     from bitcorn_ray.forecaster import Forecaster
     from bitcorn_ray.forecasting import PartitionForecast
 
-__all__ = ["forecast"]
+__all__ = ["forecast", "watch"]
 
 _changed_code = click.option(
     "--allow-changed-code", is_flag=True, help="Forecast although the code of the features changed since the training."
@@ -108,6 +113,70 @@ def forecast(
     }
     show(result, lambda: tuple(item for each in there for item in _shown(each)), as_json)
     end_with_failures(f"{each.partition} has no forecast: {each.error}" for each in done if each.error)
+
+
+@click.command()
+@click.argument("run")
+@click.argument("source")
+@click.option("--symbols", help="Only these, separated by commas.  [default: those trained on]")
+@click.option("--interval", default="5s", show_default=True, help="Time between two looks, such as 500ms, 5s or 1m.")
+@click.option("--once", is_flag=True, help="Look once, catching up on what was missed, and end.")
+@click.option("--max-bars", type=click.IntRange(1), help="End after forecasts from so many bars.")
+@click.option("--out", help="The journal, a JSON Lines file.  [default: watch.jsonl in the run's folder]")
+@_changed_code
+@common_options
+def watch(
+    run: str,
+    source: str,
+    symbols: str | None,
+    interval: str,
+    once: bool,
+    max_bars: int | None,
+    out: str | None,
+    allow_changed_code: bool,
+    as_json: bool,
+    address: str | None,
+) -> None:
+    """Forecast at every new bar of a source, and keep how the forecasts turn out.
+
+    Forecasts and outcomes go to a journal, from which a later watch goes on: it catches up on missed bars and forecasts
+    from none twice. Bars are forecast from once they have closed. Ctrl-C ends it and leaves all whole. With --json
+    each entry of the journal is printed as it is made.
+
+    \b
+    Example:
+      bitcorn watch models/run_001 market.db --interval 10s
+    """
+    from pathlib import Path
+
+    from bitcorn_ray.watching import Watcher
+
+    seconds = amount(interval, {"ms": 1e-3, "s": 1, "m": 60, "h": 3_600}, "--interval") or 0.0
+    forecaster = load_forecaster(run, allow_changed_code)
+    journal = Path(out) if out else Path(run) / "watch.jsonl"
+    made = 0
+    with Watcher(forecaster, source, journal, listed(symbols)) as watcher:
+        view = None if as_json else WatchScreen(f"{run} watches {source}; journal {journal}; Ctrl-C ends")
+        try:
+            with view or nullcontext():
+                while True:
+                    entries = watcher.poll()
+                    made += sum(entry["kind"] != "outcome" for entry in entries)
+                    for entry in entries if as_json else ():
+                        click.echo(json.dumps(entry))
+                    for partition, error in watcher.errors.items():
+                        say(f"{partition}: {error}")
+                    if view:
+                        view.update(entries, watcher.skill())
+                    if once or (max_bars is not None and made >= max_bars):
+                        break
+                    time.sleep(seconds)
+        except KeyboardInterrupt:
+            say(f"ended; {journal} is whole, and the same command goes on from it")
+        if not as_json:
+            show({}, lambda: skill_table(watcher.skill()), as_json)
+        failed = dict(watcher.errors)
+    end_with_failures(f"{partition} is not watched: {error}" for partition, error in failed.items())
 
 
 def load_forecaster(run: str, allow_changed_code: bool) -> Forecaster:

@@ -124,3 +124,50 @@ def test_changed_code_is_refused_unless_it_is_allowed(run, folder, market_db):
     allowed = run("forecast", folder, market_db, "--allow-changed-code")
     assert allowed.exit_code == 0
     assert "note: code of bitcorn_ray.features.v2 changed" in allowed.stderr
+
+
+def test_a_watch_keeps_a_journal_in_the_runs_folder(run, folder, market_db):
+    once = run("watch", folder, market_db, "--once", "--symbols", "AAAUSDT,BBBUSDT")
+    assert once.exit_code == 0, once.output
+    assert "AAAUSDT 1h" in once.stderr
+    assert "in 95 %" in once.stdout
+    lines = (folder / "watch.jsonl").read_text().splitlines()
+    assert [json.loads(line)["symbol"] for line in lines] == ["AAAUSDT", "BBBUSDT"]
+    again = run("watch", folder, market_db, "--once", "--json")
+    assert again.exit_code == 0
+    assert again.stdout == ""
+    assert (folder / "watch.jsonl").read_text().splitlines() == lines
+
+
+def test_a_watch_ends_after_so_many_bars_and_prints_its_entries(run, folder, market_db, tmp_path):
+    done = run(
+        "watch", folder, market_db, "--max-bars", "1", "--json", "--interval", "10ms", "--out", tmp_path / "j.jsonl"
+    )
+    assert done.exit_code == 0, done.output
+    entries = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [entry["kind"] for entry in entries] == ["forecast", "forecast"]
+    assert (tmp_path / "j.jsonl").is_file()
+    assert run("watch", folder, market_db, "--interval", "soon").exit_code == 2
+
+
+def test_ctrl_c_ends_a_watch_and_leaves_the_journal_whole(folder, market_db):
+    import signal
+    import subprocess
+    import sys
+    import time
+
+    command = [sys.executable, "-m", "bitcorn_ray", "watch", folder, market_db, "--interval", "50ms"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.time() + 60
+        while not (folder / "watch.jsonl").is_file() or not (folder / "watch.jsonl").stat().st_size:
+            assert process.poll() is None
+            assert time.time() < deadline
+            time.sleep(0.1)
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "is whole, and the same command goes on from it" in err
+    assert "Traceback" not in err
+    assert "EWMA" in out
+    assert [json.loads(line)["kind"] for line in (folder / "watch.jsonl").open()] == ["forecast", "forecast"]
