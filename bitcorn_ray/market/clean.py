@@ -13,7 +13,7 @@ them is told to repair (a missing price, high below low) is left as it is. Exact
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from bitcorn_ray.market.partition import timeframe_ms
 from bitcorn_ray.market.prints import bad_prints
 from bitcorn_ray.market.silence import joined_rows, silent_runs
 
-__all__ = ["CleanBars", "CleaningPolicy", "clean_bars", "drop_duplicates"]
+__all__ = ["CleanBars", "CleaningPolicy", "clean_bars", "drop_duplicates", "is_summed"]
 
 _CHOICES = {
     "duplicates": ("first", "last", "error"),
@@ -106,6 +106,15 @@ def drop_duplicates(bars: Bars) -> Bars:
     return bars if last.all() else bars.take(last)
 
 
+def is_summed(column: str) -> bool:
+    """Tell whether a further column counts what happened in a bar, and not how things stood at its end.
+
+    >>> is_summed("taker_buy_volume"), is_summed("open_interest")
+    (True, False)
+    """
+    return "vol" in column.lower() or "trade" in column.lower() or column.lower() == "count"
+
+
 def _one_each(bars: Bars, policy: CleaningPolicy, report: dict[str, Any]) -> Bars:
     assert bars.timestamp is not None
     again = np.flatnonzero(np.diff(bars.timestamp) == 0)
@@ -143,7 +152,7 @@ def _onto_grid(bars: Bars, step: int, policy: CleaningPolicy, report: dict[str, 
         times[snapped] = place[chosen]
         keep[snapped] = True
     report["off_grid"] |= {"dropped": len(astray) - len(snapped), "snapped": len(snapped)}
-    moved = Bars(**{**bars.columns(), "timestamp": times}).take(keep)  # type: ignore[arg-type]
+    moved = replace(bars, timestamp=times).take(keep)
     assert moved.timestamp is not None
     return moved.take(np.argsort(moved.timestamp, kind="stable"))
 
@@ -191,4 +200,5 @@ def _filled(bars: Bars, step: int, policy: CleaningPolicy, report: dict[str, Any
     columns["open"][filled], columns["close"][filled] = starts, prices
     columns["high"][filled], columns["low"][filled] = np.maximum(starts, prices), np.minimum(starts, prices)
     columns["volume"][filled] = 0.0
-    return Bars(**columns), filled  # type: ignore[arg-type]
+    extra = {name: np.where(filled & is_summed(name), 0.0, column[source]) for name, column in bars.extra.items()}
+    return Bars(**columns, extra=extra), filled  # type: ignore[arg-type]

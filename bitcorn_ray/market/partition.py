@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bitcorn_ray.errors import BitcornError
@@ -32,10 +32,14 @@ _TIMEFRAME = re.compile(r"([1-9][0-9]{0,4})([mhdw])")
 
 @dataclass(frozen=True, order=True)
 class Partition:
-    """One symbol x timeframe, both as stored at the source."""
+    """One symbol x timeframe, both as stored at the source.
+
+    base: the timeframe of the stored bars that this one is put together from; None for one that is stored itself.
+    """
 
     symbol: str
     timeframe: str
+    base: str | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         return f"{self.symbol} {self.timeframe}"

@@ -1,23 +1,27 @@
 """Bars of a higher timeframe out of those of a lower one.
 
-open first, high max, low min, close last, volume sum. Boundaries are fixed in time: days from midnight UTC, weeks from
-Monday. A higher bar is complete when every lower bar in it is there; one that is cut by where the bars begin or end, or
-that has a gap, is not, and is dropped or marked: its open, close and volume are not what the exchange says.
+open first, high max, low min, close last, volume sum; of further columns those that count something (volumes, trades)
+are summed, and of others (open interest, a rate) the last value stays. Boundaries are fixed in time: days from midnight
+UTC, weeks from Monday. A higher bar is complete when every lower bar in it is there; one that is cut by where the bars
+begin or end, or that has a gap, is not, and is dropped or marked: its open, close and volume are not what the exchange
+says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import Bars, require_chronology
-from bitcorn_ray.market.partition import timeframe_ms
+from bitcorn_ray.market.clean import drop_duplicates, is_summed
+from bitcorn_ray.market.partition import Partition, normalise_symbol, same_timeframe, timeframe_ms
 
-__all__ = ["Resampled", "base_timeframe", "resample_bars"]
+__all__ = ["Resampled", "base_timeframe", "derived_partitions", "read_derived", "resample_bars"]
 
 _WEEK = 7 * 86_400_000
 _MONDAY = 4 * 86_400_000  # the epoch was a Thursday
@@ -70,6 +74,10 @@ def resample_bars(bars: Bars, timeframe: str, to: str, *, incomplete: str = "dro
         low=np.minimum.reduceat(bars.low, starts),
         close=bars.close[starts + counts - 1],
         volume=np.add.reduceat(bars.volume, starts),
+        extra={
+            name: np.add.reduceat(column, starts) if is_summed(name) else column[starts + counts - 1]
+            for name, column in bars.extra.items()
+        },
     )
     complete = counts == length // step
     if incomplete == "mark":
@@ -106,3 +114,46 @@ def base_timeframe(stored: Sequence[str], wanted: str) -> str | None:
             continue
     fitting = [each for each in lengths if each <= length and length % each == 0]
     return lengths[max(fitting)] if fitting else None
+
+
+class StoredBars(Protocol):
+    """Reads partitions as they are stored."""
+
+    def read_stored(self, partition: Partition) -> tuple[Bars, Partition]:
+        """Return the bars of one partition, ascending, and its stored name."""
+
+
+def derived_partitions(stored: Iterable[Partition], timeframes: Sequence[str] | None) -> list[Partition]:
+    """Partitions of asked timeframes that are not stored but can be put together from stored ones, sorted.
+
+    timeframes: in any spelling; None asks for those that are stored. Raises BitcornError for one that is none.
+
+    >>> derived_partitions([Partition("BTC", "1h")], ["1h", "4h"])
+    [Partition(symbol='BTC', timeframe='4h', base='1h')]
+    """
+    by_symbol: dict[str, list[Partition]] = {}
+    for partition in stored:
+        if partition.base is None:
+            by_symbol.setdefault(normalise_symbol(partition.symbol), []).append(partition)
+    found = set()
+    for wanted in timeframes or ():
+        for partitions in by_symbol.values():
+            if any(same_timeframe(each.timeframe, wanted) for each in partitions):
+                continue
+            if base := base_timeframe([each.timeframe for each in partitions], wanted):
+                symbol = next(each.symbol for each in partitions if each.timeframe == base)
+                found.add(Partition(symbol, wanted.strip().lower(), base))
+    return sorted(found)
+
+
+def read_derived(reader: StoredBars, partition: Partition) -> tuple[Bars, Partition]:
+    """Read a partition, put together from its base where it is not stored itself.
+
+    Of several rows of one time in the base the last stored one counts; incomplete bars are left out.
+    Raises BitcornError as reading and `resample_bars` do.
+    """
+    if partition.base is None:
+        return reader.read_stored(partition)
+    bars, base = reader.read_stored(Partition(partition.symbol, partition.base))
+    made = resample_bars(drop_duplicates(bars), base.timeframe, partition.timeframe)
+    return made.bars, Partition(base.symbol, partition.timeframe, base.timeframe)

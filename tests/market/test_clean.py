@@ -1,5 +1,5 @@
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -193,3 +193,10 @@ def test_hardly_any_bars_are_clean(random_bars):
         assert len(clean_bars(bars, CleaningPolicy(fill="forward")).bars) == rows
     with pytest.raises(BitcornError, match="without times"):
         clean_bars(Bars(**{**bars.columns(), "timestamp": None}))
+
+
+def test_further_columns_go_along(random_bars):
+    bars = replace(random_bars(20), extra={"trades": np.arange(20.0), "open_interest": np.arange(20.0)})
+    clean = clean_bars(bars.take(np.delete(np.arange(20), [5, 6])[::-1]), CleaningPolicy(fill="linear"), "1h")
+    assert clean.bars.extra["trades"].tolist() == [0, 1, 2, 3, 4, 0, 0, *range(7, 20)]
+    assert clean.bars.extra["open_interest"].tolist() == [0, 1, 2, 3, 4, 4, 4, *range(7, 20)]

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -6,7 +8,8 @@ from hypothesis import strategies as st
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import Bars
-from bitcorn_ray.market.resample import base_timeframe, resample_bars
+from bitcorn_ray.market.partition import Partition
+from bitcorn_ray.market.resample import base_timeframe, derived_partitions, read_derived, resample_bars
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 PRICES = ("open", "high", "low", "close")
@@ -110,3 +113,41 @@ def test_the_longest_fitting_timeframe_is_the_base():
     assert base_timeframe([], "1h") is None
     with pytest.raises(BitcornError, match="month"):
         base_timeframe(["1d"], "1M")
+
+
+def test_further_columns_are_summed_where_they_count_and_else_end_as_they_were(random_bars):
+    bars = replace(random_bars(8), extra={"trades": np.arange(8.0), "open_interest": np.arange(8.0)})
+    made = resample_bars(bars, "1h", "4h").bars
+    assert made.extra["trades"].tolist() == [0 + 1 + 2 + 3, 4 + 5 + 6 + 7]
+    assert made.extra["open_interest"].tolist() == [3, 7]
+
+
+def test_partitions_are_derived_where_they_are_not_stored():
+    stored = [
+        Partition("BTC/USDT", "15m"),
+        Partition("BTC/USDT", "60m"),
+        Partition("ETHUSDT", "4h"),
+        Partition("X", "1d"),
+    ]
+    found = derived_partitions(stored, ["1h", "4h", "1D"])
+    assert [(p.symbol, p.timeframe, p.base) for p in found] == [
+        ("BTC/USDT", "1d", "60m"),
+        ("BTC/USDT", "4h", "60m"),
+        ("ETHUSDT", "1d", "4h"),
+    ]
+    assert derived_partitions(stored, None) == []
+    assert derived_partitions(found, ["1w"]) == []  # what is derived is no base
+
+
+def test_a_derived_partition_is_read_from_its_base(random_bars):
+    bars = random_bars(100)
+
+    class Reader:
+        def read_stored(self, partition):
+            assert partition == Partition("A", "1h")
+            return bars.take(np.repeat(np.arange(100), 2)), partition
+
+    assert len(read_derived(Reader(), Partition("A", "1h"))[0]) == 200  # as stored
+    made, partition = read_derived(Reader(), Partition("A", "4h", "1h"))
+    assert np.array_equal(made.close, resample_bars(bars, "1h", "4h").bars.close)
+    assert (partition, partition.base) == (Partition("A", "4h"), "1h")
