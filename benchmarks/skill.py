@@ -37,7 +37,7 @@ from bitcorn_ray.validation.skill import Judged, judge
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "BNBUSDT", "XRPUSDT", "DOGEUSDT", "SOLUSDT")
 HORIZONS = (1, 4, 12, 24)
 FEATURES = "vol"
-MODEL = ModelConfig(horizons=HORIZONS, seq_len=2, hidden_size=64, num_layers=1, dropout=0.3, skip=True)
+MODEL = ModelConfig(horizons=HORIZONS, seq_len=2, hidden_size=64, num_layers=1, dropout=0.5, skip=True)
 TRAINING = TrainingConfig(
     epochs=2,
     patience=2,
