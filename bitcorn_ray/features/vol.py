@@ -23,7 +23,7 @@ Returns in units of volatility, k in 1, 2, 4, 8, D, 3D, W, 3W
 - gap: ln(|ln(open / close before)| / s + 0.01)
 - close_place: (2 p - high - low) / (high - low + 0.1 s p), in (-1, 1)
 
-  bounded: x / sqrt(1 + (x / 6)^2), within 6
+Bounded means x / sqrt(1 + (x / 6)^2), within 6.
 
 Volume
 - volume_<w>, w in 1, 2, 4, 8, D, 3D: ln(mean_w(v) / mean_W(v) + 0.01); w in W, 3W: the same to mean_8W(v)
