@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.reference import REFERENCE_SPANS, reference_volatility
 from bitcorn_ray.features.system import FeatureSystem
-from bitcorn_ray.learning.bands import COUNTED, enough_scores, forecast_scores, sample_of
+from bitcorn_ray.learning.bands import counts, enough_scores, forecast_scores, sample_of
 from bitcorn_ray.learning.gaps import gap_before
 from bitcorn_ray.learning.predict import predict_windows
 from bitcorn_ray.learning.runs import PastScores, Run
@@ -129,7 +129,7 @@ class ForecastInputs:
         scores = forecast_scores(
             self.numbers[first:], log_close, self.rows - first, self.config.horizons, returns, volatilities
         )
-        scores[~np.isin(self.sample(self.rows), COUNTED)] = np.nan
+        scores[~counts(self.sample(self.rows))] = np.nan
         return scores
 
     def sample(self, rows: Rows) -> NDArray[np.str_]:
@@ -143,7 +143,7 @@ class ForecastInputs:
         while True:
             start = max(first - reach, 0)
             before = np.arange(start, first)
-            counted = np.isin(self.sample(before), COUNTED) & ~np.isin(self.numbers[before], self.past.bars)
+            counted = counts(self.sample(before)) & ~np.isin(self.numbers[before], self.past.bars)
             rows = np.concatenate([before[counted], np.arange(first, len(self.bars))])
             good, left_out = self._with_window(rows, first)
             at = int(self.numbers[first])

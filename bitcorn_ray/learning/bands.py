@@ -21,15 +21,18 @@ from bitcorn_ray.learning.runs import PastScores
 from bitcorn_ray.validation.calibration import RollingConformal, conformal_scores
 
 __all__ = [
-    "COUNTED", "between_widths", "enough_scores", "forecast_scores", "outcome_known", "roll_bands", "sample_of",
+    "between_widths", "counts", "enough_scores", "forecast_scores", "outcome_known", "roll_bands", "sample_of",
 ]  # fmt: skip
 
 Rows = NDArray[np.int64]
 Floats = NDArray[np.floating]
 Mask = NDArray[np.bool_]
 
-COUNTED = ("validation", "test", "out of sample", "other symbol", "unknown")
-"""The kinds of forecasts whose scores count; not "train", and not "before training"."""
+
+def counts(sample: NDArray[np.str_]) -> Mask:
+    """Tell of which kinds of forecasts (N,) the scores count: not of those on bars that were trained on, or earlier."""
+    counted: Mask = (sample != "train") & (sample != "before training")
+    return counted
 
 
 def sample_of(partition: Mapping[str, Any] | None, cutoffs: Rows) -> NDArray[np.str_]:

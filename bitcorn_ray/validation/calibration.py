@@ -198,7 +198,7 @@ class RollingConformal:
         # Scores as Python floats: a list of them is kept sorted faster than an array, by bisection.
         queue: list[float] = np.concatenate([state.mature, state.waiting]).tolist()
         ripe = begun + np.searchsorted(state.waiting_bars + horizon, bars, side="right")
-        ordered = sorted(queue[:begun])
+        ordered: list[float] = np.sort(state.mature).tolist()
         widths = np.full((len(bars), len(self.coverages)), np.inf, np.float32)
         ranks = self._ranks(begun)
         added = begun
