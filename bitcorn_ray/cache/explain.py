@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from bitcorn_ray.cache.chunk_file import fingerprint_bars
 from bitcorn_ray.cache.identity import EntryPlan, plan_entry
-from bitcorn_ray.cache.jobs import is_asked
+from bitcorn_ray.cache.jobs import asked_of
 from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.cache.workplan import plan_features
 from bitcorn_ray.errors import BitcornError
@@ -24,6 +24,8 @@ from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.market.bars import Bars, show_time
 from bitcorn_ray.market.clean import drop_duplicates
 from bitcorn_ray.market.partition import Partition
+from bitcorn_ray.market.reading import Reading
+from bitcorn_ray.market.resample import read_derived
 from bitcorn_ray.market.source import PartitionReader, opened_source, shown_source
 
 __all__ = ["Explanation", "explain", "library_changes", "system_changes"]
@@ -47,12 +49,13 @@ def explain(
     cache: FeatureCache,
     symbols: Sequence[str] | None = None,
     timeframes: Sequence[str] | None = None,
+    reading: Reading | None = None,
 ) -> list[Explanation]:
     """Explain every partition of a source; reads the bars of files that have changed.
 
     Raises BitcornError as `plan_features` does.
     """
-    plan = plan_features(source, system, cache, symbols, timeframes)
+    plan = plan_features(source, system, cache, symbols, timeframes, reading)
     found = [
         Explanation(
             symbol=s.symbol,
@@ -66,10 +69,9 @@ def explain(
         jobs = [job for job in plan.jobs if job.path == path]
         named = {job.partition for job in jobs}
         try:
-            with opened_source(path) as reader:
-                asked = [
-                    p for p in reader.partitions if p in named or (None in named and is_asked(p, symbols, timeframes))
-                ]
+            with opened_source(path, plan.work.reading) as reader:
+                every = asked_of(reader.partitions, symbols, timeframes)
+                asked = every if None in named else [partition for partition in every if partition in named]
                 found += [_explained(reader, partition, system, cache, shown_source(path)) for partition in asked]
         except BitcornError as error:
             found.append(_failure(jobs[0].label(), error))
@@ -84,7 +86,7 @@ def _explained(
     reader: PartitionReader, partition: Partition, system: FeatureSystem, cache: FeatureCache, path: str
 ) -> Explanation:
     try:
-        bars = drop_duplicates(reader.read_stored(partition)[0])
+        bars = drop_duplicates(read_derived(reader, partition)[0])
         plan = plan_entry(bars, system, memo=cache)
     except BitcornError as error:
         return _failure(partition, error)

@@ -16,9 +16,11 @@ from bitcorn_ray.market.partition import (
     same_timeframe,
     select_partitions,
 )
+from bitcorn_ray.market.reading import Reading
+from bitcorn_ray.market.resample import derived_partitions
 from bitcorn_ray.market.source import SourceFile, is_database, partition_named
 
-__all__ = ["FeatureJob", "asked_partitions", "is_asked", "require_found"]
+__all__ = ["FeatureJob", "asked_of", "asked_partitions", "is_asked", "require_found"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,7 @@ def asked_partitions(
     receipts: dict[str, FileReceipt],
     symbols: Sequence[str] | None,
     timeframes: Sequence[str] | None,
+    reading: Reading | None = None,
 ) -> Iterator[tuple[SourceFile, list[tuple[Partition | None, int]]]]:
     """Yield each file with the partitions of it that are asked for, and their sizes.
 
@@ -58,15 +61,23 @@ def asked_partitions(
         file = files[0]
         receipt = receipts.get(file.place.shown)
         if receipt is not None and receipt.whole:
-            sizes = {each.partition: each.rows for each in receipt.partitions}
+            sizes = {each.partition: each.rows for each in receipt.partitions if each.base is None}
         else:
-            with opened_bars(file.path) as reader:
+            with opened_bars(file.path, reading=reading) as reader:
                 sizes = reader.sizes()
+        for made in derived_partitions(sizes, timeframes):
+            sizes[made] = sizes[Partition(made.symbol, str(made.base))]  # what is to be read
         chosen = select_partitions(sorted(sizes), symbols, timeframes)
         yield file, [(partition, sizes[partition]) for partition in chosen]
         return
-    known = {file.place: _partitions_of(file, receipts) for file in files}
+    known = {file.place: _partitions_of(file, receipts, reading) for file in files}
     named = [partition for partitions in known.values() for partition in partitions or ()]
+    derived = derived_partitions(named, timeframes)
+    for of_file in known.values():
+        if of_file is not None:
+            here = set(of_file)
+            of_file += [each for each in derived if Partition(each.symbol, str(each.base)) in here]
+    named += derived
     # Where every name is known, an unknown one is told now; else when the files have been read.
     if all(partitions is not None for partitions in known.values()):
         chosen_set = set(select_partitions(named, symbols, timeframes))
@@ -80,11 +91,13 @@ def asked_partitions(
             yield file, [(partition, file.size) for partition in partitions if partition in chosen_set]
 
 
-def _partitions_of(file: SourceFile, receipts: dict[str, FileReceipt]) -> list[Partition] | None:
+def _partitions_of(
+    file: SourceFile, receipts: dict[str, FileReceipt], reading: Reading | None
+) -> list[Partition] | None:
     receipt = receipts.get(file.place.shown)
     if receipt is not None and receipt.whole:
-        return [each.partition for each in receipt.partitions]
-    named = partition_named(file.place)
+        return [each.partition for each in receipt.partitions if each.base is None]
+    named = partition_named(file.place, reading)
     return None if named is None else [named]
 
 
@@ -94,6 +107,15 @@ def is_asked(partition: Partition, symbols: Sequence[str] | None, timeframes: Se
     return (symbols is None or symbol in map(normalise_symbol, symbols)) and (
         timeframes is None or any(same_timeframe(partition.timeframe, asked) for asked in timeframes)
     )
+
+
+def asked_of(
+    stored: Iterable[Partition], symbols: Sequence[str] | None, timeframes: Sequence[str] | None
+) -> list[Partition]:
+    """Return the partitions of one file that are asked for, those that have to be put together included."""
+    stored = list(stored)
+    every = [*stored, *derived_partitions(stored, timeframes)]
+    return [partition for partition in every if is_asked(partition, symbols, timeframes)]
 
 
 def require_found(

@@ -7,6 +7,7 @@ and the entries that it names are in the cache whole. Anything else, and the bar
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from bitcorn_ray.cache.loaded import version_of
 from bitcorn_ray.cache.names import chunk_name, manifest_name, source_id
 from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.market.partition import Partition
+from bitcorn_ray.market.reading import Reading
 
 __all__ = ["FileReceipt", "PartitionReceipt", "read_receipt", "whole_entries", "write_receipt"]
 
@@ -25,18 +27,22 @@ _PACKAGE = __name__.partition(".")[0]
 
 @dataclass(frozen=True, kw_only=True)
 class PartitionReceipt:
-    """What a partition of a file gave: the entry's key, its rows of features, what is wrong with the bars."""
+    """What a partition of a file gave: the entry's key, its rows of features, what is wrong with the bars.
+
+    base: the timeframe that its bars were put together from, None where they are stored.
+    """
 
     symbol: str
     timeframe: str
     key: str
     rows: int
     flags: str
+    base: str | None = None
 
     @property
     def partition(self) -> Partition:
-        """The partition, as stored."""
-        return Partition(self.symbol, self.timeframe)
+        """The partition, as stored or put together."""
+        return Partition(self.symbol, self.timeframe, self.base)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,18 +54,24 @@ class FileReceipt:
     partitions: tuple[PartitionReceipt, ...]
 
 
-def read_receipt(cache: FeatureCache, source: str | Path, identity: SystemIdentity) -> dict[str, FileReceipt]:
+def read_receipt(
+    cache: FeatureCache, source: str | Path, identity: SystemIdentity, reading: Reading | None = None
+) -> dict[str, FileReceipt]:
     """Receipts of a source's files by path; empty where there are none."""
-    stored = cache.storage.read_json(_name(source, identity)) or {"files": {}}
+    stored = cache.storage.read_json(_name(source, identity, reading)) or {"files": {}}
     return {path: _file_receipt(record) for path, record in stored["files"].items()}
 
 
 def write_receipt(
-    cache: FeatureCache, source: str | Path, identity: SystemIdentity, receipts: Mapping[str, FileReceipt]
+    cache: FeatureCache,
+    source: str | Path,
+    identity: SystemIdentity,
+    receipts: Mapping[str, FileReceipt],
+    reading: Reading | None = None,
 ) -> None:
     """Publish the receipts of a source's files. Raises BitcornError where that cannot be done."""
     files = {path: asdict(receipt) for path, receipt in receipts.items()}
-    cache.storage.publish_json(_name(source, identity), {"source": str(source), "files": files})
+    cache.storage.publish_json(_name(source, identity, reading), {"source": str(source), "files": files})
 
 
 def whole_entries(cache: FeatureCache, keys: Iterable[str]) -> set[str]:
@@ -78,7 +90,9 @@ def _file_receipt(record: Mapping[str, Any]) -> FileReceipt:
     return FileReceipt(fingerprint=record["fingerprint"], whole=record["whole"], partitions=partitions)
 
 
-def _name(source: str | Path, identity: SystemIdentity) -> str:
-    # Another version may read a file differently.
-    of_system = hashlib.sha256(f"{version_of(_PACKAGE)} {identity.digest}".encode()).hexdigest()[:16]
+def _name(source: str | Path, identity: SystemIdentity, reading: Reading | None) -> str:
+    # Another version may read a file differently, and so does one who says more about it.
+    said = None if reading is None or reading == Reading() else asdict(reading)
+    read_as = json.dumps([version_of(_PACKAGE), identity.digest, said])
+    of_system = hashlib.sha256(read_as.encode()).hexdigest()[:16]
     return f"sources/{source_id(source)}-{of_system}.json"

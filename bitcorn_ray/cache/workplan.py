@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bitcorn_ray.cache.code import CodeIdentity, code_identity, require_same_code
 from bitcorn_ray.cache.identity import SystemIdentity, identify
-from bitcorn_ray.cache.jobs import FeatureJob, asked_partitions, is_asked
+from bitcorn_ray.cache.jobs import FeatureJob, asked_of, asked_partitions
 from bitcorn_ray.cache.prepare import Source, update
 from bitcorn_ray.cache.receipts import FileReceipt, PartitionReceipt, read_receipt, whole_entries, write_receipt
 from bitcorn_ray.cache.store import FeatureCache
@@ -28,6 +28,8 @@ from bitcorn_ray.market.clean import drop_duplicates
 from bitcorn_ray.market.location import Location
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.quality import quality_flags, quality_report
+from bitcorn_ray.market.reading import Reading
+from bitcorn_ray.market.resample import read_derived
 from bitcorn_ray.market.source import (
     PartitionReader,
     fingerprint,
@@ -51,7 +53,8 @@ class PartitionStatus:
     """What became of a partition.
 
     rows: of features. hit: nothing was computed; unread: nor were the bars read. chunks: of the entry; computed: of
-    these, now. seconds: in the worker. flags: what is wrong with the bars. error: None where it succeeded.
+    these, now. seconds: in the worker. flags: what is wrong with the bars. error: None where it succeeded. base: the
+    stored timeframe that the bars were put together from, None where they are stored.
     """
 
     symbol: str
@@ -67,6 +70,7 @@ class PartitionStatus:
     key: str = ""
     error: str | None = None
     superseded: tuple[str, ...] = ()
+    base: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +78,7 @@ class FeatureWork:
     """What all jobs share.
 
     code: the system's, as the driver identified it. cache: its address. symbols, timeframes: what is asked for.
+    reading: how the source is to be read.
     """
 
     system: FeatureSystem
@@ -81,6 +86,7 @@ class FeatureWork:
     cache: str
     symbols: tuple[str, ...] | None
     timeframes: tuple[str, ...] | None
+    reading: Reading = field(default_factory=Reading)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,13 +110,15 @@ def plan_features(
     cache: FeatureCache,
     symbols: Sequence[str] | None = None,
     timeframes: Sequence[str] | None = None,
+    reading: Reading | None = None,
 ) -> FeaturePlan:
     """Find out what is to be done; reads receipts and the names of partitions, no bars.
 
-    symbols, timeframes: only these, in any spelling.
+    symbols, timeframes: only these, in any spelling. reading: what the user says about the source.
     Raises BitcornError for a source without bars, an unknown symbol or timeframe, and a system that is refused.
     """
     root, files = shown_source(source), source_files(source)
+    reading = (reading or Reading()).with_columns(system.inputs)
     code = code_identity(system.function, cache)
     identity = identify(system, code)
     work = FeatureWork(
@@ -119,17 +127,18 @@ def plan_features(
         cache=cache.storage.address,
         symbols=None if symbols is None else tuple(symbols),
         timeframes=None if timeframes is None else tuple(timeframes),
+        reading=reading,
     )
     prints = {file.place.shown: text for file in files if (text := fingerprint(file.place))}
     receipts = {
         path: receipt
-        for path, receipt in read_receipt(cache, root, identity).items()
+        for path, receipt in read_receipt(cache, root, identity, reading).items()
         if prints.get(path) == receipt.fingerprint
     }
     there = whole_entries(cache, (p.key for receipt in receipts.values() for p in receipt.partitions))
     done, jobs = list[PartitionStatus](), list[FeatureJob]()
     asked_all = symbols is None and timeframes is None
-    for file, wanted in asked_partitions(files, receipts, symbols, timeframes):
+    for file, wanted in asked_partitions(files, receipts, symbols, timeframes, reading):
         known = {p.partition: p for p in receipts[file.place.shown].partitions} if file.place.shown in receipts else {}
         for partition, size in wanted:
             receipt = known.get(partition) if partition else None
@@ -188,8 +197,8 @@ def finish_features(
             path in receipts and receipts[path].whole
         )
         receipts[path] = FileReceipt(fingerprint=print_before, whole=whole, partitions=tuple(merged.values()))
-    if receipts != read_receipt(cache, plan.source, plan.identity):
-        write_receipt(cache, plan.source, plan.identity, receipts)
+    if receipts != read_receipt(cache, plan.source, plan.identity, plan.work.reading):
+        write_receipt(cache, plan.source, plan.identity, receipts, plan.work.reading)
     return sorted(everything, key=lambda status: (Partition(status.symbol, status.timeframe), status.source))
 
 
@@ -198,15 +207,11 @@ def _compute_file(
 ) -> Iterator[PartitionStatus]:
     started, left = time.perf_counter(), list(jobs)
     try:
-        with opened_source(path) as reader:
+        with opened_source(path, work.reading) as reader:
             while left:
                 job = left[0]
-                chosen = (
-                    [job.partition]
-                    if job.partition
-                    else [p for p in reader.partitions if is_asked(p, work.symbols, work.timeframes)]
-                )
-                for partition in chosen:
+                asked = [job.partition] if job.partition else None
+                for partition in asked or asked_of(reader.partitions, work.symbols, work.timeframes):
                     yield replace(_compute(reader, partition, path, work, cache), seconds=time.perf_counter() - started)
                     started = time.perf_counter()
                 left.pop(0)
@@ -219,7 +224,7 @@ def _compute(
     reader: PartitionReader, partition: Partition, path: str, work: FeatureWork, cache: FeatureCache
 ) -> PartitionStatus:
     try:
-        stored, partition = reader.read_stored(partition)
+        stored, partition = read_derived(reader, partition)
         bars = drop_duplicates(stored)
         done = update(bars, work.system, cache, Source(shown_source(path), partition, complete=True), work.code)
         flags = quality_flags(quality_report(stored, partition.timeframe, list_gaps=False))
@@ -236,6 +241,7 @@ def _compute(
         flags=", ".join(flags),
         key=done.plan.key,
         superseded=tuple(done.superseded),
+        base=partition.base,
     )
 
 
@@ -256,6 +262,7 @@ def _unread(receipt: PartitionReceipt, path: str) -> PartitionStatus:
         unread=True,
         flags=receipt.flags,
         key=receipt.key,
+        base=receipt.base,
     )
 
 
@@ -263,5 +270,10 @@ def _receipts(statuses: Iterable[PartitionStatus]) -> Iterator[PartitionReceipt]
     for status in statuses:
         if status.error is None:
             yield PartitionReceipt(
-                symbol=status.symbol, timeframe=status.timeframe, key=status.key, rows=status.rows, flags=status.flags
+                symbol=status.symbol,
+                timeframe=status.timeframe,
+                key=status.key,
+                rows=status.rows,
+                flags=status.flags,
+                base=status.base,
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bitcorn_ray.market.columns import parse_mapping
 
@@ -21,6 +21,10 @@ class Reading:
     table: str | None = None
     mapping: tuple[tuple[str, str], ...] = ()
     columns: tuple[str, ...] = ()
+
+    def with_columns(self, names: Iterable[str]) -> Reading:
+        """Return this reading with these further columns too."""
+        return replace(self, columns=tuple(dict.fromkeys((*self.columns, *names))))
 
     @classmethod
     def of(

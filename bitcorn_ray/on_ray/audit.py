@@ -9,12 +9,14 @@ from functools import partial
 from pathlib import Path
 
 from bitcorn_ray.cache.code import CodeIdentity, code_identity, require_same_code
-from bitcorn_ray.cache.jobs import FeatureJob, asked_partitions, is_asked, require_found
+from bitcorn_ray.cache.jobs import FeatureJob, asked_of, asked_partitions, require_found
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.audit import AuditReport, audit
 from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.market.clean import drop_duplicates
 from bitcorn_ray.market.partition import Partition
+from bitcorn_ray.market.reading import Reading
+from bitcorn_ray.market.resample import read_derived
 from bitcorn_ray.market.source import PartitionReader, opened_source, source_files
 from bitcorn_ray.on_ray.session import ray_session
 
@@ -108,8 +110,8 @@ def audit_jobs(jobs: Sequence[FeatureJob], work: _Work) -> list[PartitionAudit]:
 def _audit_file(job: FeatureJob, work: _Work) -> list[PartitionAudit]:
     try:
         require_same_code(work.code)
-        with opened_source(job.path) as reader:
-            every = [p for p in reader.partitions if is_asked(p, work.symbols, work.timeframes)]
+        with opened_source(job.path, Reading(columns=work.system.inputs)) as reader:
+            every = asked_of(reader.partitions, work.symbols, work.timeframes)
             return [_audited(reader, partition, work) for partition in ([job.partition] if job.partition else every)]
     except Exception as error:  # reported by name in the driver
         return [_failed(job.label(), error)]
@@ -118,7 +120,7 @@ def _audit_file(job: FeatureJob, work: _Work) -> list[PartitionAudit]:
 def _audited(reader: PartitionReader, partition: Partition, work: _Work) -> PartitionAudit:
     started = time.perf_counter()
     try:
-        bars = drop_duplicates(reader.read_stored(partition)[0])
+        bars = drop_duplicates(read_derived(reader, partition)[0])
         report = audit(bars, work.system.on_grid(bars.grid_step()), cuts=work.cuts, seed=work.seed)
     except Exception as error:  # one partition must not take the others with it
         return _failed(partition, error)

@@ -1,6 +1,6 @@
 import pytest
 
-from bitcorn_ray.cache.jobs import FeatureJob, asked_partitions, is_asked, require_found
+from bitcorn_ray.cache.jobs import FeatureJob, asked_of, asked_partitions, is_asked, require_found
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.source import source_files
@@ -45,3 +45,12 @@ def test_what_is_not_known_before_reading_is_judged_after_it():
 def test_a_job_has_a_label_before_its_file_is_read(path, expected):
     label = FeatureJob(path=path, partition=None, size=1).label()
     assert (label.symbol, label.timeframe) == expected
+
+
+def test_what_is_put_together_is_asked_for_with_its_base(market_db):
+    ((_, wanted),) = asked_partitions(source_files(market_db), {}, ["bbbusdt"], ["4h", "1h"])
+    assert [(p.timeframe, p.base, size) for p, size in wanted] == [("1h", None, 900), ("4h", "1h", 900)]
+    stored = [Partition("A", "1h"), Partition("B", "4h")]
+    assert [(p.symbol, p.base) for p in asked_of(stored, None, ["4h"])] == [("B", None), ("A", "1h")]
+    assert asked_of(stored, None, None) == stored
+    assert asked_of(stored, ["a"], ["1h"]) == stored[:1]

@@ -6,6 +6,7 @@ from bitcorn_ray.cache.prepare import update
 from bitcorn_ray.cache.receipts import FileReceipt, PartitionReceipt, read_receipt, whole_entries, write_receipt
 from bitcorn_ray.features.registry import SYSTEMS
 from bitcorn_ray.market.partition import Partition
+from bitcorn_ray.market.reading import Reading
 
 V2, V4 = SYSTEMS["v2"], SYSTEMS["v4"]
 
@@ -38,3 +39,11 @@ def test_an_entry_is_whole_with_its_manifest_and_all_chunks(cache, random_bars, 
     assert whole_entries(cache, [plan.key, plan.key, "0" * 32]) == {plan.key}
     cache.storage.delete([lost(plan.key if lost is manifest_name else plan.chunks[3].key)])
     assert whole_entries(cache, [plan.key]) == set()
+
+
+def test_one_who_says_more_about_a_source_has_a_receipt_of_their_own(any_cache, tmp_path):
+    cache, said = any_cache, Reading.of("candles", ["open=o"])
+    write_receipt(cache, tmp_path / "a.db", identify(V2), {"/a.db": receipt()}, said)
+    assert read_receipt(cache, tmp_path / "a.db", identify(V2), said) == {"/a.db": receipt()}
+    assert read_receipt(cache, tmp_path / "a.db", identify(V2)) == {}
+    assert read_receipt(cache, tmp_path / "a.db", identify(V2), Reading.of("spot")) == {}

@@ -3,6 +3,7 @@ import sqlite3
 import time
 from dataclasses import replace
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -10,12 +11,14 @@ from comparing import age_entry
 
 from bitcorn_ray.cache.jobs import require_found
 from bitcorn_ray.cache.names import chunk_name
+from bitcorn_ray.cache.prepare import prepare
 from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.cache.upkeep import prune
 from bitcorn_ray.cache.workplan import compute_jobs, finish_features, plan_features
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.registry import SYSTEMS
 from bitcorn_ray.market.partition import Partition, normalise_symbol
+from bitcorn_ray.market.resample import resample_bars
 
 V2, V4 = SYSTEMS["v2"], SYSTEMS["v4"]
 
@@ -208,3 +211,46 @@ def test_a_file_that_is_not_read_is_in_use_all_the_same(market_db, cache):
     assert all(status.unread for status in run(market_db, cache))
     assert prune(cache, older_than=30 * 86_400).in_use == []
     assert {entry["key"] for entry in cache.entries()} == set(keys)
+
+
+def resampled(bars, timeframe):
+    return prepare(resample_bars(bars, "1h", timeframe).bars, V2, None, None)
+
+
+@pytest.mark.parametrize("kind", ["database", "folder", "file"])
+def test_a_timeframe_that_is_not_stored_is_put_together(market_db, tmp_path, random_bars, cache, kind):
+    source = {"database": market_db, "folder": tmp_path / "bars", "file": tmp_path / "all.parquet"}[kind]
+    bars = {"AAAUSDT": random_bars(1_500, seed=1, gaps=2), "BBBUSDT": random_bars(900, seed=2)}
+    if kind == "folder":
+        source.mkdir()
+        for symbol, each in bars.items():
+            each.to_frame().to_parquet(source / f"{symbol}_1h.parquet")
+    if kind == "file":
+        frames = [each.to_frame().assign(symbol=symbol, timeframe="1h") for symbol, each in bars.items()]
+        pd.concat(frames).to_parquet(source)
+    settle(source)
+    for file in source.iterdir() if kind == "folder" else ():
+        settle(file)
+    done = run(source, cache, timeframes=["1h", "2h"])
+    assert [(s.symbol, s.timeframe, s.base, s.error) for s in done] == [
+        ("AAAUSDT", "1h", None, None),
+        ("AAAUSDT", "2h", "1h", None),
+        ("BBBUSDT", "1h", None, None),
+        ("BBBUSDT", "2h", "1h", None),
+    ]
+    for status in done:
+        if status.base:
+            assert status.key == resampled(bars[status.symbol], "2h").plan.key
+    again = run(source, cache, timeframes=["1h", "2h"])
+    # A file of which not all partitions are known yet has to be read to be known.
+    assert [(s.base, s.unread, s.hit, s.key) for s in again] == [(s.base, kind != "file", True, s.key) for s in done]
+    # What was put together is no part of the source, though a receipt knows it.
+    everything = run(source, cache)
+    assert [(s.symbol, s.timeframe) for s in everything] == [("AAAUSDT", "1h"), ("BBBUSDT", "1h")]
+    assert [(s.timeframe, s.unread) for s in run(source, cache)] == [("1h", True)] * 2
+    assert {s.timeframe for s in run(source, cache, timeframes=["2h"])} == {"2h"}
+
+
+def test_a_timeframe_that_cannot_be_put_together_is_refused(market_db, cache):
+    with pytest.raises(BitcornError, match="no bars of timeframe 90m"):
+        plan_features(market_db, V2, cache, timeframes=["90m"])
