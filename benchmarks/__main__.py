@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import cache, features, pipeline, scale, training
+from benchmarks import cache, features, forecasts, pipeline, scale, training
 from benchmarks.timing import Figure
 
 BENCHMARKS = {
@@ -29,6 +29,7 @@ BENCHMARKS = {
     "training": training.training,
     "train-on-ray": training.train_on_ray,
     "memory": training.memory,
+    "forecasts": forecasts.forecasts,
 }
 
 

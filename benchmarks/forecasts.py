@@ -1,0 +1,112 @@
+"""Forecasts: all of a history, one more bar, and where the features come through the cache.
+
+The model is not trained, which takes no time away: 70,000 one-hour bars, the 14 features of v2, 2 layers of 64 units,
+windows of 64 bars, horizons 1, 4, 12 and 24.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.bars import BARS, settled
+from benchmarks.timing import Figure, measure
+from bitcorn_ray.features.reference import reference_volatility
+from bitcorn_ray.features.registry import find_system
+from bitcorn_ray.forecaster import Forecaster, feature_identity
+from bitcorn_ray.forecasting import plan_forecasts, run_forecasts
+from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
+from bitcorn_ray.learning.dataset import PartitionRows, training_data
+from bitcorn_ray.learning.model import build_model
+from bitcorn_ray.learning.progress import EpochResult, FitResult
+from bitcorn_ray.learning.runs import assemble_run, save_run
+from bitcorn_ray.market.bars import Bars
+from bitcorn_ray.market.ingest import write_bars
+from bitcorn_ray.market.partition import Partition
+from bitcorn_ray.market.simulate import simulate_bars
+
+__all__ = ["forecasts", "make_run"]
+
+_HOUR = 3_600_000
+_MODEL = ModelConfig(horizons=(1, 4, 12, 24))
+
+
+def forecasts() -> list[Figure]:
+    """Forecast 70,000 windows on one thread and on all, one bar more, and a source's last bar."""
+    bars = simulate_bars(BARS + 100, seed=0, gaps=0)
+    threads = torch.get_num_threads()
+    with _folder() as folder:
+        run = make_run(folder / "run", bars.take(slice(BARS)))
+        frame, last = bars.to_frame(), iter(range(BARS + 1, BARS + 101))
+        live = Forecaster.load(run)
+        live.predict(frame.iloc[:BARS])
+        windows = f"{BARS:,} windows x {len(_MODEL.horizons)} horizons"
+
+        def history() -> object:
+            return Forecaster.load(run).history(frame.iloc[:BARS])
+
+        try:
+            torch.set_num_threads(1)
+            figures = [
+                measure(f"history, {windows}, one thread", history, 15.0, runs=2),
+                measure("Forecaster.predict, one bar more", lambda: live.predict(frame.iloc[: next(last)]), 0.010, 50),
+            ]
+        finally:
+            torch.set_num_threads(threads)
+        figures.append(measure(f"history, {windows}, {threads} threads", history, 15.0, runs=2))
+        figures.append(_last_bar_of_a_source(run, bars, folder))
+        return figures
+
+
+def _last_bar_of_a_source(run: Path, bars: Bars, folder: Path) -> Figure:
+    """The last bar of a database to which a bar was added, as `bitcorn forecast` does it, without starting Python."""
+    db, forecaster, seconds = folder / "market.db", Forecaster.load(run), []
+    write_bars([("x", Partition("SIM", "1h"), bars.take(slice(BARS)))], db)
+    for more in range(6):
+        write_bars([("x", Partition("SIM", "1h"), bars.take(slice(BARS + more, BARS + more + 1)))], db)
+        settled(db)
+        started = time.perf_counter()
+        run_forecasts(plan_forecasts(forecaster, db, cache_dir=folder / "cache"))
+        seconds.append(time.perf_counter() - started)
+    return Figure("a source's last bar, one chunk of features computed", tuple(seconds[1:]))
+
+
+def make_run(folder: Path, bars: Bars) -> Path:
+    """Save a run of an untrained model, calibrated on the last fifth of the bars."""
+    system = find_system("v2")
+    used = bars.take(slice(system.warmup_bars, None))
+    matrix = np.ascontiguousarray(system.matrix(bars)[:, system.warmup_bars :].T)
+    rows = PartitionRows(
+        name="SIM 1h",
+        close=used.close,
+        timestamp=used.timestamp,
+        step=_HOUR,
+        reference=reference_volatility(np.log(used.close), _MODEL.reference_span),
+    )
+    data, scaler, facts = training_data(matrix, [rows], _MODEL, TrainingConfig())
+    torch.manual_seed(0)
+    model = build_model(matrix.shape[1], _MODEL)
+    model.output_scale.copy_(torch.from_numpy(data.output_scale))
+    losses = [0.0] * len(_MODEL.horizons)
+    fitted = FitResult(model.state_dict(), [EpochResult(1, 0.0, 0.0, losses, losses, True, 0.0, 0.0, 0.0)])
+    about = {
+        "symbol": "SIM",
+        "timeframe": "1h",
+        "feature_system": system.spec,
+        "feature_version": system.version,
+        "features": feature_identity(system.on_grid(_HOUR)),
+        "data": facts,
+    }
+    return save_run(assemble_run(fitted, data, scaler, _MODEL, TrainingConfig(), list(system.features), about), folder)
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
