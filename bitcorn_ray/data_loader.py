@@ -21,12 +21,11 @@ from bitcorn_ray.features.registry import find_system
 from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.learning.sequences import make_sequences
 from bitcorn_ray.market.bars import Bars, frame_times
-from bitcorn_ray.market.clean import drop_duplicates
+from bitcorn_ray.market.clean import CleaningPolicy
 from bitcorn_ray.market.columns import BAR_COLUMNS, match_columns
+from bitcorn_ray.market.loading import load_bars
 from bitcorn_ray.market.partition import Partition, timeframe_ms
-from bitcorn_ray.market.quality import quality_report
 from bitcorn_ray.market.reading import Reading
-from bitcorn_ray.market.source import read_partition
 
 if TYPE_CHECKING:
     from sklearn.preprocessing import StandardScaler
@@ -105,6 +104,7 @@ def load_market_data(
     columns: Sequence[str] = (),
     table: Optional[str] = None,
     mapping: Mapping[str, str] | Sequence[str] = (),
+    policy: Optional[CleaningPolicy] = None,
 ) -> MarketDataResult:
     """Load the bars of one symbol and timeframe from a SQLite database or any other source, and diagnose them.
 
@@ -113,16 +113,19 @@ def load_market_data(
     progress. columns: further numeric columns to keep, by their stored name or one of ours (quote_volume, trades,
     taker_buy_volume, funding_rate, open_interest, ...). table: of a database, where several hold these bars. mapping:
     our name to the stored one, where a column could be two things (`{"open": "o"}`, or `["open=o"]`).
-    Of rows with equal times the last stored one is kept, and the report counts the others.
+    Of rows with equal times the last stored one is kept, and the report counts the others. policy: repair more than
+    that; what was done is in the report, and where gaps are filled a column `filled` marks the bars that were never
+    traded. A timeframe that is not stored is put together from one that is, incomplete bars left out.
     Raises BitcornError (a ValueError) for a missing file, a file that is no database, one without bars, an unknown
     symbol or timeframe (naming those that exist), what could be two things, and values that are not numbers.
     """
-    reading = Reading.of(table, mapping, columns)
-    stored, partition = read_partition(db_path, symbol, timeframe, limit, reading)
-    bars = drop_duplicates(stored)
-    report = {"symbol": partition.symbol, "timeframe": partition.timeframe}
-    report |= quality_report(stored, partition.timeframe) | {"rows": len(bars)}
+    loaded = load_bars(db_path, symbol, timeframe, limit, Reading.of(table, mapping, columns), policy)
+    bars, partition = loaded.bars, loaded.partition
+    report = {"symbol": partition.symbol, "timeframe": partition.timeframe, **loaded.report, "rows": len(bars)}
     frame = bars.to_frame()
+    if policy is not None and loaded.filled is not None:
+        frame["filled"] = loaded.filled
+        frame.attrs["fill"] = policy.fill
     frame.attrs.update(symbol=partition.symbol, timeframe=partition.timeframe)
     if limit is None:
         # A slice inherits the attributes: only a frame that still has all rows counts as the whole load.
@@ -191,7 +194,8 @@ def build_sequences(
     df: features beside their `close` and `timestamp` (`FeaturePrepResult.dataframe`).
     fill_gaps_strategy: None leaves gaps; "forward" repeats the bar before; "linear" interpolates, and then no window
     ends on an interpolated bar, as that would look ahead. max_gap_size: fill gaps of at most so many missing bars
-    (None: all).
+    (None: all). Of bars that were filled before, as a column `filled` tells, the same holds: no window ends on one,
+    unless the frame says that they were filled forward (`load_market_data` with a policy says so).
     validate_chronology: refuse times out of order or twice, and leave out windows whose rows or target span an
     unfilled gap; False treats neighbouring rows as neighbouring bars.
     fit_scaler: fit a StandardScaler on ALL rows given. Where the rows span a train/validation split this looks ahead:
@@ -217,6 +221,8 @@ def build_sequences(
         dtype=dtype,
         fit=fit_scaler,
         scaler=scaler,
+        filled=df["filled"].to_numpy(dtype=bool) if "filled" in df.columns else None,
+        filled_forward=df.attrs.get("fill") == "forward",
     )
     if log_fn:
         left_out = sum(built.metadata["left_out"].values())
@@ -242,6 +248,8 @@ def compute_features(
     cache_dir: Path | str | None = None,
     address: str | None = None,
     on_done: Callable[[PartitionStatus], None] = lambda _: None,
+    table: str | None = None,
+    mapping: Mapping[str, str] | Sequence[str] = (),
 ) -> list[PartitionStatus]:
     """Bring the features of every partition of a source into the cache, in parallel on Ray.
 
@@ -249,8 +257,8 @@ def compute_features(
     was last computed is not read, and where nothing has changed Ray is not started.
     It runs on the Ray that this process is connected to, else at ``address``, else on a private one that ends with the
     call. symbols, timeframes: only these, in any spelling. system: its name, `module:function`, or the system itself.
-    on_done: called with each result as it arrives. A partition that fails has its reason in `error` and does not stop
-    the others.
+    table, mapping: as `load_market_data` has them. on_done: called with each result as it arrives. A partition that
+    fails has its reason in `error` and does not stop the others.
     Raises BitcornError for what makes all fail: no source, an unknown symbol, timeframe or system, a cache that cannot
     be written.
     """
@@ -258,7 +266,7 @@ def compute_features(
     from bitcorn_ray.on_ray.features import run_features
 
     cache = open_cache(cache_dir)
-    plan = plan_features(source, find_system(system), cache, symbols, timeframes)
+    plan = plan_features(source, find_system(system), cache, symbols, timeframes, Reading.of(table, mapping))
     return run_features(plan, cache, on_done, address)
 
 

@@ -25,6 +25,7 @@ from bitcorn_ray.data_loader import (
 )
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.registry import FeatureRegistry
+from bitcorn_ray.market.clean import CleaningPolicy
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def test_signatures_are_those_of_the_older_api():
     assert of(load_market_data) == [
         *(positional(name) for name in ("db_path", "symbol", "timeframe")),
         *keywords(limit=None, log_fn=None),
-        *keywords(columns=(), table=None, mapping=()),  # ours, which the older one did not have
+        *keywords(columns=(), table=None, mapping=(), policy=None),  # ours, which the older one did not have
     ]
     assert of(prepare_features) == [
         positional("df"),
@@ -100,7 +101,7 @@ def test_annotations_are_those_of_the_older_api():
         return {k: eval(v, {**vars(data_loader), **names}) for k, v in function.__annotations__.items()}
 
     log_fn = Optional[Callable[[str], None]]  # noqa: UP045
-    ours = {"columns", "table", "mapping"}
+    ours = {"columns", "table", "mapping", "policy"}
     assert {name: hint for name, hint in hints(load_market_data).items() if name not in ours} == {
         "db_path": str,
         "symbol": str,
@@ -552,3 +553,66 @@ def test_a_file_is_a_source_as_a_database_is(tmp_path):
     ).to_csv(tmp_path / "BTC-USDT_1h.csv", index=False)
     loaded = load_market_data(str(tmp_path / "BTC-USDT_1h.csv"), "btcusdt", "1h", columns=["trades"], limit=400)
     pd.testing.assert_frame_equal(loaded.dataframe, from_db.tail(400).reset_index(drop=True), check_like=True)
+
+
+def test_features_of_further_columns_are_computed_from_a_source(tmp_path, monkeypatch, ray_cluster):
+    path = binance_db(tmp_path / "BTCUSDT.db")
+    (tmp_path / "of_trades.py").write_text(
+        "import numpy as np\nfrom bitcorn_ray.features.system import feature_system\n"
+        "@feature_system(name='activity', warmup=1, inputs=['trades'])\n"
+        "def activity(bars):\n    return {'activity': np.log1p(bars.extra['trades'])}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    (status,) = compute_features(path, system="of_trades:activity")
+    assert (status.error, status.rows) == (None, 599)
+    frame = load_market_data(str(path), "BTCUSDT", "1h", columns=["trades"]).dataframe
+    prepared = prepare_features(frame, "of_trades:activity")
+    assert prepared.quality_report["cache_hit"]
+    expected = np.log1p(frame["trades"].to_numpy()[1:]).astype(np.float32)
+    np.testing.assert_array_equal(prepared.dataframe["activity"].to_numpy(), expected)
+    with pytest.raises(BitcornError, match="no further column 'trades'"):
+        prepare_features(frame.drop(columns="trades"), "of_trades:activity")
+
+
+@pytest.mark.parametrize("fill", ["forward", "linear"])
+def test_bars_that_a_policy_filled_are_known_to_windows(market_db, fill):
+    policy = CleaningPolicy(fill=fill, max_gap_size=30)
+    market = load_market_data(market_db, "AAAUSDT", "1h", policy=policy)
+    filled = market.dataframe["filled"].to_numpy()
+    assert filled.sum() == market.quality_report["cleaning"]["bars_filled"] > 0
+    assert len(market.dataframe) == 1_500
+    features = prepare_features(market.dataframe)
+    built = build_sequences(features.dataframe, features.feature_cols, seq_len=16, horizon=4)
+    at = pd.Series(filled, index=market.dataframe["timestamp"].astype("int64").to_numpy())
+    ends_filled = at[built.metadata["end_timestamps"]].to_numpy()
+    assert built.metadata["end_filled"].tolist() == ends_filled.tolist()
+    assert built.metadata["left_out"]["gap"] == 0
+    if fill == "forward":
+        assert ends_filled.any()
+        return
+    # Such a bar knows the one after the gap: no window ends on it, but windows go through it.
+    assert not ends_filled.any()
+    assert built.metadata["left_out"]["end_in_interpolated_gap"] == filled[49 + 15 : -4].sum()
+    unknown = features.dataframe.copy()
+    unknown.attrs.clear()
+    again = build_sequences(unknown, features.feature_cols, seq_len=16, horizon=4)
+    assert np.array_equal(again.metadata["end_timestamps"], built.metadata["end_timestamps"])
+
+
+def test_bars_filled_twice_are_barred_by_what_looks_ahead(market_db):
+    market = load_market_data(market_db, "AAAUSDT", "1h", policy=CleaningPolicy(fill="linear", max_gap_size=5))
+    frame = market.dataframe.assign(x=1.0)
+    built = build_sequences(frame, ["x"], seq_len=4, horizon=1, fill_gaps_strategy="forward", fit_scaler=False)
+    by_hand = set(frame.loc[frame["filled"], "timestamp"].astype("int64"))
+    assert not by_hand & set(built.metadata["end_timestamps"].tolist())
+    assert built.metadata["filled_bars"] == 1_500 - len(frame) + frame["filled"].sum()
+
+
+def test_a_timeframe_that_is_not_stored_is_put_together(market_db):
+    market = load_market_data(market_db, "bbbusdt", "4h")
+    hours = load_market_data(market_db, "BBBUSDT", "1h").dataframe.set_index("timestamp")
+    slow = hours.resample("4h").agg({"open": "first", "high": "max", "low": "min", "close": "last", "volume": "sum"})
+    pd.testing.assert_frame_equal(market.dataframe.set_index("timestamp"), slow, check_freq=False)
+    assert market.quality_report["timeframe"] == "4h"
+    assert market.quality_report["resampled"]["from"] == "1h"
+    assert "filled" not in market.dataframe

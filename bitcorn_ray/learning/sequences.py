@@ -50,10 +50,13 @@ def make_sequences(
     dtype: Any,
     fit: bool,
     scaler: StandardScaler | None,
+    filled: NDArray[np.bool_] | None = None,
+    filled_forward: bool = False,
 ) -> Sequences:
     """Build the windows of (T, F) rows; see `bitcorn_ray.data_loader.build_sequences` for every parameter.
 
-    timestamp: (T,) int64 ms; step: the timeframe in ms, by default the most frequent distance.
+    timestamp: (T,) int64 ms; step: the timeframe in ms, by default the most frequent distance. filled: (T,) rows of
+    bars that were never traded; filled_forward: they know no later bar, so that windows may end on them.
     """
     require_horizons([horizon], seq_len, len(matrix))
     if timestamp is None and (validate or fill_strategy):
@@ -62,12 +65,14 @@ def make_sequences(
         require_chronology(timestamp)
         step = step or modal_step(timestamp)
     source_row = np.arange(len(matrix))
-    filled = barred_ends = None
+    barred_ends = None if filled_forward else filled
     if fill_strategy and timestamp is not None and step:
         rows = fill_gaps(timestamp, np.column_stack([matrix, close]), step, fill_strategy, max_gap_size)
-        timestamp, source_row, filled = rows.timestamp, rows.source_row, rows.filled
+        timestamp, source_row = rows.timestamp, rows.source_row
+        barred = rows.filled & (fill_strategy == "linear")
+        barred_ends = barred if barred_ends is None else barred | barred_ends[source_row]
+        filled = rows.filled if filled is None else rows.filled | filled[source_row]
         matrix, close = rows.values[:, :-1].astype(matrix.dtype), rows.values[:, -1]
-        barred_ends = filled if fill_strategy == "linear" else None
     if scaler is None and fit:
         scaler = fit_scaler(matrix)
     scaled = matrix.astype(dtype, copy=False) if scaler is None else scale(matrix, scaler, dtype)

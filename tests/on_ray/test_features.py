@@ -111,7 +111,7 @@ def test_a_system_that_was_declared_here_is_passed_as_it_is(mixed_db, ray_cluste
     ("options", "message"),
     [
         ({"symbols": ["S01", "NOPE"]}, "unknown symbol NOPE: there is S00, S01"),
-        ({"timeframes": ["4h"]}, "no bars of timeframe 4h: there is 1h"),
+        ({"timeframes": ["30m"]}, "no bars of timeframe 30m: there is 1h"),
         ({"timeframes": ["1M"]}, "is a month"),
         ({"system": "v9"}, "unknown feature system 'v9'"),
     ],

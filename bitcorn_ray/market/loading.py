@@ -1,0 +1,120 @@
+"""Bars of one partition, ready for work: read, repaired where a policy says so, put together where they are not stored.
+
+1. A timeframe that the source stores is read. One that it does not store is put together from the longest stored one
+   of which it is a multiple.
+2. Rows of one time become one, the last stored; or the policy decides, on the bars as they are stored.
+3. Bars of the higher timeframe that are incomplete are left out. One is filled where any bar in it was.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.market.bars import Bars
+from bitcorn_ray.market.clean import CleaningPolicy, clean_bars, drop_duplicates
+from bitcorn_ray.market.partition import Partition, normalise_symbol, timeframe_ms
+from bitcorn_ray.market.quality import quality_report
+from bitcorn_ray.market.reading import Reading
+from bitcorn_ray.market.resample import derived_partitions, resample_bars
+from bitcorn_ray.market.source import opened_source, partition_named, read_partition, source_files
+
+__all__ = ["LoadedBars", "load_bars"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedBars:
+    """T bars, ascending, one a time.
+
+    filled: (T,) bars that were never traded, None where the policy fills none. partition: as stored; its `base` where
+    it was put together. report: `quality_report`, with `cleaning` and `resampled` where these were done.
+    """
+
+    bars: Bars
+    filled: NDArray[np.bool_] | None
+    partition: Partition
+    report: dict[str, Any]
+
+
+def load_bars(
+    source: str | Path,
+    symbol: str,
+    timeframe: str,
+    limit: int | None = None,
+    reading: Reading | None = None,
+    policy: CleaningPolicy | None = None,
+) -> LoadedBars:
+    """Load the bars of one partition of any source.
+
+    symbol: in any spelling. limit: the newest so many bars. reading: what the user says about the source.
+    policy: how bars are repaired; None repairs nothing but rows of one time.
+    Raises BitcornError where the source, the symbol or the timeframe is not there, and as reading and cleaning do.
+    """
+    try:
+        stored, partition = read_partition(source, symbol, timeframe, limit, reading)
+    except BitcornError:
+        found = _derived(source, symbol, timeframe, reading)
+        if found is None or (limit is not None and limit < 1):
+            raise
+        return _put_together(source, found, limit, reading, policy)
+    report = quality_report(stored, partition.timeframe)
+    bars, filled, done = _cleaned(stored, partition.timeframe, policy)
+    return LoadedBars(bars=bars, filled=filled, partition=partition, report=report | done)
+
+
+def _put_together(
+    source: str | Path, partition: Partition, limit: int | None, reading: Reading | None, policy: CleaningPolicy | None
+) -> LoadedBars:
+    stored, base = read_partition(source, partition.symbol, str(partition.base), None, reading)
+    bars, filled, done = _cleaned(stored, base.timeframe, policy)
+    made = resample_bars(bars, base.timeframe, partition.timeframe)
+    if filled is not None:
+        filled = _any_filled(bars, filled, made.bars, partition.timeframe)
+    newest = slice(None if limit is None else -limit, None)
+    report = quality_report(made.bars.take(newest), partition.timeframe) | done
+    report["resampled"] = {"from": base.timeframe, "bars": len(stored), "incomplete_dropped": made.dropped}
+    return LoadedBars(
+        bars=made.bars.take(newest),
+        filled=None if filled is None else filled[newest],
+        partition=Partition(base.symbol, partition.timeframe, base.timeframe),
+        report=report,
+    )
+
+
+def _derived(source: str | Path, symbol: str, timeframe: str, reading: Reading | None) -> Partition | None:
+    """Return the partition where it is not stored but can be put together, else None."""
+    timeframe_ms(timeframe)
+    stored = list[Partition]()
+    for file in source_files(source):
+        named = partition_named(file.place, reading)
+        if named is not None:
+            stored.append(named)
+        else:
+            with opened_source(file.place, reading) as reader:
+                stored += reader.partitions
+    wanted = normalise_symbol(symbol)
+    found = derived_partitions([each for each in stored if normalise_symbol(each.symbol) == wanted], [timeframe])
+    return found[0] if found else None
+
+
+def _cleaned(
+    stored: Bars, timeframe: str, policy: CleaningPolicy | None
+) -> tuple[Bars, NDArray[np.bool_] | None, dict[str, Any]]:
+    if policy is None:
+        return drop_duplicates(stored), None, {}
+    clean = clean_bars(stored, policy, timeframe)
+    return clean.bars, clean.filled if policy.fill else None, {"cleaning": clean.report}
+
+
+def _any_filled(bars: Bars, filled: NDArray[np.bool_], higher: Bars, timeframe: str) -> NDArray[np.bool_]:
+    assert bars.timestamp is not None
+    assert higher.timestamp is not None
+    before = np.concatenate(([0], np.cumsum(filled)))
+    rows = [np.searchsorted(bars.timestamp, higher.timestamp + after) for after in (0, timeframe_ms(timeframe))]
+    found: NDArray[np.bool_] = before[rows[1]] > before[rows[0]]
+    return found
