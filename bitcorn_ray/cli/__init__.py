@@ -10,10 +10,13 @@ import click
 
 from bitcorn_ray import __version__
 from bitcorn_ray.cli.cache import cache
-from bitcorn_ray.cli.data import audit_system, features, ingest
+from bitcorn_ray.cli.data import audit_system, features
 from bitcorn_ray.cli.demo import demo
+from bitcorn_ray.cli.download import download
 from bitcorn_ray.cli.evaluate import evaluate
+from bitcorn_ray.cli.export import export
 from bitcorn_ray.cli.forecast import forecast, watch
+from bitcorn_ray.cli.ingest import ingest
 from bitcorn_ray.cli.inspect import inspect
 from bitcorn_ray.cli.options import OrderedGroup
 from bitcorn_ray.cli.quality import quality
@@ -37,5 +40,20 @@ def main() -> None:
     """
 
 
-for _command in (inspect, ingest, quality, features, audit_system, cache, train, evaluate, forecast, watch, runs, demo):
+for _command in (
+    inspect,
+    ingest,
+    download,
+    export,
+    quality,
+    features,
+    audit_system,
+    cache,
+    train,
+    evaluate,
+    forecast,
+    watch,
+    runs,
+    demo,
+):
     main.add_command(_command)

@@ -1,9 +1,8 @@
-"""Commands on data: ingest, features, audit."""
+"""Commands on data: features, audit."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict
 
 import click
@@ -14,38 +13,15 @@ from bitcorn_ray.cli.options import (
     end_with_failures,
     ray_for,
     ray_if,
+    reading_options,
     source_options,
     system_of,
     system_option,
 )
-from bitcorn_ray.report.console import audit_tables, features_table, ingest_table, progress, show
+from bitcorn_ray.market.reading import Reading
+from bitcorn_ray.report.console import audit_tables, features_table, progress, show
 
-__all__ = ["audit_system", "features", "ingest"]
-
-
-@click.command()
-@click.argument("files", nargs=-1, required=True)
-@click.option("--db", required=True, help="SQLite database to write to; created where it is missing.")
-@click.option("--symbol", help="Symbol of files that do not say it in a column or in their name.")
-@click.option("--timeframe", help="Timeframe of files that do not say it, such as 1h.")
-@common_options
-def ingest(
-    files: Sequence[str], db: str, symbol: str | None, timeframe: str | None, as_json: bool, address: str | None
-) -> None:
-    """Upsert Parquet and CSV files of bars into a SQLite database.
-
-    \b
-    Example:
-      bitcorn ingest bars/BTCUSDT_1h.parquet bars/ETHUSDT_1h.csv --db market.db
-    """
-    from bitcorn_ray.market.ingest import ingest_files
-
-    with progress("reading", len(files), as_json) as advance:
-        done = ingest_files(files, db, symbol, timeframe, on_file=advance)
-    rows = [{**asdict(item), **asdict(item.partition)} for item in done]
-    for row in rows:
-        del row["partition"]
-    show({"db": db, "partitions": rows}, lambda: ingest_table(rows), as_json)
+__all__ = ["audit_system", "features"]
 
 
 @click.command()
@@ -53,6 +29,7 @@ def ingest(
 @system_option
 @cache_dir_option
 @common_options
+@reading_options
 def features(
     source: str,
     symbols: list[str] | None,
@@ -61,16 +38,17 @@ def features(
     cache_dir: str | None,
     as_json: bool,
     address: str | None,
+    reading: Reading,
 ) -> None:
     """Compute the features of every partition of a source into the cache, in parallel on Ray.
 
-    SOURCE is a SQLite database, a Parquet or CSV file, or a folder of such files. What has not changed is not read
+    SOURCE is a SQLite database, a file of bars, or a folder or URI of such files. What has not changed is not read
     again. Ends with status 2 where a partition failed; the others are kept.
 
     \b
     Example:
       bitcorn features --db market.db --symbols BTCUSDT,ETHUSDT --timeframes 1h
-      bitcorn features bars/ --system v4 --cache-dir s3://bucket/cache
+      bitcorn features s3://bucket/bars --system v4 --cache-dir s3://bucket/cache
       bitcorn features market.db --system my_features:momentum:window=50
     """
     from bitcorn_ray.cache.workplan import plan_features
@@ -79,7 +57,7 @@ def features(
 
     found, store = system_of(system), open_cache(cache_dir)
     # Bad input is known before Ray takes seconds to start.
-    plan = plan_features(source, found, store, symbols, timeframes)
+    plan = plan_features(source, found, store, symbols, timeframes, reading)
     if plan.jobs:
         store.require_writable()
     with (

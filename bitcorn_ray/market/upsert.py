@@ -8,6 +8,7 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +17,7 @@ from bitcorn_ray.market.bars import show_time
 from bitcorn_ray.market.partition import Partition, normalise_symbol, stored_step, timeframe_of_ms
 from bitcorn_ray.market.staging import StagedSource
 
-__all__ = ["Conflict", "Target", "open_target", "upsert_source"]
+__all__ = ["Conflict", "Target", "open_target", "stored_span", "upsert_source"]
 
 Conflict = Literal["keep", "replace", "error"]
 
@@ -260,3 +261,23 @@ class _Spellings:
         plain = normalise_symbol(partition.symbol)
         self._symbols.setdefault(plain, partition.symbol)
         self._timeframes.setdefault((plain, stored_step(partition.timeframe)), partition.timeframe)
+
+
+def stored_span(path: str | Path, partition: Partition) -> tuple[int, int] | None:
+    """First and last time of a partition in table `ohlcv` of a database, or None where there is none of it.
+
+    Raises BitcornError where the file cannot be read as a database.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        return None
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30.0)) as connection:
+            if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'ohlcv'").fetchone() is None:
+                return None
+            name = _Spellings(connection).of(partition)
+            query = "SELECT min(ts), max(ts) FROM main.ohlcv WHERE symbol = ? AND timeframe = ?"
+            first, last = connection.execute(query, (name.symbol, name.timeframe)).fetchone()
+    except sqlite3.Error as error:
+        raise BitcornError(f"{path} cannot be read as a SQLite database: {error}") from error
+    return None if first is None else (first, last)

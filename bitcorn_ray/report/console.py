@@ -22,7 +22,6 @@ __all__ = [
     "explain_table",
     "features_table",
     "forecast_table",
-    "ingest_table",
     "plain_rows",
     "progress",
     "show",
@@ -71,22 +70,6 @@ def progress(what: str, total: int, quiet: bool = False) -> Iterator[Callable[[s
     with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as bar:
         task = bar.add_task(what, total=total, last="")
         yield lambda last: bar.update(task, advance=1, last=last)
-
-
-def ingest_table(rows: Sequence[dict[str, Any]]) -> Table:
-    """What became of each file's rows."""
-    return table(
-        ("partition", "rows", "inserted", "updated", "unchanged", "file"),
-        (
-            (
-                f"{row['symbol']} {row['timeframe']}",
-                *(f"{row[name]:,}" for name in ("rows", "inserted", "updated", "unchanged")),
-                row["source"].rpartition("/")[2],
-            )
-            for row in rows
-        ),
-        left=(0, 5),
-    )
 
 
 def features_table(statuses: Sequence[dict[str, Any]]) -> Table:

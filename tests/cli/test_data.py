@@ -1,8 +1,6 @@
 import json
 import sqlite3
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
@@ -15,35 +13,6 @@ def run():
         return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
     return invoke
-
-
-@pytest.fixture
-def bar_file(tmp_path, random_bars):
-    def write(name, n=200, seed=0):
-        columns = random_bars(n, seed=seed).columns()
-        pq.write_table(pa.table({"ts": columns.pop("timestamp"), **columns}), tmp_path / name)
-        return tmp_path / name
-
-    return write
-
-
-def test_ingest_says_what_became_of_the_rows(run, bar_file, tmp_path):
-    path = bar_file("AAAUSDT_1h.parquet")
-    first = json.loads(run("ingest", path, "--db", tmp_path / "m.db", "--json").output)
-    assert first["partitions"] == [
-        {
-            "source": str(path),
-            "symbol": "AAAUSDT",
-            "timeframe": "1h",
-            "rows": 200,
-            "inserted": 200,
-            "updated": 0,
-            "unchanged": 0,
-        }
-    ]
-    again = run("ingest", path, "--db", tmp_path / "m.db")
-    assert again.exit_code == 0
-    assert "AAAUSDT 1h" in again.stdout
 
 
 def test_features_are_computed_then_hit(run, market_db, ray_cluster):
@@ -88,18 +57,13 @@ def _text(path, content):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (lambda d, db: ["ingest", d / "none.parquet", "--db", d / "n.db"], "no file at"),
-        (
-            lambda d, db: ["ingest", _text(d / "x.csv", "a,b\n1,2\n"), "--db", d / "n.db"],
-            "has no column timestamp, open",
-        ),
         (lambda d, db: ["features", "--db", d / "none.db"], "no database, file or folder of bars at"),
         (
             lambda d, db: ["features", "--db", _text(d / "t.db", "no database" * 99)],
             "cannot be read as a SQLite database",
         ),
         (lambda d, db: ["features", "--db", db, "--symbols", "NOPE"], "unknown symbol NOPE: there is AAAUSDT, BBBUSDT"),
-        (lambda d, db: ["features", "--db", db, "--timeframes", "4h"], "no bars of timeframe 4h: there is 1h"),
+        (lambda d, db: ["features", "--db", db, "--timeframes", "30m"], "no bars of timeframe 30m: there is 1h"),
         (lambda d, db: ["features", "--db", db, "--timeframes", "1M"], "is a month"),
         (lambda d, db: ["features", "--db", db, "--system", "v9"], "unknown feature system 'v9'"),
         (lambda d, db: ["features", "--db", db, "--cache-dir", _text(d / "f", "") / "c"], "cannot be written"),
@@ -112,7 +76,6 @@ def test_bad_input_is_one_line_and_status_2(run, market_db, tmp_path, ray_cluste
     assert len(errors) == 1
     assert message in errors[0]
     assert result.stdout == ""
-    assert not (tmp_path / "n.db").exists()
 
 
 @pytest.mark.parametrize("rows", [0, 30])
@@ -142,3 +105,21 @@ def test_an_audit_tells_by_its_status(run, market_db, ray_cluster, tmp_path, mon
     refused = run("audit", market_db, "--system", "cli_leaky:nothing")
     assert refused.exit_code == 2
     assert "has no 'nothing'" in refused.stderr
+
+
+def test_features_of_a_table_that_a_user_names(run, market_db, ray_cluster):
+    with sqlite3.connect(market_db) as connection:
+        columns = "symbol, timeframe, ts, open AS a, open * 2 AS o, high, low, close, volume"
+        connection.execute(f"CREATE TABLE backup AS SELECT {columns} FROM ohlcv WHERE symbol = 'BBBUSDT'")
+    connection.close()
+    unclear = run("features", market_db, "--symbols", "BBBUSDT", "--table", "none")
+    assert unclear.exit_code == 2
+    assert "has no table 'none': it has ohlcv, backup" in unclear.stderr
+    options = ["features", market_db, "--table", "backup", "--map", "open=a", "--json"]
+    named = json.loads(run(*options).stdout)["partitions"]
+    whole = json.loads(run("features", market_db, "--table", "ohlcv", "--map", "open=open", "--json").stdout)[
+        "partitions"
+    ]
+    assert [(p["symbol"], p["error"]) for p in named] == [("BBBUSDT", None)]
+    # Equal bars have equal keys, wherever they lie.
+    assert named[0]["key"] in {p["key"] for p in whole}

@@ -12,7 +12,6 @@ from bitcorn_ray.report.console import (
     explain_table,
     features_table,
     forecast_table,
-    ingest_table,
     plain_rows,
     progress,
     show,
@@ -61,18 +60,10 @@ def test_a_forecast_shows_prices_and_bands():
 
 
 def test_symbols_are_shown_as_they_are_and_not_as_markup():
-    row = {
-        "symbol": "[red]X",
-        "timeframe": "1h",
-        "rows": 1,
-        "inserted": 1,
-        "updated": 0,
-        "unchanged": 0,
-        "source": "[b].csv",
-    }
-    text = printed(ingest_table([row]))
+    row = {"symbol": "[red]X", "timeframe": "1h", "outcome": "hit", "to_compute": 0, "chunks": 1, "causes": ["[b]"]}
+    text = printed(explain_table([row]))
     assert "[red]X 1h" in text
-    assert "[b].csv" in text
+    assert "[b]" in text
 
 
 def test_a_cache_entry_names_its_partitions():
