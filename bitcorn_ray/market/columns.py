@@ -76,6 +76,7 @@ _GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("ticker", "pair", "coin", "instid", "instrumentid", "instrument", "tradingpair", "currencypair", "productid"),
         ("vtsymbol", "tradingsymbol", "symbolname", "sym", "asset", "market", "code"),
     ),
+    "exchange": (("exchange", "venue"),),
     "timeframe": (
         ("timeframe", "tf"),
         ("interval", "granularity", "resolution", "klineinterval", "barsize", "timeperiod", "freq", "frequency"),

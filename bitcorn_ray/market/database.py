@@ -23,11 +23,12 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import Bars
 from bitcorn_ray.market.columns import BAR_COLUMNS, is_number
 from bitcorn_ray.market.connection import Connection, connected
+from bitcorn_ray.market.ends import ends_of
 from bitcorn_ray.market.held import HeldPartitions, StoredPartition, one_unit
 from bitcorn_ray.market.numbers import parse_numbers
 from bitcorn_ray.market.partition import Partition, same_timeframe, stored_step, timeframe_ms
 from bitcorn_ray.market.reading import Reading
-from bitcorn_ray.market.tables import find_tables
+from bitcorn_ray.market.tables import BarTable, find_tables
 from bitcorn_ray.market.times import ParsedTimes, parse_times, read_times
 
 __all__ = ["BarReader", "list_partitions", "opened_bars", "read_bars"]
@@ -85,9 +86,18 @@ class BarReader:
         return held
 
     def sizes(self) -> dict[Partition, int]:
-        """About how many bars each partition has, by its first and last time: counting would read every row."""
-        sizes: dict[Partition, int] = {}
-        for held in self.held:
+        """About how many bars each partition has.
+
+        Where an index tells first and last times, by these: counting would read every row.
+        """
+        indexed = [
+            h
+            for h in self.held
+            if not h.keys or h.table.columns["symbol" if "symbol" in h.keys else "timeframe"] in h.table.leading
+        ]
+        others = [held for held in self.held if held not in indexed]
+        sizes = {held.partition: ends.rows for held, ends in zip(others, ends_of(self._database, others), strict=True)}
+        for held in indexed:
             time, source = held.table.column("timestamp"), f"{held.table.source}{held.where()}"
             query = f"SELECT (SELECT min({time}) FROM {source}) AS first, (SELECT max({time}) FROM {source}) AS last"
             ends = self._database.table(query, held.keys)
@@ -105,7 +115,7 @@ class BarReader:
         keys = {"symbol": partition.symbol, "timeframe": partition.timeframe}
         found = [
             held
-            for held in (StoredPartition(t, partition, keys) for t in self.tables if t.has("symbol", "timeframe"))
+            for held in (StoredPartition(t, partition, keys) for t in self.tables if _is_keyed(t))
             if self._database.rows(f"SELECT 1 FROM {held.table.source}{held.where()} LIMIT 1", keys)
         ]
         if len(found) == len(self.tables) == 1:
@@ -250,6 +260,10 @@ class BarReader:
         if not symbols or not self.held:
             raise BitcornError(f"{path} holds no bars")
         raise BitcornError(f"{path} has no symbol {symbol!r}: it has {_shortened(symbols)}{unclear}")
+
+
+def _is_keyed(table: BarTable) -> bool:
+    return table.has("symbol", "timeframe") and not table.has("exchange")
 
 
 def merged_times(split: pa.Table, place: int) -> tuple[ParsedTimes, NDArray[np.bool_]]:

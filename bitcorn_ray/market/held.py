@@ -1,14 +1,16 @@
 """Which partitions the tables of a database hold, and how each symbol and timeframe was decided.
 
-1. The symbol stands in a column; else the table's name says it, else the file's name. Where neither does, several
-   tables are each a symbol by its name, and of a single one the symbol that is asked for is taken at its word. Tables
-   without symbols do not count beside tables with a symbol column, unless their names say one.
+1. The symbol stands in a column, with the exchange in another where a table holds a symbol of several; else the table's
+   name says it, else the file's name. Where neither does, several tables are each a symbol by its name, and of a single
+   one the symbol that is asked for is taken at its word. Tables without symbols do not count beside tables with a
+   symbol column, unless their names say one.
 2. The timeframe stands in a column; else the table's name says it, else the file's name, else it is the most frequent
    distance of the bars. A column with bare numbers counts minutes or seconds, whichever the bars' distance fits.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -103,6 +105,9 @@ class HeldPartitions:
         file_symbol = None if of_file.perhaps else of_file.symbol
         for table in keyed:
             how = f"column {table.columns['symbol']}"
+            if table.has("exchange") and (several := self._of_exchanges(table)):
+                yield from several
+                continue
             for value in self._distinct(table, "symbol", {}):
                 yield table, str(value), {"symbol": value}, how
         told = False
@@ -126,6 +131,21 @@ class HeldPartitions:
                 f"{path} has no symbol column and its name says no symbol: rename it to SYMBOL_TIMEFRAME.db, such as "
                 "btcusdt_1h.db"
             )
+
+    def _of_exchanges(self, table: BarTable) -> list[tuple[BarTable, str, dict[str, Any], str]]:
+        """Return the symbols of a table with several exchanges; one that is on several of them is SYMBOL.EXCHANGE."""
+        symbol, exchange = table.column("symbol"), table.column("exchange")
+        first, last = self._database.rows(f"SELECT min({exchange}), max({exchange}) FROM {table.source}")[0]
+        if first == last:
+            return []
+        where = f"{symbol} IS NOT NULL AND {exchange} IS NOT NULL"
+        pairs = self._database.rows(f"SELECT DISTINCT {symbol}, {exchange} FROM {table.source} WHERE {where}")
+        on = Counter(name for name, _ in pairs)
+        how = f"columns {table.columns['symbol']} and {table.columns['exchange']}"
+        return [
+            (table, str(name) if on[name] == 1 else f"{name}.{venue}", {"symbol": name, "exchange": venue}, how)
+            for name, venue in pairs
+        ]
 
     def _of(self, table: BarTable, symbol: str, key: dict[str, Any], how: str) -> Iterator[StoredPartition]:
         """Yield the timeframes of a symbol."""

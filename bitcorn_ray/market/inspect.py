@@ -8,8 +8,9 @@ units are mixed, are all times of a partition read. Of files the same, a file in
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ import pyarrow as pa
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import show_time
 from bitcorn_ray.market.columns import match_columns
-from bitcorn_ray.market.connection import Connection, connected
+from bitcorn_ray.market.connection import connected
 from bitcorn_ray.market.database import BarReader
+from bitcorn_ray.market.ends import Ends, ends_of
 from bitcorn_ray.market.formats import RawRows, opened_rows
 from bitcorn_ray.market.held import StoredPartition, one_unit
 from bitcorn_ray.market.lake import is_bar_file, names_in_path
@@ -31,8 +33,6 @@ from bitcorn_ray.market.tables import BarTable
 from bitcorn_ray.market.times import ParsedTimes, read_times
 
 __all__ = ["InspectedPartition", "InspectedTable", "Inspection", "inspect_source"]
-
-_AT_ONCE = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +118,7 @@ def _of_database(path: Path, reading: Reading) -> Inspection:
             held = []
             problems.append(str(error))
         views = frozenset(table.name for table in reader.tables if table.is_view)
-        partitions = _with_problems(_partitions(database, reader, held), views)
+        partitions = _with_problems(map(partial(_inspected, reader), held, ends_of(database, held)), views)
         tables = [_table(table) for table in reader.tables]
         used = {each.table.name for each in held}
         tables += [
@@ -141,60 +141,7 @@ def _table(table: BarTable) -> InspectedTable:
     )
 
 
-def _partitions(
-    database: Connection, reader: BarReader, held: Sequence[StoredPartition]
-) -> Iterable[InspectedPartition]:
-    ends = dict[tuple[str, tuple[Any, ...]], _Ends]()
-    keyed = {each.table.name: each.table for each in held if each.keys}
-    for table in keyed.values():
-        ends |= _ends_of_keys(database, table)
-    plain = [each.table for each in held if not each.keys]
-    for start in range(0, len(plain), _AT_ONCE):
-        ends |= _ends_of_tables(database, plain[start : start + _AT_ONCE])
-    for each in held:
-        yield _inspected(reader, each, ends[each.table.name, tuple(each.keys.values())])
-
-
-@dataclass(frozen=True)
-class _Ends:
-    """Rows of a partition, and its smallest and largest time where these are numbers."""
-
-    rows: int
-    smallest: int | float | None
-    largest: int | float | None
-
-
-_SUMMARY = (
-    "n, CASE WHEN typeof(a) IN ('integer', 'real') THEN a END AS a, "
-    "CASE WHEN typeof(z) IN ('integer', 'real') THEN z END AS z"
-)
-
-
-def _ends_of_keys(database: Connection, table: BarTable) -> dict[tuple[str, tuple[Any, ...]], _Ends]:
-    """Summarise every partition of a table in one pass."""
-    keys = [table.column(name) for name in ("symbol", "timeframe") if table.has(name)]
-    time, names = table.column("timestamp"), ", ".join(f"k{place}" for place in range(len(keys)))
-    select = ", ".join(f"{key} AS k{place}" for place, key in enumerate(keys))
-    groups = (
-        f"SELECT {select}, count(*) AS n, min({time}) AS a, max({time}) AS z FROM {table.source} "
-        f"GROUP BY {', '.join(keys)}"
-    )
-    found = database.rows(f"SELECT {names}, {_SUMMARY} FROM ({groups})")
-    return {(table.name, row[: len(keys)]): _Ends(*row[len(keys) :]) for row in found}
-
-
-def _ends_of_tables(database: Connection, tables: Sequence[BarTable]) -> dict[tuple[str, tuple[Any, ...]], _Ends]:
-    """Summarise tables of one partition each, several in one query."""
-    each = " UNION ALL ".join(
-        f"SELECT {place} AS place, count(*) AS n, min({table.column('timestamp')}) AS a, "
-        f"max({table.column('timestamp')}) AS z FROM {table.source}"
-        for place, table in enumerate(tables)
-    )
-    found = database.rows(f"SELECT place, {_SUMMARY} FROM ({each})")
-    return {(tables[place].name, ()): _Ends(*ends) for place, *ends in found}
-
-
-def _inspected(reader: BarReader, held: StoredPartition, ends: _Ends) -> InspectedPartition:
+def _inspected(reader: BarReader, held: StoredPartition, ends: Ends) -> InspectedPartition:
     problem = None
     if one_unit(ends.smallest, ends.largest):
         times, _ = read_times(pa.array([ends.smallest, ends.largest]))

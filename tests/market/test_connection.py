@@ -215,17 +215,21 @@ def test_a_journal_that_cannot_be_rolled_back_is_told(read_only):
 def test_a_database_that_changed_while_it_was_read_without_locks_is_not_trusted(read_only):
     folder, closed = read_only
     path = made(folder / "a.db", "WAL")
-    with pytest.raises(BitcornError, match="was changed while it was read"), closed(), connected(path):
-        if os.geteuid() == 65534:
-            os.seteuid(0)
-        folder.chmod(0o755)
-        path.chmod(0o644)
-        process(
-            f"import sqlite3; c = sqlite3.connect({str(path)!r}); c.execute('INSERT INTO t VALUES (2)'); c.commit()"
-        )
+
+    def read_while_it_is_written():
+        with closed(), connected(path):
+            if os.geteuid() == 65534:
+                os.seteuid(0)
+            folder.chmod(0o755)
+            path.chmod(0o644)
+            write = "c.execute('INSERT INTO t VALUES (2)'); c.commit()"
+            process(f"import sqlite3; c = sqlite3.connect({str(path)!r}); {write}")
+
+    with pytest.raises(BitcornError, match="was changed while it was read"):
+        read_while_it_is_written()
 
 
-@pytest.mark.parametrize("content", [b"x", pickle.dumps({"a": 1}), b"SQLite format 3\x00" + b"\x00" * 4_000])
+@pytest.mark.parametrize("content", [b"x" * 600, pickle.dumps({"a": 1}), b"SQLite format 3\x00" + b"\x00" * 4_000])
 def test_no_file_is_changed_by_an_attempt_to_read_it(tmp_path, content):
     path = tmp_path / "x.db"
     path.write_bytes(content)

@@ -5,6 +5,7 @@ import pytest
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.connection import connected
+from bitcorn_ray.market.database import read_bars
 from bitcorn_ray.market.held import HeldPartitions, one_unit
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.tables import bar_tables
@@ -116,3 +117,21 @@ def test_one_symbol_is_found_without_listing_the_timeframes_of_others(tmp_path):
 )
 def test_times_are_of_one_unit_where_their_ends_are(first, last, one):
     assert one_unit(first, last) is one
+
+
+def test_a_symbol_of_several_exchanges_is_several_partitions(tmp_path):
+    table = [("X", "BYBIT", "1h", *row) for row in rows()] + [("X", "BINANCE", "1h", *row) for row in rows(n=4)]
+    table += [("Y", "BINANCE", "4h", *row) for row in rows()]
+    path = tmp_path / "m.db"
+    found = held(path, {"dbbardata": (["symbol", "exchange", "interval"], table)})
+    assert sorted(each.partition for each in found) == [
+        Partition("X.BINANCE", "1h"),
+        Partition("X.BYBIT", "1h"),
+        Partition("Y", "4h"),
+    ]
+    assert len(read_bars(path, "x.binance", "1h")[0]) == 4
+    assert len(read_bars(path, "Y", "4h")[0]) == 6
+    with pytest.raises(BitcornError, match=r"has no symbol 'X': it has X\.BINANCE, X\.BYBIT, Y"):
+        read_bars(path, "X", "1h")
+    one = held(tmp_path / "one.db", {"dbbardata": (["symbol", "exchange", "interval"], table[:6])})
+    assert [each.partition for each in one] == [Partition("X", "1h")]
