@@ -88,18 +88,11 @@ def diagnose(
     last = _last_bar(bars, step, time.time_ns() // 1_000_000 if now_ms is None else now_ms)
     days = cover_days(bars.timestamp, ~invented, step)
     units, formats = dict(units or {}), {name: dict(found) for name, found in (formats or {}).items()}
-    kinds = duplicates.counts()
-    counts = {kind: int(mask.sum()) for kind, mask in impossible.items()} | {
+    counts = _counted(duplicates, runs, impossible, units, formats) | {
         "bad_prints": len(prints),
-        "mixed_time_units": sum(sorted(units.values())[:-1]),
-        "mixed_time_formats": sum(sum(sorted(found.values())[:-1]) for found in formats.values()),
         "out_of_order": against,
-        "duplicates_different": len(duplicates.times) - kinds["equal"],
-        "duplicates_equal": kinds["equal"],
         "off_grid": int((~on_grid).sum()),
-        "outage_bars": runs.silent_bars(outage=True, missing=True),
         "invented_bars": int(invented.sum()),
-        "no_trade_bars": int(runs.length[~runs.outage].sum()),
         "stale_bars": int(stale.sum()),
         "unfinished_last_bar": int(last["unfinished"] != "no"),
     }
@@ -118,12 +111,7 @@ def diagnose(
         "order": {"stored": order, "out_of_order_rows": against},
         "time_units": units,
         "time_formats": formats,
-        "duplicates": _duplicates(duplicates),
-        "off_grid": _listed(unique.timestamp[~on_grid]),
-        "gaps": _gaps(runs),
-        "zero_volume": _zero_volume(bars, runs, invented),
-        **{kind: _listed(np.unique(stored.timestamp[mask])) for kind, mask in impossible.items()},  # type: ignore[index]
-        "missing_by_column": {n: int((~np.isfinite(getattr(rows, n))).sum()) for n in (*PRICE_COLUMNS, "volume")},
+        **_places(stored, bars, duplicates, runs, impossible, unique.timestamp[~on_grid]),
         "flat_bars": {"count": int(flat.sum()), "longest": _longest(flat)},
         "stale_bars": _listed(bars.timestamp[stale]),
         "bad_prints": {"count": len(prints), "list": [_print(bars, each) for each in prints[:LISTED]]},
@@ -141,6 +129,40 @@ def diagnose(
         "outages": runs.start[runs.outage],
     }
     return Diagnosis(report=report, bars=bars, marks=marks, days=days)
+
+
+def _counted(
+    duplicates: Duplicates,
+    runs: SilentRuns,
+    impossible: Mapping[str, Mask],
+    units: Mapping[str, int],
+    formats: Mapping[str, Mapping[str, int]],
+) -> dict[str, int]:
+    """Count what the score is made of, of several of each kind; of mixtures the rows that are unlike most."""
+    kinds = duplicates.counts()
+    return {kind: int(mask.sum()) for kind, mask in impossible.items()} | {
+        "mixed_time_units": sum(sorted(units.values())[:-1]),
+        "mixed_time_formats": sum(sum(sorted(found.values())[:-1]) for found in formats.values()),
+        "duplicates_different": len(duplicates.times) - kinds["equal"],
+        "duplicates_equal": kinds["equal"],
+        "outage_bars": runs.silent_bars(outage=True, missing=True),
+        "no_trade_bars": int(runs.length[~runs.outage].sum()),
+    }
+
+
+def _places(
+    stored: Bars, bars: Bars, duplicates: Duplicates, runs: SilentRuns, impossible: Mapping[str, Mask], off_grid: Rows
+) -> dict[str, Any]:
+    """Report where single rows and stretches are wrong."""
+    assert stored.timestamp is not None
+    return {
+        "duplicates": _duplicates(duplicates),
+        "off_grid": _listed(off_grid),
+        "gaps": _gaps(runs),
+        "zero_volume": _zero_volume(bars, runs),
+        **{kind: _listed(np.unique(stored.timestamp[mask])) for kind, mask in impossible.items()},
+        "missing_by_column": {n: int((~np.isfinite(getattr(stored, n))).sum()) for n in (*PRICE_COLUMNS, "volume")},
+    }
 
 
 def _still_bars(bars: Bars, joined: Mask) -> tuple[Mask, Mask]:
@@ -194,7 +216,7 @@ def _gaps(runs: SilentRuns) -> dict[str, Any]:
     }
 
 
-def _zero_volume(bars: Bars, runs: SilentRuns, invented: Mask) -> dict[str, Any]:
+def _zero_volume(bars: Bars, runs: SilentRuns) -> dict[str, Any]:
     there = runs.length - runs.missing
     rows = there > 0
     listed = zip(show_times(runs.start[rows][:LISTED]), there[rows].tolist(), runs.outage[rows].tolist(), strict=False)
@@ -203,7 +225,7 @@ def _zero_volume(bars: Bars, runs: SilentRuns, invented: Mask) -> dict[str, Any]
         "recorded": bool((bars.volume != 0).any()),
         "runs": int(rows.sum()),
         "longest": int(there.max(initial=0)),
-        "invented_in_outages": int(invented.sum()),
+        "invented_in_outages": runs.silent_bars(outage=True, missing=False),
         "list": [{"at": at, "bars": n, "kind": _kind(is_outage)} for at, n, is_outage in listed],
     }
 

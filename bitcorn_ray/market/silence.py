@@ -65,9 +65,13 @@ def silent_runs(bars: Bars, step: int) -> SilentRuns:
 
 
 def joined_rows(bars: Bars, step: int, runs: SilentRuns) -> NDArray[np.bool_]:
-    """Mark the rows (T,) that follow their predecessor without an outage, missing or invented bars, between them."""
+    """Mark the rows (T,) that follow their predecessor with no outage, of missing or invented bars, between them."""
     assert bars.timestamp is not None
-    joined = np.diff(bars.timestamp, prepend=bars.timestamp[0] - 2 * step) == step
+    joined = np.diff(bars.timestamp, prepend=bars.timestamp[0]) == step
+    # Where nobody wanted to trade, the market goes on from where it was.
+    gaps = np.flatnonzero(np.diff(bars.timestamp) > step)
+    run = np.searchsorted(runs.start, bars.timestamp[gaps] + step, side="right") - 1
+    joined[gaps[~runs.outage[run]] + 1] = True
     invented = invented_rows(bars, runs, step)
     follows: NDArray[np.bool_] = joined & ~invented & ~np.append(False, invented[:-1])
     return follows

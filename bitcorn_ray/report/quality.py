@@ -188,7 +188,7 @@ def _details(title: str, places: Mapping[str, Any], columns: Sequence[str], most
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.6g}"
-    text = f"{value:,}" if isinstance(value, int) else str(value)
+    text = f"{value:,}" if isinstance(value, int) else str(value).replace("_", " ")
     return escape(text.replace("T", " ").removesuffix(":00Z") if text.endswith("Z") else text)
 
 

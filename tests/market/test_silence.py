@@ -102,3 +102,19 @@ def test_where_volume_was_never_recorded_zeros_say_nothing():
 def test_no_bars_have_no_runs():
     assert len(silent_runs(bars_of([]), MINUTE).length) == 0
     assert len(silent_runs(bars_of([1, 3]), 0).length) == 0
+
+
+def test_a_market_goes_on_where_it_rested_and_not_where_it_was_cut_off():
+    rng = np.random.default_rng(1)
+    traded = rng.random(5_000) > 0.2
+    traded[[0, -1]] = True
+    traded[2_000:2_060] = False
+    bars = bars_of(np.flatnonzero(traded))
+    runs = silent_runs(bars, MINUTE)
+    joined = joined_rows(bars, MINUTE, runs)
+    assert not joined[0]
+    outages = set((runs.start + runs.length * MINUTE)[runs.outage].tolist())
+    assert set(bars.timestamp[~joined][1:].tolist()) == outages
+    assert any(
+        start < 2_060 * MINUTE <= end for start, end in zip(runs.start[runs.outage], sorted(outages), strict=True)
+    )
