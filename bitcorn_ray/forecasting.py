@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bitcorn_ray.cache.code import CodeIdentity, code_identity, require_same_code
-from bitcorn_ray.cache.jobs import FeatureJob, asked_partitions, is_asked
+from bitcorn_ray.cache.jobs import FeatureJob, asked_of, asked_partitions, is_asked
 from bitcorn_ray.cache.prepare import Source, prepare
 from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.data_loader import open_cache
@@ -31,6 +31,7 @@ from bitcorn_ray.learning.runs import Run
 from bitcorn_ray.market.bars import Bars, show_time
 from bitcorn_ray.market.clean import drop_duplicates
 from bitcorn_ray.market.partition import Partition, normalise_symbol, select_partitions, timeframe_ms
+from bitcorn_ray.market.resample import read_derived
 from bitcorn_ray.market.source import PartitionReader, is_database, opened_source, shown_source, source_files
 from bitcorn_ray.report.fan import Fan, FanPanel
 from bitcorn_ray.report.files import write_whole
@@ -179,7 +180,7 @@ class ForecastWorker:
             require_same_code(self._plan.code)
             with opened_source(job.path) as reader:
                 timeframe = self._plan.forecaster.run.metadata["timeframe"]
-                every = [p for p in reader.partitions if is_asked(p, self._plan.symbols, [timeframe])]
+                every = asked_of(reader.partitions, self._plan.symbols, [timeframe])
                 return [
                     self._forecast(reader, each, job.path) for each in ([job.partition] if job.partition else every)
                 ]
@@ -189,7 +190,7 @@ class ForecastWorker:
     def _forecast(self, reader: PartitionReader, partition: Partition, path: str) -> PartitionForecast:
         plan = self._plan
         try:
-            bars = drop_duplicates(reader.read_stored(partition)[0])
+            bars = drop_duplicates(read_derived(reader, partition)[0])
             first = first_row(bars, plan.since) if plan.last is None else max(len(bars) - plan.last, 0)
             features = self.features(bars, Source(shown_source(path), partition, complete=True))
             done = plan.forecaster.forecast(bars, partition, first, features=features, horizons=plan.horizons)
