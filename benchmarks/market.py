@@ -1,0 +1,162 @@
+"""Raw bars in: ingesting files, reading a database, inspecting many partitions, resampling, and the memory of it."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from benchmarks.bars import many_partitions
+from benchmarks.timing import Figure, measure
+from bitcorn_ray.market.bars import Bars
+from bitcorn_ray.market.clean import drop_duplicates
+from bitcorn_ray.market.ingest import write_bars
+from bitcorn_ray.market.inspect import inspect_source
+from bitcorn_ray.market.partition import Partition
+from bitcorn_ray.market.quality import quality_report
+from bitcorn_ray.market.resample import resample_bars
+from bitcorn_ray.market.simulate import simulate_bars
+from bitcorn_ray.market.source import read_partition
+
+__all__ = ["ingest", "inspect", "read", "resample"]
+
+INGESTED, READ = 5_000_000, 1_000_000
+_COLUMNS = "ts, open, high, low, close, volume"
+_BYTES_A_BAR = 48
+
+# The peak is above what the imports take. It is that of this program (VmHWM): what `resource` says a process inherits.
+_PEAK = """
+import json, re, time
+import numpy, pyarrow, pyarrow.compute, pyarrow.csv, pyarrow.parquet, adbc_driver_sqlite.dbapi
+{imports}
+def peak():
+    return int(re.search(r"VmHWM:\\s+([0-9]+)", open("/proc/self/status").read())[1]) / 1024
+before, started = peak(), time.perf_counter()
+{work}
+print(json.dumps([time.perf_counter() - started, peak() - before]))
+"""
+
+
+def ingest() -> list[Figure]:
+    """Ingest 5,000,000 one-minute bars into a new database, and once more, from CSV and from Parquet."""
+    figures = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for file in _written(folder):
+            for what, runs in (("new", 2), ("again", 1)):
+                done = [_ingested(file, folder / "market.db", what == "new") for _ in range(runs)]
+                seconds, peaks = zip(*done, strict=True)
+                rate = INGESTED / float(np.median(seconds))
+                text = (
+                    f"ingest 5,000,000 rows of {file.suffix} ({what}): {rate:,.0f} rows/s, peak {max(peaks):,.0f} MiB"
+                )
+                figures.append(Figure(text, seconds, INGESTED / 300_000))
+    return figures
+
+
+def read() -> list[Figure]:
+    """Read 1,000,000 bars from SQLite into clean Arrow-backed arrays with the report, beside what others take."""
+    with _minutes_database() as path:
+        bare = measure("bare ADBC read of the same columns, 1,000,000 bars", lambda: _bare(path))
+        ours = measure("read 1,000,000 bars with the quality report", lambda: _clean(path), 1.3 * bare.median)
+        pandas = measure("pandas.read_sql of the same columns", lambda: _by_pandas(path), runs=2)
+        work = f"bars = drop_duplicates(read_partition({str(path)!r}, 'SIM', '1m')[0]); quality_report(bars, '1m')"
+        seconds, peak = _peak(
+            "from bitcorn_ray.market.clean import drop_duplicates\n"
+            "from bitcorn_ray.market.quality import quality_report\n"
+            "from bitcorn_ray.market.source import read_partition",
+            work,
+        )
+    times = peak * 2**20 / (READ * _BYTES_A_BAR)
+    memory = Figure(f"the same in a fresh process: peak {peak:,.0f} MiB, {times:.1f}x the bars (target 3x)", (seconds,))
+    return [bare, ours, pandas, memory]
+
+
+def inspect() -> list[Figure]:
+    """Inspect a database with 1,000 partitions of 1,000 bars."""
+    with many_partitions(1_000, 1_000) as (path, _):
+        return [measure("inspect 1,000 partitions of 1,000 bars", lambda: inspect_source(path), 1.0)]
+
+
+def resample() -> list[Figure]:
+    """Resample 1,000,000 one-minute bars to one hour."""
+    bars = _minutes(READ)
+    return [measure("resample 1,000,000 1m bars to 1h", lambda: resample_bars(bars, "1m", "1h"), 0.050)]
+
+
+def _minutes(count: int) -> Bars:
+    """Simulated bars, one after another as often as are needed."""
+    some = simulate_bars(100_000, seed=0, gaps=0, step_ms=60_000)
+    columns = {name: np.resize(column, count) for name, column in some.columns().items()}
+    assert some.timestamp is not None
+    columns["timestamp"] = int(some.timestamp[0]) // 86_400_000 * 86_400_000 + 60_000 * np.arange(count)
+    return Bars(**columns)  # type: ignore[arg-type]
+
+
+def _written(folder: Path) -> Iterator[Path]:
+    """Write the bars as exchanges do, prices with eight decimals at most."""
+    import pyarrow.csv as csv
+    import pyarrow.parquet as pq
+
+    columns = _minutes(INGESTED).columns()
+    rounded = {name: column if name == "timestamp" else column.round(8) for name, column in columns.items()}
+    table = pa.table(rounded)
+    csv.write_csv(table, folder / "SIM_1m.csv")
+    yield folder / "SIM_1m.csv"
+    pq.write_table(table, folder / "SIM_1m.parquet")
+    yield folder / "SIM_1m.parquet"
+
+
+def _ingested(file: Path, db: Path, new: bool) -> tuple[float, float]:
+    if new:
+        for path in db.parent.glob(f"{db.name}*"):
+            path.unlink()
+    return _peak("from bitcorn_ray.market.ingest import ingest_files", f"ingest_files([{str(file)!r}], {str(db)!r})")
+
+
+def _peak(imports: str, work: str) -> tuple[float, float]:
+    """Do work in a fresh process; returns its seconds, and its peak above the imports in MiB."""
+    code = _PEAK.format(imports=imports, work=work)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    seconds, peak = json.loads(done.stdout.splitlines()[-1])
+    return seconds, peak
+
+
+@contextmanager
+def _minutes_database() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "market.db"
+        write_bars([("simulated", Partition("SIM", "1m"), _minutes(READ))], path)
+        yield path
+
+
+def _bare(path: Path) -> pa.Table:
+    from adbc_driver_sqlite import dbapi
+
+    options = {"adbc.sqlite.query.batch_rows": READ}
+    with dbapi.connect(str(path)) as connection, connection.cursor(adbc_stmt_kwargs=options) as cursor:
+        cursor.execute(f"SELECT {_COLUMNS} FROM ohlcv WHERE symbol = 'SIM' AND timeframe = '1m' ORDER BY ts")
+        return cursor.fetch_arrow_table()
+
+
+def _clean(path: Path) -> Bars:
+    stored, partition = read_partition(path, "SIM", "1m")
+    bars = drop_duplicates(stored)
+    quality_report(stored, partition.timeframe)
+    return bars
+
+
+def _by_pandas(path: Path) -> pd.DataFrame:
+    with closing(sqlite3.connect(path)) as connection:
+        return pd.read_sql(
+            f"SELECT {_COLUMNS} FROM ohlcv WHERE symbol = 'SIM' AND timeframe = '1m' ORDER BY ts", connection
+        )
