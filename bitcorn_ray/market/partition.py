@@ -39,7 +39,7 @@ class Partition:
 
     symbol: str
     timeframe: str
-    base: str | None = field(default=None, compare=False)
+    base: str | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         return f"{self.symbol} {self.timeframe}"

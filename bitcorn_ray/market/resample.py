@@ -128,8 +128,8 @@ def derived_partitions(stored: Iterable[Partition], timeframes: Sequence[str] | 
 
     timeframes: in any spelling; None asks for those that are stored. Raises BitcornError for one that is none.
 
-    >>> derived_partitions([Partition("BTC", "1h")], ["1h", "4h"])
-    [Partition(symbol='BTC', timeframe='4h', base='1h')]
+    >>> [(str(each), each.base) for each in derived_partitions([Partition("BTC", "1h")], ["1h", "4h"])]
+    [('BTC 4h', '1h')]
     """
     by_symbol: dict[str, list[Partition]] = {}
     for partition in stored:
