@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         prepare_features,
     )
     from bitcorn_ray.errors import BitcornError
+    from bitcorn_ray.evaluation import evaluate
     from bitcorn_ray.features.system import FeatureSystem, feature_system
     from bitcorn_ray.forecaster import Forecaster
     from bitcorn_ray.learning.model import LSTM2Head, LSTMMultiHead
@@ -30,10 +31,11 @@ if TYPE_CHECKING:
     from bitcorn_ray.training_service import (
         MultiHorizonTrainingRequest,
         TrainingResult,
+        train_from_config,
         train_multihorizon_model,
     )
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 _HOMES = {
     "RunConfig": "config",
@@ -47,6 +49,7 @@ _HOMES = {
     "load_market_data": "data_loader",
     "prepare_features": "data_loader",
     "BitcornError": "errors",
+    "evaluate": "evaluation",
     "FeatureSystem": "features.system",
     "feature_system": "features.system",
     "Forecaster": "forecaster",
@@ -55,6 +58,7 @@ _HOMES = {
     "load_run": "learning.runs",
     "MultiHorizonTrainingRequest": "training_service",
     "TrainingResult": "training_service",
+    "train_from_config": "training_service",
     "train_multihorizon_model": "training_service",
 }
 
@@ -73,11 +77,13 @@ __all__ = [
     "TrainingResult",
     "build_sequences",
     "compute_features",
+    "evaluate",
     "feature_system",
     "invalidate_cache",
     "load_market_data",
     "load_run",
     "prepare_features",
+    "train_from_config",
     "train_multihorizon_model",
 ]
 
