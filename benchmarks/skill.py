@@ -27,7 +27,7 @@ from bitcorn_ray.market.bars import Bars
 from bitcorn_ray.market.files import read_file
 from bitcorn_ray.market.ingest import write_bars
 from bitcorn_ray.market.partition import Partition
-from bitcorn_ray.training_inputs import inputs_from_database
+from bitcorn_ray.training_inputs import inputs_from_source
 from bitcorn_ray.training_job import TrainingJob
 from bitcorn_ray.validation.baselines import baseline_forecasts
 from bitcorn_ray.validation.history import History, realised_returns, realised_variances
@@ -101,7 +101,7 @@ def _trained(
     training = replace(TRAINING, seed=seed)
 
     def inputs() -> Any:
-        return inputs_from_database(
+        return inputs_from_source(
             folder / "market.db", list(bars), "1h", FEATURES, MODEL, training, cache_dir=folder / "cache", stops=stops
         )
 

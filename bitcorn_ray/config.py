@@ -17,10 +17,11 @@ __all__ = ["RunConfig"]
 class RunConfig:
     """One training.
 
-    db: SQLite database of bars. symbol: of the partition, or symbols: of several that train one model. timeframe: of
-    all. features: name of the feature system. out: folder for the run. workers: Ray workers; (least, most) for as many
-    as Ray can give; 0 trains in this process, without Ray. gpus: for each worker. mlflow: address of the MLflow server
-    or folder to log to as well, by default MLFLOW_TRACKING_URI where that is set.
+    db: database of bars, or any other source of them (see `load_market_data`). symbol: of the partition, or symbols: of
+    several that train one model. timeframe: of all. features: name of the feature system. out: folder for the run.
+    workers: Ray workers; (least, most) for as many as Ray can give; 0 trains in this process, without Ray. gpus: for
+    each worker. mlflow: address of the MLflow server or folder to log to as well, by default MLFLOW_TRACKING_URI where
+    that is set.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}

@@ -1,8 +1,8 @@
-"""What a training is given: from a frame of features, or from the bars of a database through the cache.
+"""What a training is given: from a frame of features, or from the bars of a source through the cache.
 
-From a database every partition's features are read straight into its rows of one matrix, so that nothing is held twice:
-1. read each partition's bars for their number, closes and times; 2. make room for all; 3. read each again, bring the
-cache up to date with it, and have its chunks decoded where its rows lie.
+From a source every partition's features are read straight into its rows of one matrix, so that nothing is held twice:
+1. read each partition's bars for their number, closes and times; 2. make room for all; 3. read each again (where there
+are several), bring the cache up to date with it, and have its chunks decoded where its rows lie.
 
 Shapes: T rows of all partitions, F features.
 """
@@ -29,15 +29,15 @@ from bitcorn_ray.forecaster import feature_identity
 from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
 from bitcorn_ray.learning.dataset import PartitionRows, TrainingData, training_data
 from bitcorn_ray.market.bars import Bars, frame_times
-from bitcorn_ray.market.clean import drop_duplicates
-from bitcorn_ray.market.database import BarReader, opened_bars
+from bitcorn_ray.market.loading import load_bars
 from bitcorn_ray.market.partition import Partition, normalise_symbol, timeframe_ms
+from bitcorn_ray.market.reading import Reading
 
 if TYPE_CHECKING:
     import pandas as pd
     from sklearn.preprocessing import StandardScaler
 
-__all__ = ["TrainingInputs", "inputs_from_database", "inputs_from_frame"]
+__all__ = ["TrainingInputs", "inputs_from_frame", "inputs_from_source"]
 
 Floats = NDArray[np.float32]
 
@@ -85,8 +85,8 @@ def inputs_from_frame(
     return TrainingInputs(data=data, scaler=scaler, feature_cols=list(feature_cols), about=about)
 
 
-def inputs_from_database(
-    db: str | Path,
+def inputs_from_source(
+    source: str | Path,
     symbols: Sequence[str],
     timeframe: str,
     features: str,
@@ -97,7 +97,7 @@ def inputs_from_database(
     stops: Sequence[tuple[int, int, int]] | None = None,
     log_fn: Callable[[str], None] | None = None,
 ) -> TrainingInputs:
-    """Make them of one or more symbols' bars in a database; features come through the cache.
+    """Make them of one or more symbols' bars in a database or any other source; features come through the cache.
 
     stops: for each symbol the rows at which its fit, validation and test ranges end, see `training_data`.
     Raises BitcornError for a symbol named twice, and as `load_market_data`, `prepare_features` and `training_data` do.
@@ -106,22 +106,22 @@ def inputs_from_database(
         raise BitcornError(f"a symbol is named twice in {', '.join(symbols)}: name each once")
     step, cache = timeframe_ms(timeframe), open_cache(cache_dir)
     system = find_system(features).on_grid(step)
-    with opened_bars(db) as reader:
-        rows, partitions = [], []
-        for symbol in symbols:
-            bars, partition = _read(reader, symbol, timeframe)
-            rows.append(_rows(str(partition), bars.close, bars.timestamp, step, model))
-            partitions.append(partition)
-        del bars
-        matrix = np.empty((sum(len(each.close) for each in rows), len(system.features)), np.float32)
-        keys, start = [], 0
-        for partition, each in zip(partitions, rows, strict=True):
-            own = matrix[start : start + len(each.close)]
-            source = Source(Path(db), partition, complete=True)
-            keys.append(_features_into(own, _read(reader, *_named(partition))[0], system, cache, source))
-            start += len(own)
-            if log_fn:
-                log_fn(f"{len(system.features)} features {system.spec} of {len(own):,} bars of {partition}")
+    reading = Reading(columns=system.inputs)
+    rows, partitions = [], []
+    for symbol in symbols:
+        loaded = load_bars(source, symbol, timeframe, reading=reading)
+        rows.append(_rows(str(loaded.partition), loaded.bars.close, loaded.bars.timestamp, step, model))
+        partitions.append(loaded.partition)
+    matrix = np.empty((sum(len(each.close) for each in rows), len(system.features)), np.float32)
+    keys, start = [], 0
+    for partition, each in zip(partitions, rows, strict=True):
+        if len(symbols) > 1:
+            loaded = load_bars(source, partition.symbol, timeframe, reading=reading)
+        own = matrix[start : start + len(each.close)]
+        keys.append(_features_into(own, loaded.bars, system, cache, Source(Path(source), partition, complete=True)))
+        start += len(own)
+        if log_fn:
+            log_fn(f"{len(system.features)} features {system.spec} of {len(own):,} bars of {partition}")
     data, scaler, facts = training_data(matrix, rows, model, training, stops)
     about = {
         **_of_system(system.spec, system.version, step),
@@ -131,15 +131,6 @@ def inputs_from_database(
         "data": facts,
     }
     return TrainingInputs(data=data, scaler=scaler, feature_cols=list(system.features), about=about)
-
-
-def _read(reader: BarReader, symbol: str, timeframe: str) -> tuple[Bars, Partition]:
-    stored, partition = reader.read(symbol, timeframe)
-    return drop_duplicates(stored), partition
-
-
-def _named(partition: Partition) -> tuple[str, str]:
-    return partition.symbol, partition.timeframe
 
 
 def _rows(

@@ -22,7 +22,7 @@ from bitcorn_ray.learning.model import LSTMMultiHead
 from bitcorn_ray.learning.progress import EpochResult, Progress
 from bitcorn_ray.learning.runs import Run, is_run, require_writable
 from bitcorn_ray.market.partition import Partition
-from bitcorn_ray.training_inputs import TrainingInputs, inputs_from_database, inputs_from_frame
+from bitcorn_ray.training_inputs import TrainingInputs, inputs_from_source, inputs_from_frame
 from bitcorn_ray.training_job import TrainingJob, checkpoint_folder
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ def train_from_config(
         job.on_ray = (config.workers, config.gpus, max_failures)
 
     def inputs() -> TrainingInputs:
-        return inputs_from_database(
+        return inputs_from_source(
             config.db,
             config.all_symbols,
             config.timeframe,

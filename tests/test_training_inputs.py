@@ -8,7 +8,7 @@ from bitcorn_ray.features.reference import reference_volatility
 from bitcorn_ray.learning.config import ModelConfig
 from bitcorn_ray.learning.scaling import scale
 from bitcorn_ray.market.partition import Partition
-from bitcorn_ray.training_inputs import inputs_from_database, inputs_from_frame
+from bitcorn_ray.training_inputs import inputs_from_frame, inputs_from_source
 
 MODEL = ModelConfig(horizons=(1, 4), seq_len=16, reference_span=24)
 BOTH = ("aaa/usdt", "BBBUSDT")
@@ -17,7 +17,7 @@ BOTH = ("aaa/usdt", "BBBUSDT")
 @pytest.fixture
 def inputs(market_db):
     def make(symbols=BOTH, system="v2", **options):
-        return inputs_from_database(market_db, symbols, "1h", system, MODEL, TRAINING, **options)
+        return inputs_from_source(market_db, symbols, "1h", system, MODEL, TRAINING, **options)
 
     return make
 
@@ -63,6 +63,17 @@ def test_the_cache_is_brought_up_to_date_and_read(inputs, market_db, cache_dir):
     written = {path: path.stat().st_mtime_ns for path in (cache_dir / "features").iterdir()}
     inputs()
     assert {path: path.stat().st_mtime_ns for path in (cache_dir / "features").iterdir()} == written
+
+
+def test_files_of_bars_give_what_the_database_gives(inputs, market_db, tmp_path):
+    folder = tmp_path / "bars"
+    folder.mkdir()
+    for symbol in ("AAAUSDT", "BBBUSDT"):
+        load_market_data(market_db, symbol, "1h").dataframe.to_parquet(folder / f"{symbol}_1h.parquet")
+    data = inputs_from_source(folder, BOTH, "1h", "v2", MODEL, TRAINING).data
+    expected = inputs().data
+    np.testing.assert_array_equal(data.matrix, expected.matrix)
+    np.testing.assert_array_equal(data.train_ends, expected.train_ends)
 
 
 def test_a_damaged_chunk_is_computed_anew(inputs, cache_dir):

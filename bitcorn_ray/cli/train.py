@@ -16,7 +16,7 @@ __all__ = ["train"]
 
 @click.command()
 @click.option("--config", "config_file", help="YAML file of a RunConfig; the options here go before it.")
-@click.option("--db", help="SQLite database of bars.")
+@click.option("--db", help="Database of bars, or a file or folder of them.")
 @click.option("--symbol", help="Symbol to train on, such as BTCUSDT.")
 @click.option("--symbols", help="Several that train one model, separated by commas.")
 @click.option("--timeframe", help="Timeframe to train on, such as 1h.")

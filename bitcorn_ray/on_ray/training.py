@@ -74,7 +74,6 @@ def fit_on_ray(
         "queue": queue,
         "checkpoints": (str(checkpoints.folder), checkpoints.identity),
     }
-    _quiet()
     worker: Any = _train_worker
     trainer = TorchTrainer(
         worker,
@@ -92,7 +91,7 @@ def fit_on_ray(
         ),
     )
     try:
-        with _listening(queue, on_epoch, on_progress):
+        with _settings(), _listening(queue, on_epoch, on_progress):
             result: Any = trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise BitcornError(
@@ -189,9 +188,20 @@ def _reason(error: BaseException) -> str:
     return lines[-1].strip() if lines else type(error).__name__
 
 
-def _quiet() -> None:
-    """Ray Train tells each step of starting up; what fails comes as an exception anyhow."""
+@contextmanager
+def _settings() -> Iterator[None]:
+    """Ray Train's settings for the length of a training, where the user has not set them."""
     for name in ("ray.train", "ray.data", "ray.tune"):
+        # It tells each step of starting up; what fails comes as an exception anyhow.
         logging.getLogger(name).setLevel(logging.WARNING)
     # The controller looks at the workers this often; the default is 2 seconds.
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    settings = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}
+    if len(ray.nodes()) == 1:
+        settings["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"  # a process that waits for other nodes to be taken away
+    settings = {name: value for name, value in settings.items() if name not in os.environ}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name in settings:
+            os.environ.pop(name, None)
