@@ -37,6 +37,19 @@ def test_what_is_exported_to_a_store_is_a_source_of_every_command(market_db, s3_
     assert "key:secret" not in run("features", s3_uri).stdout
 
 
+def test_a_model_is_trained_and_forecasts_from_a_store(market_db, s3_uri, tmp_path, cache_dir):
+    run("export", market_db, "--to", s3_uri, "--symbols", "AAAUSDT")
+    small = ["--timeframe", "1h", "--hidden-size", 8, "--seq-len", 16, "--epochs", 1, "--horizons", "1,4"]
+    out = tmp_path / "run"
+    trained = run("train", "--db", s3_uri, "--symbol", "AAAUSDT", *small, "--workers", 0, "--out", out)
+    assert trained.exit_code == 0, trained.output
+    forecast = run("forecast", out, s3_uri, "--json")
+    assert forecast.exit_code == 0, forecast.output
+    files = [path for folder in (cache_dir, out) for path in folder.rglob("*") if path.is_file()]
+    assert files
+    assert not [path for path in files if b"key:secret" in path.read_bytes()]
+
+
 def test_an_object_that_has_not_changed_is_not_read_again(market_db, s3_server, s3_uri, ray_cluster, monkeypatch):
     from bitcorn_ray.market import source
 

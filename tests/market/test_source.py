@@ -11,7 +11,14 @@ import pytest
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.partition import Partition
-from bitcorn_ray.market.source import fingerprint, opened_source, partition_named, source_files
+from bitcorn_ray.market.source import (
+    fingerprint,
+    opened_source,
+    partition_named,
+    read_partition,
+    shown_source,
+    source_files,
+)
 
 
 def write(path, bars, **more):
@@ -210,3 +217,73 @@ def test_a_rewrite_that_restores_size_and_time_counts(folder):
         file.write(content)
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert fingerprint(path) not in (before, None)
+
+
+# Folders whose files are one partition, and stores
+
+
+@pytest.fixture
+def hive(tmp_path, random_bars):
+    """A hive folder: one partition in two files, by year, and another in one."""
+    bars = random_bars(60)
+    for name, rows in (("A/timeframe=1h/year=1/x", slice(30)), ("A/timeframe=1h/year=2/x", slice(30, None))):
+        (tmp_path / f"lake/symbol={name}").parent.mkdir(parents=True, exist_ok=True)
+        write(tmp_path / f"lake/symbol={name}.parquet", bars.take(rows))
+    (tmp_path / "lake/symbol=B%2FC/timeframe=4h").mkdir(parents=True)
+    write(tmp_path / "lake/symbol=B%2FC/timeframe=4h/x.parquet", bars)
+    return tmp_path / "lake", bars
+
+
+def test_the_files_of_a_hive_partition_are_read_as_one(hive):
+    lake, bars = hive
+    files = source_files(lake)
+    assert [partition_named(file.place) for file in files] == [Partition("A", "1h"), Partition("B/C", "4h")]
+    for file in files:
+        with opened_source(file.address) as reader:
+            read, _ = reader.read_stored(partition_named(file.place))
+            assert {k: v.tolist() for k, v in read.columns().items()} == {
+                k: v.tolist() for k, v in bars.columns().items()
+            }
+
+
+def test_a_file_more_in_a_hive_partition_changes_its_fingerprint(hive, random_bars):
+    lake, _ = hive
+    folder = lake / "symbol=A" / "timeframe=1h"
+    assert fingerprint(folder) is None  # of just now
+    settle(*folder.rglob("*.parquet"))
+    before = fingerprint(folder)
+    assert before is not None
+    write(folder / "more.parquet", random_bars(5, seed=9))
+    settle(*folder.rglob("*.parquet"))
+    assert fingerprint(folder) not in (before, None)
+
+
+def test_one_partition_is_read_of_any_source(hive, folder, market_db):
+    lake, bars = hive
+    assert read_partition(lake, "bc", "240m")[1] == Partition("B/C", "4h")
+    assert read_partition(lake, "A", "1h", limit=7)[0].timestamp.tolist() == bars.timestamp[-7:].tolist()
+    assert read_partition(folder, "y", "1h")[1] == Partition("Y", "1h")
+    assert len(read_partition(market_db, "bbb/usdt", "1h", limit=3)[0]) == 3
+    with pytest.raises(BitcornError, match=r"has no bars of A 4h: it has A 1h, B/C 4h"):
+        read_partition(lake, "A", "4h")
+    with pytest.raises(BitcornError, match="limit is 0"):
+        read_partition(lake, "A", "1h", limit=0)
+
+
+def test_an_object_has_a_fingerprint_once_it_has_settled(s3_uri, monkeypatch):
+    from bitcorn_ray.market import source
+    from bitcorn_ray.market.location import Location, filesystem_of
+
+    place = Location.of(s3_uri).child("A_1h.parquet")
+    filesystem, path = filesystem_of(place.address, "x")
+    assert fingerprint(place) is None
+    for content in (b"1", b"22"):
+        with filesystem.open_output_stream(path) as stream:
+            stream.write(content)
+        assert fingerprint(place) is None
+    monkeypatch.setattr(source, "_SETTLED_REMOTE_NS", 0)
+    before = fingerprint(place)
+    with filesystem.open_output_stream(path) as stream:
+        stream.write(b"333")
+    assert fingerprint(place) not in (before, None)
+    assert (partition_named(place), shown_source(place.address)) == (Partition("A", "1h"), place.shown)
