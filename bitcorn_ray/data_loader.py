@@ -26,6 +26,7 @@ from bitcorn_ray.market.columns import BAR_COLUMNS, match_columns
 from bitcorn_ray.market.loading import load_bars
 from bitcorn_ray.market.partition import Partition, timeframe_ms
 from bitcorn_ray.market.reading import Reading
+from bitcorn_ray.market.source import shown_source
 
 if TYPE_CHECKING:
     from sklearn.preprocessing import StandardScaler
@@ -159,7 +160,7 @@ def prepare_features(
     asked = find_system(feature_system, feature_registry)
     bars = Bars.from_frame(df, asked.inputs)
     partition, complete = _partition_of(df), df.attrs.get("all_rows") == len(df)
-    source = Source(Path(db_path), partition, complete) if db_path else None
+    source = Source(shown_source(db_path), partition, complete) if db_path else None
     prepared = prepare(bars, asked, cache, source)
     system, key = prepared.plan.identity.system, prepared.plan.key
     if cache and not prepared.hit:
