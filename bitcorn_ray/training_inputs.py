@@ -32,6 +32,7 @@ from bitcorn_ray.market.bars import Bars, frame_times
 from bitcorn_ray.market.loading import load_bars
 from bitcorn_ray.market.partition import Partition, normalise_symbol, timeframe_ms
 from bitcorn_ray.market.reading import Reading
+from bitcorn_ray.market.source import shown_source
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -118,7 +119,9 @@ def inputs_from_source(
         if len(symbols) > 1:
             loaded = load_bars(source, partition.symbol, timeframe, reading=reading)
         own = matrix[start : start + len(each.close)]
-        keys.append(_features_into(own, loaded.bars, system, cache, Source(Path(source), partition, complete=True)))
+        keys.append(
+            _features_into(own, loaded.bars, system, cache, Source(shown_source(source), partition, complete=True))
+        )
         start += len(own)
         if log_fn:
             log_fn(f"{len(system.features)} features {system.spec} of {len(own):,} bars of {partition}")
