@@ -1,3 +1,5 @@
+import gzip
+import json
 import sqlite3
 import subprocess
 import sys
@@ -422,3 +424,98 @@ def test_the_differences_of_a_cryptodatadownload_file_are_the_known_ones(data_di
     assert bars["open"].iloc[0] == 16_199.91
     # The volumes of rows in seconds are other ones in most hours.
     assert (off["volume"] > 1e-2).sum() == (20_279 if policy == "keep" else 20_280)
+
+
+# Every layout that exchanges and tools write, generated from the same bars
+
+
+def listed(bars, *names, scale=1, text=False):
+    columns = [(bars.timestamp * scale).tolist() if n == "ts" else getattr(bars, n).tolist() for n in names]
+    rows = [list(row) for row in zip(*columns, strict=True)]
+    return [[row[0], *(repr(value) for value in row[1:])] for row in rows] if text else rows
+
+
+def kline(bars, scale=1, text=False):
+    """Rows of Binance: quote volume and the others are of another size than what is wanted."""
+    rows = listed(bars, "ts", "open", "high", "low", "close", "volume", scale=scale, text=text)
+    return [[*row, row[0] + (HOUR - 1) * scale, "1e9", 77, "0.1", "0.2", "0"] for row in rows]
+
+
+def csv_of(rows, header=None):
+    return "\n".join([*([header] if header else []), *(",".join(map(str, row)) for row in rows)]) + "\n"
+
+
+FUTURES = (
+    "open_time,open,high,low,close,volume,close_time,quote_volume,count,taker_buy_volume,taker_buy_quote_volume,ignore"
+)
+OHLCV = ("ts", "open", "high", "low", "close", "volume")
+CLOSE_SECOND = ("ts", "open", "close", "high", "low", "volume")
+
+
+def cryptodatadownload(bars):
+    header = "unix,date,symbol,open,high,low,close,Volume BTC,Volume USDT,tradecount"
+    dates = bars.timestamp.view("M8[ms]").tolist()
+    rows = []
+    for place, (row, date) in enumerate(zip(listed(bars, *OHLCV), dates, strict=True)):
+        in_ms = place % 2
+        time = row[0] if in_ms else f"{row[0] // 1000}.0"
+        shown = f"{date:%Y-%m-%d %H:%M:%S}" if in_ms else f"{date:%Y-%m-%d %I-%p}"
+        rows.append([time, shown, "BTC/USDT", *row[1:], row[5] * 1e4, "NULL"])
+    return "https://www.CryptoDataDownload.com\n" + csv_of(rows[::-1], header)
+
+
+def okx(bars):
+    names = ("instId", "ts", *"ohlcv")
+    return [dict(zip(names, ("BTC-USDT", *row), strict=True)) for row in listed(bars, *OHLCV, text=True)]
+
+
+LAYOUTS = {
+    "BTCUSDT-1h-2024-12.csv": lambda bars: csv_of(kline(bars)),
+    "BTCUSDT-1h-2025-01.csv": lambda bars: csv_of(kline(bars, scale=1000)),
+    "futures/BTCUSDT-1h-2025-01.csv": lambda bars: csv_of(kline(bars), FUTURES),
+    "BTCUSDT_1h_binance_api.json": lambda bars: json.dumps(kline(bars, text=True), indent=1),
+    "BTC_USDT-1h.json": lambda bars: json.dumps(listed(bars, *OHLCV)),
+    "Bitfinex_BTCUSDT_1h.json": lambda bars: json.dumps(listed(bars, *CLOSE_SECOND)[::-1]),
+    "Bitfinex_BTCUSDT_1h.csv": lambda bars: csv_of(listed(bars, *CLOSE_SECOND)[::-1]),
+    "Binance_BTCUSDT_1h.csv": cryptodatadownload,
+    "older.csv": lambda bars: csv_of(
+        [[row[0] // 1000, "2017-08-17", "BTCUSDT", *row[1:]] for row in listed(bars, *OHLCV)],
+        "Unix,Date,Symbol,Open,High,Low,Close,Volume",
+    ),
+    "oldest.csv": lambda bars: csv_of(
+        [["BTCUSDT", "1h", *row, "binance"] for row in listed(bars, *OHLCV)], "symbol,timeframe,ts,o,h,l,c,v,source"
+    ),
+    "by_hand.csv": lambda bars: csv_of(
+        [[f"{time:%Y-%m-%dT%H:%M:%SZ}", *row[1:], "btc-usdt"] for time, row in dated(bars)],
+        "Date,Open,High,Low,Close,Vol,Ticker",
+    ).replace(",", ";"),
+    "okx.json": lambda bars: json.dumps({"code": "0", "data": okx(bars)}),
+}
+
+
+def dated(bars):
+    return zip(bars.timestamp.view("M8[ms]").tolist(), listed(bars, *OHLCV), strict=True)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("packed", ["", ".gz"])
+def test_every_layout_gives_the_same_bars(tmp_path, random_bars, name, packed):
+    bars = random_bars(60, seed=len(name), gaps=0)
+    path = tmp_path / (name + packed)
+    path.parent.mkdir(exist_ok=True)
+    content = LAYOUTS[name](bars).encode()
+    path.write_bytes(gzip.compress(content) if packed else content)
+    [done] = ingest_files([path], tmp_path / "market.db")
+    assert (done.inserted, done.rejected) == (60, {})
+    read, partition = read_bars(tmp_path / "market.db", "BTCUSDT", "1h")
+    assert partition.timeframe == "1h"
+    assert {k: v.tolist() for k, v in read.columns().items()} == {k: v.tolist() for k, v in bars.columns().items()}
+    assert [each.unchanged for each in ingest_files([path], tmp_path / "market.db")] == [60]
+
+
+def test_freqtrade_writes_futures_beside_the_spot_market(tmp_path, random_bars):
+    for name in ("BTC_USDT-1h.feather", "BTC_USDT_USDT-1h-futures.feather"):
+        random_bars(9).to_frame().rename(columns={"timestamp": "date"}).to_feather(tmp_path / name)
+    done = ingest_files(sorted(tmp_path.glob("*.feather")), tmp_path / "market.db")
+    assert {each.partition for each in done} == {Partition("BTC_USDT", "1h"), Partition("BTC/USDT:USDT", "1h")}
+    assert [each.inserted for each in done] == [9, 9]
