@@ -1,0 +1,125 @@
+"""Front door to walk-forward folds: where a configuration cuts the bars that it names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.market.bars import frame_times, show_time
+from bitcorn_ray.validation.folds import Fold, FoldsConfig, Span, Timeline, walk_forward_folds
+
+if TYPE_CHECKING:
+    from bitcorn_ray.learning.config import ModelConfig
+
+__all__ = ["FoldPlan", "plan_folds"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FoldPlan:
+    """Folds of the bars of some partitions. horizon: bars of the longest label. timelines: one a partition."""
+
+    config: FoldsConfig
+    horizon: int
+    timelines: tuple[Timeline, ...]
+    folds: tuple[Fold, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values: each fold's ranges with their first and last bar's close and their bars, purged.
+
+        `span` is a range in ms, half-open, as it was cut; a partition's bars are counted in the order of `partitions`.
+        """
+        return {
+            "horizon": self.horizon,
+            "window": self.config.window,
+            "partitions": [
+                {
+                    "name": line.name,
+                    "bars": len(line.instants),
+                    "first": show_time(int(line.instants[0])),
+                    "last": show_time(int(line.instants[-1])),
+                }
+                for line in self.timelines
+            ],
+            "folds": [
+                {
+                    "fold": fold.number,
+                    "purge_ms": fold.purge,
+                    **{part: self._range(fold, part) for part in ("train", "validation", "test")},
+                }
+                for fold in self.folds
+            ],
+        }
+
+    def _range(self, fold: Fold, part: str) -> dict[str, Any] | None:
+        span: Span = getattr(fold, part)
+        if not span.length:
+            return None
+        rows = [getattr(one, part) for one in fold.rows]
+        closes = np.concatenate(
+            [line.instants[slice(*own)][[0, -1]] for line, own in zip(self.timelines, rows, strict=True) if own.length]
+        )
+        return {
+            "span": list(span),
+            "first": show_time(int(closes.min())),
+            "last": show_time(int(closes.max())),
+            "bars": [own.length for own in rows],
+        }
+
+
+def plan_folds(config: str | Path | Mapping[str, Any]) -> FoldPlan:
+    """Cut the bars that a configuration names into folds.
+
+    config: a YAML file, or its values: `db`, `symbol` or `symbols`, `timeframe` (or `timeframes`), `model` with
+    `horizons` and `seq_len`, and `folds`, the fields of `FoldsConfig`. Other fields of a run or a sweep are not read.
+    Raises BitcornError for a missing or malformed file, missing or impossible fields, bars that aren't there, and as
+    `walk_forward_folds` does.
+    """
+    from bitcorn_ray.config import _read
+    from bitcorn_ray.data_loader import load_market_data
+    from bitcorn_ray.learning.config import ModelConfig
+    from bitcorn_ray.market.partition import timeframe_ms
+
+    values = dict(config) if isinstance(config, Mapping) else _read(config)
+    symbols, timeframes = _named(values, "symbol", "symbols"), _named(values, "timeframe", "timeframes")
+    if not isinstance(values.get("db"), str | Path):
+        raise BitcornError("db is missing: name the database or file of bars")
+    folds: FoldsConfig = _checked(FoldsConfig, values.get("folds"), "folds")
+    model: ModelConfig = _checked(ModelConfig, values.get("model"), "model")
+    timelines = []
+    for symbol in symbols:
+        for timeframe in timeframes:
+            frame = load_market_data(str(values["db"]), symbol, timeframe).dataframe
+            step = timeframe_ms(timeframe)
+            opened = frame_times(frame)
+            assert opened is not None  # what is loaded has times
+            name = f"{frame.attrs['symbol']} {frame.attrs['timeframe']}"
+            timelines.append(Timeline(name=name, instants=opened + step, step=step))
+    horizon = max(model.horizons)
+    cut = walk_forward_folds(folds, timelines, horizon, model.seq_len)
+    return FoldPlan(config=folds, horizon=horizon, timelines=tuple(timelines), folds=tuple(cut))
+
+
+def _named(values: Mapping[str, Any], one: str, several: str) -> list[str]:
+    given = [values[name] for name in (one, several) if values.get(name)]
+    if len(given) != 1:
+        raise BitcornError(
+            f"the configuration names {'both' if given else 'neither'} {one} {'and' if given else 'nor'} "
+            f"{several}: give one of them"
+        )
+    return [str(name) for name in given[0]] if isinstance(given[0], list | tuple) else [str(given[0])]
+
+
+def _checked(kind: Any, values: Any, where: str) -> Any:
+    from pydantic import TypeAdapter, ValidationError
+
+    from bitcorn_ray.config import _explain
+
+    try:
+        return TypeAdapter(kind).validate_python(values or {})
+    except ValidationError as error:
+        raise BitcornError("; ".join(f"{where}: {_explain(problem)}" for problem in error.errors())) from error
