@@ -82,7 +82,7 @@ def _require_free(root: Location, partitions: set[Partition]) -> None:
     if root.info() is not None:
         raise BitcornError(f"{root} cannot be written: it is a file, and a folder is needed")
     ours = {(normalise_symbol(each.symbol), each.timeframe): _name(each) for each in partitions}
-    for file in root.files():
+    for file in root.files(lambda folder: "=" in folder):
         if not is_bar_file(file.name):
             continue
         symbol, timeframe = names_in_path(file)

@@ -24,7 +24,7 @@ def lake_units(root: Location) -> list[Location]:
     Raises BitcornError where there is none, and where the names of several say one partition.
     """
     units: dict[str, list[tuple[str, Location]]] = {}
-    for file in root.files():
+    for file in root.files(lambda folder: "=" in folder):
         name = file.relative_to(root)
         if not is_bar_file(file.name) or not all("=" in folder for folder in name.split("/")[:-1]):
             continue

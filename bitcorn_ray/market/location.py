@@ -6,8 +6,9 @@ open it; `shown` is what may be printed and stored.
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -76,14 +77,28 @@ class Location:
         below = self.shown[len(root.shown.rstrip("/")) + 1 :]
         return unquote(below) if self.is_remote else below
 
-    def files(self) -> list[Location]:
-        """Every file below a folder, sorted by name. Raises BitcornError where it cannot be listed."""
+    def files(self, entered: Callable[[str], bool] = lambda _: True) -> list[Location]:
+        """Every file below a folder, sorted by name.
+
+        entered: which local folders are, by their name; a store lists all that is below in one answer anyway.
+        Raises BitcornError where it cannot be listed.
+        """
+        if not self.is_remote:
+            return self._local_files(entered)
         filesystem, root = self._opened
         with self._reading():
             infos = filesystem.get_file_info(fs.FileSelector(root, recursive=True, allow_not_found=True))
         found = (info for info in infos if info.type == fs.FileType.File)
         named = sorted(((info.path[len(root.rstrip("/")) + 1 :], info) for info in found), key=lambda each: each[0])
         return [self.child(name, info.size, info.mtime_ns) for name, info in named]
+
+    def _local_files(self, entered: Callable[[str], bool]) -> list[Location]:
+        found = []
+        for folder, folders, names in os.walk(self.path):
+            folders[:] = [name for name in folders if entered(name)]
+            found += [Path(folder) / name for name in names]
+        stats = ((path, path.stat()) for path in sorted(found, key=str) if path.is_file())
+        return [Location(str(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats]
 
     def info(self) -> Location | None:
         """Return the same place with the size and time that it has now, or None where there is no such file."""

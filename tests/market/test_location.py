@@ -22,6 +22,7 @@ def test_files_of_a_folder_are_listed_with_their_size(tmp_path):
         (tmp_path / name).write_text(text)
     root = Location.of(tmp_path)
     assert [(file.relative_to(root), file.size) for file in root.files()] == [("a.csv", 1), ("b/c.csv", 2)]
+    assert [file.name for file in root.files(lambda folder: folder != "b")] == ["a.csv"]
     assert Location.of(tmp_path / "none").files() == []
 
 
@@ -53,7 +54,7 @@ def test_no_secret_is_shown(s3_uri):
 
 
 def test_a_place_that_is_no_file_is_refused(tmp_path):
-    with pytest.raises(BitcornError, match="no file at .*, but a folder"), Location.of(tmp_path).opened():
+    with pytest.raises(BitcornError, match=r"no file at .*, but a folder"), Location.of(tmp_path).opened():
         pass
     with pytest.raises(BitcornError, match="no file at"), Location.of(tmp_path / "none").opened():
         pass
