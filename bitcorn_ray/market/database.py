@@ -25,7 +25,7 @@ from bitcorn_ray.market.columns import BAR_COLUMNS, is_number
 from bitcorn_ray.market.connection import Connection, connected
 from bitcorn_ray.market.ends import ends_of
 from bitcorn_ray.market.held import HeldPartitions, StoredPartition, one_unit
-from bitcorn_ray.market.numbers import parse_numbers
+from bitcorn_ray.market.mixed import merged_numbers, merged_times, split_column
 from bitcorn_ray.market.partition import Partition, same_timeframe, stored_step, timeframe_ms
 from bitcorn_ray.market.reading import Reading
 from bitcorn_ray.market.tables import BarTable, find_tables
@@ -186,13 +186,7 @@ class BarReader:
     def _split(self, held: StoredPartition, names: Sequence[str], newest: str, keys: dict[str, Any]) -> pa.Table:
         """Read columns in stored order, of each first the numbers, `n<place>`, and then the text, `s<place>`."""
         source = f"FROM {held.table.source}{held.where(*filter(None, [newest]))}"
-        parts = []
-        for place, name in enumerate(names):
-            column = held.table.column(name)
-            parts.append(f"CASE WHEN typeof({column}) NOT IN ('text', 'blob') THEN {column} END AS n{place}")
-            parts.append(
-                f"CASE typeof({column}) WHEN 'text' THEN {column} WHEN 'blob' THEN quote({column}) END AS s{place}"
-            )
+        parts = [split_column(held.table.column(name), place) for place, name in enumerate(names)]
         count = self._database.rows(f"SELECT count(*) {source}", keys)[0][0]
         order = " ORDER BY rowid" if held.table.has_rowid else ""
         return self._database.table(f"SELECT {', '.join(parts)} {source}{order}", keys, batch_rows=count)
@@ -264,30 +258,6 @@ class BarReader:
 
 def _is_keyed(table: BarTable) -> bool:
     return table.has("symbol", "timeframe") and not table.has("exchange")
-
-
-def merged_times(split: pa.Table, place: int) -> tuple[ParsedTimes, NDArray[np.bool_]]:
-    """Times of a column that was read as numbers and text; see `read_times`."""
-    numbers, text = split[f"n{place}"], split[f"s{place}"]
-    if text.null_count == len(text):
-        return read_times(numbers)
-    if numbers.null_count == len(numbers):
-        return read_times(text)
-    (first, not_first), (second, not_second) = read_times(numbers), read_times(text)
-    units = {**first.units, **second.units}
-    for unit in set(first.units) & set(second.units):
-        units[unit] = first.units[unit] + second.units[unit]
-    how = f"{first.how}; {second.how}"
-    return ParsedTimes(np.where(not_first, second.ms, first.ms), how, units), not_first & not_second
-
-
-def merged_numbers(split: pa.Table, place: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Numbers of a column that was read as numbers and text; see `parse_numbers`."""
-    numbers, _ = parse_numbers(split[f"n{place}"])
-    if split[f"s{place}"].null_count == len(split):
-        return numbers, np.zeros(len(split), bool)
-    of_text, wrong = parse_numbers(split[f"s{place}"])
-    return np.where(np.isnan(numbers), of_text, numbers), wrong
 
 
 def _shortened(names: Sequence[str], most: int = 20) -> str:

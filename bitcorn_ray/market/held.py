@@ -24,10 +24,11 @@ from numpy.typing import NDArray
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import modal_step
 from bitcorn_ray.market.connection import Connection
+from bitcorn_ray.market.mixed import merged_times, split_column
 from bitcorn_ray.market.names import Named, said_by_name
 from bitcorn_ray.market.partition import Partition, normalise_symbol, stored_step, timeframe_ms, timeframe_of_ms
 from bitcorn_ray.market.tables import BarTable, numeric_steps
-from bitcorn_ray.market.times import UNIT_BOUNDS, read_times
+from bitcorn_ray.market.times import UNIT_BOUNDS
 
 __all__ = ["HeldPartitions", "StoredPartition", "one_unit"]
 
@@ -228,8 +229,8 @@ class HeldPartitions:
         first, last = self._database.rows(f"SELECT min({time}), max({time}) {source}", held.keys)[0]
         limit = f" ORDER BY {time} DESC LIMIT {most}" if one_unit(first, last) or most == 1 else ""
         count = most if limit else self._database.rows(f"SELECT count(*) {source}", held.keys)[0][0]
-        column = self._database.table(f"SELECT {time} AS t {source}{limit}", held.keys, batch_rows=count).column("t")
-        return np.sort(self._readable(column, held.table)[0])
+        split = self._database.table(f"SELECT {split_column(time, 0)} {source}{limit}", held.keys, batch_rows=count)
+        return np.sort(self._readable(split, held.table)[0])
 
     def _times_by_symbol(self, table: BarTable) -> dict[Any, NDArray[np.int64]]:
         """Times of every symbol, ascending, in one pass: without an index each symbol would be a pass of its own."""
@@ -237,9 +238,10 @@ class HeldPartitions:
             symbol, time = table.column("symbol"), table.column("timestamp")
             source = f"FROM {table.source} WHERE {symbol} IS NOT NULL AND {time} IS NOT NULL"
             count = self._database.rows(f"SELECT count(*) {source}")[0][0]
-            arrow = self._database.table(f"SELECT {symbol} AS s, {time} AS t {source}", batch_rows=count)
-            ms, bad = self._readable(arrow["t"], table)
-            encoded = pc.dictionary_encode(arrow["s"].filter(pa.array(~bad)).combine_chunks())
+            query = f"SELECT {symbol} AS symbol, {split_column(time, 0)} {source}"
+            arrow = self._database.table(query, batch_rows=count)
+            ms, bad = self._readable(arrow, table)
+            encoded = pc.dictionary_encode(arrow["symbol"].filter(pa.array(~bad)).combine_chunks())
             codes = encoded.indices.to_numpy(zero_copy_only=False)
             order = np.lexsort((ms, codes))
             starts = np.searchsorted(codes[order], np.arange(len(encoded.dictionary) + 1))
@@ -249,12 +251,13 @@ class HeldPartitions:
             }
         return self._times[table.name]
 
-    def _readable(self, column: pa.ChunkedArray, table: BarTable) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    def _readable(self, split: pa.Table, table: BarTable) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Return the times that can be read, and which rows hold none; where none can, that is a problem."""
-        parsed, bad = read_times(column)
+        parsed, bad = merged_times(split)
         if bad.any() and bad.all():
+            value = split["s0"][0].as_py() or split["n0"][0].as_py()
             where = f"column {table.column('timestamp')} of table {table.name} in {self._database.path}"
-            self.problems.append(f"{where} holds {column[0].as_py()!r}, which is not a time: correct these rows")
+            self.problems.append(f"{where} holds {value!r}, which is not a time: correct these rows")
         return parsed.ms[~bad], bad
 
 

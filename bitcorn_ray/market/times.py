@@ -3,7 +3,7 @@
 1. Numbers are epochs. Each row's magnitude says its unit, as real files mix them: below 1e11 seconds, below 1e14
    milliseconds, below 1e17 microseconds, else nanoseconds. No bar of a traded market lies on the wrong side: 1e11 is
    March 1973 in milliseconds and the year 5138 in seconds.
-2. Numbers of 8, 12 or 14 digits are YYYYMMDD[HHMM[SS]] where all of a column are such dates.
+2. Numbers of 8, 12 or 14 digits are YYYYMMDD[HHMM[SS]] where all of a column with so many digits are such dates.
 3. Text is read by its shape, where each digit stands in a fixed place: rows of one shape are parsed together. An offset
    (Z, +02:00) is applied; without one the time is UTC. Digits alone are a number written as text.
 4. Arrow's timestamps and dates are taken as they are, those without a zone as UTC.
@@ -13,6 +13,7 @@ Parts of a millisecond are cut off, but for numbers in milliseconds, where they 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +34,8 @@ _UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns":
 # Dates as numbers: the form, and what stands for the first and the last year that is taken for one.
 _COMPACT = (("YYYYMMDD", 10**4), ("YYYYMMDDHHMM", 10**8), ("YYYYMMDDHHMMSS", 10**10))
 _FIRST_YEAR, _LAST_YEAR = 1900, 2100
-_LAST_MS = 9_223_372_036_854  # beyond it (the year 2262) a time is no time of a bar, and has no nanoseconds
+# Between dates of 12 digits and of 14 lies nothing but milliseconds.
+_PLAIN_MS = ((_LAST_YEAR + 1) * 10**8, _FIRST_YEAR * 10**10)
 
 
 @dataclass(frozen=True)
@@ -119,20 +121,18 @@ def _of_numbers(times: NDArray[Any]) -> tuple[ParsedTimes, NDArray[np.bool_]]:
     if len(wide) == 0:
         return ParsedTimes(np.zeros(0, np.int64), "no times", {}), np.zeros(0, bool)
     low, high = wide.min(), wide.max()
-    if UNIT_BOUNDS[1][1] <= low and high < UNIT_BOUNDS[1][2] and wide.dtype == np.int64:
-        compact = _of_compact(wide)
-        return compact or (
-            ParsedTimes(wide, _in_words({"ms": len(wide)}), {"ms": len(wide)}),
-            np.zeros(len(wide), bool),
-        )
+    if wide.dtype == np.int64 and _PLAIN_MS[0] <= low and high < _PLAIN_MS[1]:
+        return ParsedTimes(wide, _in_words({"ms": len(wide)}), {"ms": len(wide)}), np.zeros(len(wide), bool)
     with np.errstate(invalid="ignore"):
         bad = ~(np.isfinite(wide) & (wide >= 0) & (wide < UNIT_BOUNDS[-1][2]))
     usable = np.where(bad, 0, wide)
-    if not bad.any() and (compact := _of_compact(usable)):
-        return compact
     ms, units = np.zeros(len(wide), np.int64), dict[str, int]()
+    left = ~bad
+    for form, rows, dates in _dates(usable):
+        ms[rows], units[form] = dates, len(dates)
+        left[rows] = False
     for (unit, first, end), factor in zip(UNIT_BOUNDS, (1000.0, 1.0, 1e-3, 1e-6), strict=True):
-        rows = ~bad & (usable >= first) & (usable < end)
+        rows = left & (usable >= first) & (usable < end)
         if not rows.any():
             continue
         ms[rows], wrong = _scaled(usable[rows], unit, factor)
@@ -145,30 +145,26 @@ def _of_numbers(times: NDArray[Any]) -> tuple[ParsedTimes, NDArray[np.bool_]]:
 
 
 def _scaled(numbers: NDArray[Any], unit: str, factor: float) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return milliseconds, and which numbers are none: with a fraction, or beyond 2262."""
+    """Return milliseconds, and which numbers are none, as they have a fraction."""
     if numbers.dtype == np.int64:
         ms = numbers * int(factor) if factor >= 1 else numbers // round(1 / factor)
-        return ms, ms > _LAST_MS
+        return ms, np.zeros(len(ms), bool)
     scaled = numbers * factor
     whole = np.round(scaled) if unit in ("s", "ms") else np.floor(scaled)
     # Seconds with decimals are not exact in binary: a hundredth of a millisecond is their rounding.
     wrong = np.abs(scaled - whole) > 0.01 if unit in ("s", "ms") else np.zeros(len(numbers), bool)
-    return whole.astype(np.int64), wrong | (whole > _LAST_MS)
+    return whole.astype(np.int64), wrong
 
 
-def _of_compact(numbers: NDArray[Any]) -> tuple[ParsedTimes, NDArray[np.bool_]] | None:
-    """Dates written as numbers, where all are of one such form and dates of the calendar."""
-    low, high = numbers.min(), numbers.max()
+def _dates(numbers: NDArray[Any]) -> Iterator[tuple[str, NDArray[np.int64], NDArray[np.int64]]]:
+    """Yield each form of dates written as numbers, where all numbers of its length are dates: (form, rows, times)."""
     for form, after_year in _COMPACT:
-        if not (_FIRST_YEAR * after_year < low and high < (_LAST_YEAR + 1) * after_year):
+        rows = np.flatnonzero((numbers >= _FIRST_YEAR * after_year) & (numbers < (_LAST_YEAR + 1) * after_year))
+        if len(rows) == 0 or (numbers[rows] != np.floor(numbers[rows])).any():
             continue
-        if (numbers != np.floor(numbers)).any():
-            return None
-        digits = pa.array(numbers.astype(np.int64)).cast(pa.string())
-        parsed, bad, _ = parse_text(digits)
-        if not bad.any():
-            return ParsedTimes(parsed, f"numbers, {form}, as UTC", {form: len(numbers)}), bad
-    return None
+        times, wrong, _ = parse_text(pa.array(numbers[rows].astype(np.int64)).cast(pa.string()))
+        if not wrong.any():
+            yield form, rows, times
 
 
 def _of_text(array: pa.Array) -> tuple[ParsedTimes, NDArray[np.bool_]]:
@@ -211,10 +207,12 @@ def _of_timestamps(array: pa.Array) -> tuple[ParsedTimes, NDArray[np.bool_]]:
 
 
 def _in_words(units: dict[str, int]) -> str:
-    """Say in words which units there are, by magnitude."""
+    """Say in words which units and forms of numbers there are."""
+    named = {_UNIT_NAMES.get(unit, unit): rows for unit, rows in units.items()}
     if len(units) == 1:
-        return f"epoch {_UNIT_NAMES[next(iter(units))]}, by magnitude"
-    return f"epochs, {_listed({_UNIT_NAMES[unit]: rows for unit, rows in units.items()})}, by each row's magnitude"
+        (unit,) = units
+        return f"epoch {named.popitem()[0]}, by magnitude" if unit in _UNIT_NAMES else f"numbers, {unit}, as UTC"
+    return f"epochs, {_listed(named)}, by each row's magnitude" if units else "no times"
 
 
 def _listed(units: dict[str, int]) -> str:

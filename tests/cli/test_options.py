@@ -23,7 +23,8 @@ def test_every_command_explains_itself_with_an_example_and_the_common_options(pa
 
 
 def test_commands_are_listed_in_the_order_of_the_work():
-    assert main.list_commands(None) == ["ingest", "features", "audit", "cache", "train", "forecast", "demo"]
+    work = ["inspect", "ingest", "features", "audit", "cache", "train", "forecast", "demo"]
+    assert [name for name in main.list_commands(None) if name in work] == work
 
 
 @pytest.fixture

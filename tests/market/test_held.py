@@ -135,3 +135,13 @@ def test_a_symbol_of_several_exchanges_is_several_partitions(tmp_path):
         read_bars(path, "X", "1h")
     one = held(tmp_path / "one.db", {"dbbardata": (["symbol", "exchange", "interval"], table[:6])})
     assert [each.partition for each in one] == [Partition("X", "1h")]
+
+
+@pytest.mark.parametrize("keys", [[], ["symbol"]])
+def test_the_step_of_times_that_are_numbers_and_text_keeps_every_digit(tmp_path, keys):
+    mixed = [
+        ("BTCUSDT",) * len(keys) + (f"{time // 1000}.0" if i % 2 else time / 1000, *row)
+        for i, (time, *row) in enumerate(rows(n=30))
+    ]
+    (only,) = held(tmp_path / "btcusdt.db", {"candles": (keys, mixed)})
+    assert only.partition == Partition("BTCUSDT", "1h")

@@ -111,8 +111,21 @@ def test_forms_may_be_mixed_and_are_counted():
 def test_dates_as_numbers_are_dates_where_all_are(numbers, ms):
     assert parse_times(pa.array(numbers), "t").ms[0] == ms
     assert parse_times(pa.array([float(number) for number in numbers]), "t").ms[0] == ms
-    mixed, _ = read_times(pa.array([*numbers[:1], 99_999_999]))
-    assert set(mixed.units) <= {"s", "ms"}
+    mixed, bad = read_times(pa.array([*numbers[:1], SECONDS, SECONDS * 1000]))
+    assert mixed.ms.tolist() == [ms, SECONDS * 1000, SECONDS * 1000]
+    assert not bad.any()
+
+
+@pytest.mark.parametrize("digits", [190_199_000_000, 19_019_900])
+def test_numbers_of_so_many_digits_are_epochs_where_one_of_them_is_no_date(digits):
+    date = 201_708_170_400 if digits > 10**9 else 20_170_817
+    parsed = parse_times(pa.array([date, digits]), "t")
+    assert parsed.units == ({"ms": 2} if digits > 10**9 else {"s": 2})
+
+
+def test_milliseconds_of_any_year_are_milliseconds():
+    numbers = [SECONDS * 1000, 9_300_000_000_000, 99_999_999_999_999]
+    assert parse_times(pa.array(numbers), "t").ms.tolist() == numbers
 
 
 @pytest.mark.parametrize(
