@@ -15,6 +15,7 @@ from bitcorn_ray.cli.demo import demo
 from bitcorn_ray.cli.download import download
 from bitcorn_ray.cli.evaluate import evaluate
 from bitcorn_ray.cli.export import export
+from bitcorn_ray.cli.folds import folds
 from bitcorn_ray.cli.forecast import forecast, watch
 from bitcorn_ray.cli.ingest import ingest
 from bitcorn_ray.cli.inspect import inspect
@@ -49,6 +50,7 @@ for _command in (
     features,
     audit_system,
     cache,
+    folds,
     train,
     evaluate,
     forecast,

@@ -3,7 +3,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from bitcorn_ray.cli.folds import folds
+from bitcorn_ray.cli import main
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def config(market_db, tmp_path):
 
 
 def run(*arguments):
-    return CliRunner().invoke(folds, [str(argument) for argument in arguments])
+    return CliRunner().invoke(main, ["folds", *(str(argument) for argument in arguments)])
 
 
 def test_folds_are_shown_and_drawn(config, tmp_path):
