@@ -3,7 +3,8 @@
 1. A sweep answers questions, such as "is volatility predictable?". Each has, for every window and trial, a loss and a
    score (see `signal`), and the loss of every baseline.
 2. Something is found where the best score is larger than the best of so many trials that know nothing would have, by
-   the test of superior predictive ability (see `selection`): it counts all trials tried.
+   the test of superior predictive ability (see `selection`): it counts all trials tried. A question may ask besides
+   that some trial beats, by the same test, the loss of every baseline that knows nothing.
 3. Whether that is worth anything is another matter: the same test tells which baselines the best trial beats in loss.
 4. p-values are multiplied by the number of questions (Bonferroni), so that the level is that of the whole verdict.
 """
@@ -43,6 +44,9 @@ class Question:
     better, NaN where a trial was stopped. score: name of the score's mean, such as "rank correlation". scores: (N, K)
     with a mean of zero where a trial knows nothing, NaN as in losses. baselines: losses (N,) by name; fit them on all
     bars before each test range, as otherwise a trial may be better by having seen more of them.
+    knowing_nothing: those of them that must be beaten for anything to be found. In direction these are the two that
+    always say one sign: scores alone flatter forecasters of reversals, as a price lies around its mean of the same
+    windows whatever it does.
     folds: (N,) number of each row's fold. horizon: rows that the longest label spans.
     With several partitions, rows are instants, losses and scores their means (`hac.average_by_instant`).
     """
@@ -55,6 +59,7 @@ class Question:
     baselines: Mapping[str, Float]
     folds: NDArray[np.int64]
     horizon: int
+    knowing_nothing: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.losses.ndim != 2 or self.losses.shape != self.scores.shape:
@@ -65,6 +70,11 @@ class Question:
         if len(lengths) > 1:
             raise BitcornError(
                 f"{self.name}: losses, folds and baselines have {sorted(lengths)} rows: give as many each"
+            )
+        if unknown := sorted(set(self.knowing_nothing) - set(self.baselines)):
+            raise BitcornError(
+                f"{self.name}: {', '.join(unknown)} is to know nothing, but the baselines are "
+                f"{', '.join(self.baselines) or '(none)'}"
             )
 
 
@@ -91,8 +101,9 @@ class Standing:
 class Answer:
     """What a question came to.
 
-    found: whether any trial knows something, at the level; None where windows are too few to tell. p_value: of the best
-    score where no trial knows anything; None with `found`. best_score: mean of the trial with the highest.
+    found: whether any trial knows something, at the level; None where windows are too few to tell. p_value: of finding
+    so much where no trial knows anything; score_p_value: of the best score alone; None with `found`. best_score: mean
+    of the trial with the highest.
     superiority: p-value of the best trial, of the lowest mean loss, against each baseline; empty where windows are too
     few. better_than: baselines that it beats at the level. beaten_by_none: those that no trial beats. All p-values
     count all trials and questions.
@@ -104,6 +115,7 @@ class Answer:
     score: str
     found: bool | None
     p_value: float | None
+    score_p_value: float | None
     best_score: float
     superiority: dict[str, float]
     better_than: tuple[str, ...]
@@ -181,13 +193,15 @@ def _answer(
     }
     of_best = {name: min(1.0, questions * test.p_best) for name, test in tests.items() if test.p_best is not None}
     of_any = {name: min(1.0, questions * test.p_value) for name, test in tests.items() if test.p_value is not None}
-    p_value = None if signal.p_value is None else min(1.0, questions * signal.p_value)
+    by_score = None if signal.p_value is None else min(1.0, questions * signal.p_value)
+    p_value = None if by_score is None else max(by_score, *(of_any[name] for name in question.knowing_nothing), 0.0)
     answer = Answer(
         name=question.name,
         loss=question.loss,
         score=question.score,
         found=None if p_value is None else p_value <= level,
         p_value=p_value,
+        score_p_value=by_score,
         best_score=float(scores.mean(0).max()),
         superiority=of_best,
         better_than=tuple(name for name, chance in of_best.items() if chance <= level),
@@ -224,12 +238,14 @@ def _standings(
 def _in_words(answer: Answer, tried: int, level: float) -> str:
     if answer.found is None:
         return f"{answer.name}: cannot be told, as the test windows are too few: test on more bars."
-    told = f"{answer.score} of the best {answer.best_score:.3f}, p = {answer.p_value:.2g}"
+    score = f"({answer.score} of the best {answer.best_score:.3f}, p = {answer.score_p_value:.2g})"
     if answer.found:
-        told = f"{answer.name}: found at {100 * level:g} %, as forecasts go along with what happened ({told})."
+        told = f"found at {100 * level:g} %, as forecasts go along with what happened {score}"
+    elif answer.score_p_value is not None and answer.score_p_value <= level:
+        told = f"nothing found, as forecasts go along with what happened {score}, but beat not all that know nothing"
     else:
-        told = f"{answer.name}: nothing found, as no forecasts go along with what happened ({told})."
-    return " ".join([told, *_beaten(answer, tried)])
+        told = f"nothing found, as no forecasts go along with what happened {score}"
+    return " ".join([f"{answer.name}: {told}.", *_beaten(answer, tried)])
 
 
 def _beaten(answer: Answer, tried: int) -> Iterator[str]:
@@ -247,13 +263,8 @@ def _beaten(answer: Answer, tried: int) -> Iterator[str]:
     if others:
         parts.append(f"{best} doesn't beat {shown(others, 'or')}, though another does")
     if answer.beaten_by_none:
-        none = (
-            f"none of these {tried:,} trials beats"
-            if tried > 1
-            else "it doesn't beat"
-            if parts
-            else f"{best} doesn't beat"
-        )
+        alone = "it doesn't beat" if parts else f"{best} doesn't beat"
+        none = f"none of these {tried:,} trials beats" if tried > 1 else alone
         parts.append(f"{none} {shown(answer.beaten_by_none, 'or')}")
     if parts:
         said = ", but ".join(parts)

@@ -6,6 +6,7 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.validation.hac import mean_test
 from bitcorn_ray.validation.leaderboard import Question, leaderboard
 from bitcorn_ray.validation.selection import superior_ability
+from bitcorn_ray.validation.signal import sign_losses, sign_scores
 
 NAMES = [f"t{k}" for k in range(8)]
 
@@ -71,6 +72,43 @@ def test_the_verdict_on_nothing():
     assert "none of these 3 trials beats constant variance" in board.verdict
     one = Question(**{**vars(question()), "losses": question().losses[:, :1], "scores": question().scores[:, :1]})
     assert "trial a doesn't beat constant variance" in leaderboard([one], "a", reps=200).verdict
+
+
+def test_baselines_that_know_nothing_must_be_beaten_where_that_is_asked():
+    found = question(skill=(0.0, 0.2, 0.1))
+    unbeaten = Question(**{**vars(found), "knowing_nothing": ("constant variance", "log-HAR")})
+    (answer,) = leaderboard([unbeaten], "abc", reps=500).answers
+    assert (answer.found, answer.p_value) == (False, 1)
+    assert answer.score_p_value == leaderboard([found], "abc", reps=500).answers[0].p_value <= 0.01
+    assert "nothing found, as forecasts go along with what happened" in answer.in_words
+    beaten = Question(**{**vars(found), "knowing_nothing": ("constant variance",)})
+    assert leaderboard([beaten], "abc", reps=500).found == ("volatility",)
+    with pytest.raises(
+        BitcornError, match="GARCH is to know nothing, but the baselines are constant variance, log-HAR"
+    ):
+        Question(**{**vars(found), "knowing_nothing": ("GARCH",)})
+
+
+def test_a_real_signal_in_direction_is_found():
+    rng = np.random.default_rng(0)
+    outcome, folds = rng.standard_normal(2_400), np.repeat([0, 1, 2], 800)
+    forecast = 0.2 * outcome[:, None] + rng.standard_normal((2_400, 8))  # right in 56 % of windows
+    always = {
+        f"always {name}": sign_losses(np.full((2_400, 1), sign), outcome)[:, 0]
+        for name, sign in (("up", 1), ("down", -1))
+    }
+    asked = Question(
+        name="direction",
+        loss="share of wrong signs",
+        losses=sign_losses(forecast, outcome),
+        score="right signs beyond chance",
+        scores=sign_scores(forecast, outcome, folds),
+        baselines=always,
+        folds=folds,
+        horizon=1,
+        knowing_nothing=tuple(always),
+    )
+    assert leaderboard([asked], NAMES, reps=500).found == ("direction",)
 
 
 def test_p_values_count_all_trials_and_questions():
