@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -34,6 +35,8 @@ __all__ = ["Answer", "Leaderboard", "Question", "Standing", "leaderboard"]
 
 Array = NDArray[np.floating]
 Float = NDArray[np.float64]
+
+_MOST_REPS = 100_000
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -156,7 +159,8 @@ def leaderboard(
     """Compare trials, the names of the K columns of losses, and say what is found.
 
     tried: all trials that were made, failed ones and earlier generations among them; K by default. level: of the whole
-    verdict. reps, seed: of the bootstrap; p-values are at least number of questions / (reps + 1).
+    verdict. reps, seed: of the bootstrap. The least p-value that it can tell grows with questions and with what was
+    tried beyond these K; samples are added so that it stays below a quarter of the level.
     Raises BitcornError without questions, where trials and losses differ in number, and as `superior_ability` does.
     """
     tried = len(trials) if tried is None else tried
@@ -168,6 +172,7 @@ def leaderboard(
                 f"{question.name}: losses have shape {question.losses.shape}, not one column for each of "
                 f"{len(trials)} trials"
             )
+    reps = max(reps, min(_MOST_REPS, math.ceil(4 * len(questions) * tried / len(trials) / level)))
     answers = tuple(_answer(question, trials, tried, level, len(questions), reps, seed) for question in questions)
     first = questions[0]
     return Leaderboard(

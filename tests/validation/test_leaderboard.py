@@ -113,12 +113,18 @@ def test_a_real_signal_in_direction_is_found():
 
 def test_p_values_count_all_trials_and_questions():
     asked = question(skill=(0.0, 0.08, 0.0), seed=2)
-    signal = superior_ability(np.zeros(900), -asked.scores, 1, tried=30, reps=500)
-    board = leaderboard([asked, question(seed=1)], "abc", tried=30, reps=500)
+    signal = superior_ability(np.zeros(900), -asked.scores, 1, tried=30, reps=8_000)
+    board = leaderboard([asked, question(seed=1)], "abc", tried=30, reps=8_000)
     assert board.answers[0].p_value == pytest.approx(min(1, 2 * signal.p_value))
     assert 0 < signal.p_value < 0.5  # else the above would say little
     assert (board.tried, board.compared) == (30, 3)
     assert board.verdict.startswith("30 trials on")
+
+
+def test_a_strong_signal_is_found_however_many_trials_failed():
+    board = leaderboard([question(rows=300, skill=(0.0, 1.0, 0.1))], "abc", tried=60, reps=100)
+    assert board.answers[0].p_value <= 0.01 / 4
+    assert board.found == ("volatility",)
 
 
 def test_a_stopped_trial_counts_and_shows_where_it_stopped():
