@@ -4,8 +4,8 @@
     python -m benchmarks.skill --test
 
 Each symbol is split by rows: fitted up to the fold's first share, judged up to its second one, less the longest
-horizon. Rows beyond are not even loaded. ``--test`` fits on the first 70 %, starts the bands on the next 10 %, and judges
-the last 20 %: a range that was opened as often as docs/skill.md says, and that no choice was made on.
+horizon. Rows beyond are not even loaded. ``--test`` fits on the first 70 %, starts the bands on the next 10 %, and
+judges the last 20 %: a range that was opened as often as docs/skill.md says, and that no choice was made on.
 """
 
 from __future__ import annotations

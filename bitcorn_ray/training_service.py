@@ -22,7 +22,7 @@ from bitcorn_ray.learning.model import LSTMMultiHead
 from bitcorn_ray.learning.progress import EpochResult, Progress
 from bitcorn_ray.learning.runs import Run, is_run, require_writable
 from bitcorn_ray.market.partition import Partition
-from bitcorn_ray.training_inputs import TrainingInputs, inputs_from_source, inputs_from_frame
+from bitcorn_ray.training_inputs import TrainingInputs, inputs_from_frame, inputs_from_source
 from bitcorn_ray.training_job import TrainingJob, checkpoint_folder
 
 if TYPE_CHECKING:

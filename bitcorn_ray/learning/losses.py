@@ -42,8 +42,8 @@ def gaussian_nll(mu_BH: Tensor, sigma_BH: Tensor, return_BH: Tensor, realised_BH
 def robust_nll(mu_BH: Tensor, sigma_BH: Tensor, return_BH: Tensor, realised_BH: Tensor, freedom_H: Tensor) -> Tensor:
     """Gaussian likelihood with the tails of a Student-t, ln sigma + (nu + 1) / 2 ln(1 + q / (nu sigma^2)).
 
-    The worst hour of a year cannot rule the fit: however far q lies beyond sigma^2, it pulls ln sigma with a force of nu
-    at most. It is a quasi-likelihood: the realised variance of a whole horizon stands for one squared return, and
+    The worst hour of a year cannot rule the fit: however far q lies beyond sigma^2, it pulls ln sigma with a force of
+    nu at most. It is a quasi-likelihood: the realised variance of a whole horizon stands for one squared return, and
     the best sigma lies below the root mean square of what happens, by a factor that `level` sets right after the
     training. freedom_H: nu.
     """

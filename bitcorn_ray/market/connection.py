@@ -4,8 +4,8 @@
    never creates or changes a database, and holds its lock only that long. (Beside a database in WAL mode SQLite may
    leave its two small side files.)
 2. A lock is waited for, but not for ever: `BUSY_SECONDS`.
-3. What a writer that was killed left in a rollback journal is rolled back, as any SQLite program would do that opens the
-   database; this needs the right to write it. A database in WAL mode in a folder that may only be read is read as
+3. What a writer that was killed left in a rollback journal is rolled back, as any SQLite program would do that opens
+   the database; this needs the right to write it. A database in WAL mode in a folder that may only be read is read as
    immutable where no -wal file lies beside it, and checked to be the same afterwards.
 
 ADBC brings its own copy of SQLite, and two copies in one process do not know of each other's locks: do not read a
@@ -117,8 +117,8 @@ def _opened_with_care(stack: ExitStack, path: Path) -> Connection:
                 _opened(recovery, path, "mode=rw")
         except AdbcError as error:
             raise BitcornError(
-                f"{path} was left in the middle of a write, which {journal.name} beside it undoes, and this process may "
-                "not write it: open the database once with the right to write it, or copy both files and read the copy"
+                f"{path} was left in the middle of a write, which {journal.name} beside it undoes, and this process "
+                "may not write it: open the database once with the right to write it, or copy both files and read the copy"
             ) from error
         return _opened(stack, path, "mode=ro")
     if log.exists():

@@ -96,7 +96,7 @@ def test_a_file_configures_and_options_go_before_it(run, market_db, tmp_path):
     [
         (["--symbol", "NOPE"], "has no symbol 'NOPE': it has AAAUSDT, BBBUSDT"),
         (["--symbols", "AAAUSDT,BBBUSDT"], "give symbol, or symbols for several"),
-        (["--timeframe", "4h"], "has no 4h bars of AAAUSDT: it has 1h"),
+        (["--timeframe", "30m"], "has no 30m bars of AAAUSDT: it has 1h"),
         (["--timeframe", "1M"], "is a month"),
         (["--features", "v9"], "unknown feature system 'v9': there is v2"),
         (["--horizons", "1,x"], "--horizons is '1,x'"),

@@ -58,8 +58,8 @@ def own_module(tmp_path, monkeypatch):
 # The registry
 
 
-def test_v2_and_v4_are_declared_with_what_they_need():
-    assert list(SYSTEMS) == ["v2", "v4"]
+def test_systems_are_declared_with_what_they_need():
+    assert list(SYSTEMS) == ["v2", "v4", "vol"]
     one, other = SYSTEMS["v2"], SYSTEMS["v4"]
     assert (one.version, one.warmup_bars, one.features, one.halo) == (v2.VERSION, 49, v2.FEATURES, v2.halo)
     assert (other.version, other.warmup_bars, other.features, other.halo) == (v4.VERSION, 335, v4.FEATURES, None)
@@ -75,7 +75,7 @@ def test_the_declared_names_are_those_that_are_computed(random_bars, module):
 
 
 def test_an_unknown_system_names_those_that_exist():
-    with pytest.raises(BitcornError, match=r"unknown feature system 'v9': there is v2, v4, and module:function for"):
+    with pytest.raises(BitcornError, match=r"unknown feature system 'v9': there is v2, v4, vol, and module:function for"):
         SYSTEMS["v9"]
     with pytest.raises(BitcornError, match=r"unknown feature system 'v9': there is none, and module:function"):
         FeatureRegistry()["v9"]

@@ -29,8 +29,26 @@ def test_the_first_of_two_columns_that_differ_in_case_is_taken():
 
 
 SPELLINGS = {
-    "timestamp": ["timestamp", "ts", "open_time", "open_time_ms", "Open Time", "openTime", "date", "Datetime", "time"]
-    + ["t", "unix", "Unix Timestamp", "start", "candle_start", "time_period_start", "timestamp_ms", "epoch", "ts_ns"],
+    "timestamp": [
+        "timestamp",
+        "ts",
+        "open_time",
+        "open_time_ms",
+        "Open Time",
+        "openTime",
+        "date",
+        "Datetime",
+        "time",
+        "t",
+        "unix",
+        "Unix Timestamp",
+        "start",
+        "candle_start",
+        "time_period_start",
+        "timestamp_ms",
+        "epoch",
+        "ts_ns",
+    ],
     "open": ["open", "Open", "o", "open_price", "openp", "OPEN PRICE", "price_open"],
     "high": ["high", "High", "h", "high_price", "highp"],
     "low": ["low", "L", "low_price", "lowp"],
