@@ -118,7 +118,7 @@ def _opened_with_care(stack: ExitStack, path: Path) -> Connection:
         except AdbcError as error:
             raise BitcornError(
                 f"{path} was left in the middle of a write, which {journal.name} beside it undoes, and this process "
-                "may not write it: open the database once with the right to write it, or copy both files and read the copy"
+                "may not write it: open the database once with the right to write, or copy both files and read the copy"
             ) from error
         return _opened(stack, path, "mode=ro")
     if log.exists():

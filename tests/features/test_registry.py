@@ -75,7 +75,7 @@ def test_the_declared_names_are_those_that_are_computed(random_bars, module):
 
 
 def test_an_unknown_system_names_those_that_exist():
-    with pytest.raises(BitcornError, match=r"unknown feature system 'v9': there is v2, v4, vol, and module:function for"):
+    with pytest.raises(BitcornError, match=r"unknown feature system 'v9': there is v2, v4, vol, and module:function"):
         SYSTEMS["v9"]
     with pytest.raises(BitcornError, match=r"unknown feature system 'v9': there is none, and module:function"):
         FeatureRegistry()["v9"]
