@@ -94,9 +94,10 @@ def _mapped(
 
 def _dealt(sizes: Sequence[int], count: int) -> list[list[int]]:
     """Places of the jobs in at most `count` groups of about equal size, the largest group first (Graham's LPT rule)."""
-    groups: list[tuple[int, int, list[int]]] = [(0, number, []) for number in range(min(count, len(sizes)))]
+    # Of groups with as much to do the one with the fewest jobs is next: jobs that cost nothing are spread as well.
+    groups: list[tuple[int, int, int, list[int]]] = [(0, 0, number, []) for number in range(min(count, len(sizes)))]
     for place in sorted(range(len(sizes)), key=lambda place: -sizes[place]):
-        total, number, group = heapq.heappop(groups)
+        total, jobs, number, group = heapq.heappop(groups)
         group.append(place)
-        heapq.heappush(groups, (total + sizes[place], number, group))
-    return [group for _, _, group in sorted(groups, key=lambda each: -each[0])]
+        heapq.heappush(groups, (total + sizes[place], jobs + 1, number, group))
+    return [group for *_, group in sorted(groups, key=lambda each: -each[0])]
