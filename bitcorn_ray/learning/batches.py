@@ -70,9 +70,12 @@ def shared_tensor(array: np.ndarray[Any, Any]) -> Tensor:
 
 
 def steps_per_epoch(windows: int, batch_size: int, world: int) -> int:
-    """Steps that every one of ``world`` workers makes: a last batch of fewer windows than workers is left out."""
+    """Steps that every one of ``world`` workers makes: a last batch of fewer windows than workers is left out.
+
+    batch_size: at least ``world``.
+    """
     whole, rest = divmod(windows, batch_size)
-    return whole + (rest >= min(world, batch_size))
+    return whole + (rest >= world)
 
 
 def shuffled(ends: Tensor, config_seed: int, epoch: int) -> Tensor:

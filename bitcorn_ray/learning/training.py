@@ -102,8 +102,11 @@ class _Loop:
         self.train_ends = shared_tensor(data.train_ends).to(device)
         self.validation_ends = shared_tensor(data.validation_ends).to(device)
         self.steps = steps_per_epoch(len(self.train_ends), config.batch_size, self.world)
-        if self.steps == 0:
-            raise BitcornError(f"{len(self.train_ends)} training windows are too few for {self.world} workers")
+        if self.steps == 0 or config.batch_size < self.world:
+            raise BitcornError(
+                f"{len(self.train_ends)} training windows in batches of {config.batch_size} are too few for "
+                f"{self.world} workers: each needs one of every batch"
+            )
         self.model = build_model(data.matrix.shape[1], model, len(data.names)).to(device)
         self.model.output_scale.copy_(self.data.scale)
         self.model.typical_reference.fill_(data.typical_reference)
@@ -238,7 +241,7 @@ class _Loop:
         total_H = torch.zeros(len(self.model.horizons), dtype=torch.float64, device=self.device)
         with self._kept_weights():
             own = self.validation_ends[self.rank :: self.world]
-            for ends_B in own.split(max(_VALIDATION_BATCH, self.config.batch_size)):
+            for ends_B in own.split(max(_VALIDATION_BATCH, self.config.batch_size)) if len(own) else ():
                 batch = self.data.batch(ends_B)
                 forecast = self.model.standardised(batch.x_BLF, batch.symbol_B)
                 total_H += self.objective.each(*forecast, batch.return_BH, batch.realised_BH).sum(0)
