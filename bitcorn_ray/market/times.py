@@ -3,7 +3,8 @@
 1. Numbers are epochs. Each row's magnitude says its unit, as real files mix them: below 1e11 seconds, below 1e14
    milliseconds, below 1e17 microseconds, else nanoseconds. No bar of a traded market lies on the wrong side: 1e11 is
    March 1973 in milliseconds and the year 5138 in seconds.
-2. Numbers of 8, 12 or 14 digits are YYYYMMDD[HHMM[SS]] where all of a column with so many digits are such dates.
+2. Numbers of 8, 12 or 14 digits are YYYYMMDD[HHMM[SS]] where all of a column with so many digits are such dates. As
+   epochs they would be of 1970, 1976 and after 2570.
 3. Text is read by its shape, where each digit stands in a fixed place: rows of one shape are parsed together. An offset
    (Z, +02:00) is applied; without one the time is UTC. Digits alone are a number written as text.
 4. Arrow's timestamps and dates are taken as they are, those without a zone as UTC.
