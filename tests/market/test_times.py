@@ -11,7 +11,7 @@ from bitcorn_ray.market.times import milliseconds, parse_times, read_times
 
 SECONDS = 1_502_942_400
 PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-MINUTES = st.integers(3_000_000, 68_000_000).map(lambda minute: minute * 60)  # 1975 to 2099, in seconds
+MINUTES = st.integers(3_700_000, 68_000_000).map(lambda minute: minute * 60)  # 1977 to 2099, in seconds
 
 
 @settings(deadline=None)
