@@ -20,13 +20,15 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.registry import find_system
 from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.learning.sequences import make_sequences
-from bitcorn_ray.market.bars import Bars, frame_times
+from bitcorn_ray.market.bars import BAR_COLUMNS, Bars
 from bitcorn_ray.market.clean import CleaningPolicy
-from bitcorn_ray.market.columns import BAR_COLUMNS, match_columns
+from bitcorn_ray.market.columns import match_columns
+from bitcorn_ray.market.frames import frame_times, read_frame
 from bitcorn_ray.market.loading import load_bars
-from bitcorn_ray.market.partition import Partition, timeframe_ms
+from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.reading import Reading
 from bitcorn_ray.market.source import shown_source
+from bitcorn_ray.market.timeframe import timeframe_ms
 
 if TYPE_CHECKING:
     from sklearn.preprocessing import StandardScaler
@@ -158,7 +160,7 @@ def prepare_features(
     """
     cache = open_cache(cache_dir) if use_cache else None
     asked = find_system(feature_system, feature_registry)
-    bars = Bars.from_frame(df, asked.inputs)
+    bars = read_frame(df, asked.inputs)
     partition, complete = _partition_of(df), df.attrs.get("all_rows") == len(df)
     source = Source(shown_source(db_path), partition, complete) if db_path else None
     prepared = prepare(bars, asked, cache, source)

@@ -26,7 +26,8 @@ from bitcorn_ray.forecasting import ForecastWorker, plan_forecasts, run_forecast
 from bitcorn_ray.learning.bands import outcome_known
 from bitcorn_ray.learning.forecasts import Forecasts
 from bitcorn_ray.market.bars import Bars, show_time
-from bitcorn_ray.market.partition import Partition, timeframe_ms
+from bitcorn_ray.market.partition import Partition
+from bitcorn_ray.market.timeframe import timeframe_ms
 from bitcorn_ray.validation.baselines import baseline_forecasts
 from bitcorn_ray.validation.history import History, realised_returns, realised_variances
 from bitcorn_ray.validation.metrics import HorizonMetrics, forecast_metrics

@@ -23,7 +23,8 @@ from bitcorn_ray.learning.predict import predict_windows
 from bitcorn_ray.learning.runs import PastScores, Run
 from bitcorn_ray.learning.scaling import finite_rows, scale
 from bitcorn_ray.market.bars import Bars, modal_step, show_time
-from bitcorn_ray.market.partition import Partition, timeframe_ms, timeframe_of_ms
+from bitcorn_ray.market.partition import Partition
+from bitcorn_ray.market.timeframe import timeframe_ms, timeframe_of_ms
 from bitcorn_ray.validation.calibration import RollingConformal
 
 __all__ = ["ForecastInputs", "Seen", "why_not"]

@@ -23,7 +23,9 @@ from bitcorn_ray.learning.forecasts import Forecasts
 from bitcorn_ray.learning.predict import between_horizons, horizon_weights
 from bitcorn_ray.learning.runs import Run, load_run
 from bitcorn_ray.market.bars import Bars, require_chronology
-from bitcorn_ray.market.partition import Partition, timeframe_ms
+from bitcorn_ray.market.frames import read_frame
+from bitcorn_ray.market.partition import Partition
+from bitcorn_ray.market.timeframe import timeframe_ms
 from bitcorn_ray.validation.calibration import COVERAGES, RollingConformal
 
 if TYPE_CHECKING:
@@ -147,7 +149,7 @@ class Forecaster:
 
     def _given(self, frame: pd.DataFrame) -> tuple[Bars, Partition]:
         """Bars of a frame, and their partition."""
-        bars = Bars.from_frame(frame)
+        bars = read_frame(frame)
         if bars.timestamp is None:
             raise BitcornError("the bars have no timestamp: add one")
         if len(bars) == 0:

@@ -30,9 +30,10 @@ from bitcorn_ray.learning.predict import horizon_weights
 from bitcorn_ray.learning.runs import Run
 from bitcorn_ray.market.bars import Bars, show_time
 from bitcorn_ray.market.clean import drop_duplicates
-from bitcorn_ray.market.partition import Partition, normalise_symbol, select_partitions, timeframe_ms
+from bitcorn_ray.market.partition import Partition, normalise_symbol, select_partitions
 from bitcorn_ray.market.resample import read_derived
 from bitcorn_ray.market.source import PartitionReader, is_database, opened_source, shown_source, source_files
+from bitcorn_ray.market.timeframe import timeframe_ms
 from bitcorn_ray.report.fan import Fan, FanPanel
 from bitcorn_ray.report.files import write_whole
 from bitcorn_ray.validation.calibration import RollingConformal

@@ -28,11 +28,13 @@ from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.forecaster import feature_identity
 from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
 from bitcorn_ray.learning.dataset import PartitionRows, TrainingData, training_data
-from bitcorn_ray.market.bars import Bars, frame_times
+from bitcorn_ray.market.bars import Bars
+from bitcorn_ray.market.frames import frame_times
 from bitcorn_ray.market.loading import load_bars
-from bitcorn_ray.market.partition import Partition, normalise_symbol, timeframe_ms
+from bitcorn_ray.market.partition import Partition, normalise_symbol
 from bitcorn_ray.market.reading import Reading
 from bitcorn_ray.market.source import shown_source
+from bitcorn_ray.market.timeframe import timeframe_ms
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.market.bars import frame_times, show_time
+from bitcorn_ray.market.bars import show_time
+from bitcorn_ray.market.frames import frame_times
 from bitcorn_ray.validation.folds import Fold, FoldsConfig, Span, Timeline, walk_forward_folds
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def plan_folds(config: str | Path | Mapping[str, Any]) -> FoldPlan:
     from bitcorn_ray.config import _read
     from bitcorn_ray.data_loader import load_market_data
     from bitcorn_ray.learning.config import ModelConfig
-    from bitcorn_ray.market.partition import timeframe_ms
+    from bitcorn_ray.market.timeframe import timeframe_ms
 
     values = dict(config) if isinstance(config, Mapping) else _read(config)
     symbols, timeframes = _named(values, "symbol", "symbols"), _named(values, "timeframe", "timeframes")

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from bitcorn_ray.market.bars import Bars
+from bitcorn_ray.market.frames import read_frame
 
 
 def cryptodatadownload(data_dir):
@@ -23,4 +24,4 @@ def cryptodatadownload(data_dir):
 def real_bars(data_dir):
     """Every file of real bars: (name, timeframe, bars)."""
     for path in sorted((data_dir / "bars").glob("*.parquet")):
-        yield path.stem, path.stem.split("_")[1], Bars.from_frame(pd.read_parquet(path))
+        yield path.stem, path.stem.split("_")[1], read_frame(pd.read_parquet(path))

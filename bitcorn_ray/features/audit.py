@@ -26,8 +26,7 @@ from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.system import FeatureSystem
-from bitcorn_ray.market.bars import Bars, modal_step
-from bitcorn_ray.market.columns import PRICE_COLUMNS
+from bitcorn_ray.market.bars import PRICE_COLUMNS, Bars, modal_step
 
 __all__ = ["AuditReport", "Finding", "audit"]
 

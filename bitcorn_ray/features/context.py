@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import Bars
-from bitcorn_ray.market.partition import timeframe_ms, timeframe_of_ms
+from bitcorn_ray.market.timeframe import timeframe_ms, timeframe_of_ms
 
 __all__ = ["closed_bars", "context_name", "context_reach", "last_closed", "require_context"]
 

@@ -26,8 +26,7 @@ from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.context import closed_bars, context_name, context_reach, last_closed, require_context
-from bitcorn_ray.market.bars import Bars
-from bitcorn_ray.market.columns import BAR_COLUMNS
+from bitcorn_ray.market.bars import BAR_COLUMNS, Bars
 
 __all__ = ["FeatureSystem", "feature_system"]
 

@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from bitcorn_ray.market.partition import Partition, timeframe_ms
+from bitcorn_ray.market.partition import Partition
+from bitcorn_ray.market.timeframe import timeframe_ms
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -38,7 +38,8 @@ from bitcorn_ray.learning.predict import predict_windows
 from bitcorn_ray.learning.scaling import scaler_from_json, scaler_to_json
 from bitcorn_ray.learning.training import FitResult
 from bitcorn_ray.market.bars import show_time
-from bitcorn_ray.market.partition import Partition, normalise_symbol, timeframe_ms
+from bitcorn_ray.market.partition import Partition, normalise_symbol
+from bitcorn_ray.market.timeframe import timeframe_ms
 from bitcorn_ray.validation.calibration import COVERAGES, RollingConformal, conformal_quantile, conformal_scores
 
 if TYPE_CHECKING:

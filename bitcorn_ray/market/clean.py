@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import Bars, modal_step, show_time, show_times
 from bitcorn_ray.market.defects import grid_phase
-from bitcorn_ray.market.partition import timeframe_ms
 from bitcorn_ray.market.prints import bad_prints
 from bitcorn_ray.market.silence import joined_rows, silent_runs
+from bitcorn_ray.market.timeframe import timeframe_ms
 
 __all__ = ["CleanBars", "CleaningPolicy", "clean_bars", "drop_duplicates", "is_summed"]
 

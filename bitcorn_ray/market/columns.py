@@ -16,21 +16,17 @@ from collections.abc import Iterable, Mapping, Sequence
 import pyarrow as pa
 
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.market.bars import BAR_COLUMNS, PRICE_COLUMNS
 from bitcorn_ray.market.names import MONEY, QUOTES
 from bitcorn_ray.market.times import milliseconds
 
 __all__ = [
-    "BAR_COLUMNS",
-    "PRICE_COLUMNS",
     "is_number",
     "match_columns",
     "match_extra",
     "milliseconds",
     "parse_mapping",
 ]
-
-PRICE_COLUMNS = ("open", "high", "low", "close")
-BAR_COLUMNS = ("timestamp", *PRICE_COLUMNS, "volume")
 
 _UNITS = ("", "ms", "us", "ns", "s", "sec", "seconds", "utc", "unix")
 

@@ -20,15 +20,16 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.market.bars import Bars
-from bitcorn_ray.market.columns import BAR_COLUMNS, is_number
+from bitcorn_ray.market.bars import BAR_COLUMNS, Bars
+from bitcorn_ray.market.columns import is_number
 from bitcorn_ray.market.connection import Connection, connected
 from bitcorn_ray.market.ends import ends_of
 from bitcorn_ray.market.held import HeldPartitions, StoredPartition, one_unit
 from bitcorn_ray.market.mixed import merged_numbers, merged_times, split_column
-from bitcorn_ray.market.partition import Partition, same_timeframe, stored_step, timeframe_ms
+from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.reading import Reading
 from bitcorn_ray.market.tables import BarTable, find_tables
+from bitcorn_ray.market.timeframe import same_timeframe, stored_step, timeframe_ms
 from bitcorn_ray.market.times import ParsedTimes, parse_times, read_times
 
 __all__ = ["BarReader", "list_partitions", "opened_bars", "read_bars"]

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bitcorn_ray.market.bars import Bars
-from bitcorn_ray.market.columns import PRICE_COLUMNS
+from bitcorn_ray.market.bars import PRICE_COLUMNS, Bars
 
 __all__ = ["Duplicates", "find_duplicates", "find_order", "grid_phase", "value_defects"]
 

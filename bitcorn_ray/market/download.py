@@ -21,11 +21,11 @@ from urllib.parse import urlsplit, urlunsplit
 import numpy as np
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.market.bars import Bars, show_time
-from bitcorn_ray.market.columns import BAR_COLUMNS
+from bitcorn_ray.market.bars import BAR_COLUMNS, Bars, show_time
 from bitcorn_ray.market.files import joined
 from bitcorn_ray.market.ingest import write_bars
-from bitcorn_ray.market.partition import Partition, normalise_symbol, timeframe_ms, timeframe_of_ms
+from bitcorn_ray.market.partition import Partition, normalise_symbol
+from bitcorn_ray.market.timeframe import timeframe_ms, timeframe_of_ms
 from bitcorn_ray.market.upsert import stored_span
 
 __all__ = ["DownloadedPartition", "download_bars", "opened_exchange"]

@@ -26,8 +26,9 @@ from bitcorn_ray.market.bars import modal_step
 from bitcorn_ray.market.connection import Connection
 from bitcorn_ray.market.mixed import merged_times, split_column
 from bitcorn_ray.market.names import Named, said_by_name
-from bitcorn_ray.market.partition import Partition, normalise_symbol, stored_step, timeframe_ms, timeframe_of_ms
+from bitcorn_ray.market.partition import Partition, normalise_symbol
 from bitcorn_ray.market.tables import BarTable, numeric_steps
+from bitcorn_ray.market.timeframe import stored_step, timeframe_ms, timeframe_of_ms
 from bitcorn_ray.market.times import UNIT_BOUNDS
 
 __all__ = ["HeldPartitions", "StoredPartition", "one_unit"]

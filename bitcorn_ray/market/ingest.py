@@ -22,8 +22,7 @@ from typing import get_args
 import numpy as np
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.market.bars import Bars
-from bitcorn_ray.market.columns import PRICE_COLUMNS
+from bitcorn_ray.market.bars import PRICE_COLUMNS, Bars
 from bitcorn_ray.market.files import BarFile, KeyedBars, opened_file
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.reading import Reading

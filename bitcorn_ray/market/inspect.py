@@ -26,10 +26,11 @@ from bitcorn_ray.market.formats import RawRows, opened_rows
 from bitcorn_ray.market.held import StoredPartition, one_unit
 from bitcorn_ray.market.lake import is_bar_file, names_in_path
 from bitcorn_ray.market.location import Location
-from bitcorn_ray.market.partition import normalise_symbol, stored_step
+from bitcorn_ray.market.partition import normalise_symbol
 from bitcorn_ray.market.reading import Reading
 from bitcorn_ray.market.source import is_database, opened_source, shown_source, source_files
 from bitcorn_ray.market.tables import BarTable
+from bitcorn_ray.market.timeframe import stored_step
 from bitcorn_ray.market.times import ParsedTimes, read_times
 
 __all__ = ["InspectedPartition", "InspectedTable", "Inspection", "inspect_source"]

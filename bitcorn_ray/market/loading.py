@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import Bars
 from bitcorn_ray.market.clean import CleaningPolicy, clean_bars, drop_duplicates
-from bitcorn_ray.market.partition import Partition, normalise_symbol, timeframe_ms
+from bitcorn_ray.market.partition import Partition, normalise_symbol
 from bitcorn_ray.market.quality import quality_report
 from bitcorn_ray.market.reading import Reading
 from bitcorn_ray.market.resample import derived_partitions, resample_bars
 from bitcorn_ray.market.source import opened_source, partition_named, read_partition, source_files
+from bitcorn_ray.market.timeframe import timeframe_ms
 
 __all__ = ["LoadedBars", "load_bars"]
 

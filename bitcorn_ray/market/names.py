@@ -13,7 +13,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-__all__ = ["MONEY", "QUOTES", "Named", "said_by_name", "timeframe_word"]
+from bitcorn_ray.market.timeframe import timeframe_word
+
+__all__ = ["MONEY", "QUOTES", "Named", "said_by_name"]
 
 MONEY = (
     *("USDT", "USDC", "BUSD", "FDUSD", "TUSD", "USD", "UST", "DAI", "EUR", "GBP", "JPY", "AUD", "CAD", "CHF", "BRL"),
@@ -47,11 +49,6 @@ _UNTOLD = {
     *("TEST", "MAIN", "QUOTES", "TICKS", "TRADES", "EXPORT", "DUMP", "BACKUP", "OLD", "NEW", "CLEAN", "TMP", "TEMP"),
 }
 _WORD = re.compile(r"[^\W_]+")
-_TIMEFRAME_WORD = re.compile(
-    r"([1-9][0-9]{0,4}) ?(m|min|mins|minute|minutes|t|h|hr|hrs|hour|hours|d|day|days|w|wk|week|weeks)", re.IGNORECASE
-)
-_LONE = {"h": "1h", "hour": "1h", "d": "1d", "day": "1d", "daily": "1d", "w": "1w", "week": "1w", "weekly": "1w"}
-_UNIT = {"t": "m"}
 
 
 @dataclass(frozen=True)
@@ -93,22 +90,6 @@ def said_by_name(name: str) -> Named:
         if plain:
             return Named(joined.upper(), timeframe, perhaps=not last, month=month)
     return Named(symbol, timeframe, month=month)
-
-
-def timeframe_word(text: str) -> str | None:
-    """Return the timeframe that a stored text means, such as `15min`, `1Hour` or `D`, as we write it; else None.
-
-    >>> timeframe_word("60min"), timeframe_word("D"), timeframe_word("1M")
-    ('60m', '1d', None)
-    """
-    text = text.strip()
-    if lone := _LONE.get(text.lower()):
-        return lone
-    match = _TIMEFRAME_WORD.fullmatch(text)
-    if match is None or text.endswith("M"):
-        return None
-    unit = match[2][0].lower()
-    return f"{match[1]}{_UNIT.get(unit, unit)}"
 
 
 def _pair_word(words: list[tuple[str, str]]) -> str | None:

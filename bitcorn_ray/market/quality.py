@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitcorn_ray.market.bars import Bars, modal_step, show_time, show_times
-from bitcorn_ray.market.columns import PRICE_COLUMNS
-from bitcorn_ray.market.partition import timeframe_ms
+from bitcorn_ray.market.bars import PRICE_COLUMNS, Bars, modal_step, show_time, show_times
 from bitcorn_ray.market.prints import bad_closes
+from bitcorn_ray.market.timeframe import timeframe_ms
 
 __all__ = ["quality_flags", "quality_report"]
 

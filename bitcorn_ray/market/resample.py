@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import Bars, require_chronology
 from bitcorn_ray.market.clean import drop_duplicates, is_summed
-from bitcorn_ray.market.partition import Partition, normalise_symbol, same_timeframe, timeframe_ms
+from bitcorn_ray.market.partition import Partition, normalise_symbol
+from bitcorn_ray.market.timeframe import same_timeframe, timeframe_ms
 
 __all__ = ["Resampled", "base_timeframe", "derived_partitions", "read_derived", "resample_bars"]
 

@@ -19,8 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from bitcorn_ray.market.bars import Bars
-from bitcorn_ray.market.columns import BAR_COLUMNS
+from bitcorn_ray.market.bars import BAR_COLUMNS, Bars
 from bitcorn_ray.market.partition import Partition
 
 __all__ = ["StagedSource", "Staging", "staged"]

@@ -15,11 +15,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.market.columns import PRICE_COLUMNS, match_columns, match_extra
+from bitcorn_ray.market.bars import PRICE_COLUMNS
+from bitcorn_ray.market.columns import match_columns, match_extra
 from bitcorn_ray.market.connection import Connection, quoted
-from bitcorn_ray.market.names import Named, said_by_name, timeframe_word
+from bitcorn_ray.market.names import Named, said_by_name
 from bitcorn_ray.market.numbers import parse_numbers
 from bitcorn_ray.market.reading import Reading
+from bitcorn_ray.market.timeframe import timeframe_word
 from bitcorn_ray.market.times import read_times
 
 __all__ = ["BarTable", "IgnoredTable", "bar_tables", "find_tables", "numeric_steps"]

@@ -14,8 +14,9 @@ from typing import Literal
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import show_time
-from bitcorn_ray.market.partition import Partition, normalise_symbol, stored_step, timeframe_of_ms
+from bitcorn_ray.market.partition import Partition, normalise_symbol
 from bitcorn_ray.market.staging import StagedSource
+from bitcorn_ray.market.timeframe import stored_step, timeframe_of_ms
 
 __all__ = ["Conflict", "Target", "open_target", "stored_span", "upsert_source"]
 

@@ -15,6 +15,7 @@ from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.registry import SYSTEMS
 from bitcorn_ray.market.bars import Bars
+from bitcorn_ray.market.frames import read_frame
 from bitcorn_ray.market.quality import quality_report
 from bitcorn_ray.market.simulate import simulate_bars
 
@@ -166,7 +167,7 @@ def test_parameters_have_entries_of_their_own(cache, random_bars):
 def test_real_bars_chunk_by_chunk_are_the_golden_ones(cache, data_dir):
     import pandas as pd
 
-    bars = Bars.from_frame(pd.read_parquet(data_dir / "bars" / "SOLUSDT_1h.parquet"))
+    bars = read_frame(pd.read_parquet(data_dir / "bars" / "SOLUSDT_1h.parquet"))
     golden = pd.read_parquet(data_dir / "golden" / "SOLUSDT_1h.v2.parquet")
     prepared = prepare(bars, V2, cache, None)
     assert len(prepared.plan.chunks) >= 3

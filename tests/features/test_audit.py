@@ -13,7 +13,8 @@ from bitcorn_ray.features import v4
 from bitcorn_ray.features.audit import audit
 from bitcorn_ray.features.registry import SYSTEMS
 from bitcorn_ray.features.system import FeatureSystem
-from bitcorn_ray.market.bars import Bars, modal_step
+from bitcorn_ray.market.bars import modal_step
+from bitcorn_ray.market.frames import read_frame
 from bitcorn_ray.market.simulate import simulate_bars
 
 HOUR = 3_600_000
@@ -446,14 +447,14 @@ def test_v2_and_v4_pass_without_times_where_they_can():
     [("BTCUSDT_4h", "v2"), ("BTCUSDT_4h", "v4"), ("DOGEUSDT_1d", "v2"), ("DOGEUSDT_1d", "v4"), ("XRPUSDT_1h", "v4")],
 )
 def test_our_systems_pass_on_real_bars(data_dir, partition, spec):
-    bars = Bars.from_frame(pd.read_parquet(data_dir / "bars" / f"{partition}.parquet"))
+    bars = read_frame(pd.read_parquet(data_dir / "bars" / f"{partition}.parquet"))
     report = audit(bars, SYSTEMS[spec].on_grid(modal_step(bars.timestamp)), cuts=16)
     assert report.findings == ()
     assert all(profile["missing"] == 0 for profile in report.profile.values())
 
 
 def test_a_leak_in_real_bars_is_told_with_bar_size_and_cause(data_dir):
-    bars = Bars.from_frame(pd.read_parquet(data_dir / "bars" / "BTCUSDT_4h.parquet"))
+    bars = read_frame(pd.read_parquet(data_dir / "bars" / "BTCUSDT_4h.parquet"))
     found = audit(bars, system(the_next_return, 30), cuts=16).findings[0]
     assert (found.feature, found.kind) == ("spoilt", "look-ahead")
     assert found.at == bars.describe(found.row)

@@ -12,8 +12,8 @@ from bitcorn_ray.features.registry import SYSTEMS
 from bitcorn_ray.features.rolling import lagged, rolling_means
 from bitcorn_ray.features.system import FeatureSystem, feature_system
 from bitcorn_ray.market.bars import Bars
-from bitcorn_ray.market.partition import timeframe_ms
 from bitcorn_ray.market.simulate import simulate_bars
+from bitcorn_ray.market.timeframe import timeframe_ms
 
 HOUR = 3_600_000
 # In hours: what pandas calls a day is a day of the calendar, which takes no origin.

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from bitcorn_ray.features import v2
 from bitcorn_ray.features.registry import SYSTEMS
 from bitcorn_ray.market.bars import Bars
+from bitcorn_ray.market.frames import read_frame
 from bitcorn_ray.market.simulate import simulate_bars
 
 
@@ -19,7 +20,7 @@ def matrix(bars):
 
 @pytest.mark.parametrize("partition", ["BTCUSDT_1h", "SOLUSDT_1h"])
 def test_v2_equals_the_golden_values(data_dir, partition):
-    bars = Bars.from_frame(pd.read_parquet(data_dir / "bars" / f"{partition}.parquet"))
+    bars = read_frame(pd.read_parquet(data_dir / "bars" / f"{partition}.parquet"))
     golden = pd.read_parquet(data_dir / "golden" / f"{partition}.v2.parquet")
     assert list(golden.ts) == list(bars.timestamp)
     computed = v2.compute(bars)

@@ -15,6 +15,7 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features import v4
 from bitcorn_ray.features.registry import SYSTEMS
 from bitcorn_ray.market.bars import Bars
+from bitcorn_ray.market.frames import read_frame
 from bitcorn_ray.market.simulate import simulate_bars
 
 DEFAULT: dict[str, int] = {}
@@ -329,7 +330,7 @@ def partitions() -> list[str]:
 
 @pytest.mark.parametrize("partition", partitions())
 def test_real_bars_have_features_that_are_finite_bounded_and_rarely_saturated(data_dir, partition):
-    bars = Bars.from_frame(pd.read_parquet(data_dir / "bars" / f"{partition}.parquet"))
+    bars = read_frame(pd.read_parquet(data_dir / "bars" / f"{partition}.parquet"))
     limits, rows, saturated = v4.bounds(), 0, dict.fromkeys(v4.FEATURES, 0)
     for columns in slices(bars):
         assert_finite_and_bounded(columns)
@@ -350,7 +351,7 @@ def tame_bars(request):
     if request.param == "simulated":
         return lively(3_000, seed=17, price=2.5, gaps=0)
     folder = request.getfixturevalue("data_dir")
-    return Bars.from_frame(pd.read_parquet(folder / "bars" / "XRPUSDT_1h.parquet").tail(3_000))
+    return read_frame(pd.read_parquet(folder / "bars" / "XRPUSDT_1h.parquet").tail(3_000))
 
 
 def columns_of(bars):

@@ -3,7 +3,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.market.columns import BAR_COLUMNS, match_columns, match_extra, parse_mapping
+from bitcorn_ray.market.bars import BAR_COLUMNS
+from bitcorn_ray.market.columns import match_columns, match_extra, parse_mapping
 
 
 @settings(deadline=None)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import Bars
 from bitcorn_ray.market.database import list_partitions, read_bars
+from bitcorn_ray.market.frames import read_frame
 from bitcorn_ray.market.ingest import IngestedPartition, ingest_files, write_bars
 from bitcorn_ray.market.partition import Partition
 
@@ -33,7 +34,7 @@ def some_frame(n=6, start=START):
 
 
 def write(frame, path, partition=BTC):
-    return write_bars([("frame", partition, Bars.from_frame(frame))], path)
+    return write_bars([("frame", partition, read_frame(frame))], path)
 
 
 def counts(done):
@@ -105,7 +106,7 @@ def test_one_row_of_each_time_is_stored_and_counts_add_up(tmp_path_factory, batc
         differing = sum(key in held and held[key] != values for key, values in said.items())
         held |= said if policy == "replace" else {key: said[key] for key in said.keys() - held.keys()}
         frame = pd.DataFrame(array, columns=COLUMNS).assign(ts=START + HOUR * array[:, 0].astype(np.int64))
-        [done] = write_bars([("frame", BTC, Bars.from_frame(frame))], path, on_conflict=policy)
+        [done] = write_bars([("frame", BTC, read_frame(frame))], path, on_conflict=policy)
         assert (done.rows, done.inserted) == (len(batch), inserted)
         assert done.updated == (differing if policy == "replace" else 0)
         assert sum(done.rejected.values()) == again + (differing if policy == "keep" else 0)
@@ -198,7 +199,7 @@ def test_an_error_between_partitions_takes_back_those_before(db):
     before = rows_of(db)
 
     def partitions():
-        yield "frame", Partition("ETHUSDT", "1h"), Bars.from_frame(some_frame())
+        yield "frame", Partition("ETHUSDT", "1h"), read_frame(some_frame())
         raise RuntimeError("the source broke off")
 
     with pytest.raises(RuntimeError, match="broke off"):
@@ -312,7 +313,7 @@ def test_what_becomes_of_a_row_that_differs_is_for_the_caller_to_say(tmp_path):
         write(some_frame(), path)
         frame = some_frame(7)
         frame.loc[[1, 4], "close"] += 0.5
-        [done] = write_bars([("frame", BTC, Bars.from_frame(frame))], path, on_conflict=policy)
+        [done] = write_bars([("frame", BTC, read_frame(frame))], path, on_conflict=policy)
         return path, done
 
     path, done = changed("replace")
@@ -334,9 +335,9 @@ def test_a_time_that_a_file_says_twice_is_an_error_where_conflicts_are(tmp_path)
     with pytest.raises(
         BitcornError, match=r"holds BTCUSDT 1h at 2017-08-17T04:00:00Z twice, with different values \(1"
     ):
-        write_bars([("frame", BTC, Bars.from_frame(frame))], tmp_path / "market.db", on_conflict="error")
+        write_bars([("frame", BTC, read_frame(frame))], tmp_path / "market.db", on_conflict="error")
     equal = pd.concat([some_frame(), some_frame(2)])
-    [done] = write_bars([("frame", BTC, Bars.from_frame(equal))], tmp_path / "market.db", on_conflict="error")
+    [done] = write_bars([("frame", BTC, read_frame(equal))], tmp_path / "market.db", on_conflict="error")
     assert (done.rows, done.inserted, done.unchanged) == (8, 6, 2)
 
 

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitcorn_ray.market.names import QUOTES, Named, said_by_name, timeframe_word
+from bitcorn_ray.market.names import QUOTES, Named, said_by_name
 
 
 @pytest.mark.parametrize(
@@ -56,32 +56,3 @@ def test_any_name_is_read(name):
 @given(st.sampled_from(["SOL", "ADA", "1INCH", "PEPE"]), st.sampled_from(QUOTES), st.sampled_from("_-/ "))
 def test_base_and_quote_are_told_apart_in_either_order(base, quote, between):
     assert said_by_name(base + between + quote) == said_by_name(quote + between + base) == Named(base + between + quote)
-
-
-@pytest.mark.parametrize(
-    ("text", "timeframe"),
-    [
-        *[
-            ("1h", "1h"),
-            ("4H", "4h"),
-            ("15min", "15m"),
-            ("1T", "1m"),
-            ("1 hour", "1h"),
-            ("2days", "2d"),
-            ("1Week", "1w"),
-        ],
-        *[("D", "1d"), ("w", "1w"), ("hour", "1h"), (" 30m ", "30m")],
-        *[
-            ("1M", None),
-            ("M", None),
-            ("m", None),
-            ("1mo", None),
-            ("60", None),
-            ("0h", None),
-            ("", None),
-            ("tick", None),
-        ],
-    ],
-)
-def test_a_timeframe_is_known_in_the_spellings_of_exchanges(text, timeframe):
-    assert timeframe_word(text) == timeframe

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitcorn_ray.market.bars import Bars
+from bitcorn_ray.market.frames import read_frame
 from bitcorn_ray.market.quality import quality_flags, quality_report
 
 HOUR = 3_600_000
@@ -18,7 +19,7 @@ PRICES = ("open", "high", "low", "close")
 
 
 def report_of(data_dir, name):
-    bars = Bars.from_frame(pd.read_parquet(data_dir / "bars" / f"{name}.parquet"))
+    bars = read_frame(pd.read_parquet(data_dir / "bars" / f"{name}.parquet"))
     return quality_report(bars, name.split("_")[1])
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import Bars
+from bitcorn_ray.market.frames import read_frame
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.resample import base_timeframe, derived_partitions, read_derived, resample_bars
 
@@ -17,7 +18,7 @@ SYMBOLS = ("BNBUSDT", "BTCUSDT", "DOGEUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT")
 
 
 def real(data_dir, name):
-    return Bars.from_frame(pd.read_parquet(data_dir / "bars" / f"{name}.parquet"))
+    return read_frame(pd.read_parquet(data_dir / "bars" / f"{name}.parquet"))
 
 
 @pytest.mark.parametrize(

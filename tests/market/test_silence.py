@@ -7,6 +7,7 @@ from raw_files import cryptodatadownload
 
 from bitcorn_ray.market.bars import Bars
 from bitcorn_ray.market.clean import drop_duplicates
+from bitcorn_ray.market.frames import read_frame
 from bitcorn_ray.market.silence import invented_rows, joined_rows, silent_runs
 
 MINUTE = 60_000
@@ -67,12 +68,12 @@ def test_a_market_that_often_rests_has_outages_only_where_it_rests_too_long():
 
 @pytest.mark.parametrize("symbol", ["BTCUSDT", "DOGEUSDT", "SOLUSDT"])
 def test_real_hours_are_missing_in_outages(data_dir, symbol):
-    bars = Bars.from_frame(pd.read_parquet(data_dir / "bars" / f"{symbol}_1h.parquet"))
+    bars = read_frame(pd.read_parquet(data_dir / "bars" / f"{symbol}_1h.parquet"))
     assert silent_runs(bars, 3_600_000).outage.all()
 
 
 def test_real_minutes_without_a_trade_are_told_from_outages(data_dir):
-    bars = Bars.from_frame(pd.read_parquet(data_dir / "bars" / "BTCUSD_1m.parquet"))
+    bars = read_frame(pd.read_parquet(data_dir / "bars" / "BTCUSD_1m.parquet"))
     found = silent_runs(bars, MINUTE)
     assert len(found.length) == 18_195
     assert found.missing.sum() == 25_492
