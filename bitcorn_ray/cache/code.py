@@ -83,6 +83,7 @@ def code_identity(function: Callable[..., Any], memo: Memo | None = None) -> Cod
     if (name := getattr(function, "__qualname__", None)) is None:
         raise BitcornError(f"{function!r} is no plain function: define the features in a function of a .py file")
     walk = _Walk(frozenset({_OWN, str(function.__module__).partition(".")[0]}), memo)
+    walk.lead(function.__module__)
     try:
         while walk.find(function):  # more modules read more names, and more names lead to more modules
             pass
@@ -140,9 +141,9 @@ class _Walk:
     def find(self, function: Callable[..., Any]) -> bool:
         """Follow what is waiting, then look at all values; tells whether these led to anything new."""
         self._follow()
+        known = len(self.modules), len(self.libraries)
         self.texts.clear()
         self.values.clear()
-        known = len(self.modules), len(self.libraries)
         name = f"{function.__module__}:{function.__qualname__}"
         self.values[name] = _digest([self.text(function, name)])
         for name in sorted(self.modules):
@@ -225,7 +226,7 @@ class _Walk:
     def _describe(self, value: Any, where: str) -> str:
         kind = type(value)
         if isinstance(value, ModuleType):
-            self._lead(value.__name__)
+            self.lead(value.__name__)
             return f"module:{value.__name__}"
         if isinstance(value, _SILENT) or kind.__module__ in ("typing", "weakref"):
             return f"silent:{kind.__name__}"
@@ -251,7 +252,7 @@ class _Walk:
 
     def _object(self, value: Any, where: str) -> str:
         kind = type(value)
-        self._lead(kind.__module__)
+        self.lead(kind.__module__)
         try:
             if isinstance(value, np.ufunc) and "(vectorized)" in value.__name__:
                 raise TypeError("the function inside cannot be seen")
@@ -265,7 +266,7 @@ class _Walk:
                 "parameter of the feature system"
             ) from error
         if isinstance(stored, str):
-            self._lead(getattr(value, "__module__", None))
+            self.lead(getattr(value, "__module__", None))
             return f"named:{getattr(value, '__module__', kind.__module__)}:{stored}"
         make, arguments, state, items, pairs = (*stored, None, None, None)[:5]
         if isinstance(state, dict):  # without what is only kept to be quick
@@ -276,7 +277,7 @@ class _Walk:
         return self._all("object", contents, where)
 
     def _class(self, kind: type, where: str) -> str:
-        self._lead(kind.__module__)
+        self.lead(kind.__module__)
         name = f"class:{kind.__module__}:{kind.__qualname__}"
         if self._kind(kind.__module__) != "project":
             return name
@@ -302,7 +303,7 @@ class _Walk:
     def _function(self, function: FunctionType, where: str) -> str:
         home, code = str(function.__globals__.get("__name__")), function.__code__
         name = f"function:{home}:{code.co_qualname}"
-        self._lead(home)
+        self.lead(home)
         parts = [name]
         if home == "__main__":
             facts = loaded.function_facts(function)
@@ -339,7 +340,7 @@ class _Walk:
             return "empty"
         return self.text(content, where)
 
-    def _lead(self, module: str | None) -> None:
+    def lead(self, module: str | None) -> None:
         if isinstance(module, str) and module != "__main__":
             self.waiting.append(module)
 

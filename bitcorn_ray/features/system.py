@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.context import closed_bars, context_name, context_reach, last_closed, require_context
 from bitcorn_ray.market.bars import BAR_COLUMNS, Bars
+from bitcorn_ray.market.simulate import simulate_bars
 
 __all__ = ["FeatureSystem", "feature_system"]
 
@@ -113,8 +114,6 @@ class FeatureSystem:
         """Names of the features without those of the context, in order."""
         if self.declared is not None:
             return self.declared
-        from bitcorn_ray.market.simulate import simulate_bars
-
         bars = simulate_bars(self.own_warmup + _SAMPLE_BARS, seed=0, gaps=0)
         bars = replace(bars, extra={name: bars.volume for name in self.inputs})
         found = tuple(map(str, self._call(bars).keys()))
