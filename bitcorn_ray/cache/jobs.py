@@ -66,7 +66,8 @@ def asked_partitions(
         chosen = select_partitions(sorted(sizes), symbols, timeframes)
         yield file, [(partition, sizes[partition]) for partition in chosen]
         return
-    known = {file.place: _partitions_of(file, receipts, reading) for file in files}
+    any_asked = symbols is None and timeframes is None  # the names can then wait until the files are read
+    known = {file.place: _partitions_of(file, receipts, reading, to_look=not any_asked) for file in files}
     named = [partition for partitions in known.values() for partition in partitions or ()]
     derived = derived_partitions(named, timeframes)
     for of_file in known.values():
@@ -88,12 +89,12 @@ def asked_partitions(
 
 
 def _partitions_of(
-    file: SourceFile, receipts: dict[str, FileReceipt], reading: Reading | None
+    file: SourceFile, receipts: dict[str, FileReceipt], reading: Reading | None, to_look: bool
 ) -> list[Partition] | None:
     receipt = receipts.get(file.place.shown)
     if receipt is not None and receipt.whole:
         return [each.partition for each in receipt.partitions if each.base is None]
-    named = partition_named(file.place, reading)
+    named = partition_named(file.place, reading) if to_look else None
     return None if named is None else [named]
 
 

@@ -80,8 +80,11 @@ def _parquet(file: pa.NativeFile) -> Iterator[RawRows]:
 
         def read(numbers: Sequence[str], texts: Sequence[str]) -> Iterator[pa.RecordBatch]:
             if count <= _BATCH_ROWS:
-                # A small file is read before a pool of threads has started.
-                table = parquet.read([*numbers, *texts], use_threads=file.size() > _SMALL_BYTES)
+                source, small = parquet, file.size() <= _SMALL_BYTES
+                if small:  # read at once, and decoded before a pool of threads would have started
+                    file.seek(0)
+                    source = pq.ParquetFile(pa.BufferReader(file.read_buffer()), metadata=parquet.metadata)
+                table = source.read([*numbers, *texts], use_threads=not small)
                 yield from table.combine_chunks().to_batches()
             else:
                 yield from parquet.iter_batches(_BATCH_ROWS, columns=[*numbers, *texts])

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 
@@ -65,6 +66,7 @@ class Named:
     month: str | None = None
 
 
+@functools.lru_cache(4_096)
 def said_by_name(name: str) -> Named:
     """Read the name of a table, or of a file without its ending.
 

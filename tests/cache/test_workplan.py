@@ -36,7 +36,7 @@ def run(source, cache, system=V2, **asked):
 
 def left(source, cache, system=V2, **asked):
     """Partitions that a plan would compute."""
-    return [job.partition.symbol for job in plan_features(source, system, cache, **asked).jobs]
+    return [job.label().symbol for job in plan_features(source, system, cache, **asked).jobs]
 
 
 def test_an_unchanged_database_is_not_read(market_db, any_cache):
