@@ -9,8 +9,10 @@ from typing import Any, ClassVar
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
+from bitcorn_ray.market.policy import CleaningPolicy
+from bitcorn_ray.market.reading import Reading
 
-__all__ = ["RunConfig"]
+__all__ = ["RunConfig", "explain", "read_yaml"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,8 +22,9 @@ class RunConfig:
     db: database of bars, or any other source of them (see `load_market_data`). symbol: of the partition, or symbols: of
     several that train one model. timeframe: of all. features: name of the feature system. out: folder for the run.
     workers: Ray workers; (least, most) for as many as Ray can give; 0 trains in this process, without Ray. gpus: for
-    each worker. mlflow: address of the MLflow server or folder to log to as well, by default MLFLOW_TRACKING_URI where
-    that is set.
+    each worker. table, mapping: how the source is to be read, where its names do not say it. clean: how bars are
+    repaired; None repairs nothing but rows of one time. mlflow: address of the MLflow server or folder to log to as
+    well, by default MLFLOW_TRACKING_URI where that is set.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -35,6 +38,9 @@ class RunConfig:
     workers: int | tuple[int, int] = 1
     gpus: float = 0
     mlflow: str | None = None
+    table: str | None = None
+    mapping: dict[str, str] = field(default_factory=dict)
+    clean: CleaningPolicy | None = None
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
@@ -55,6 +61,11 @@ class RunConfig:
         """Every symbol that trains the model."""
         return (self.symbol,) if self.symbol is not None else self.symbols
 
+    @property
+    def reading(self) -> Reading:
+        """How the source is to be read."""
+        return Reading.of(self.table, self.mapping, policy=self.clean)
+
     @classmethod
     def load(cls, path: str | Path | None, overrides: Mapping[str, Any]) -> RunConfig:
         """Read a YAML file, if any, and put ``overrides`` over it; None among these leaves the file's value.
@@ -65,7 +76,7 @@ class RunConfig:
         """
         from pydantic import TypeAdapter, ValidationError
 
-        values = _read(path) if path else {}
+        values = read_yaml(path) if path else {}
         for one, other in (("symbol", "symbols"), ("symbols", "symbol")):
             if overrides.get(one):
                 values.pop(other, None)
@@ -74,10 +85,11 @@ class RunConfig:
             return TypeAdapter(cls).validate_python(values)
         except ValidationError as error:
             where = f"{path}: " if path else ""
-            raise BitcornError(where + "; ".join(_explain(problem) for problem in error.errors())) from error
+            raise BitcornError(where + "; ".join(explain(problem) for problem in error.errors())) from error
 
 
-def _read(path: str | Path) -> dict[str, Any]:
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Read the fields of a YAML file. Raises BitcornError where it is missing, is no YAML or holds no fields."""
     import yaml
 
     try:
@@ -102,7 +114,8 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _explain(problem: Any) -> str:
+def explain(problem: Any) -> str:
+    """Say in a line what pydantic found wrong with a field, one of `ValidationError.errors()`."""
     # Which of the types that a field may have did not fit is of no use to anyone.
     place = ".".join(str(part) for part in problem["loc"] if not str(part).startswith(("tuple", "literal", "int")))
     if problem["type"] == "missing":

@@ -21,11 +21,11 @@ from bitcorn_ray.features.registry import find_system
 from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.learning.sequences import make_sequences
 from bitcorn_ray.market.bars import BAR_COLUMNS, Bars
-from bitcorn_ray.market.clean import CleaningPolicy
 from bitcorn_ray.market.columns import match_columns
 from bitcorn_ray.market.frames import frame_times, read_frame
 from bitcorn_ray.market.loading import load_bars
 from bitcorn_ray.market.partition import Partition
+from bitcorn_ray.market.policy import CleaningPolicy
 from bitcorn_ray.market.reading import Reading
 from bitcorn_ray.market.source import shown_source
 from bitcorn_ray.market.timeframe import timeframe_ms
@@ -122,13 +122,13 @@ def load_market_data(
     Raises BitcornError (a ValueError) for a missing file, a file that is no database, one without bars, an unknown
     symbol or timeframe (naming those that exist), what could be two things, and values that are not numbers.
     """
-    loaded = load_bars(db_path, symbol, timeframe, limit, Reading.of(table, mapping, columns), policy)
+    loaded = load_bars(db_path, symbol, timeframe, limit, Reading.of(table, mapping, columns, policy))
     bars, partition = loaded.bars, loaded.partition
     report = {"symbol": partition.symbol, "timeframe": partition.timeframe, **loaded.report, "rows": len(bars)}
     frame = bars.to_frame()
     if policy is not None and loaded.filled is not None:
         frame["filled"] = loaded.filled
-        frame.attrs["fill"] = policy.fill
+        frame.attrs["fill"] = "ahead" if policy.fills_ahead else policy.fill
     frame.attrs.update(symbol=partition.symbol, timeframe=partition.timeframe)
     if limit is None:
         # A slice inherits the attributes: only a frame that still has all rows counts as the whole load.
@@ -253,6 +253,7 @@ def compute_features(
     on_done: Callable[[PartitionStatus], None] = lambda _: None,
     table: str | None = None,
     mapping: Mapping[str, str] | Sequence[str] = (),
+    policy: CleaningPolicy | None = None,
 ) -> list[PartitionStatus]:
     """Bring the features of every partition of a source into the cache, in parallel on Ray.
 
@@ -260,8 +261,8 @@ def compute_features(
     was last computed is not read, and where nothing has changed Ray is not started.
     It runs on the Ray that this process is connected to, else at ``address``, else on a private one that ends with the
     call. symbols, timeframes: only these, in any spelling. system: its name, `module:function`, or the system itself.
-    table, mapping: as `load_market_data` has them. on_done: called with each result as it arrives. A partition that
-    fails has its reason in `error` and does not stop the others.
+    table, mapping, policy: as `load_market_data` has them; what cleaning did is in each result. on_done: called with
+    each result as it arrives. A partition that fails has its reason in `error` and does not stop the others.
     Raises BitcornError for what makes all fail: no source, an unknown symbol, timeframe or system, a cache that cannot
     be written.
     """
@@ -269,7 +270,8 @@ def compute_features(
     from bitcorn_ray.on_ray.features import run_features
 
     cache = open_cache(cache_dir)
-    plan = plan_features(source, find_system(system), cache, symbols, timeframes, Reading.of(table, mapping))
+    reading = Reading.of(table, mapping, policy=policy)
+    plan = plan_features(source, find_system(system), cache, symbols, timeframes, reading)
     return run_features(plan, cache, on_done, address)
 
 

@@ -27,6 +27,7 @@ from bitcorn_ray.learning.bands import outcome_known
 from bitcorn_ray.learning.forecasts import Forecasts
 from bitcorn_ray.market.bars import Bars, show_time
 from bitcorn_ray.market.partition import Partition
+from bitcorn_ray.market.reading import Reading
 from bitcorn_ray.market.timeframe import timeframe_ms
 from bitcorn_ray.validation.baselines import baseline_forecasts
 from bitcorn_ray.validation.history import History, realised_returns, realised_variances
@@ -89,17 +90,24 @@ def evaluate(
     on_done: Callable[[str], None] = lambda _: None,
     address: str | None = None,
     allow_changed_code: bool = False,
+    reading: Reading | None = None,
 ) -> Evaluation:
     """Judge a run on the bars of a source that its training has not seen.
 
-    source, symbols: see `plan_forecasts`. on_done: called with each partition's name when it has been judged. address:
-    of a Ray cluster, used where there is much to forecast. allow_changed_code: see `Forecaster.load`.
+    source, symbols, reading: see `plan_forecasts`. on_done: called with each partition's name when it has been judged.
+    address: of a Ray cluster, used where there is much to forecast. allow_changed_code: see `Forecaster.load`.
     Raises BitcornError where nothing is out of sample, and as `Forecaster.load` and `plan_forecasts` do.
     """
     forecaster = Forecaster.load(run, allow_changed_code=allow_changed_code)
     unseen = _unseen_from(forecaster.run.metadata, str(run))
     plan = plan_forecasts(
-        forecaster, source, symbols=symbols, since=show_time(min(unseen)), cache_dir=cache_dir, keep_bars=_ALL_BARS
+        forecaster,
+        source,
+        symbols=symbols,
+        since=show_time(min(unseen)),
+        cache_dir=cache_dir,
+        keep_bars=_ALL_BARS,
+        reading=reading,
     )
     worker = ForecastWorker(plan)
     judged, told, errors = list[Judged](), list[PartitionEvaluation](), dict[str, str]()
@@ -137,12 +145,14 @@ def judged_from(
     fitted_before: int,
     unseen_from: int,
     features: NDArray[np.floating] | None,
+    *,
+    over_gaps: bool = False,
 ) -> tuple[Judged, dict[str, str], NDArray[np.int64]]:
     """Put forecasts of one partition beside what happened and what baselines say.
 
     bars: (T,), all that there are. fitted_before: instant in ms; baselines are fitted on bars that open earlier, with
     labels that end there. unseen_from: forecasts whose last bar opens earlier are passed over. features: (T, F), for
-    the ridge regression. Outcomes over missing bars are not known.
+    the ridge regression. Outcomes over missing bars are not known, unless `over_gaps` takes rows as they follow.
     Returns them, remarks on the baselines, and the places of the judged windows among the forecasts.
     Raises BitcornError where nothing is left to judge, or to fit on.
     """
@@ -154,7 +164,7 @@ def judged_from(
             f"no window is out of sample: no bar of {partition} opens at {show_time(unseen_from)} or later"
         )
     every = np.arange(len(bars))
-    known = outcome_known(bars.timestamp // step, every, horizons)
+    known = outcome_known(every if over_gaps else bars.timestamp // step, every, horizons)
     outcome, realised = (
         np.where(known, values, np.nan)
         for values in (realised_returns(bars.close, horizons), realised_variances(bars.close, horizons))

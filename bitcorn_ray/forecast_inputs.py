@@ -9,7 +9,9 @@ Shapes: T bars, N windows, L seq_len, F features, H horizons.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,16 +51,16 @@ class Seen:
 
     def begins(self, bars: Bars) -> bool:
         """Tell whether other bars go on from these."""
-        old = self.bars.columns()
-        new = bars.take(slice(self.first, self.first + len(self.bars))).columns()
-        return all(np.array_equal(old[name], new[name]) for name in old)
+        new = bars.take(slice(self.first, self.first + len(self.bars)))
+        pairs = [*_pairs(self.bars.columns(), new.columns()), *_pairs(self.bars.extra, new.extra)]
+        return all(np.array_equal(old, other) for old, other in pairs)
 
 
 class ForecastInputs:
     """Bars (T,) of one partition, and what a run needs of them to forecast from row `first` on.
 
     features: (T, F) by the run's columns where they are known; by default they are computed as far as they are needed.
-    seen: of bars that these begin with.
+    seen: of bars that these begin with. filled: (T,) bars that were never traded: these are no cutoffs.
     rows: that forecasts are made from; asked: those of them from `first` on. left_out: how many from there on have no
     window, by the reason.
     Raises BitcornError for bars of another timeframe, and a symbol that the model cannot tell from others.
@@ -73,6 +75,7 @@ class ForecastInputs:
         first: int,
         features: Floats | None = None,
         seen: Seen | None = None,
+        filled: Mask | None = None,
     ) -> None:
         assert bars.timestamp is not None
         self.run, self.system, self.bars, self.config = run, system, bars, run.config
@@ -94,6 +97,7 @@ class ForecastInputs:
         no_scores = PastScores(np.empty(0, np.int64), np.empty((0, len(self.config.horizons)), np.float32))
         self.past = no_scores if place is None or not run.scores else run.scores[place]
         self._features, self._seen = features, seen
+        self._filled = np.zeros(len(bars), bool) if filled is None else filled
         self._window, self._window_first = np.empty((0, 0), np.float32), len(bars)
         self.rows, self.left_out = self._choose(first)
         self.asked = self.rows[self.rows >= first]
@@ -156,7 +160,7 @@ class ForecastInputs:
         """Rows that have a window; of those from ``first`` on that have none, the reasons and how many."""
         seq_len = self.config.seq_len
         seen = np.isin(rows, self._seen.rows) if self._seen is not None else np.zeros(len(rows), dtype=bool)
-        left_out = dict.fromkeys(("too few bars before", "bars missing", "features not finite"), 0)
+        left_out = dict.fromkeys(("too few bars before", "filled", "bars missing", "features not finite"), 0)
 
         def keep(marked: Mask, reason: str) -> None:
             nonlocal rows, seen
@@ -164,6 +168,7 @@ class ForecastInputs:
             rows, seen = rows[~marked | seen], seen[~marked | seen]
 
         keep(rows < self.system.warmup_bars + seq_len - 1, "too few bars before")
+        keep(self._filled[rows], "filled")
         if len(rows) and not seen.all():
             begin = int(rows[0]) - seq_len + 1
             keep(_inside(gap_before(self.times[begin:], self.step), rows - begin, seq_len - 1), "bars missing")
@@ -214,6 +219,10 @@ def why_not(run: Run, system: FeatureSystem, bars: Bars, row: int) -> str:
     window = _features(system, columns, bars.take(slice(row + 1)), first)
     names = [name for name, column in zip(columns, window.T, strict=True) if not np.isfinite(column).all()]
     return f"the last {seq_len} bars have no finite {', '.join(names)}: the prices do not move"
+
+
+def _pairs(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[Any, Any]]:
+    return [(column, new.get(name)) for name, column in old.items()]
 
 
 def _features(system: FeatureSystem, columns: list[str], bars: Bars, first: int) -> Floats:

@@ -7,10 +7,12 @@ included (see `learning.bands`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bitcorn_ray.cache.explain import library_changes, system_changes
 from bitcorn_ray.cache.identity import identify
@@ -25,6 +27,8 @@ from bitcorn_ray.learning.runs import Run, load_run
 from bitcorn_ray.market.bars import Bars, require_chronology
 from bitcorn_ray.market.frames import read_frame
 from bitcorn_ray.market.partition import Partition
+from bitcorn_ray.market.policy import CleaningPolicy
+from bitcorn_ray.market.reading import Reading
 from bitcorn_ray.market.timeframe import timeframe_ms
 from bitcorn_ray.validation.calibration import COVERAGES, RollingConformal
 
@@ -72,7 +76,8 @@ class Forecaster:
         """Forecast from the last bar, or from each of the last so many.
 
         bars: ascending bars of one partition on the run's timeframe, at least warm-up + seq_len of them. Its symbol is
-        taken from the frame's attributes (`load_market_data` sets them), else it is the first one trained on.
+        taken from the frame's attributes (`load_market_data` sets them), else it is the first one trained on. Nothing
+        is forecast from bars that a column `filled` marks.
         horizons: others than those trained on, between them.
         Returns what `Forecasts.to_table` says; a band is infinite as long as none can be promised. Bars that continue
         those of the call before cost only what is new.
@@ -82,16 +87,16 @@ class Forecaster:
         """
         if last < 1:
             raise BitcornError(f"last is {last}: it must be at least 1")
-        given, partition = self._given(bars)
-        return self._told(given, partition, max(len(given) - last, 0), horizons).to_frame()
+        given, partition, filled = self._given(bars)
+        return self._told(given, partition, max(len(given) - last, 0), horizons, filled).to_frame()
 
     def history(self, bars: pd.DataFrame, *, since: Any = None, horizons: Sequence[int] | None = None) -> pd.DataFrame:
         """Forecast from every bar, or from those that open at ``since`` or later; see `predict`.
 
         since: a time as pandas reads it, without a zone: UTC. Raises BitcornError where no bar is so late.
         """
-        given, partition = self._given(bars)
-        return self._told(given, partition, first_row(given, since), horizons).to_frame()
+        given, partition, filled = self._given(bars)
+        return self._told(given, partition, first_row(given, since), horizons, filled).to_frame()
 
     def forecast(
         self,
@@ -102,11 +107,13 @@ class Forecaster:
         features: Floats | None = None,
         horizons: Sequence[int] | None = None,
         remember: bool = False,
+        filled: NDArray[np.bool_] | None = None,
     ) -> Forecasts:
         """Forecast from every row of usable bars (T,) from ``first`` on; what has no window is left out and counted.
 
         features: (T, F) by the run's columns where they are known, NaN where there are none; by default they are
-        computed, as far as they are needed. remember: keep what was forecast, for bars that continue these.
+        computed, as far as they are needed. remember: keep what was forecast, for bars that continue these. filled:
+        (T,) bars that were never traded, from which nothing is forecast.
         Raises BitcornError for bars of another timeframe, horizons that cannot be interpolated, and a symbol that the
         model cannot tell from others.
         """
@@ -114,7 +121,7 @@ class Forecaster:
         weights = None if horizons is None else horizon_weights(trained, list(horizons))
         seen = self._seen.get(partition) if remember else None
         seen = seen if seen is not None and seen.begins(bars) else None
-        inputs = ForecastInputs(self.run, self.system, bars, partition, first, features, seen)
+        inputs = ForecastInputs(self.run, self.system, bars, partition, first, features, seen, filled)
         returns, volatilities = inputs.forecast()
         if remember:
             self._seen[partition] = inputs.seen(returns, volatilities)
@@ -147,9 +154,15 @@ class Forecaster:
         """Say why there is no forecast from the last bar, where there is none."""
         return why_not(self.run, self.system, bars, len(bars) - 1)
 
-    def _given(self, frame: pd.DataFrame) -> tuple[Bars, Partition]:
-        """Bars of a frame, and their partition."""
-        bars = read_frame(frame)
+    def reading(self, said: Reading | None = None) -> Reading:
+        """How a source is read for this run: as is said, with its features' inputs, repaired as in its training."""
+        cleaning = self.run.metadata.get("cleaning")
+        policy = CleaningPolicy(**cleaning["policy"]) if cleaning else None
+        return replace((said or Reading()).with_columns(self.system.inputs), policy=policy)
+
+    def _given(self, frame: pd.DataFrame) -> tuple[Bars, Partition, NDArray[np.bool_] | None]:
+        """Bars of a frame, their partition, and which of them were filled, where it says so."""
+        bars = read_frame(frame, self.system.inputs)
         if bars.timestamp is None:
             raise BitcornError("the bars have no timestamp: add one")
         if len(bars) == 0:
@@ -158,10 +171,18 @@ class Forecaster:
         symbol, known = frame.attrs.get("symbol"), self.run.metadata["partitions"]
         if symbol is None:
             symbol = known[0]["symbol"] if known else "bars"
-        return bars, Partition(str(symbol), self.run.metadata["timeframe"])
+        filled = frame["filled"].to_numpy(dtype=bool) if "filled" in frame.columns else None
+        return bars, Partition(str(symbol), self.run.metadata["timeframe"]), filled
 
-    def _told(self, bars: Bars, partition: Partition, first: int, horizons: Sequence[int] | None) -> Forecasts:
-        done = self.forecast(bars, partition, first, horizons=horizons, remember=True)
+    def _told(
+        self,
+        bars: Bars,
+        partition: Partition,
+        first: int,
+        horizons: Sequence[int] | None,
+        filled: NDArray[np.bool_] | None,
+    ) -> Forecasts:
+        done = self.forecast(bars, partition, first, horizons=horizons, remember=True, filled=filled)
         if len(done) == 0:
             raise BitcornError(self.why_not(bars))
         return done

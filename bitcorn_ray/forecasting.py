@@ -29,9 +29,9 @@ from bitcorn_ray.learning.forecasts import Forecasts
 from bitcorn_ray.learning.predict import horizon_weights
 from bitcorn_ray.learning.runs import Run
 from bitcorn_ray.market.bars import Bars, show_time
-from bitcorn_ray.market.clean import drop_duplicates
+from bitcorn_ray.market.loading import load_partition
 from bitcorn_ray.market.partition import Partition, normalise_symbol, select_partitions
-from bitcorn_ray.market.resample import read_derived
+from bitcorn_ray.market.reading import Reading
 from bitcorn_ray.market.source import PartitionReader, is_database, opened_source, shown_source, source_files
 from bitcorn_ray.market.timeframe import timeframe_ms
 from bitcorn_ray.report.fan import Fan, FanPanel
@@ -69,7 +69,8 @@ class ForecastPlan:
     """Jobs, with the windows that each is expected to take, and what all of them share.
 
     code: of the feature system, as this process identified it. symbols: that are asked for, None for all. cache: its
-    address. last, since: which bars to forecast from. keep_bars: how many bars to hand back.
+    address. last, since: which bars to forecast from. keep_bars: how many bars to hand back. reading: how the source is
+    read, its bars repaired as those were that the run was trained on.
     """
 
     jobs: list[FeatureJob]
@@ -82,6 +83,7 @@ class ForecastPlan:
     since: str | None
     horizons: tuple[int, ...] | None
     keep_bars: int
+    reading: Reading
 
     @property
     def worth_ray(self) -> bool:
@@ -99,12 +101,14 @@ def plan_forecasts(
     horizons: Sequence[int] | None = None,
     cache_dir: str | Path | None = None,
     keep_bars: int = 0,
+    reading: Reading | None = None,
 ) -> ForecastPlan:
     """Find what is to be forecast; no bars are read.
 
     source: a SQLite database, a Parquet or CSV file, or a folder of such files. symbols: in any spelling; by default
     those that the run was trained on, and all where it does not say which. last: from so many last bars, by default
-    one. since: from the bars that open at this time or later. horizons: between those trained on.
+    one. since: from the bars that open at this time or later. horizons: between those trained on. reading: what the
+    user says about the source; bars are repaired by the policy that the run was trained with, whatever it says.
     Raises BitcornError for a source without bars of the run's timeframe, unknown symbols, and impossible values.
     """
     if last is not None and (since is not None or last < 1):
@@ -112,7 +116,8 @@ def plan_forecasts(
     run, last = forecaster.run, 1 if last is None and since is None else last
     if horizons is not None:
         horizon_weights(run.config.horizons, list(horizons))  # says now what cannot be interpolated
-    asked, jobs = _asked_jobs(run, source, symbols)
+    reading = forecaster.reading(reading)
+    asked, jobs = _asked_jobs(run, source, symbols, reading)
     reach = RollingConformal(run.config.horizons).window + max(run.config.horizons)
     return ForecastPlan(
         jobs=jobs,
@@ -125,6 +130,7 @@ def plan_forecasts(
         since=since,
         horizons=None if horizons is None else tuple(horizons),
         keep_bars=keep_bars,
+        reading=reading,
     )
 
 
@@ -179,7 +185,7 @@ class ForecastWorker:
         """Forecast the partitions of a job. Any failure becomes the error of its partition."""
         try:
             require_same_code(self._plan.code)
-            with opened_source(job.path) as reader:
+            with opened_source(job.path, self._plan.reading) as reader:
                 timeframe = self._plan.forecaster.run.metadata["timeframe"]
                 every = asked_of(reader.partitions, self._plan.symbols, [timeframe])
                 return [
@@ -191,10 +197,13 @@ class ForecastWorker:
     def _forecast(self, reader: PartitionReader, partition: Partition, path: str) -> PartitionForecast:
         plan = self._plan
         try:
-            bars = drop_duplicates(read_derived(reader, partition)[0])
+            loaded = load_partition(reader, partition, plan.reading.policy)
+            bars = loaded.bars
             first = first_row(bars, plan.since) if plan.last is None else max(len(bars) - plan.last, 0)
             features = self.features(bars, Source(shown_source(path), partition, complete=True))
-            done = plan.forecaster.forecast(bars, partition, first, features=features, horizons=plan.horizons)
+            done = plan.forecaster.forecast(
+                bars, partition, first, features=features, horizons=plan.horizons, filled=loaded.filled
+            )
             kept = bars.take(slice(max(len(bars) - plan.keep_bars, 0), None)) if plan.keep_bars else None
             latest = bool(len(done)) and bars.timestamp is not None and done.cutoffs[-1] == bars.timestamp[-1]
             why = None if latest else plan.forecaster.why_not(bars)
@@ -281,11 +290,11 @@ def _plain(table: pa.Table) -> pa.Table:
 
 
 def _asked_jobs(
-    run: Run, source: str | Path, symbols: Sequence[str] | None
+    run: Run, source: str | Path, symbols: Sequence[str] | None, reading: Reading
 ) -> tuple[tuple[str, ...] | None, list[FeatureJob]]:
     """The symbols that are asked for, None for all, and a job for each partition or file that may hold them."""
     timeframe = run.metadata["timeframe"]
-    found = list(asked_partitions(source_files(source), {}, None, [timeframe]))
+    found = list(asked_partitions(source_files(source), {}, None, [timeframe], reading))
     known = [partition for _, wanted in found for partition, _ in wanted if partition is not None]
     unread = any(partition is None for _, wanted in found for partition, _ in wanted)
     trained = [each["symbol"] for each in run.metadata["partitions"]]

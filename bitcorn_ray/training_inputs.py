@@ -1,8 +1,9 @@
 """What a training is given: from a frame of features, or from the bars of a source through the cache.
 
 From a source every partition's features are read straight into its rows of one matrix, so that nothing is held twice:
-1. read each partition's bars for their number, closes and times; 2. make room for all; 3. read each again (where there
-are several), bring the cache up to date with it, and have its chunks decoded where its rows lie.
+1. read each partition's bars once, as a database may grow meanwhile: repair them as the policy says, bring the cache up
+to date with them, and keep their closes and times; 2. make room for all; 3. have each entry's chunks decoded where its
+rows lie.
 
 Shapes: T rows of all partitions, F features.
 """
@@ -10,14 +11,14 @@ Shapes: T rows of all partitions, F features.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bitcorn_ray.cache.identity import plan_entry
+from bitcorn_ray.cache.identity import EntryPlan, plan_entry
 from bitcorn_ray.cache.prepare import Source, prepare, update
 from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.data_loader import open_cache
@@ -28,9 +29,9 @@ from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.forecaster import feature_identity
 from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
 from bitcorn_ray.learning.dataset import PartitionRows, TrainingData, training_data
-from bitcorn_ray.market.bars import Bars
+from bitcorn_ray.market.clean import cleaning_counts
 from bitcorn_ray.market.frames import frame_times
-from bitcorn_ray.market.loading import load_bars
+from bitcorn_ray.market.loading import LoadedBars, load_bars
 from bitcorn_ray.market.partition import Partition, normalise_symbol
 from bitcorn_ray.market.reading import Reading
 from bitcorn_ray.market.source import shown_source
@@ -65,7 +66,8 @@ def inputs_from_frame(
 ) -> TrainingInputs:
     """Make them of one partition's frame: features beside `close` and `timestamp`.
 
-    Without times, rows count as neighbouring bars. feature_system: by default as `prepare_features` noted it.
+    Without times, rows count as neighbouring bars. No window ends on a bar that a column `filled` marks, unless the
+    frame says that it was filled forward. feature_system: by default as `prepare_features` noted it.
     Raises BitcornError for missing columns and as `training_data` does.
     """
     absent = [name for name in [*feature_cols, "close"] if name not in df.columns]
@@ -75,7 +77,9 @@ def inputs_from_frame(
     matrix = np.empty((len(df), len(feature_cols)), np.float32)
     for place, name in enumerate(feature_cols):
         matrix[:, place] = df[name].to_numpy()
-    rows = _rows(str(partition), close, frame_times(df), step, model)
+    filled = df["filled"].to_numpy(dtype=bool) if "filled" in df.columns else None
+    barred = None if df.attrs.get("fill") == "forward" else filled
+    rows = _rows(str(partition), close, frame_times(df), step, model, barred)
     spec, version = feature_system or df.attrs.get("feature_system"), df.attrs.get("feature_version")
     data, scaler, facts = training_data(matrix, [rows], model, training)
     about = {
@@ -96,72 +100,105 @@ def inputs_from_source(
     model: ModelConfig,
     training: TrainingConfig,
     *,
+    reading: Reading | None = None,
     cache_dir: str | Path | None = None,
     stops: Sequence[tuple[int, int, int]] | None = None,
     log_fn: Callable[[str], None] | None = None,
 ) -> TrainingInputs:
     """Make them of one or more symbols' bars in a database or any other source; features come through the cache.
 
-    stops: for each symbol the rows at which its fit, validation and test ranges end, see `training_data`.
+    reading: how the source is to be read, with the policy by which bars are repaired; no window ends on a bar that was
+    filled from later ones. stops: for each symbol the rows at which its fit, validation and test ranges end, see
+    `training_data`.
     Raises BitcornError for a symbol named twice, and as `load_market_data`, `prepare_features` and `training_data` do.
     """
     if len({normalise_symbol(symbol) for symbol in symbols}) < len(symbols):
         raise BitcornError(f"a symbol is named twice in {', '.join(symbols)}: name each once")
     step, cache = timeframe_ms(timeframe), open_cache(cache_dir)
     system = find_system(features).on_grid(step)
-    reading = Reading(columns=system.inputs)
-    rows, partitions = [], []
+    reading = (reading or Reading()).with_columns(system.inputs)
+    rows, entries, cleaning = list[PartitionRows](), list[_Entry](), dict[str, Any]()
     for symbol in symbols:
         loaded = load_bars(source, symbol, timeframe, reading=reading)
-        rows.append(_rows(str(loaded.partition), loaded.bars.close, loaded.bars.timestamp, step, model))
-        partitions.append(loaded.partition)
+        barred = loaded.filled if reading.policy and reading.policy.fills_ahead else None
+        name = str(loaded.partition)
+        rows.append(_rows(name, loaded.bars.close, loaded.bars.timestamp, step, model, barred))
+        entries.append(_entry(source, loaded, system, cache))
+        if loaded.cleaning is not None:
+            cleaning[name] = cleaning_counts(loaded.cleaning)
     matrix = np.empty((sum(len(each.close) for each in rows), len(system.features)), np.float32)
-    keys, start = [], 0
-    for partition, each in zip(partitions, rows, strict=True):
-        if len(symbols) > 1:
-            loaded = load_bars(source, partition.symbol, timeframe, reading=reading)
+    start = 0
+    for entry, each in zip(entries, rows, strict=True):
         own = matrix[start : start + len(each.close)]
-        keys.append(
-            _features_into(own, loaded.bars, system, cache, Source(shown_source(source), partition, complete=True))
-        )
+        _features_into(own, entry, cache, reading)
         start += len(own)
         if log_fn:
-            log_fn(f"{len(system.features)} features {system.spec} of {len(own):,} bars of {partition}")
+            log_fn(f"{len(system.features)} features {system.spec} of {len(own):,} bars of {entry.partition}")
     data, scaler, facts = training_data(matrix, rows, model, training, stops)
     about = {
         **_of_system(system.spec, system.version, step),
-        "symbol": partitions[0].symbol,
-        "timeframe": partitions[0].timeframe,
-        "cache_keys": keys,
+        "symbol": entries[0].partition.symbol,
+        "timeframe": entries[0].partition.timeframe,
+        "cache_keys": [entry.plan.key for entry in entries],
         "data": facts,
+        "cleaning": {"policy": asdict(reading.policy), "partitions": cleaning} if reading.policy else None,
     }
     return TrainingInputs(data=data, scaler=scaler, feature_cols=list(system.features), about=about)
 
 
+@dataclass(frozen=True)
+class _Entry:
+    """Features of a partition's bars in the cache, and where the bars are from."""
+
+    source: str | Path
+    partition: Partition
+    plan: EntryPlan
+
+    @property
+    def origin(self) -> Source:
+        return Source(shown_source(self.source), self.partition, complete=True)
+
+
+def _entry(source: str | Path, loaded: LoadedBars, system: FeatureSystem, cache: FeatureCache) -> _Entry:
+    """Bring the cache up to date with bars."""
+    entry = _Entry(source, loaded.partition, plan_entry(loaded.bars, system, memo=cache))
+    updated = update(loaded.bars, system, cache, entry.origin, plan=entry.plan)
+    if cache.forget(updated.superseded):
+        cache.refresh_index()
+    elif updated.computed:
+        cache.add_to_index(entry.plan.key, entry.origin.path, entry.partition)
+    return entry
+
+
 def _rows(
-    name: str, close: NDArray[np.float64], timestamp: NDArray[np.int64] | None, step: int, model: ModelConfig
+    name: str,
+    close: NDArray[np.float64],
+    timestamp: NDArray[np.int64] | None,
+    step: int,
+    model: ModelConfig,
+    barred: NDArray[np.bool_] | None,
 ) -> PartitionRows:
-    rows = PartitionRows(name=name, close=close, timestamp=timestamp, step=step)
+    rows = PartitionRows(name=name, close=close, timestamp=timestamp, step=step, barred_ends=barred)
     if not model.reference_span:
         return rows
     with np.errstate(invalid="ignore", divide="ignore"):
         return replace(rows, reference=reference_volatility(np.log(close), model.reference_span))
 
 
-def _features_into(out: Floats, bars: Bars, system: FeatureSystem, cache: FeatureCache, source: Source) -> str:
-    """Fill (T, F) with the features of bars, warm-up rows with NaN; returns the entry's key."""
-    plan = plan_entry(bars, system, memo=cache)
-    updated = update(bars, system, cache, source, plan=plan)
-    if cache.forget(updated.superseded):
-        cache.refresh_index()
-    elif updated.computed:
-        cache.add_to_index(plan.key, source.path, source.partition)
-    if cache.read_chunks(plan, out.T):  # a damaged chunk: computed anew on the way of single partitions
-        columns = prepare(bars, system, cache, source).columns
+def _features_into(out: Floats, entry: _Entry, cache: FeatureCache, reading: Reading) -> None:
+    """Fill (T, F) with the features of an entry, warm-up rows with NaN."""
+    system, partition = entry.plan.identity.system, entry.partition
+    if cache.read_chunks(entry.plan, out.T):  # a chunk was damaged: computed anew on the way of single partitions
+        bars = load_bars(entry.source, partition.symbol, partition.timeframe, reading=reading).bars
+        prepared = prepare(bars, system, cache, entry.origin)
+        if prepared.plan.key != entry.plan.key:
+            raise BitcornError(
+                f"a chunk of {partition} in the cache {cache.storage.shown} is damaged, and its bars have changed "
+                "since it was written: start the training again"
+            )
         for place, name in enumerate(system.features):
-            out[system.warmup_bars :, place] = columns[name]
+            out[system.warmup_bars :, place] = prepared.columns[name]
     out[: system.warmup_bars] = np.nan
-    return plan.key
 
 
 def _of_system(spec: str | None, version: int | str | None, step: int) -> dict[str, Any]:

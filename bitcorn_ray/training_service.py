@@ -199,6 +199,7 @@ def train_from_config(
             config.features,
             config.model,
             config.training,
+            reading=config.reading,
             cache_dir=cache_dir,
             log_fn=log_fn,
         )

@@ -80,12 +80,12 @@ def plan_folds(config: str | Path | Mapping[str, Any]) -> FoldPlan:
     Raises BitcornError for a missing or malformed file, missing or impossible fields, bars that aren't there, and as
     `walk_forward_folds` does.
     """
-    from bitcorn_ray.config import _read
+    from bitcorn_ray.config import read_yaml
     from bitcorn_ray.data_loader import load_market_data
     from bitcorn_ray.learning.config import ModelConfig
     from bitcorn_ray.market.timeframe import timeframe_ms
 
-    values = dict(config) if isinstance(config, Mapping) else _read(config)
+    values = dict(config) if isinstance(config, Mapping) else read_yaml(config)
     symbols, timeframes = _named(values, "symbol", "symbols"), _named(values, "timeframe", "timeframes")
     if not isinstance(values.get("db"), str | Path):
         raise BitcornError("db is missing: name the database or file of bars")
@@ -118,9 +118,9 @@ def _named(values: Mapping[str, Any], one: str, several: str) -> list[str]:
 def _checked(kind: Any, values: Any, where: str) -> Any:
     from pydantic import TypeAdapter, ValidationError
 
-    from bitcorn_ray.config import _explain
+    from bitcorn_ray.config import explain
 
     try:
         return TypeAdapter(kind).validate_python(values or {})
     except ValidationError as error:
-        raise BitcornError("; ".join(f"{where}: {_explain(problem)}" for problem in error.errors())) from error
+        raise BitcornError("; ".join(f"{where}: {explain(problem)}" for problem in error.errors())) from error

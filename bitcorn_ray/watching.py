@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from bitcorn_ray.cache.jobs import is_asked
+from bitcorn_ray.cache.jobs import asked_of
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.forecaster import Forecaster, milliseconds_of
 from bitcorn_ray.forecasting import plan_forecasts
@@ -28,9 +29,11 @@ from bitcorn_ray.learning.bands import outcome_known
 from bitcorn_ray.learning.forecasts import Forecasts
 from bitcorn_ray.learning.journal import Journal
 from bitcorn_ray.market.bars import Bars, show_time
-from bitcorn_ray.market.clean import drop_duplicates
+from bitcorn_ray.market.files import joined
+from bitcorn_ray.market.loading import load_bars, load_partition
 from bitcorn_ray.market.partition import Partition
-from bitcorn_ray.market.source import fingerprint, opened_source, read_partition, source_files
+from bitcorn_ray.market.reading import Reading
+from bitcorn_ray.market.source import fingerprint, is_database, opened_source, source_files
 from bitcorn_ray.validation.baselines import ewma_variance
 from bitcorn_ray.validation.history import History
 from bitcorn_ray.validation.live import LiveSkill
@@ -45,11 +48,16 @@ Entry = dict[str, Any]
 
 @dataclass
 class _Watched:
-    """What is known of one partition. open: forecasts whose outcomes are not all known, by cutoff in ms."""
+    """What is known of one partition.
+
+    filled: (T,) those of its bars that were never traded, None where none are filled. open: forecasts whose outcomes
+    are not all known, by cutoff in ms.
+    """
 
     partition: Partition
     file: str
     bars: Bars | None = None
+    filled: NDArray[np.bool_] | None = None
     last_cutoff: int | None = None
     open: dict[int, Entry] = field(default_factory=dict)
     settled: set[tuple[int, int]] = field(default_factory=set)
@@ -59,18 +67,26 @@ class _Watched:
 class Watcher:
     """Watches a source for a run, with a journal that it holds until it is closed.
 
-    symbols: by default those that the run was trained on. Raises BitcornError as `plan_forecasts` and `Journal` do.
+    symbols: by default those that the run was trained on. reading: what the user says about the source; bars are
+    repaired by the policy that the run was trained with. A timeframe that is not stored is put together from one that
+    is: a bar of it is there when all of its lower bars are. Raises BitcornError as `plan_forecasts` and `Journal` do.
     """
 
     def __init__(
-        self, forecaster: Forecaster, source: str | Path, journal: str | Path, symbols: Sequence[str] | None = None
+        self,
+        forecaster: Forecaster,
+        source: str | Path,
+        journal: str | Path,
+        symbols: Sequence[str] | None = None,
+        reading: Reading | None = None,
     ) -> None:
         self.forecaster, self.source, self._step = forecaster, source, forecaster.step
-        plan = plan_forecasts(forecaster, source, symbols=symbols)
+        plan = plan_forecasts(forecaster, source, symbols=symbols, reading=reading)
+        self._reading = plan.reading
         self._watched: dict[Partition, _Watched] = {}
         timeframe = forecaster.run.metadata["timeframe"]
         for job in plan.jobs:
-            partitions = [job.partition] if job.partition else _partitions_in(job.path, plan.symbols, timeframe)
+            partitions = [job.partition] if job.partition else self._partitions_in(job.path, plan.symbols, timeframe)
             for partition in partitions:
                 self._watched[partition] = _Watched(partition, job.path)
         if not self._watched:
@@ -155,20 +171,25 @@ class Watcher:
 
     def _read(self, watched: _Watched) -> None:
         """Read the closed bars of a partition: what is new, or all of them where old ones changed."""
-        known, partition = watched.bars, watched.partition
-        bars = None
-        if known is not None:
-            newest = self._closed(self._stored(watched, limit=_OVERLAP + self._missed(known)))
-            bars = _joined(known, newest)
+        known, partition, reading = watched.bars, watched.partition, self._reading
+        bars = filled = None
+        # A policy may judge a bar by those before it, and a file is read whole anyway.
+        if known is not None and reading.policy is None and is_database(watched.file):
+            limit = _OVERLAP + self._missed(known)
+            newest = load_bars(watched.file, partition.symbol, partition.timeframe, limit, reading).bars
+            bars = _joined(known, self._closed(newest))
         if bars is None:
-            bars = self._closed(self._stored(watched, limit=None))
+            with opened_source(watched.file, reading) as reader:
+                loaded = load_partition(reader, partition, reading.policy)
+            bars = self._closed(loaded.bars)
+            filled = None if loaded.filled is None else loaded.filled[: len(bars)]
         if len(bars) == 0:
             raise BitcornError(f"{partition} has no bar that has closed yet")
-        watched.bars = bars
+        watched.bars, watched.filled = bars, filled
 
-    def _stored(self, watched: _Watched, limit: int | None) -> Bars:
-        partition = watched.partition
-        return drop_duplicates(read_partition(watched.file, partition.symbol, partition.timeframe, limit)[0])
+    def _partitions_in(self, path: str, symbols: Sequence[str] | None, timeframe: str) -> list[Partition]:
+        with opened_source(path, self._reading) as reader:
+            return asked_of(reader.partitions, symbols, [timeframe])
 
     def _missed(self, known: Bars) -> int:
         """About how many bars may have come since the last look."""
@@ -189,10 +210,14 @@ class Watcher:
             first = int(np.searchsorted(bars.timestamp, watched.last_cutoff, side="right"))
         if first == len(bars):
             return []
-        done = self.forecaster.forecast(bars, watched.partition, first, remember=True)
+        done = self.forecaster.forecast(bars, watched.partition, first, remember=True, filled=watched.filled)
         made, ewma = datetime.now(UTC).isoformat(timespec="seconds"), self._ewma(bars, done)
         entries = [self._forecast_entry(done, place, made, ewma) for place in range(len(done))]
-        for row in np.flatnonzero(~np.isin(bars.timestamp[first:], done.cutoffs)) + first:
+        none = ~np.isin(bars.timestamp, done.cutoffs)
+        none[:first] = False
+        if watched.filled is not None:
+            none &= ~watched.filled  # where there was no bar, none was skipped
+        for row in np.flatnonzero(none):
             why = self.forecaster.why_not(bars.take(slice(int(row) + 1)))
             entries.append(self._entry("skipped", watched.partition, int(bars.timestamp[row]), why=why))
         return sorted(entries, key=lambda entry: str(entry["cutoff"]))
@@ -285,11 +310,6 @@ class Watcher:
             watched.settled -= {(cutoff, each) for each in forecast["horizons"]}
 
 
-def _partitions_in(path: str, symbols: Sequence[str] | None, timeframe: str) -> list[Partition]:
-    with opened_source(path) as reader:
-        return [each for each in reader.partitions if is_asked(each, symbols, [timeframe])]
-
-
 def _joined(known: Bars, newest: Bars) -> Bars | None:
     """Bars that go on from known ones; None where the newest do not reach back to these, or tell of them otherwise."""
     assert known.timestamp is not None
@@ -298,12 +318,11 @@ def _joined(known: Bars, newest: Bars) -> Bars | None:
         return None
     begin = int(np.searchsorted(known.timestamp, newest.timestamp[0]))
     overlap = known.take(slice(begin, None))
-    same = newest.take(slice(len(overlap))).columns()
-    if not all(np.array_equal(column, same[name]) for name, column in overlap.columns().items()):
-        return None
-    later = newest.take(slice(len(overlap), None)).columns()
-    joined = {name: np.concatenate((column, later[name])) for name, column in known.columns().items()}
-    return Bars(**joined)  # type: ignore[arg-type]
+    same = newest.take(slice(len(overlap)))
+    for old, new in ((overlap.columns(), same.columns()), (overlap.extra, same.extra)):
+        if not all(np.array_equal(column, new[name]) for name, column in old.items()):
+            return None
+    return joined([known, newest.take(slice(len(overlap), None))])
 
 
 def _finite(values: np.ndarray[Any, Any]) -> list[float | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 
 from bitcorn_ray.features.system import feature_system
 from bitcorn_ray.market.bars import Bars
@@ -27,3 +28,10 @@ def picky(bars: Bars):
     if (bars.volume == 13.0).any():
         raise ZeroDivisionError("a volume of 13")
     return {"x": bars.close}
+
+
+@feature_system(name="activity", warmup=5, features=["activity"], inputs=["trades"])
+def activity(bars: Bars):
+    """Count of trades beside its mean: of a further column."""
+    trades = pd.Series(bars.extra["trades"])
+    return {"activity": (trades / trades.rolling(6).mean()).to_numpy()}

@@ -25,7 +25,7 @@ from bitcorn_ray.data_loader import (
 )
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.registry import FeatureRegistry
-from bitcorn_ray.market.clean import CleaningPolicy
+from bitcorn_ray.market.policy import CleaningPolicy
 
 
 @pytest.fixture

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -43,7 +45,12 @@ def test_every_row_that_was_asked_for_is_there_or_counted(run):
     bars = without(BARS, [100, 101, 300])
     inputs = ForecastInputs(run, V2, bars, HERE, 20)
     assert len(inputs.asked) + sum(inputs.left_out.values()) == len(bars) - 20
-    assert inputs.left_out == {"too few bars before": 44, "bars missing": 30, "features not finite": 0}
+    assert inputs.left_out == {
+        "too few bars before": 44,
+        "filled": 0,
+        "bars missing": 30,
+        "features not finite": 0,
+    }
 
 
 def test_features_that_are_known_give_what_computed_ones_give(run):
@@ -80,6 +87,9 @@ def test_what_was_seen_is_used_for_bars_that_go_on_only(run):
         volume = BARS.volume.copy()
         volume[row] += 1
         assert seen.begins(Bars(**{**BARS.columns(), "volume": volume})) is expected, row
+        seen_too = replace(seen, bars=replace(seen.bars, extra={"trades": BARS.volume[seen.first : 450]}))
+        assert seen_too.begins(replace(BARS, extra={"trades": volume})) is expected, row
+    assert not seen_too.begins(BARS)  # without what the features need
 
 
 def test_why_a_row_has_no_forecast_is_said_in_words(run):

@@ -1,14 +1,32 @@
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from dataclasses import asdict
+
 import numpy as np
+import pandas as pd
 import pytest
+from small_runs import make_run
 from small_training import TRAINING
 
+from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.data_loader import load_market_data, open_cache, prepare_features
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.reference import reference_volatility
+from bitcorn_ray.forecaster import Forecaster
+from bitcorn_ray.forecasting import plan_forecasts, run_forecasts
 from bitcorn_ray.learning.config import ModelConfig
 from bitcorn_ray.learning.scaling import scale
+from bitcorn_ray.market.database import read_bars
+from bitcorn_ray.market.export import export_bars
+from bitcorn_ray.market.inspect import inspect_source
+from bitcorn_ray.market.loading import load_bars
 from bitcorn_ray.market.partition import Partition
+from bitcorn_ray.market.policy import CleaningPolicy
+from bitcorn_ray.market.reading import Reading
 from bitcorn_ray.training_inputs import inputs_from_frame, inputs_from_source
+from bitcorn_ray.watching import Watcher
 
 MODEL = ModelConfig(horizons=(1, 4), seq_len=16, reference_span=24)
 BOTH = ("aaa/usdt", "BBBUSDT")
@@ -124,3 +142,143 @@ def test_absent_columns_are_named(market_db):
     for columns, message in ((["nope"], "no column nope"), ([], "no feature named")):
         with pytest.raises(BitcornError, match=message):
             inputs_from_frame(df, columns, Partition("A", "1h"), None, MODEL, TRAINING)
+
+
+def filled_ends(given, market_db, policy):
+    """Times of the filled bars of AAAUSDT, and of the windows' last bars there."""
+    market = load_market_data(market_db, "AAAUSDT", "1h", policy=policy)
+    filled = market.dataframe["timestamp"].astype("int64")[market.dataframe["filled"]]
+    data = given.data
+    ends = np.concatenate([data.train_ends, data.validation_ends, data.test_ends])
+    return set(filled), set(data.timestamp[ends[ends < data.partition_starts[1]]])
+
+
+@pytest.mark.parametrize(
+    ("policy", "ends_on_filled"),
+    [
+        (CleaningPolicy(fill="forward"), True),
+        (CleaningPolicy(fill="linear"), False),
+        (CleaningPolicy(fill="forward", bad_prints="mask"), False),
+    ],
+)
+def test_windows_go_through_bars_that_were_filled_and_end_on_none_that_knows_later_ones(
+    inputs, market_db, policy, ends_on_filled
+):
+    given = inputs(reading=Reading(policy=policy))
+    bare = inputs()
+    filled, ends = filled_ends(given, market_db, policy)
+    assert len(filled) == len(given.data.matrix) - len(bare.data.matrix) > 0
+    assert bool(filled & ends) == ends_on_filled
+    assert given.about["data"]["left_out"]["gap"] == 0 < bare.about["data"]["left_out"]["gap"]
+    cleaning = given.about["cleaning"]
+    assert cleaning["policy"] == asdict(policy)
+    assert cleaning["partitions"]["AAAUSDT 1h"]["bars_filled"] == len(filled)
+    assert cleaning["partitions"]["BBBUSDT 1h"]["bars_filled"] == 0
+    assert bare.about["cleaning"] is None
+
+
+def test_gaps_that_are_longer_than_the_policy_fills_stay_gaps(inputs):
+    given = inputs(reading=Reading(policy=CleaningPolicy(fill="forward", max_gap_size=1)))
+    assert given.about["cleaning"]["partitions"]["AAAUSDT 1h"]["gaps_left"] > 0
+    assert given.about["data"]["left_out"]["gap"] > 0
+
+
+@pytest.mark.parametrize("fill", ["forward", "linear"])
+def test_a_frame_with_filled_bars_gives_the_windows_that_its_source_gives(inputs, market_db, fill):
+    policy = CleaningPolicy(fill=fill)
+    prepared = prepare_features(load_market_data(market_db, "AAAUSDT", "1h", policy=policy).dataframe)
+    of_frame = inputs_from_frame(
+        prepared.dataframe, prepared.feature_cols, Partition("AAAUSDT", "1h"), None, MODEL, TRAINING
+    )
+    of_source = inputs(["AAAUSDT"], reading=Reading(policy=policy))
+    for one, other in ((of_frame.data.train_ends, of_source.data.train_ends),):
+        np.testing.assert_array_equal(of_frame.data.timestamp[one], of_source.data.timestamp[other])
+
+
+def test_further_columns_that_a_system_needs_are_read_by_themselves(market_db):
+    with closing(sqlite3.connect(market_db)) as connection, connection:
+        connection.execute("ALTER TABLE ohlcv ADD COLUMN trades REAL")
+        connection.execute("UPDATE ohlcv SET trades = 5 + ts / 3600000 % 7")
+    given = inputs_from_source(market_db, ["AAAUSDT"], "1h", "own_systems:activity", MODEL, TRAINING)
+    assert given.feature_cols == ["activity"]
+    assert np.ptp(given.data.matrix[given.data.train_ends]) > 1
+
+
+# Another process that adds a bar to each symbol all the time.
+WRITER = """
+import sqlite3, sys, time
+db = sqlite3.connect(sys.argv[1], timeout=60)
+print("ready", flush=True)
+while True:
+    with db:
+        for symbol in ("AAAUSDT", "BBBUSDT"):
+            db.execute(
+                "INSERT INTO ohlcv SELECT symbol, timeframe, ts + 3600000, open, high, low, close, volume FROM ohlcv "
+                "WHERE symbol = ? ORDER BY ts DESC LIMIT 1", (symbol,)
+            )
+    time.sleep(0.001)
+"""
+
+
+def test_a_database_that_grows_meanwhile_is_read_once(inputs, market_db, tmp_path):
+    with closing(sqlite3.connect(market_db)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+    (tmp_path / "writer.py").write_text(WRITER)
+    writer = subprocess.Popen(
+        [sys.executable, tmp_path / "writer.py", market_db], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    sizes = set()
+    try:
+        writer.stdout.readline()
+        for _ in range(12):
+            given = inputs()
+            sizes.add(len(given.data.matrix))
+            assert len(given.data.timestamp) == len(given.data.matrix)
+    finally:
+        assert writer.poll() is None, "the writer ended"
+        writer.kill()
+        writer.wait()
+        writer.stdout.close()
+    assert len(sizes) > 6
+
+
+def test_a_damaged_chunk_of_bars_that_changed_since_is_told(inputs, market_db, monkeypatch):
+    def damaged(cache, plan, out):
+        with closing(sqlite3.connect(market_db)) as connection, connection:
+            connection.execute("DELETE FROM ohlcv WHERE symbol = 'AAAUSDT' AND ts = (SELECT max(ts) FROM ohlcv)")
+        return list(plan.chunks)
+
+    monkeypatch.setattr(FeatureCache, "read_chunks", damaged)
+    with pytest.raises(BitcornError, match=r"a chunk of AAAUSDT 1h .* is damaged, and its bars have changed since"):
+        inputs()
+
+
+@pytest.mark.parametrize("kind", ["hive", "parts", "s3"])
+def test_every_front_door_reads_a_lake_as_the_database_that_it_was_made_of(inputs, market_db, tmp_path, kind, s3_uri):
+    lake = s3_uri if kind == "s3" else str(tmp_path / "lake")
+    export_bars(market_db, lake)
+    for file in list((tmp_path / "lake").rglob("*.parquet")) if kind == "parts" else ():
+        bars = pd.read_parquet(file)
+        bars.iloc[:300].to_parquet(file.with_name("part-0.parquet"))
+        bars.iloc[300:].to_parquet(file.with_name("part-1.parquet"))
+        file.unlink()
+    assert [each.rows for each in inspect_source(lake).partitions] == [1_476, 900]
+    reading = Reading(policy=CleaningPolicy(fill="forward"))
+    for timeframe in ("1h", "4h"):
+        one, other = (load_bars(each, "aaa/usdt", timeframe, reading=reading) for each in (lake, market_db))
+        assert np.array_equal(one.bars.close, other.bars.close)
+        assert np.array_equal(one.filled, other.filled)
+    given = inputs_from_source(lake, BOTH, "1h", "v2", MODEL, TRAINING, reading=reading)
+    np.testing.assert_array_equal(given.data.matrix, inputs(reading=reading).data.matrix)
+    partitions = {name: read_bars(market_db, name, "1h")[0].take(slice(850)) for name in ("AAAUSDT", "BBBUSDT")}
+    forecaster = Forecaster.load(make_run(tmp_path / "run", partitions))
+    done = [run_forecasts(plan_forecasts(forecaster, each, last=5)) for each in (lake, market_db)]
+    for one, other in zip(*done, strict=True):
+        np.testing.assert_array_equal(one.forecasts.returns, other.forecasts.returns)
+    with (
+        Watcher(forecaster, lake, tmp_path / "one.jsonl") as one,
+        Watcher(forecaster, market_db, tmp_path / "other.jsonl") as other,
+    ):
+        told = [[(each["symbol"], each["return"]) for each in watcher.poll()] for watcher in (one, other)]
+    assert told[0] == told[1]
+    assert len(told[0]) == 2

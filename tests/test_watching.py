@@ -1,18 +1,26 @@
 import json
+import shutil
 import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
 import pytest
 from small_runs import make_run
 
+from bitcorn_ray.data_loader import load_market_data
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.forecaster import Forecaster
+from bitcorn_ray.features.registry import find_system
+from bitcorn_ray.forecaster import Forecaster, feature_identity
+from bitcorn_ray.forecasting import plan_forecasts, run_forecasts
+from bitcorn_ray.market.bars import show_time
 from bitcorn_ray.market.ingest import write_bars
 from bitcorn_ray.market.partition import Partition
+from bitcorn_ray.market.policy import CleaningPolicy
+from bitcorn_ray.market.resample import resample_bars
 from bitcorn_ray.market.simulate import simulate_bars
 from bitcorn_ray.validation.metrics import qlike
 from bitcorn_ray.watching import Watcher
@@ -201,3 +209,83 @@ def test_beside_a_process_that_writes_every_bar_is_forecast_from_once(folder, db
     cutoffs = pd.to_datetime([each["cutoff"] for each in seen]).as_unit("ms").astype("int64")
     assert cutoffs.tolist() == BARS.timestamp[690 - len(seen) : 690].tolist()
     assert skill["scored"] == len(seen) - 1
+
+
+FOUR_HOURS = 4 * 3_600_000
+
+
+@pytest.fixture(scope="module")
+def slow_folder(tmp_path_factory, folder):
+    """A run that says it is of 4h bars."""
+    slow = tmp_path_factory.mktemp("runs") / "slow"
+    shutil.copytree(folder, slow)
+    metadata = json.loads((slow / "metadata.json").read_text())
+    metadata["timeframe"] = metadata["partitions"][0]["timeframe"] = "4h"
+    metadata["features"] = feature_identity(find_system("v2").on_grid(FOUR_HOURS))
+    (slow / "metadata.json").write_text(json.dumps(metadata))
+    return slow
+
+
+def closes_of(entries):
+    return {each["cutoff"]: each["close"] for each in forecasts(entries)}
+
+
+@pytest.mark.parametrize("kind", ["db", "folder"])
+def test_a_timeframe_that_is_put_together_is_forecast_from_when_all_its_bars_are_there(slow_folder, tmp_path, kind):
+    bars = simulate_bars(2_000, seed=6, gaps=0)
+    slow = resample_bars(bars, "1h", "4h").bars
+    place = tmp_path / "bars"
+    place.mkdir()
+
+    def store(stop):
+        if kind == "folder":
+            bars.take(slice(stop)).to_frame().to_parquet(place / "AAA_1h.parquet")
+        else:
+            write_bars([("x", NAMED, bars.take(slice(max(stop - 400, 0) if stop > 1_600 else 0, stop)))], source)
+
+    source = place if kind == "folder" else place / "live.db"
+    store(1_600)
+    with Watcher(Forecaster.load(slow_folder), source, tmp_path / "w.jsonl") as watcher:
+        assert [str(each) for each in watcher.partitions] == ["AAA 4h"]
+        first = watcher.poll()
+        store(1_603)
+        assert watcher.poll() == []  # three hours of four
+        store(1_610)
+        second = watcher.poll()
+        assert watcher.errors == {}
+    assert closes_of(first) == {"2023-03-08T12:00:00Z": slow.close[399]}
+    assert closes_of(second) == {
+        "2023-03-08T16:00:00Z": slow.close[400],
+        "2023-03-08T20:00:00Z": slow.close[401],
+    }
+    frame = slow.take(slice(402)).to_frame()
+    frame.attrs["symbol"] = "AAA"
+    expected = Forecaster.load(slow_folder).predict(frame, last=2)
+    np.testing.assert_allclose(np.ravel([each["return"] for each in forecasts(second)]), expected["return"], rtol=1e-4)
+
+
+def test_bars_are_repaired_as_in_the_training_and_nothing_is_forecast_from_filled_ones(folder, db, tmp_path):
+    clean = tmp_path / "clean"
+    shutil.copytree(folder, clean)
+    metadata = json.loads((clean / "metadata.json").read_text())
+    metadata["cleaning"] = {"policy": asdict(CleaningPolicy(fill="forward", max_gap_size=2)), "partitions": {}}
+    (clean / "metadata.json").write_text(json.dumps(metadata))
+    with Watcher(Forecaster.load(clean), db, tmp_path / "w.jsonl") as watcher:
+        watcher.poll()
+        more(db, BARS, 652, 654)  # two bars never come
+        second = watcher.poll()
+        more(db, BARS, 657, 658)  # and then three, which is more than is filled
+        third = watcher.poll()
+    assert [each["cutoff"] for each in forecasts(second)] == ["2023-01-28T04:00:00Z", "2023-01-28T05:00:00Z"]
+    assert [each["kind"] for each in second if each["kind"] != "outcome"] == ["forecast", "forecast"]
+    assert [(e["kind"], e["cutoff"]) for e in third if e["kind"] != "outcome"] == [("skipped", "2023-01-28T09:00:00Z")]
+    plan = plan_forecasts(Forecaster.load(clean), db, since="2023-01-28T02:00")
+    (done,) = run_forecasts(plan)
+    assert done.forecasts.left_out == {"filled": 2, "bars missing": 1}
+    assert [show_time(each) for each in done.forecasts.cutoffs] == [each["cutoff"] for each in forecasts(second)]
+    returns = np.array([each["return"] for each in forecasts(second)])
+    np.testing.assert_allclose(done.forecasts.returns, returns, rtol=1e-4)
+    market = load_market_data(str(db), "AAA", "1h", policy=CleaningPolicy(fill="forward", max_gap_size=2))
+    frame = Forecaster.load(clean).history(market.dataframe, since="2023-01-28T02:00")
+    assert frame.attrs["left_out"] == done.forecasts.left_out
+    np.testing.assert_allclose(frame["return"], returns.ravel(), rtol=1e-4)

@@ -22,10 +22,9 @@ from bitcorn_ray.cache.workplan import plan_features
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.market.bars import Bars, show_time
-from bitcorn_ray.market.clean import drop_duplicates
+from bitcorn_ray.market.loading import load_partition
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.reading import Reading
-from bitcorn_ray.market.resample import read_derived
 from bitcorn_ray.market.source import PartitionReader, opened_source, shown_source
 
 __all__ = ["Explanation", "explain", "library_changes", "system_changes"]
@@ -86,7 +85,7 @@ def _explained(
     reader: PartitionReader, partition: Partition, system: FeatureSystem, cache: FeatureCache, path: str
 ) -> Explanation:
     try:
-        bars = drop_duplicates(read_derived(reader, partition)[0])
+        bars = load_partition(reader, partition).bars
         plan = plan_entry(bars, system, memo=cache)
     except BitcornError as error:
         return _failure(partition, error)

@@ -101,7 +101,9 @@ def plan_entry(
     bars, step = bars.with_extra(system.inputs), bars.grid_step()
     on_grid = system.on_grid(step)
     on_grid.require_enough(bars)
-    places = [(on_grid.first_needed(bars, start), start, stop) for start, stop in _boundaries(bars, step)]
+    edges = _boundaries(bars, step)
+    needed = on_grid.first_rows(bars, [start for start, _ in edges])
+    places = [(first, start, stop) for first, (start, stop) in zip(needed, edges, strict=True)]
     identity = identify(on_grid, code, memo)
     chunks = tuple(
         Chunk(key=_hashed([identity.digest, _bars_digest(bars, *place)]), first=place[0], start=place[1], stop=place[2])

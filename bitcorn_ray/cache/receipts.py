@@ -20,7 +20,7 @@ from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.reading import Reading
 
-__all__ = ["FileReceipt", "PartitionReceipt", "read_receipt", "whole_entries", "write_receipt"]
+__all__ = ["FileReceipt", "PartitionReceipt", "keys_of_receipt", "read_receipt", "whole_entries", "write_receipt"]
 
 _PACKAGE = __name__.partition(".")[0]
 
@@ -29,7 +29,8 @@ _PACKAGE = __name__.partition(".")[0]
 class PartitionReceipt:
     """What a partition of a file gave: the entry's key, its rows of features, what is wrong with the bars.
 
-    base: the timeframe that its bars were put together from, None where they are stored.
+    base: the timeframe that its bars were put together from, None where they are stored. cleaning: what was done to the
+    bars, None without a policy.
     """
 
     symbol: str
@@ -38,6 +39,7 @@ class PartitionReceipt:
     rows: int
     flags: str
     base: str | None = None
+    cleaning: dict[str, int] | None = None
 
     @property
     def partition(self) -> Partition:
@@ -72,6 +74,11 @@ def write_receipt(
     """Publish the receipts of a source's files. Raises BitcornError where that cannot be done."""
     files = {path: asdict(receipt) for path, receipt in receipts.items()}
     cache.storage.publish_json(_name(source, identity, reading), {"source": str(source), "files": files})
+
+
+def keys_of_receipt(record: Mapping[str, Any]) -> list[str]:
+    """Keys of the entries that a stored record of receipts names."""
+    return [partition["key"] for receipt in record["files"].values() for partition in receipt["partitions"]]
 
 
 def whole_entries(cache: FeatureCache, keys: Iterable[str]) -> set[str]:

@@ -17,6 +17,7 @@ import numpy as np
 
 from bitcorn_ray.cache.chunk_file import decode_bars, decode_chunk
 from bitcorn_ray.cache.names import chunk_name, is_ours, key_of
+from bitcorn_ray.cache.receipts import keys_of_receipt
 from bitcorn_ray.cache.storage import StoredFile
 from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.errors import BitcornError
@@ -92,8 +93,8 @@ def prune(
 
     Those that were not used for ``older_than`` seconds go, then the longest unused until ``max_bytes`` are left.
 
-    Chunks that no entry names, and what killed writers left behind, go as well once they are older than the grace
-    period.
+    Chunks that no entry names, notes of entries that are gone, and what killed writers left behind, go as well once
+    they are older than the grace period.
     """
     now = time.time()
     entries = sorted(cache.entries(), key=lambda entry: str(entry["last_used"]))
@@ -124,6 +125,7 @@ def prune(
         cache.storage.delete(name for name in files if name.startswith("links/") and key_of(name) in gone)
         cache.remove_entries(gone)
         cache.storage.delete(file.name for file in orphans)
+        cache.storage.delete(_notes_of_none(cache, files, {entry["key"] for entry in entries} - set(gone), now))
     before = sum(file.size for file in files.values())
     freed = sum(held == 0 for held in holders.values()) + sum(file.name.endswith(".parquet") for file in orphans)
     return Pruned(entries=gone, chunks=freed, bytes=before - left, in_use=in_use, bytes_left=left)
@@ -135,6 +137,19 @@ def _is_left_behind(file: StoredFile, holders: dict[str, int]) -> bool:
     if name.startswith(TEMPORARY):
         return True
     return folder == "features" and name.endswith(".parquet") and is_ours(file) and key_of(name) not in holders
+
+
+def _notes_of_none(cache: FeatureCache, files: dict[str, StoredFile], kept: set[str], now: float) -> list[str]:
+    """Receipts and notes of use that name no entry that is kept, older than the grace period; without any, all hints.
+
+    What sources say (`code/`) is needed for as long as there is an entry that its code made.
+    """
+    old = [name for name, file in files.items() if now - file.written > cache.grace]
+    receipts = [name for name in old if name.startswith("sources/")]
+    named = zip(receipts, cache.storage.read_jsons(receipts), strict=True)
+    idle = [name for name, receipt in named if receipt is None or not kept & set(keys_of_receipt(receipt))]
+    idle += [name for name in old if name.startswith("uses/") and key_of(name) not in kept]
+    return idle if kept else [*idle, *(name for name in old if name.startswith("code/"))]
 
 
 def _damaged_records(cache: FeatureCache) -> Iterator[Damage]:

@@ -24,12 +24,12 @@ from bitcorn_ray.cache.receipts import FileReceipt, PartitionReceipt, read_recei
 from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.system import FeatureSystem
-from bitcorn_ray.market.clean import drop_duplicates
+from bitcorn_ray.market.clean import cleaning_counts
+from bitcorn_ray.market.loading import load_partition
 from bitcorn_ray.market.location import Location
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.quality import quality_flags, quality_report
 from bitcorn_ray.market.reading import Reading
-from bitcorn_ray.market.resample import read_derived
 from bitcorn_ray.market.source import (
     PartitionReader,
     fingerprint,
@@ -54,7 +54,8 @@ class PartitionStatus:
 
     rows: of features. hit: nothing was computed; unread: nor were the bars read. chunks: of the entry; computed: of
     these, now. seconds: in the worker. flags: what is wrong with the bars. error: None where it succeeded. base: the
-    stored timeframe that the bars were put together from, None where they are stored.
+    stored timeframe that the bars were put together from, None where they are stored. cleaning: what was done to the
+    bars, see `cleaning_counts`; None without a policy.
     """
 
     symbol: str
@@ -71,6 +72,7 @@ class PartitionStatus:
     error: str | None = None
     superseded: tuple[str, ...] = ()
     base: str | None = None
+    cleaning: dict[str, int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,10 +226,10 @@ def _compute(
     reader: PartitionReader, partition: Partition, path: str, work: FeatureWork, cache: FeatureCache
 ) -> PartitionStatus:
     try:
-        stored, partition = read_derived(reader, partition)
-        bars = drop_duplicates(stored)
+        loaded = load_partition(reader, partition, work.reading.policy)
+        bars, partition = loaded.bars, loaded.partition
         done = update(bars, work.system, cache, Source(shown_source(path), partition, complete=True), work.code)
-        flags = quality_flags(quality_report(stored, partition.timeframe, list_gaps=False))
+        flags = quality_flags(quality_report(loaded.found, partition.timeframe, list_gaps=False))
     except Exception as error:  # one partition must not take the others with it
         return _failed(partition, path, error)
     return PartitionStatus(
@@ -242,6 +244,7 @@ def _compute(
         key=done.plan.key,
         superseded=tuple(done.superseded),
         base=partition.base,
+        cleaning=None if loaded.cleaning is None else cleaning_counts(loaded.cleaning),
     )
 
 
@@ -263,6 +266,7 @@ def _unread(receipt: PartitionReceipt, path: str) -> PartitionStatus:
         flags=receipt.flags,
         key=receipt.key,
         base=receipt.base,
+        cleaning=receipt.cleaning,
     )
 
 
@@ -276,4 +280,5 @@ def _receipts(statuses: Iterable[PartitionStatus]) -> Iterator[PartitionReceipt]
                 rows=status.rows,
                 flags=status.flags,
                 base=status.base,
+                cleaning=status.cleaning,
             )

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
+from typing import Any
 
 import click
 
 from bitcorn_ray.cli.options import (
     cache_dir_option,
+    cleaning_options,
     common_options,
     end_with_failures,
     ray_for,
     ray_if,
-    reading_options,
     source_options,
     system_of,
     system_option,
 )
 from bitcorn_ray.market.reading import Reading
+from bitcorn_ray.report.cleaning import cleaning_line
 from bitcorn_ray.report.console import audit_tables, features_table, progress, show
 
 __all__ = ["audit_system", "features"]
@@ -29,7 +31,7 @@ __all__ = ["audit_system", "features"]
 @system_option
 @cache_dir_option
 @common_options
-@reading_options
+@cleaning_options
 def features(
     source: str,
     symbols: list[str] | None,
@@ -50,6 +52,7 @@ def features(
       bitcorn features --db market.db --symbols BTCUSDT,ETHUSDT --timeframes 1h
       bitcorn features s3://bucket/bars --system v4 --cache-dir s3://bucket/cache
       bitcorn features market.db --system my_features:momentum:window=50
+      bitcorn features market.db --clean off-grid=snap,gaps=forward:3
     """
     from bitcorn_ray.cache.workplan import plan_features
     from bitcorn_ray.data_loader import open_cache
@@ -66,7 +69,11 @@ def features(
     ):
         done = run_features(plan, store, lambda status: advance(f"{status.symbol} {status.timeframe}"))
     rows = [{name: value for name, value in asdict(status).items() if name != "superseded"} for status in done]
-    show({"source": source, "system": found.spec, "partitions": rows}, lambda: features_table(rows), as_json)
+    show(
+        {"source": source, "system": found.spec, "partitions": rows},
+        lambda: (features_table(rows), *_cleaned(rows)),
+        as_json,
+    )
     end_with_failures(f"{s.symbol} {s.timeframe} failed: {s.error}" for s in done if s.error)
 
 
@@ -76,6 +83,7 @@ def features(
 @click.option("--cuts", type=click.IntRange(1), default=64, show_default=True, help="Places to look at a partition.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the random places.")
 @common_options
+@cleaning_options
 def audit_system(
     source: str,
     symbols: list[str] | None,
@@ -85,6 +93,7 @@ def audit_system(
     seed: int,
     as_json: bool,
     address: str | None,
+    reading: Reading,
 ) -> None:
     """Find look-ahead, undeclared warm-up, NaN and infinities in the features of a system, on Ray.
 
@@ -98,7 +107,7 @@ def audit_system(
     from bitcorn_ray.on_ray.audit import run_audit, source_jobs
 
     found = system_of(system)
-    total = len(source_jobs(source, symbols, timeframes))
+    total = len(source_jobs(source, symbols, timeframes, reading))
     with ray_for(address), progress("auditing", total, as_json) as advance:
         done = run_audit(
             source,
@@ -107,9 +116,19 @@ def audit_system(
             timeframes=timeframes,
             cuts=cuts,
             seed=seed,
+            reading=reading,
             on_done=lambda result: advance(f"{result.symbol} {result.timeframe}"),
         )
     rows = [asdict(result) for result in done]
-    show({"source": source, "system": found.spec, "partitions": rows}, lambda: audit_tables(rows), as_json)
+    show(
+        {"source": source, "system": found.spec, "partitions": rows},
+        lambda: (*audit_tables(rows), *_cleaned(rows)),
+        as_json,
+    )
     end_with_failures(f"{r.symbol} {r.timeframe} was not audited: {r.error}" for r in done if r.error)
     sys.exit(1 if any(result.report and not result.report.passed for result in done) else 0)
+
+
+def _cleaned(rows: list[dict[str, Any]]) -> list[str]:
+    """A line for each partition that a policy cleaned."""
+    return [cleaning_line(f"{row['symbol']} {row['timeframe']}", row["cleaning"]) for row in rows if row["cleaning"]]

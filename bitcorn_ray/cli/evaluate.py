@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from bitcorn_ray.cli.options import cache_dir_option, common_options, end_with_failures, listed, ray_if, say
+from bitcorn_ray.cli.options import (
+    cache_dir_option,
+    common_options,
+    end_with_failures,
+    listed,
+    ray_if,
+    reading_options,
+    say,
+)
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.market.reading import Reading
 from bitcorn_ray.report.console import show
 from bitcorn_ray.report.evaluation import evaluation_tables
+
+if TYPE_CHECKING:
+    from bitcorn_ray.config import RunConfig
 
 __all__ = ["evaluate"]
 
@@ -25,6 +37,7 @@ __all__ = ["evaluate"]
 @click.option("--allow-changed-code", is_flag=True, help="Evaluate although the code of the features has changed.")
 @cache_dir_option
 @common_options
+@reading_options
 def evaluate(
     run: str,
     source: str | None,
@@ -35,6 +48,7 @@ def evaluate(
     cache_dir: str | None,
     as_json: bool,
     address: str | None,
+    reading: Reading,
 ) -> None:
     """Judge a run on bars that its training has not seen, beside what a professional would forecast.
 
@@ -52,8 +66,10 @@ def evaluate(
     if source is not None and db is not None:
         raise click.UsageError("give the source of bars once: as SOURCE or as --db")
     if Path(run).is_file():
-        run, configured = _trained(run, cache_dir, address)
-        source = source or db or configured
+        config = _trained(run, cache_dir, address)
+        if source is None and db is None:
+            source, reading = config.db, config.reading if reading == Reading() else reading
+        run, source = config.out, source or db or config.db
     elif (source := source or db) is None:
         raise click.UsageError("give the source of bars: as SOURCE or as --db")
     done = judge_run(
@@ -64,6 +80,7 @@ def evaluate(
         on_done=lambda name: say(f"judged {name}"),
         address=address,
         allow_changed_code=allow_changed_code,
+        reading=reading,
     )
     result = done.to_json()
     if out is not None:
@@ -74,8 +91,8 @@ def evaluate(
     end_with_failures(f"{name}: {why}" for name, why in done.errors.items())
 
 
-def _trained(file: str, cache_dir: str | None, address: str | None) -> tuple[str, str]:
-    """Folder of the run of a configuration, which is trained where it is not there, and its source."""
+def _trained(file: str, cache_dir: str | None, address: str | None) -> RunConfig:
+    """Read a configuration, and train its run where it is not there."""
     from bitcorn_ray.config import RunConfig
     from bitcorn_ray.learning.runs import is_run
     from bitcorn_ray.training_service import epoch_line, train_from_config
@@ -83,7 +100,7 @@ def _trained(file: str, cache_dir: str | None, address: str | None) -> tuple[str
     config = RunConfig.load(file, {})
     if is_run(config.out):
         say(f"{config.out} holds a run: it is judged as it is")
-        return config.out, config.db
+        return config
     if not config.training.test_frac:
         config = RunConfig.load(file, {"training": {"test_frac": 0.1}})
         say("the configuration holds no windows out: the last tenth of them will test")
@@ -94,7 +111,7 @@ def _trained(file: str, cache_dir: str | None, address: str | None) -> tuple[str
             on_epoch=lambda result: say(epoch_line(result, config.training.epochs)),
             log_fn=say,
         )
-    return config.out, config.db
+    return config
 
 
 def _write(path: Path, result: dict[str, Any]) -> None:

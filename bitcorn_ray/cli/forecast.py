@@ -18,6 +18,7 @@ from bitcorn_ray.cli.options import (
     integers,
     listed,
     ray_if,
+    reading_options,
     say,
     system_of,
 )
@@ -27,6 +28,7 @@ from bitcorn_ray.report.watch import WatchScreen, skill_table
 if TYPE_CHECKING:
     from bitcorn_ray.forecaster import Forecaster
     from bitcorn_ray.forecasting import PartitionForecast
+    from bitcorn_ray.market.reading import Reading
 
 __all__ = ["forecast", "watch"]
 
@@ -49,6 +51,7 @@ _changed_code = click.option(
 @_changed_code
 @cache_dir_option
 @common_options
+@reading_options
 def forecast(
     run: str,
     source: str | None,
@@ -64,11 +67,13 @@ def forecast(
     cache_dir: str | None,
     as_json: bool,
     address: str | None,
+    reading: Reading,
 ) -> None:
     """Forecast from the last bar of each partition, from many, or from all of its history.
 
     SOURCE is a SQLite database, a Parquet or CSV file, or a folder of such files. What has no forecast, as bars are
-    missing for one, is counted and told. Ends with status 2 where a partition has none; the others are kept.
+    missing for one, is counted and told. Bars are repaired as those were that the run was trained on. Ends with status
+    2 where a partition has none; the others are kept.
 
     \b
     Example:
@@ -92,6 +97,7 @@ def forecast(
         horizons=asked,
         cache_dir=cache_dir,
         keep_bars=bars_to_draw(asked or forecaster.run.config.horizons) if plot else 0,
+        reading=reading,
     )
     on_ray = plan.worth_ray or bool(gpus) or bool(address)
     with ray_if(on_ray, address), progress("forecasting", len(plan.jobs), as_json) as advance:
@@ -125,6 +131,7 @@ def forecast(
 @click.option("--out", help="The journal, a JSON Lines file.  [default: watch.jsonl in the run's folder]")
 @_changed_code
 @common_options
+@reading_options
 def watch(
     run: str,
     source: str,
@@ -136,6 +143,7 @@ def watch(
     allow_changed_code: bool,
     as_json: bool,
     address: str | None,
+    reading: Reading,
 ) -> None:
     """Forecast at every new bar of a source, and keep how the forecasts turn out.
 
@@ -155,7 +163,7 @@ def watch(
     forecaster = load_forecaster(run, allow_changed_code)
     journal = Path(out) if out else Path(run) / "watch.jsonl"
     made = 0
-    with Watcher(forecaster, source, journal, listed(symbols)) as watcher:
+    with Watcher(forecaster, source, journal, listed(symbols), reading) as watcher:
         view = None if as_json else WatchScreen(f"{run} watches {source}; journal {journal}; Ctrl-C ends")
         try:
             with view or nullcontext():

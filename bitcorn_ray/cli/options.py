@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +17,19 @@ from bitcorn_ray.errors import BitcornError
 
 if TYPE_CHECKING:
     from bitcorn_ray.features.system import FeatureSystem
+    from bitcorn_ray.market.reading import Reading
 
 __all__ = [
     "OrderedGroup",
     "amount",
     "cache_dir_option",
+    "clean_option",
+    "cleaning_options",
     "common_options",
     "end_with_failures",
     "integers",
     "listed",
+    "map_option",
     "ray_for",
     "ray_if",
     "reading_options",
@@ -32,11 +37,19 @@ __all__ = [
     "source_options",
     "system_of",
     "system_option",
+    "table_option",
 ]
 
 cache_dir_option = click.option(
     "--cache-dir",
     help="Cache folder or URI, such as s3://bucket/cache.  [default: BITCORN_CACHE_DIR, else cache/data_pipeline]",
+)
+
+
+clean_option = click.option(
+    "--clean",
+    help="Repair bars: default, or such as duplicates=first,off-grid=snap,bad-prints=mask,gaps=forward:3; see the "
+    "documentation on quality.  [default: of rows of one time the last counts, and nothing else is touched]",
 )
 
 
@@ -99,19 +112,40 @@ def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
+table_option = click.option("--table", help="Read this table of a database only.")
+map_option = click.option(
+    "--map", "mapping", multiple=True, help="Which column is which, such as open=o,volume=base_qty."
+)
+
+
 def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add what a user may say about a source whose names do not say it; the command gets it as `reading`.
 
     It stands below `common_options`, which then tells what is wrong with it.
     """
 
-    @click.option("--table", help="Read this table of a database only.")
-    @click.option("--map", "mapping", multiple=True, help="Which column is which, such as open=o,volume=base_qty.")
+    @table_option
+    @map_option
     @wraps(command)
     def wrapped(*args: Any, table: str | None, mapping: Sequence[str], **options: Any) -> Any:
         from bitcorn_ray.market.reading import Reading
 
         return command(*args, reading=Reading.of(table, mapping), **options)
+
+    return wrapped
+
+
+def cleaning_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `reading_options`, and --clean, whose policy is part of the `reading`."""
+
+    @reading_options
+    @clean_option
+    @wraps(command)
+    def wrapped(*args: Any, reading: Reading, clean: str | None, **options: Any) -> Any:
+        from bitcorn_ray.market.policy import CleaningPolicy, parse_policy
+
+        policy = None if clean is None else CleaningPolicy(**parse_policy(clean))
+        return command(*args, reading=replace(reading, policy=policy), **options)
 
     return wrapped
 

@@ -6,8 +6,19 @@ from typing import Any
 
 import click
 
-from bitcorn_ray.cli.options import cache_dir_option, common_options, integers, listed, ray_if, say
+from bitcorn_ray.cli.options import (
+    cache_dir_option,
+    clean_option,
+    common_options,
+    integers,
+    listed,
+    map_option,
+    ray_if,
+    say,
+    table_option,
+)
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.report.cleaning import cleaning_line
 from bitcorn_ray.report.console import show
 from bitcorn_ray.report.training import training_progress
 
@@ -36,6 +47,9 @@ __all__ = ["train"]
 @click.option("--out", help="Folder for the run.")
 @click.option("--resume", is_flag=True, help="Go on with a training that was cut short.")
 @click.option("--overwrite", is_flag=True, help="Replace what is in the folder already.")
+@table_option
+@map_option
+@clean_option
 @cache_dir_option
 @common_options
 def train(
@@ -50,6 +64,8 @@ def train(
     workers: str | None,
     resume: bool,
     overwrite: bool,
+    mapping: tuple[str, ...],
+    clean: str | None,
     cache_dir: str | None,
     as_json: bool,
     address: str | None,
@@ -61,8 +77,11 @@ def train(
     Example:
       bitcorn train --db market.db --symbol BTCUSDT --timeframe 1h --epochs 5 --out models/run_001
       bitcorn train --db market.db --symbols BTCUSDT,ETHUSDT --timeframe 1h --out models/run_002 --resume
+      bitcorn train --db market.db --symbol BTCUSDT --timeframe 4h --clean gaps=forward:3 --out models/run_003
     """
     from bitcorn_ray.config import RunConfig
+    from bitcorn_ray.market.columns import parse_mapping
+    from bitcorn_ray.market.policy import parse_policy
     from bitcorn_ray.training_service import epoch_line, require_free, train_from_config
 
     config = RunConfig.load(
@@ -72,6 +91,8 @@ def train(
             "symbols": listed(symbols),
             "features": system,
             "workers": _workers(workers),
+            "mapping": parse_mapping(mapping),
+            "clean": None if clean is None else parse_policy(clean),
             "model": {"horizons": integers(horizons, "--horizons"), "seq_len": seq_len, "hidden_size": hidden_size},
             "training": {"epochs": epochs, "deterministic": deterministic},
         },
@@ -92,13 +113,11 @@ def train(
             on_progress=lambda told: advance(told.epoch, told.done / told.windows, told.loss, told.samples_per_second),
             log_fn=say,
         )
-    told = ("symbol", "timeframe", "partitions", "best_epoch", "val_loss", "history")
+    told = ("symbol", "timeframe", "partitions", "best_epoch", "val_loss", "history", "cleaning")
     summary = {"run": config.out, **{name: trained.metadata[name] for name in told}}
-    show(
-        summary,
-        lambda: f"best epoch {summary['best_epoch']}, validation loss {summary['val_loss']:.4f}; run in {config.out}",
-        as_json,
-    )
+    best = f"best epoch {summary['best_epoch']}, validation loss {summary['val_loss']:.4f}; run in {config.out}"
+    cleaned = (summary["cleaning"] or {"partitions": {}})["partitions"]
+    show(summary, lambda: (*(cleaning_line(*each) for each in cleaned.items()), best), as_json)
 
 
 def _workers(text: str | None) -> int | tuple[int, ...] | None:

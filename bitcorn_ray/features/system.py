@@ -137,12 +137,16 @@ class FeatureSystem:
 
     def first_needed(self, bars: Bars, row: int) -> int:
         """First row that the features from ``row`` on need: at least the warm-up back, or the start of the bars."""
-        first = row - self.warmup_bars
+        return self.first_rows(bars, [row])[0]
+
+    def first_rows(self, bars: Bars, rows: Sequence[int]) -> list[int]:
+        """Return `first_needed` of several rows."""
+        first = [row - self.warmup_bars for row in rows]
         if self.halo is not None:
-            first = min(
-                first, self._halo(bars, row), *(self._first_of_context(bars, row, name) for name in self.context)
-            )
-        return max(0, first)
+            looked_back = [[self._halo(bars, row) for row in rows]]
+            looked_back += [self._first_of_context(bars, rows, timeframe) for timeframe in self.context]
+            first = [min(each) for each in zip(first, *looked_back, strict=True)]
+        return [max(0, row) for row in first]
 
     # Variants
 
@@ -221,18 +225,22 @@ class FeatureSystem:
                 f"halo of feature system {self.name!r} at row {row} is no row: {type(error).__name__}: {error}"
             ) from error
 
-    def _first_of_context(self, bars: Bars, row: int, timeframe: str) -> int:
-        """First own row that the unbounded features of a higher timeframe need at ``row``."""
-        seen = bars.take(slice(row + 1))
-        higher = closed_bars(seen, self._grid, timeframe)
+    def _first_of_context(self, bars: Bars, rows: Sequence[int], timeframe: str) -> list[int]:
+        """First own rows that the unbounded features of a higher timeframe need at some rows."""
+        bars = bars.take(slice(max(rows) + 1))
+        higher = closed_bars(bars, self._grid, timeframe)
         if len(higher) == 0:
-            return 0
-        assert seen.timestamp is not None
+            return [0] * len(rows)
+        assert bars.timestamp is not None
         assert higher.timestamp is not None
-        place = int(last_closed(seen, higher, self._grid, timeframe)[0][-1])
-        opened = higher.timestamp[self._halo(higher, max(place, 0))]
-        # One row more: the bar in front would be cut by where the bars begin.
-        return int(np.searchsorted(seen.timestamp, opened)) - 1
+        newest, closed = last_closed(bars, higher, self._grid, timeframe)
+        first = []
+        for row in rows:
+            place = int(newest[row])
+            # One row more: the bar in front would be cut by where the bars begin.
+            reach = self._halo(higher.take(slice(place + 1)), place) if closed[row] else None
+            first.append(0 if reach is None else int(np.searchsorted(bars.timestamp, higher.timestamp[reach])) - 1)
+        return first
 
     def _fill(self, out: NDArray[np.float32], names: Sequence[str], bars: Bars) -> None:
         computed = self._call(bars)

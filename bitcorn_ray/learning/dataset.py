@@ -1,8 +1,9 @@
 """What a training runs on: one scaled matrix of all partitions, targets by row, and the windows of each part.
 
 1. In each partition find the windows that are valid for the longest horizon. 2. Split them in time, all partitions at
-the same instants, purged by the longest horizon. 3. Fit the scaler on each partition's rows up to its last training
-window's end, and scale all rows with it where they lie.
+the same instants, purged by the longest horizon; or as a fold says. 3. Fit the scaler on each partition's rows up to
+its last training window's end, from the first row or, in a fold, from that window's first bar with which training
+begins; and scale all rows with it where they lie.
 Nothing after the last training window's end reaches its inputs or the scaler; its targets end where validation begins.
 """
 
@@ -22,6 +23,7 @@ from bitcorn_ray.learning.scaling import finite_rows, fit_scaler, scale_in_place
 from bitcorn_ray.learning.targets import forward_return, realised_volatility
 from bitcorn_ray.learning.windows import require_horizons, window_index
 from bitcorn_ray.market.bars import modal_step, require_chronology, show_time
+from bitcorn_ray.validation.folds import FoldRows
 from bitcorn_ray.validation.splits import Split, split_by_rows, split_by_time
 
 if TYPE_CHECKING:
@@ -39,7 +41,8 @@ class PartitionRows:
 
     name: for messages, such as "BTCUSDT 1h". close: (T,). timestamp: (T,) ms, None treats rows as neighbouring bars.
     step: timeframe in ms, by default the most frequent distance. reference: (T,) volatility of one bar that targets are
-    relative to, NaN where there is none; None: they are relative to nothing.
+    relative to, NaN where there is none; None: they are relative to nothing. barred_ends: (T,) rows at which no window
+    may end, as they were filled from later bars.
     """
 
     name: str
@@ -47,6 +50,7 @@ class PartitionRows:
     timestamp: Rows | None = None
     step: int | None = None
     reference: NDArray[np.float64] | None = None
+    barred_ends: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
@@ -95,12 +99,14 @@ def training_data(
     model: ModelConfig,
     training: TrainingConfig,
     stops: Sequence[tuple[int, int, int]] | None = None,
+    fold: Sequence[FoldRows] | None = None,
 ) -> tuple[TrainingData, StandardScaler, dict[str, Any]]:
     """Turn the (T, F) features of partitions, one after another, into training data, their scaler, and facts.
 
     The matrix is scaled where it lies and belongs to the training data from then on.
     stops: for each partition the rows at which its fit, validation and test ranges end (`split_by_rows`), in place of
-    the shares in `training`.
+    the shares in `training`. fold: for each partition the rows at which the windows of each range of a fold end
+    (`walk_forward_folds`), in place of both; a partition may have none of them.
     Raises BitcornError for too few rows, times out of order, and where no window is valid.
     """
     starts = np.cumsum([0, *(len(partition.close) for partition in partitions)], dtype=np.int64)
@@ -108,15 +114,21 @@ def training_data(
         raise BitcornError(f"the partitions have {starts[-1]} closes, the matrix {len(matrix)} rows: they must agree")
     longest = max(model.horizons)
     found = [
-        _valid_windows(partition, matrix[start:stop], model)
+        _valid_windows(partition, matrix[start:stop], model, required=fold is None)
         for partition, start, stop in zip(partitions, starts[:-1], starts[1:], strict=True)
     ]
-    splits = _split([ends for ends, _ in found], partitions, longest, training, stops)
+    if fold is None:
+        splits, first_fitted = _split([ends for ends, _ in found], partitions, longest, training, stops), starts[:-1]
+    else:
+        found = [(_within(ends, own), left_out) for (ends, left_out), own in zip(found, fold, strict=True)]
+        splits = _split_by_fold([ends for ends, _ in found], fold)
+        begun = [max(0, rows.train.start - model.seq_len + 1) for rows in fold]
+        first_fitted = starts[:-1] + np.array(begun, np.int64)
     ends = [_stacked([split[part] for split in splits], starts) for part in range(3)]
     scaler = fit_scaler(
         *(
-            matrix[start : start + split.train[-1] + 1]
-            for start, split in zip(starts, splits, strict=False)
+            matrix[first : start + split.train[-1] + 1]
+            for first, start, split in zip(first_fitted, starts, splits, strict=False)
             if len(split.train)
         )
     )
@@ -146,9 +158,15 @@ def training_data(
     return data, scaler, _facts(partitions, found, splits)
 
 
-def _valid_windows(partition: PartitionRows, matrix: Floats, model: ModelConfig) -> tuple[Rows, dict[str, int]]:
-    """End rows of the partition's valid windows, and how many were left out for which reason."""
-    require_horizons(model.horizons, model.seq_len, len(matrix))
+def _valid_windows(
+    partition: PartitionRows, matrix: Floats, model: ModelConfig, required: bool
+) -> tuple[Rows, dict[str, int]]:
+    """End rows of the partition's valid windows, and how many were left out for which reason.
+
+    required: raise BitcornError where there are none.
+    """
+    if required:
+        require_horizons(model.horizons, model.seq_len, len(matrix))
     gaps = None
     if partition.timestamp is not None:
         require_chronology(partition.timestamp)
@@ -162,8 +180,10 @@ def _valid_windows(partition: PartitionRows, matrix: Floats, model: ModelConfig)
         gap_before=gaps,
         seq_len=model.seq_len,
         horizon=max(model.horizons),
+        barred_ends=partition.barred_ends,
     )
-    index.require_any()
+    if required:
+        index.require_any()
     return index.ends, index.left_out
 
 
@@ -187,6 +207,29 @@ def _split(
         closed.append(partition.timestamp[rows] + step)  # a bar's label is its opening
         reaches.append(longest * step)
     return split_by_time(ends, closed, reaches, *shares)
+
+
+def _within(ends: Rows, own: FoldRows) -> Rows:
+    """The windows from the first to the last range of a fold, what is purged between them included."""
+    spans = [span for span in (own.train, own.validation, own.test) if span.length]
+    if not spans:
+        return ends[:0]
+    return ends[(ends >= min(span.start for span in spans)) & (ends < max(span.stop for span in spans))]
+
+
+def _split_by_fold(ends: list[Rows], fold: Sequence[FoldRows]) -> list[Split]:
+    """The valid windows in each range of a fold, which is purged already."""
+    splits = [
+        Split(*(rows[(rows >= span.start) & (rows < span.stop)] for span in (own.train, own.validation, own.test)))
+        for rows, own in zip(ends, fold, strict=True)
+    ]
+    train, validation = (sum(len(split[part]) for split in splits) for part in range(2))
+    if not train or not validation:
+        raise BitcornError(
+            f"the fold leaves {train} windows for training and {validation} for validation: give longer ranges, or a "
+            "shorter seq_len where bars are missing"
+        )
+    return splits
 
 
 def _stacked(parts: list[Rows], starts: Rows) -> Rows:

@@ -13,6 +13,7 @@ them is told to repair (a missing price, high below low) is left as it is. Exact
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -22,38 +23,14 @@ from numpy.typing import NDArray
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import Bars, modal_step, show_time, show_times
 from bitcorn_ray.market.defects import grid_phase
+from bitcorn_ray.market.policy import CleaningPolicy
 from bitcorn_ray.market.prints import bad_prints
 from bitcorn_ray.market.silence import joined_rows, silent_runs
 from bitcorn_ray.market.timeframe import timeframe_ms
 
-__all__ = ["CleanBars", "CleaningPolicy", "clean_bars", "drop_duplicates", "is_summed"]
+__all__ = ["CleanBars", "clean_bars", "cleaning_counts", "drop_duplicates", "is_summed"]
 
-_CHOICES = {
-    "duplicates": ("first", "last", "error"),
-    "off_grid": ("drop", "snap"),
-    "fill": (None, "forward", "linear"),
-    "bad_prints": ("keep", "mask"),
-}
 _LISTED = 500
-
-
-@dataclass(frozen=True, kw_only=True)
-class CleaningPolicy:
-    """What `clean_bars` does; see the module. max_gap_size: in missing bars, None fills gaps of any length."""
-
-    duplicates: str = "last"
-    off_grid: str = "drop"
-    bad_prints: str = "keep"
-    fill: str | None = None
-    max_gap_size: int | None = None
-
-    def __post_init__(self) -> None:
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                known = ", ".join(map(repr, choices))
-                raise BitcornError(f"{name} is {getattr(self, name)!r} in the cleaning policy: use one of {known}")
-        if self.max_gap_size is not None and self.max_gap_size < 1:
-            raise BitcornError(f"max_gap_size is {self.max_gap_size}: it must be at least 1, or None for any size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +73,15 @@ def clean_bars(bars: Bars, policy: CleaningPolicy | None = None, timeframe: str 
         bars, filled = _filled(bars, step, policy, report)
     report["bars"] = len(bars)
     return CleanBars(bars=bars, filled=filled, report=report)
+
+
+def cleaning_counts(report: Mapping[str, Any]) -> dict[str, int]:
+    """Return a cleaning's report in numbers alone: what was done, and how many gaps were left."""
+    counts = {name: int(report.get(name, 0)) for name in ("rows", "sorted_rows", "duplicates_dropped")}
+    counts |= {f"off_grid_{done}": report.get("off_grid", {}).get(done, 0) for done in ("dropped", "snapped")}
+    counts["bad_prints_masked"] = report.get("bad_prints", {}).get("masked", 0)
+    counts |= {name: int(report.get(name, 0)) for name in ("gaps_filled", "bars_filled")}
+    return {**counts, "gaps_left": int(report.get("gaps_left_count", 0)), "bars": int(report["bars"])}
 
 
 def drop_duplicates(bars: Bars) -> Bars:
@@ -180,6 +166,7 @@ def _filled(bars: Bars, step: int, policy: CleaningPolicy, report: dict[str, Any
     count = np.where(too_long, 0, missing)
     report["gaps_filled"] = int((count > 0).sum())
     report["bars_filled"] = int(count.sum())
+    report["gaps_left_count"] = int(too_long.sum())
     report["gaps_left"] = [
         {"after": show_time(int(times[row])), "missing_bars": int(missing[row])}
         for row in np.flatnonzero(too_long)[:_LISTED]

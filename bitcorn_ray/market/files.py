@@ -119,10 +119,40 @@ class BarFile:
             keyed = KeyedBars(codes, Bars(timestamp=times, **read, extra=extra))
             keyed = self.without(keyed, untimed, "have no time")
             keyed = self.without(keyed, keyed.codes < 0, "")
-            self._remember(keyed)
+            assert keyed.bars.timestamp is not None
+            self._remember(keyed.codes, keyed.bars.timestamp)
             yield keyed
         if rows == 0:
             raise BitcornError(f"{where} has no rows")
+
+    def key_batches(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], pa.Array]]:
+        """Yield no more than what says whose bars the rows are: codes (T,), times (T,) in ms, times as stored (T,).
+
+        It takes the place of `batches`, whose prices and volumes it does not read, and raises as that does.
+        """
+        found, rows = self._found, 0
+        for batch in self._rows.read([], [found[n] for n in ("timestamp", "symbol", "timeframe") if n in found]):
+            rows += batch.num_rows
+            stored = batch.column(found["timestamp"])
+            times, untimed = _times(stored, found["timestamp"], self.place.shown)
+            codes = self._coded(batch)
+            if untimed.any():
+                self.rejected[-1, "have no time"] += int(untimed.sum())
+            good = ~untimed & (codes >= 0)
+            self._remember(codes[good], times[good])
+            yield codes[good], times[good], stored.filter(pa.array(good))
+        if rows == 0:
+            raise BitcornError(f"{self.place.shown} has no rows")
+
+    def ends(self) -> tuple[Partition, int, pa.Array] | None:
+        """The one partition that its name says, with the number of its rows and the ends of their times as stored.
+
+        None where that is not known without reading the rows.
+        """
+        if {"symbol", "timeframe"} & set(self._found) or not (self._symbol and self._timeframe):
+            return None
+        told = self._rows.ends(self._found["timestamp"])
+        return None if told is None or told[0] == 0 else (self.partition(self._code((None, None))), *told)
 
     def without(self, keyed: KeyedBars, bad: NDArray[np.bool_], reason: str) -> KeyedBars:
         """Set rows aside. reason: what they do, as in "3 rows have no time"; empty where they are counted already."""
@@ -156,15 +186,13 @@ class BarFile:
         timeframe_ms(word or timeframe)
         return Partition(symbol, word or timeframe)
 
-    def _remember(self, keyed: KeyedBars) -> None:
+    def _remember(self, codes: NDArray[np.int64], times: NDArray[np.int64]) -> None:
         """Keep the first times of each key, whose distance is its timeframe where nothing says it."""
         self._first_times += [[] for _ in range(len(self.keys) - len(self._first_times))]
-        assert keyed.bars.timestamp is not None
-        for code in np.unique(keyed.codes) if "timeframe" not in self._found and self._timeframe is None else ():
+        for code in np.unique(codes) if "timeframe" not in self._found and self._timeframe is None else ():
             have = sum(map(len, self._first_times[code]))
             if have < _SAMPLE_TIMES:
-                times = keyed.bars.timestamp[keyed.codes == code]
-                self._first_times[code].append(times[: _SAMPLE_TIMES - have].copy())
+                self._first_times[code].append(times[codes == code][: _SAMPLE_TIMES - have].copy())
 
     def _coded(self, batch: pa.RecordBatch) -> NDArray[np.int64]:
         """Return the place of each row's key; negative where it has none, which is counted."""

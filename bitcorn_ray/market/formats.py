@@ -43,10 +43,14 @@ class RawRows:
 
     read: yields batches that have at least the given columns; call it once. Its first argument names those that have to
     be numbers, its second those that are wanted as they stand there, as text where the format is text.
+    is_columnar: reading few columns costs less than reading all. ends: the number of rows, with the smallest and the
+    largest value of a column, where the file says them without its rows being read, else None.
     """
 
     names: list[str]
     read: Callable[[Sequence[str], Sequence[str]], Iterator[pa.RecordBatch]]
+    is_columnar: bool = False
+    ends: Callable[[str], tuple[int, pa.Array] | None] = lambda name: None
 
 
 @contextmanager
@@ -89,7 +93,23 @@ def _parquet(file: pa.NativeFile) -> Iterator[RawRows]:
             else:
                 yield from parquet.iter_batches(_BATCH_ROWS, columns=[*numbers, *texts])
 
-        yield RawRows(list(parquet.schema_arrow.names), read)
+        yield RawRows(list(parquet.schema_arrow.names), read, True, lambda name: _ends(parquet, name))
+
+
+def _ends(parquet: Any, name: str) -> tuple[int, pa.Array] | None:
+    """Rows of a Parquet file, and the ends of a column that has no missing value, by its statistics."""
+    kind = parquet.schema_arrow.field(name).type
+    metadata, place = parquet.metadata, parquet.schema_arrow.get_field_index(name)
+    # Columns of columns would be counted otherwise; and of texts the ends are not those of their times.
+    if metadata.num_columns != len(parquet.schema_arrow) or not (
+        pa.types.is_integer(kind) or pa.types.is_temporal(kind)
+    ):
+        return None
+    found = [metadata.row_group(group).column(place).statistics for group in range(metadata.num_row_groups)]
+    if not found or not all(each and each.has_min_max and each.null_count == 0 for each in found):
+        return None
+    ends = [min(each.min for each in found), max(each.max for each in found)]
+    return metadata.num_rows, pa.array(ends, kind)
 
 
 def _feather(file: pa.NativeFile) -> RawRows:
@@ -99,7 +119,7 @@ def _feather(file: pa.NativeFile) -> RawRows:
         for place in range(reader.num_record_batches):
             yield reader.get_batch(place).select([*numbers, *texts])
 
-    return RawRows(list(reader.schema.names), read)
+    return RawRows(list(reader.schema.names), read, is_columnar=True)
 
 
 def _text(file: Any, name: str, where: str) -> RawRows:

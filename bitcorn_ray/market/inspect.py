@@ -2,18 +2,18 @@
 
 Of a database: its tables with what each column was taken for, the tables that are none of bars with the reason, and the
 partitions. A table is gone through once for the rows and the ends of all its partitions; only where times are text, or
-units are mixed, are all times of a partition read. Of files the same, a file in place of a table.
+units are mixed, are all times of a partition read. Of files the same, a file in place of a table (see `spans`).
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from bitcorn_ray.errors import BitcornError
@@ -22,13 +22,14 @@ from bitcorn_ray.market.columns import match_columns
 from bitcorn_ray.market.connection import connected
 from bitcorn_ray.market.database import BarReader
 from bitcorn_ray.market.ends import Ends, ends_of
-from bitcorn_ray.market.formats import RawRows, opened_rows
+from bitcorn_ray.market.formats import opened_rows
 from bitcorn_ray.market.held import StoredPartition, one_unit
 from bitcorn_ray.market.lake import is_bar_file, names_in_path
 from bitcorn_ray.market.location import Location
 from bitcorn_ray.market.partition import normalise_symbol
 from bitcorn_ray.market.reading import Reading
-from bitcorn_ray.market.source import is_database, opened_source, shown_source, source_files
+from bitcorn_ray.market.source import is_database, shown_source, source_files
+from bitcorn_ray.market.spans import spans_of
 from bitcorn_ray.market.tables import BarTable
 from bitcorn_ray.market.timeframe import stored_step
 from bitcorn_ray.market.times import ParsedTimes, read_times
@@ -176,45 +177,31 @@ def _range(ms: Any) -> dict[str, str | None]:
 
 def _of_file(place: Location, reading: Reading) -> tuple[InspectedTable, list[InspectedPartition]]:
     """Inspect a file, or a folder of files that are one partition, which count as their first one."""
-    first = place if place.info() else next(file for file in place.files() if is_bar_file(file.name))
-    with opened_rows(first) as rows:
+    files = [place] if place.info() else [file for file in place.files() if is_bar_file(file.name)]
+    with opened_rows(files[0]) as rows:
         found, _ = match_columns(rows.names, dict(reading.mapping))
         further = tuple(name for name in rows.names if name not in found.values())
-        how, units = _units_of_file(rows, found.get("timestamp"))
     table = InspectedTable(name=place.name, kind="file", columns=found, further=further)
-    _, named_timeframe = names_in_path(first)
-    by_name = "the file's name" if first == place else "the folders' names"
-    partitions = list[InspectedPartition]()
-    with opened_source(place, reading) as reader:
-        for partition in reader.partitions:
-            bars, _ = reader.read_stored(partition)
-            assert bars.timestamp is not None
-            partitions.append(
-                InspectedPartition(
-                    symbol=partition.symbol,
-                    timeframe=partition.timeframe,
-                    table=place.name,
-                    rows=len(bars),
-                    **_range(bars.timestamp),
-                    time=how,
-                    units=units,
-                    symbol_from=f"column {found['symbol']}" if "symbol" in found else by_name,
-                    timeframe_from=f"column {found['timeframe']}"
-                    if "timeframe" in found
-                    else (by_name if named_timeframe else "the bars' most frequent distance"),
-                )
-            )
+    _, named_timeframe = names_in_path(files[0])
+    by_name = "the file's name" if files[0] == place else "the folders' names"
+    told, how, units = spans_of(files, reading)
+    partitions = [
+        InspectedPartition(
+            symbol=partition.symbol,
+            timeframe=partition.timeframe,
+            table=place.name,
+            rows=span.rows,
+            **_range(np.array([span.first, span.last])),
+            time=how,
+            units=units,
+            symbol_from=f"column {found['symbol']}" if "symbol" in found else by_name,
+            timeframe_from=f"column {found['timeframe']}"
+            if "timeframe" in found
+            else (by_name if named_timeframe else "the bars' most frequent distance"),
+        )
+        for partition, span in sorted(told.items())
+    ]
     return table, partitions
-
-
-def _units_of_file(rows: RawRows, time: str | None) -> tuple[str, dict[str, int]]:
-    """Say how the times of a file are read, and how many rows are in each unit or form."""
-    units, hows = Counter[str](), list[str]()
-    for batch in rows.read([], [time]) if time else ():
-        parsed, _ = read_times(batch.column(time))
-        units.update(parsed.units)
-        hows.append(parsed.how)
-    return hows[0] if len(set(hows)) == 1 else f"several forms: {', '.join(units)}", dict(units)
 
 
 def _with_problems(

@@ -17,15 +17,16 @@ from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import Bars
-from bitcorn_ray.market.clean import CleaningPolicy, clean_bars, drop_duplicates
+from bitcorn_ray.market.clean import clean_bars, drop_duplicates
 from bitcorn_ray.market.partition import Partition, normalise_symbol
+from bitcorn_ray.market.policy import CleaningPolicy
 from bitcorn_ray.market.quality import quality_report
 from bitcorn_ray.market.reading import Reading
 from bitcorn_ray.market.resample import derived_partitions, resample_bars
-from bitcorn_ray.market.source import opened_source, partition_named, read_partition, source_files
+from bitcorn_ray.market.source import PartitionReader, opened_source, partition_named, read_partition, source_files
 from bitcorn_ray.market.timeframe import timeframe_ms
 
-__all__ = ["LoadedBars", "load_bars"]
+__all__ = ["LoadedBars", "load_bars", "load_partition"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,57 +34,83 @@ class LoadedBars:
     """T bars, ascending, one a time.
 
     filled: (T,) bars that were never traded, None where the policy fills none. partition: as stored; its `base` where
-    it was put together. report: `quality_report`, with `cleaning` and `resampled` where these were done.
+    it was put together. found: the rows as they were found, or put together, before the rows of one time became one.
+    cleaning: the report of `clean_bars`, None without a policy. resampled: what was put together, where anything was.
     """
 
     bars: Bars
     filled: NDArray[np.bool_] | None
     partition: Partition
-    report: dict[str, Any]
+    found: Bars
+    cleaning: dict[str, Any] | None = None
+    resampled: dict[str, Any] | None = None
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """`quality_report` of what was found, with `cleaning` and `resampled` where these were done."""
+        done = {"cleaning": self.cleaning, "resampled": self.resampled}
+        report = quality_report(self.found, self.partition.timeframe)
+        return report | {name: told for name, told in done.items() if told is not None}
 
 
 def load_bars(
-    source: str | Path,
-    symbol: str,
-    timeframe: str,
-    limit: int | None = None,
-    reading: Reading | None = None,
-    policy: CleaningPolicy | None = None,
+    source: str | Path, symbol: str, timeframe: str, limit: int | None = None, reading: Reading | None = None
 ) -> LoadedBars:
     """Load the bars of one partition of any source.
 
-    symbol: in any spelling. limit: the newest so many bars. reading: what the user says about the source.
-    policy: how bars are repaired; None repairs nothing but rows of one time.
+    symbol: in any spelling. limit: the newest so many bars, before any is filled. reading: what the user says about
+    the source, with the policy by which its bars are repaired.
     Raises BitcornError where the source, the symbol or the timeframe is not there, and as reading and cleaning do.
     """
+    policy = (reading or Reading()).policy
     try:
         stored, partition = read_partition(source, symbol, timeframe, limit, reading)
     except BitcornError:
         found = _derived(source, symbol, timeframe, reading)
         if found is None or (limit is not None and limit < 1):
             raise
-        return _put_together(source, found, limit, reading, policy)
-    report = quality_report(stored, partition.timeframe)
-    bars, filled, done = _cleaned(stored, partition.timeframe, policy)
-    return LoadedBars(bars=bars, filled=filled, partition=partition, report=report | done)
+        if limit is not None and policy is None:  # the newest lower bars are enough, if none of them is missing
+            lower = (limit + 1) * (timeframe_ms(found.timeframe) // timeframe_ms(str(found.base)))
+            stored, base = read_partition(source, found.symbol, str(found.base), lower, reading)
+            newest = _put_together(stored, base, found.timeframe, limit, policy)
+            if len(newest.bars) == limit:
+                return newest
+        stored, base = read_partition(source, found.symbol, str(found.base), None, reading)
+        return _put_together(stored, base, found.timeframe, limit, policy)
+    return _as_stored(stored, partition, policy)
+
+
+def load_partition(reader: PartitionReader, partition: Partition, policy: CleaningPolicy | None = None) -> LoadedBars:
+    """Load one partition of an open file, by its stored name; one with a `base` is put together from that.
+
+    Raises BitcornError as `load_bars` does.
+    """
+    stored, found = reader.read_stored(Partition(partition.symbol, partition.base or partition.timeframe))
+    if partition.base is None:
+        return _as_stored(stored, found, policy)
+    return _put_together(stored, found, partition.timeframe, None, policy)
+
+
+def _as_stored(stored: Bars, partition: Partition, policy: CleaningPolicy | None) -> LoadedBars:
+    bars, filled, cleaning = _cleaned(stored, partition.timeframe, policy)
+    return LoadedBars(bars=bars, filled=filled, partition=partition, found=stored, cleaning=cleaning)
 
 
 def _put_together(
-    source: str | Path, partition: Partition, limit: int | None, reading: Reading | None, policy: CleaningPolicy | None
+    stored: Bars, base: Partition, timeframe: str, limit: int | None, policy: CleaningPolicy | None
 ) -> LoadedBars:
-    stored, base = read_partition(source, partition.symbol, str(partition.base), None, reading)
-    bars, filled, done = _cleaned(stored, base.timeframe, policy)
-    made = resample_bars(bars, base.timeframe, partition.timeframe)
+    bars, filled, cleaning = _cleaned(stored, base.timeframe, policy)
+    made = resample_bars(bars, base.timeframe, timeframe)
     if filled is not None:
-        filled = _any_filled(bars, filled, made.bars, partition.timeframe)
+        filled = _any_filled(bars, filled, made.bars, timeframe)
     newest = slice(None if limit is None else -limit, None)
-    report = quality_report(made.bars.take(newest), partition.timeframe) | done
-    report["resampled"] = {"from": base.timeframe, "bars": len(stored), "incomplete_dropped": made.dropped}
     return LoadedBars(
         bars=made.bars.take(newest),
         filled=None if filled is None else filled[newest],
-        partition=Partition(base.symbol, partition.timeframe, base.timeframe),
-        report=report,
+        partition=Partition(base.symbol, timeframe, base.timeframe),
+        found=made.bars.take(newest),
+        cleaning=cleaning,
+        resampled={"from": base.timeframe, "bars": len(stored), "incomplete_dropped": made.dropped},
     )
 
 
@@ -105,11 +132,11 @@ def _derived(source: str | Path, symbol: str, timeframe: str, reading: Reading |
 
 def _cleaned(
     stored: Bars, timeframe: str, policy: CleaningPolicy | None
-) -> tuple[Bars, NDArray[np.bool_] | None, dict[str, Any]]:
+) -> tuple[Bars, NDArray[np.bool_] | None, dict[str, Any] | None]:
     if policy is None:
-        return drop_duplicates(stored), None, {}
+        return drop_duplicates(stored), None, None
     clean = clean_bars(stored, policy, timeframe)
-    return clean.bars, clean.filled if policy.fill else None, {"cleaning": clean.report}
+    return clean.bars, clean.filled if policy.fill else None, clean.report
 
 
 def _any_filled(bars: Bars, filled: NDArray[np.bool_], higher: Bars, timeframe: str) -> NDArray[np.bool_]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from bitcorn_ray.market.columns import parse_mapping
+from bitcorn_ray.market.policy import CleaningPolicy
 
 __all__ = ["Reading"]
 
@@ -16,11 +17,13 @@ class Reading:
 
     table: the one table of a database that is read. mapping: pairs of our column name and the stored one, which decide.
     columns: further numeric columns to keep, by their stored name or one of ours (`quote_volume`, `trades`, ...).
+    policy: how bars are repaired once they are read; None repairs nothing but rows of one time.
     """
 
     table: str | None = None
     mapping: tuple[tuple[str, str], ...] = ()
     columns: tuple[str, ...] = ()
+    policy: CleaningPolicy | None = None
 
     def with_columns(self, names: Iterable[str]) -> Reading:
         """Return this reading with these further columns too."""
@@ -28,11 +31,15 @@ class Reading:
 
     @classmethod
     def of(
-        cls, table: str | None = None, mapping: Mapping[str, str] | Iterable[str] = (), columns: Iterable[str] = ()
+        cls,
+        table: str | None = None,
+        mapping: Mapping[str, str] | Iterable[str] = (),
+        columns: Iterable[str] = (),
+        policy: CleaningPolicy | None = None,
     ) -> Reading:
         """Make one of plain values; mapping: a mapping of our names to stored ones, or texts such as `open=o,high=h`.
 
         Raises BitcornError for a mapping that is none.
         """
         texts = [f"{ours}={stored}" for ours, stored in mapping.items()] if isinstance(mapping, Mapping) else mapping
-        return cls(table, tuple(sorted(parse_mapping(texts).items())), tuple(dict.fromkeys(columns)))
+        return cls(table, tuple(sorted(parse_mapping(texts).items())), tuple(dict.fromkeys(columns)), policy)

@@ -11,18 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import Bars, require_chronology
-from bitcorn_ray.market.clean import drop_duplicates, is_summed
+from bitcorn_ray.market.clean import is_summed
 from bitcorn_ray.market.partition import Partition, normalise_symbol
 from bitcorn_ray.market.timeframe import same_timeframe, timeframe_ms
 
-__all__ = ["Resampled", "base_timeframe", "derived_partitions", "read_derived", "resample_bars"]
+__all__ = ["Resampled", "base_timeframe", "derived_partitions", "resample_bars"]
 
 _WEEK = 7 * 86_400_000
 _MONDAY = 4 * 86_400_000  # the epoch was a Thursday
@@ -117,13 +116,6 @@ def base_timeframe(stored: Sequence[str], wanted: str) -> str | None:
     return lengths[max(fitting)] if fitting else None
 
 
-class StoredBars(Protocol):
-    """Reads partitions as they are stored."""
-
-    def read_stored(self, partition: Partition) -> tuple[Bars, Partition]:
-        """Return the bars of one partition, ascending, and its stored name."""
-
-
 def derived_partitions(stored: Iterable[Partition], timeframes: Sequence[str] | None) -> list[Partition]:
     """Partitions of asked timeframes that are not stored but can be put together from stored ones, sorted.
 
@@ -145,16 +137,3 @@ def derived_partitions(stored: Iterable[Partition], timeframes: Sequence[str] | 
                 symbol = next(each.symbol for each in partitions if each.timeframe == base)
                 found.add(Partition(symbol, wanted.strip().lower(), base))
     return sorted(found)
-
-
-def read_derived(reader: StoredBars, partition: Partition) -> tuple[Bars, Partition]:
-    """Read a partition, put together from its base where it is not stored itself.
-
-    Of several rows of one time in the base the last stored one counts; incomplete bars are left out.
-    Raises BitcornError as reading and `resample_bars` do.
-    """
-    if partition.base is None:
-        return reader.read_stored(partition)
-    bars, base = reader.read_stored(Partition(partition.symbol, partition.base))
-    made = resample_bars(drop_duplicates(bars), base.timeframe, partition.timeframe)
-    return made.bars, Partition(base.symbol, partition.timeframe, base.timeframe)

@@ -13,10 +13,10 @@ from bitcorn_ray.cache.jobs import FeatureJob, asked_of, asked_partitions, requi
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.audit import AuditReport, audit
 from bitcorn_ray.features.system import FeatureSystem
-from bitcorn_ray.market.clean import drop_duplicates
+from bitcorn_ray.market.clean import cleaning_counts
+from bitcorn_ray.market.loading import load_partition
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.reading import Reading
-from bitcorn_ray.market.resample import read_derived
 from bitcorn_ray.market.source import PartitionReader, opened_source, source_files
 from bitcorn_ray.on_ray.session import ray_session
 
@@ -25,13 +25,17 @@ __all__ = ["PartitionAudit", "audit_jobs", "run_audit", "source_jobs"]
 
 @dataclass(frozen=True, kw_only=True)
 class PartitionAudit:
-    """What the audit of a partition gave: a report, or the error that kept it from being made."""
+    """What the audit of a partition gave: a report, or the error that kept it from being made.
+
+    cleaning: what was done to the bars before, see `cleaning_counts`; None without a policy.
+    """
 
     symbol: str
     timeframe: str
     report: AuditReport | None = None
     error: str | None = None
     seconds: float = 0.0
+    cleaning: dict[str, int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +46,14 @@ class _Work:
     timeframes: tuple[str, ...] | None
     cuts: int
     seed: int
+    reading: Reading
 
 
 def source_jobs(
-    source: str | Path, symbols: Sequence[str] | None = None, timeframes: Sequence[str] | None = None
+    source: str | Path,
+    symbols: Sequence[str] | None = None,
+    timeframes: Sequence[str] | None = None,
+    reading: Reading | None = None,
 ) -> list[FeatureJob]:
     """Return a job for each partition of a source, or file of it, that is asked for.
 
@@ -53,7 +61,7 @@ def source_jobs(
     """
     return [
         FeatureJob(path=file.address, partition=partition, size=size)
-        for file, wanted in asked_partitions(source_files(source), {}, symbols, timeframes)
+        for file, wanted in asked_partitions(source_files(source), {}, symbols, timeframes, reading)
         for partition, size in wanted
     ]
 
@@ -68,15 +76,17 @@ def run_audit(
     seed: int = 0,
     on_done: Callable[[PartitionAudit], None] = lambda _: None,
     address: str | None = None,
+    reading: Reading | None = None,
 ) -> list[PartitionAudit]:
     """Audit a system on every partition of a source; see `features.audit` for what is done.
 
     cuts, seed: as `audit` has them. on_done: called with each result as it arrives. It runs on the Ray that this
     process is connected to, else at ``address``, else on a private one. Returns the results in the order of their
-    partitions.
+    partitions. reading: what the user says about the source, with the policy by which its bars are repaired.
     Raises BitcornError for a source without bars, and an unknown symbol or timeframe.
     """
-    jobs = source_jobs(source, symbols, timeframes)
+    reading = (reading or Reading()).with_columns(system.inputs)
+    jobs = source_jobs(source, symbols, timeframes, reading)
     work = _Work(
         system=system,
         code=code_identity(system.function),
@@ -84,6 +94,7 @@ def run_audit(
         timeframes=None if timeframes is None else tuple(timeframes),
         cuts=cuts,
         seed=seed,
+        reading=reading,
     )
     with ray_session(address):
         from bitcorn_ray.on_ray.balanced import code_by_value, map_balanced
@@ -110,7 +121,7 @@ def audit_jobs(jobs: Sequence[FeatureJob], work: _Work) -> list[PartitionAudit]:
 def _audit_file(job: FeatureJob, work: _Work) -> list[PartitionAudit]:
     try:
         require_same_code(work.code)
-        with opened_source(job.path, Reading(columns=work.system.inputs)) as reader:
+        with opened_source(job.path, work.reading) as reader:
             every = asked_of(reader.partitions, work.symbols, work.timeframes)
             return [_audited(reader, partition, work) for partition in ([job.partition] if job.partition else every)]
     except Exception as error:  # reported by name in the driver
@@ -120,12 +131,19 @@ def _audit_file(job: FeatureJob, work: _Work) -> list[PartitionAudit]:
 def _audited(reader: PartitionReader, partition: Partition, work: _Work) -> PartitionAudit:
     started = time.perf_counter()
     try:
-        bars = drop_duplicates(read_derived(reader, partition)[0])
-        report = audit(bars, work.system.on_grid(bars.grid_step()), cuts=work.cuts, seed=work.seed)
+        loaded = load_partition(reader, partition, work.reading.policy)
+        system = work.system.on_grid(loaded.bars.grid_step())
+        report = audit(loaded.bars, system, cuts=work.cuts, seed=work.seed)
     except Exception as error:  # one partition must not take the others with it
         return _failed(partition, error)
     seconds = time.perf_counter() - started
-    return PartitionAudit(symbol=partition.symbol, timeframe=partition.timeframe, report=report, seconds=seconds)
+    return PartitionAudit(
+        symbol=partition.symbol,
+        timeframe=partition.timeframe,
+        report=report,
+        seconds=seconds,
+        cleaning=None if loaded.cleaning is None else cleaning_counts(loaded.cleaning),
+    )
 
 
 def _failed(partition: Partition, error: Exception) -> PartitionAudit:

@@ -7,6 +7,7 @@ from bitcorn_ray.cache.names import chunk_name, manifest_name
 from bitcorn_ray.cache.prepare import Source, prepare
 from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.cache.upkeep import prune, stats, verify
+from bitcorn_ray.cache.workplan import compute_jobs, finish_features, plan_features
 from bitcorn_ray.features.registry import SYSTEMS
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.publish import TEMPORARY
@@ -23,6 +24,11 @@ def three(cache, random_bars, tmp_path):
         made.append(prepare(random_bars(600, seed=number), V2, cache, source).plan.key)
         age_entry(cache, made[-1], (3 - number) * 86_400)
     return made
+
+
+def run_features(source, cache):
+    plan = plan_features(source, V2, cache)
+    return finish_features(plan, compute_jobs(plan.jobs, plan.work), cache)
 
 
 def keys(cache):
@@ -56,6 +62,24 @@ def test_prune_by_age(cache, three):
         name for name in sizes if name.startswith("links/") and three[2] in name
     }
     assert verify(cache) == []
+
+
+def test_prune_takes_the_notes_of_entries_that_are_gone(cache, market_db):
+    os.utime(market_db, (1e9, 1e9))  # what was written just now has no receipt
+    run_features(market_db, cache)
+    key = cache.entries()[0]["key"]
+    cache.keep("what_a_source_says", {})
+    cache.storage.publish("uses/of_none", b"")
+    assert {file.name.partition("/")[0] for file in cache.storage.list()} >= {"sources", "code", "features", "links"}
+    for file in cache.storage.list():
+        os.utime(cache.storage._path(file.name), (0, 0))
+    prune(cache)
+    kept = {file.name for file in cache.storage.list()}
+    assert manifest_name(key) in kept
+    assert {name.partition("/")[0] for name in kept} >= {"sources", "code"}
+    assert "uses/of_none" not in kept
+    prune(cache, older_than=1.0)
+    assert [file.name for file in cache.storage.list() if not file.name.startswith("index")] == []
 
 
 def test_prune_by_size_takes_the_longest_unused_first(cache, three):

@@ -1,4 +1,6 @@
 import json
+import os
+import pickle
 import sqlite3
 
 import pytest
@@ -123,3 +125,56 @@ def test_features_of_a_table_that_a_user_names(run, market_db, ray_cluster):
     assert [(p["symbol"], p["error"]) for p in named] == [("BBBUSDT", None)]
     # Equal bars have equal keys, wherever they lie.
     assert named[0]["key"] in {p["key"] for p in whole}
+
+
+def test_bars_are_cleaned_as_a_policy_says_and_what_was_done_is_told(run, market_db, ray_cluster):
+    os.utime(market_db, (1e9, 1e9))  # long ago, so that its state is known
+    options = ["features", market_db, "--clean", "duplicates=first,off-grid=snap,gaps=forward:30"]
+    bare = {p["symbol"]: p for p in json.loads(run("features", market_db, "--json").stdout)["partitions"]}
+    clean = {p["symbol"]: p for p in json.loads(run(*options, "--json").stdout)["partitions"]}
+    assert {symbol: p["cleaning"] for symbol, p in bare.items()} == {"AAAUSDT": None, "BBBUSDT": None}
+    missing = clean["AAAUSDT"]["rows"] - bare["AAAUSDT"]["rows"]
+    assert clean["AAAUSDT"]["cleaning"]["bars_filled"] == missing == 1_451 - bare["AAAUSDT"]["rows"] > 0
+    assert clean["BBBUSDT"]["hit"]  # equal bars have equal features
+    again = run(*options)
+    assert "unchanged" in again.stdout
+    assert f"AAAUSDT 1h: {1_500 - missing:,} rows became 1,500 bars ({missing} filled in 2 gaps)" in again.stdout
+    assert "BBBUSDT 1h: 900 rows became 900 bars (nothing to clean)" in again.stdout
+    refused = run("features", market_db, "--clean", "gaps=spline")
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert "bitcorn: fill is 'spline' in the cleaning policy: use one of None, 'forward', 'linear'" in refused.stderr
+
+
+def test_an_audit_reads_a_source_as_a_user_says(run, market_db, ray_cluster):
+    with sqlite3.connect(market_db) as connection:
+        columns = "symbol, timeframe, ts, open AS a, open * 2 AS o, high, low, close, volume"
+        connection.execute(f"CREATE TABLE backup AS SELECT {columns} FROM ohlcv WHERE symbol = 'AAAUSDT'")
+    connection.close()
+    options = ["audit", market_db, "--table", "backup", "--map", "open=a", "--cuts", "2", "--json"]
+    done = run(*options, "--clean", "gaps=forward")
+    assert done.exit_code == 0, done.output
+    (partition,) = json.loads(done.stdout)["partitions"]
+    assert (partition["symbol"], partition["cleaning"]["bars"]) == ("AAAUSDT", 1_500)
+    refused = run("audit", market_db, "--cuts", "2", "--table", "none")
+    assert refused.exit_code == 2
+    assert "has no table 'none': it has ohlcv, backup" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    "content", [pickle.dumps({"bars": [1] * 99}), b"", b"text " * 500], ids=["pickle", "0", "text"]
+)
+@pytest.mark.parametrize("command", ["inspect", "quality", "features", "audit", "train", "export"])
+def test_what_is_no_database_is_one_line_in_every_command_and_stays_as_it_is(run, tmp_path, command, content):
+    db = tmp_path / "market.db"
+    db.write_bytes(content)
+    arguments = {
+        "train": ["--db", db, "--symbol", "A", "--timeframe", "1h", "--workers", 0, "--out", tmp_path / "run"],
+        "export": ["--db", db, "--to", tmp_path / "lake"],
+    }
+    result = run(command, *arguments.get(command, [db]))
+    assert result.exit_code == 2, result.output
+    assert [line.startswith("bitcorn: ") for line in result.stderr.splitlines()] == [True]
+    assert ("0 bytes" if not content else "cannot be read as a SQLite database") in result.stderr
+    assert result.stdout == ""
+    assert db.read_bytes() == content
+    assert [path.name for path in tmp_path.iterdir()] == ["market.db"]

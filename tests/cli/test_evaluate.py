@@ -55,6 +55,7 @@ def test_a_configuration_is_trained_first_and_holds_a_tenth_out(run, market, tmp
     config = tmp_path / "run.yaml"
     config.write_text(
         f"db: {source}\nsymbol: BBBUSDT\ntimeframe: 1h\nout: {tmp_path / 'trained'}\nworkers: 0\n"
+        "table: ohlcv\nclean: {fill: forward, max_gap_size: 3}\n"
         "model: {seq_len: 8, hidden_size: 4, num_layers: 1, horizons: [1, 2]}\ntraining: {epochs: 1, batch_size: 256}\n"
     )
     done = run("evaluate", config, "--cache-dir", tmp_path, "--json")

@@ -1,4 +1,5 @@
 import json
+import sqlite3
 import subprocess
 import sys
 import time
@@ -142,3 +143,60 @@ def test_a_driver_that_is_killed_loses_one_checkpoint_interval_at_most(market_db
     one, other = (torch.load(folder / "model.pt", weights_only=True) for folder in (out, tmp_path / "whole"))
     assert all(torch.equal(value, other[name]) for name, value in one.items())
     assert json.loads(whole.stdout)["best_epoch"] == json.loads(resumed.stdout)["best_epoch"]
+
+
+def test_bars_are_read_and_cleaned_as_a_user_says_and_the_run_remembers(run, market_db, tmp_path):
+    with sqlite3.connect(market_db) as connection:
+        columns = "symbol, timeframe, ts, open AS a, open * 2 AS o, high, low, close, volume"
+        connection.execute(f"CREATE TABLE backup AS SELECT {columns} FROM ohlcv")
+    connection.close()
+    config = tmp_path / "run.yaml"
+    config.write_text(
+        f"db: {market_db}\nsymbol: AAAUSDT\ntimeframe: 1h\nworkers: 0\ntable: backup\nmapping: {{open: a}}\n"
+        "clean: {fill: linear, duplicates: first}\nmodel: {seq_len: 16, hidden_size: 8, horizons: [2]}\n"
+        "training: {epochs: 1}\n"
+    )
+    trained = run("train", "--config", config, "--out", tmp_path / "one", "--json")
+    assert trained.exit_code == 0, trained.output
+    cleaning = json.loads(trained.stdout)["cleaning"]
+    assert (cleaning["policy"]["fill"], cleaning["policy"]["duplicates"]) == ("linear", "first")
+    assert cleaning["partitions"]["AAAUSDT 1h"]["bars"] == 1_500
+    metadata = json.loads((tmp_path / "one" / "metadata.json").read_text())
+    assert metadata["cleaning"] == cleaning
+    assert metadata["data"]["left_out"]["end_in_interpolated_gap"] > 0 == metadata["data"]["left_out"]["gap"]
+    unclear = run("forecast", tmp_path / "one", market_db)
+    assert unclear.exit_code == 2
+    assert "--table" in unclear.stderr
+    reading = ("--table", "backup", "--map", "open=a")
+    done = run("forecast", tmp_path / "one", market_db, *reading, "--last", 2_000, "--json")
+    assert done.exit_code == 0, done.output
+    filled = cleaning["partitions"]["AAAUSDT 1h"]["bars_filled"]
+    assert json.loads(done.stdout)["left_out"] == {"AAAUSDT 1h": {"too few bars before": 64, "filled": filled}}
+    watched = run("watch", tmp_path / "one", market_db, *reading, "--once", "--json")
+    assert watched.exit_code == 0, watched.output
+    # An option goes before the file, field by field.
+    other = run("train", "--config", config, "--out", tmp_path / "two", "--clean", "gaps=forward:30")
+    assert other.exit_code == 0, other.output
+    assert f"AAAUSDT 1h: {1_500 - filled:,} rows became 1,500 bars ({filled} filled in 2 gaps)" in other.stdout
+    policy = json.loads((tmp_path / "two" / "metadata.json").read_text())["cleaning"]["policy"]
+    assert (policy["duplicates"], policy["fill"], policy["max_gap_size"]) == ("first", "forward", 30)
+    options = ("--db", market_db, *ONE, "--workers", 0, "--table", "backup", "--map", "open=a")
+    assert run("train", *options, "--out", tmp_path / "three").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ("clean: {fill: spline}", "fill is 'spline' in the cleaning policy"),
+        ("clean: {gaps: forward}", "unknown field clean.gaps"),
+        ("mapping: {open: nope}", "nope"),
+        ("table: nope", "has no table 'nope'"),
+    ],
+)
+def test_a_file_that_says_how_to_read_is_checked(run, market_db, tmp_path, section, message):
+    config = tmp_path / "run.yaml"
+    config.write_text(f"{section}\nworkers: 0\n")
+    result = run("train", "--config", config, "--db", market_db, *ONE, "--out", tmp_path / "run")
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1

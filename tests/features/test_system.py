@@ -8,6 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.registry import SYSTEMS, FeatureRegistry, find_system
@@ -446,6 +448,16 @@ def test_what_is_needed_in_front_is_the_warmup_or_the_halo(random_bars):
     assert system.first_needed(bars, 100) == 5
     assert system.first_needed(bars, 150) == 120, "a halo cannot promise less than the warm-up"
     assert asked == [(200, 100), (200, 150)]
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.integers(0, 899), min_size=1, max_size=5), st.integers(0, 9))
+def test_what_is_needed_of_a_context_depends_on_no_later_bar_nor_on_other_rows(rows, seed):
+    bars = simulate_bars(900, seed=seed, gaps=3)
+    system = find_system("v2:context=4h").on_grid(3_600_000)
+    alone = [system.first_needed(bars.take(slice(row + 1)), row) for row in rows]
+    assert system.first_rows(bars, rows) == alone
+    assert [system.first_needed(bars, row) for row in rows] == alone
 
 
 def test_a_grid_matters_to_a_context_only():

@@ -12,6 +12,7 @@ from bitcorn_ray.learning.config import ModelConfig
 from bitcorn_ray.learning.dataset import PartitionRows, training_data
 from bitcorn_ray.market.bars import Bars
 from bitcorn_ray.market.simulate import simulate_bars
+from bitcorn_ray.validation.folds import FoldRows, FoldsConfig, Span, Timeline, walk_forward_folds
 
 
 def all_ends(data):
@@ -193,3 +194,88 @@ def test_a_market_that_never_moves_has_a_finite_scale():
     times = np.arange(300) * HOUR
     data, _, _ = make_data(Bars(timestamp=times, open=still, high=still, low=still, close=still, volume=still))
     assert data.output_scale.tolist() == [1.0, 1.0]
+
+
+def folds_of(*bars, **changes):
+    lines = [Timeline(name=f"{n}", instants=each.timestamp + HOUR, step=HOUR) for n, each in enumerate(bars)]
+    return walk_forward_folds(FoldsConfig(**{"train": 150, "validation": 50, "test": 50, **changes}), lines, 3)
+
+
+def fold_data(bars, fold, features=None, model=MODEL):
+    rows = [rows_of(each, f"SIM{n} 1h", model.reference_span) for n, each in enumerate(bars)]
+    if features is None:
+        features = np.random.default_rng(0).normal(size=(sum(map(len, bars)), 4)).astype(np.float32)
+    return training_data(features, rows, model, TRAINING, fold=fold.rows)
+
+
+def test_the_windows_of_a_rolling_fold_are_those_of_its_ranges(random_bars):
+    bars = [random_bars(500, gaps=1), random_bars(400, seed=4)]
+    for fold in folds_of(*bars):
+        data, _, facts = fold_data(bars, fold)
+        for part in ("train", "validation", "test"):
+            ends = getattr(data, f"{part}_ends")
+            spans = [getattr(rows, part) for rows in fold.rows]
+            second = data.partition_starts[1]
+            assert all(spans[0].start <= end < spans[0].stop for end in ends if end < second)
+            assert all(spans[1].start <= end - second < spans[1].stop for end in ends if end >= second)
+            assert len(ends) > 0.8 * sum(span.length for span in spans)
+        assert facts["purged_windows"] <= 4 * 3
+
+
+def test_the_scaler_of_a_fold_is_fitted_on_its_own_training_rows_only(random_bars):
+    bars = [random_bars(500)]
+    features = np.random.default_rng(0).normal(size=(500, 4)).astype(np.float32)
+    features += np.arange(500, dtype=np.float32)[:, None]
+    fold = folds_of(*bars)[-1]
+    train = fold.rows[0].train
+    assert train.start > 100
+    _, scaler, _ = fold_data(bars, fold, features.copy())
+    fitted = features[train.start - MODEL.seq_len + 1 : train.stop]
+    np.testing.assert_allclose(scaler.mean_, fitted.mean(0), rtol=1e-5)
+    assert scaler.n_samples_seen_ == len(fitted)
+
+
+def test_a_fold_is_what_stops_say_where_training_expands(random_bars):
+    bars = [random_bars(500, gaps=1)]
+    fold = folds_of(*bars, window="expanding")[-1]
+    one, other = fold_data(bars, fold), make_data(*bars, stops=[rows.stops for rows in fold.rows])
+    np.testing.assert_array_equal(one[0].matrix, other[0].matrix)
+    for name in ("train_ends", "validation_ends", "test_ends", "output_scale"):
+        np.testing.assert_array_equal(getattr(one[0], name), getattr(other[0], name))
+
+
+@pytest.mark.parametrize("part", ["validation", "test"])
+def test_nothing_that_comes_after_a_range_of_a_fold_reaches_it(random_bars, part):
+    bars = [random_bars(500), random_bars(500, seed=4)]
+    fold = folds_of(*bars)[1]
+    features = np.random.default_rng(0).normal(size=(1000, 4)).astype(np.float32)
+    data, scaler, _ = fold_data(bars, fold, features.copy())
+    # The labels of earlier windows end no later than the first bar of the part; all after that is another market.
+    first = getattr(fold.rows[0], part).start + 1
+    later, changed_bars = features.copy(), []
+    for place, each in enumerate(bars):
+        close = each.close.copy()
+        close[first:] *= np.linspace(2, 9, 500 - first)
+        later[500 * place + first : 500 * (place + 1)] += 100
+        changed_bars.append(replace(each, close=close))
+    changed, changed_scaler, _ = fold_data(changed_bars, fold, later)
+    np.testing.assert_array_equal(changed_scaler.mean_, scaler.mean_)
+    np.testing.assert_array_equal(changed_scaler.scale_, scaler.scale_)
+    np.testing.assert_array_equal(changed.output_scale, data.output_scale)
+    assert changed.typical_reference == data.typical_reference
+    for name in ["train_ends", "validation_ends"][: 1 + (part == "test")]:
+        rows = getattr(data, name)
+        np.testing.assert_array_equal(getattr(changed, name), rows)
+        for what in ("matrix", "reference", "returns", "volatilities"):
+            np.testing.assert_array_equal(getattr(changed, what)[rows], getattr(data, what)[rows], err_msg=what)
+
+
+def test_a_partition_may_have_no_window_in_a_fold_but_not_all_of_them(random_bars):
+    bars = [random_bars(500), random_bars(5, seed=4)]
+    nothing = FoldRows(Span(0, 0), Span(0, 0), Span(0, 0))
+    whole = folds_of(bars[0])[0]
+    data, _, facts = fold_data(bars, replace(whole, rows=(*whole.rows, nothing)))
+    assert max(data.train_ends) < 500
+    assert facts["partitions"][1]["train_windows"] == 0
+    with pytest.raises(BitcornError, match="leaves 0 windows for training and 0 for validation"):
+        fold_data(bars, replace(whole, rows=(nothing, nothing)))

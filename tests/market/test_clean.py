@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import Bars
-from bitcorn_ray.market.clean import CleaningPolicy, clean_bars, drop_duplicates
+from bitcorn_ray.market.clean import clean_bars, cleaning_counts, drop_duplicates
+from bitcorn_ray.market.policy import CleaningPolicy
 from bitcorn_ray.market.simulate import simulate_bars
 
 PRICES = ("open", "high", "low", "close", "volume")
@@ -200,3 +201,24 @@ def test_further_columns_go_along(random_bars):
     clean = clean_bars(bars.take(np.delete(np.arange(20), [5, 6])[::-1]), CleaningPolicy(fill="linear"), "1h")
     assert clean.bars.extra["trades"].tolist() == [0, 1, 2, 3, 4, 0, 0, *range(7, 20)]
     assert clean.bars.extra["open_interest"].tolist() == [0, 1, 2, 3, 4, 4, 4, *range(7, 20)]
+
+
+def test_a_record_counts_what_was_done(random_bars):
+    bars = random_bars(300, seed=3)
+    bars.close[50] *= 2
+    bars.high[50] = bars.close[50]
+    order = np.r_[1, 0, np.arange(1, 100), np.arange(101, 200), np.arange(206, 300)]
+    done = clean_bars(bars.take(order), CleaningPolicy(bad_prints="mask", fill="forward", max_gap_size=2), "1h")
+    assert cleaning_counts(done.report) == {
+        "rows": 294,
+        "sorted_rows": 1,
+        "duplicates_dropped": 1,
+        "off_grid_dropped": 0,
+        "off_grid_snapped": 0,
+        "bad_prints_masked": 1,
+        "gaps_filled": 2,
+        "bars_filled": 2,
+        "gaps_left": 1,
+        "bars": 294,
+    }
+    assert cleaning_counts(clean_bars(bars.take(slice(1)), timeframe="1h").report)["bars"] == 1

@@ -10,7 +10,7 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import Bars
 from bitcorn_ray.market.frames import read_frame
 from bitcorn_ray.market.partition import Partition
-from bitcorn_ray.market.resample import base_timeframe, derived_partitions, read_derived, resample_bars
+from bitcorn_ray.market.resample import base_timeframe, derived_partitions, resample_bars
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 PRICES = ("open", "high", "low", "close")
@@ -138,17 +138,3 @@ def test_partitions_are_derived_where_they_are_not_stored():
     ]
     assert derived_partitions(stored, None) == []
     assert derived_partitions(found, ["1w"]) == []  # what is derived is no base
-
-
-def test_a_derived_partition_is_read_from_its_base(random_bars):
-    bars = random_bars(100)
-
-    class Reader:
-        def read_stored(self, partition):
-            assert partition == Partition("A", "1h")
-            return bars.take(np.repeat(np.arange(100), 2)), partition
-
-    assert len(read_derived(Reader(), Partition("A", "1h"))[0]) == 200  # as stored
-    made, partition = read_derived(Reader(), Partition("A", "4h", "1h"))
-    assert np.array_equal(made.close, resample_bars(bars, "1h", "4h").bars.close)
-    assert (partition, partition.base) == (Partition("A", "4h"), "1h")
