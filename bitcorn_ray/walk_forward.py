@@ -11,7 +11,6 @@ import numpy as np
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import show_time
-from bitcorn_ray.market.frames import frame_times
 from bitcorn_ray.validation.folds import Fold, FoldsConfig, Span, Timeline, walk_forward_folds
 
 if TYPE_CHECKING:
@@ -76,13 +75,16 @@ def plan_folds(config: str | Path | Mapping[str, Any]) -> FoldPlan:
     """Cut the bars that a configuration names into folds.
 
     config: a YAML file, or its values: `db`, `symbol` or `symbols`, `timeframe` (or `timeframes`), `model` with
-    `horizons` and `seq_len`, and `folds`, the fields of `FoldsConfig`. Other fields of a run or a sweep are not read.
+    `horizons` and `seq_len`, `folds`, the fields of `FoldsConfig`, and `table`, `mapping` and `clean`, by which the
+    bars are read. Other fields of a run or a sweep are not looked at.
     Raises BitcornError for a missing or malformed file, missing or impossible fields, bars that aren't there, and as
     `walk_forward_folds` does.
     """
     from bitcorn_ray.config import read_yaml
-    from bitcorn_ray.data_loader import load_market_data
     from bitcorn_ray.learning.config import ModelConfig
+    from bitcorn_ray.market.loading import load_bars
+    from bitcorn_ray.market.policy import CleaningPolicy
+    from bitcorn_ray.market.reading import Reading
     from bitcorn_ray.market.timeframe import timeframe_ms
 
     values = dict(config) if isinstance(config, Mapping) else read_yaml(config)
@@ -91,15 +93,14 @@ def plan_folds(config: str | Path | Mapping[str, Any]) -> FoldPlan:
         raise BitcornError("db is missing: name the database or file of bars")
     folds: FoldsConfig = _checked(FoldsConfig, values.get("folds"), "folds")
     model: ModelConfig = _checked(ModelConfig, values.get("model"), "model")
+    policy = _checked(CleaningPolicy, values["clean"], "clean") if values.get("clean") is not None else None
+    reading = Reading.of(values.get("table"), values.get("mapping") or {}, policy=policy)
     timelines = []
     for symbol in symbols:
         for timeframe in timeframes:
-            frame = load_market_data(str(values["db"]), symbol, timeframe).dataframe
-            step = timeframe_ms(timeframe)
-            opened = frame_times(frame)
-            assert opened is not None  # what is loaded has times
-            name = f"{frame.attrs['symbol']} {frame.attrs['timeframe']}"
-            timelines.append(Timeline(name=name, instants=opened + step, step=step))
+            loaded, step = load_bars(str(values["db"]), symbol, timeframe, reading=reading), timeframe_ms(timeframe)
+            assert loaded.bars.timestamp is not None  # what is loaded has times
+            timelines.append(Timeline(name=str(loaded.partition), instants=loaded.bars.timestamp + step, step=step))
     horizon = max(model.horizons)
     cut = walk_forward_folds(folds, timelines, horizon, model.seq_len)
     return FoldPlan(config=folds, horizon=horizon, timelines=tuple(timelines), folds=tuple(cut))

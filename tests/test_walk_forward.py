@@ -36,6 +36,12 @@ def test_bars_are_cut_by_their_closing_instants(config):
     assert last["test"]["bars"][1] == 0  # and ended before the last
 
 
+def test_bars_are_repaired_as_trials_will_have_them(config):
+    stored, repaired = plan_folds(config), plan_folds({**config, "clean": {"fill": "forward"}})
+    assert len(stored.timelines[0].instants) < len(repaired.timelines[0].instants)
+    assert (np.diff(repaired.timelines[0].instants) == HOUR).all()
+
+
 def test_a_file_is_read_and_a_range_may_be_left_out(config, tmp_path):
     path = tmp_path / "sweep.yaml"
     path.write_text(

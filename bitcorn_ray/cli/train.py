@@ -38,6 +38,7 @@ __all__ = ["train"]
 @click.option(
     "--epochs", type=int, help="Most epochs; training stops early where validation no longer improves.  [default: 5]"
 )
+@click.option("--test-frac", type=float, help="Share of the windows, the latest, kept for `evaluate`.  [default: 0]")
 @click.option("--deterministic", is_flag=True, default=None, help="The same seed gives the same run, bit for bit.")
 @click.option(
     "--workers",
@@ -60,6 +61,7 @@ def train(
     seq_len: int | None,
     hidden_size: int | None,
     epochs: int | None,
+    test_frac: float | None,
     deterministic: bool | None,
     workers: str | None,
     resume: bool,
@@ -82,6 +84,7 @@ def train(
     from bitcorn_ray.config import RunConfig
     from bitcorn_ray.market.columns import parse_mapping
     from bitcorn_ray.market.policy import parse_policy
+    from bitcorn_ray.market.source import source_files
     from bitcorn_ray.training_service import epoch_line, require_free, train_from_config
 
     config = RunConfig.load(
@@ -94,10 +97,11 @@ def train(
             "mapping": parse_mapping(mapping),
             "clean": None if clean is None else parse_policy(clean),
             "model": {"horizons": integers(horizons, "--horizons"), "seq_len": seq_len, "hidden_size": hidden_size},
-            "training": {"epochs": epochs, "deterministic": deterministic},
+            "training": {"epochs": epochs, "test_frac": test_frac, "deterministic": deterministic},
         },
     )
     require_free(config.out, resume=resume, overwrite=overwrite)
+    source_files(config.db)  # what is not there is said before Ray has started
     epochs_to_run = config.training.epochs
     with ray_if(bool(config.workers), address), training_progress(epochs_to_run, as_json) as (advance, finish):
 

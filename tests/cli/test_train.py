@@ -42,10 +42,12 @@ def test_training_on_ray_gives_a_run_that_is_not_written_over(run, market_db, ra
 
 def test_several_symbols_train_one_model_without_ray(run, market_db, tmp_path):
     result = run(
-        "train", "--db", market_db, "--symbols", "aaa/usdt,BBBUSDT", *SMALL, "--workers", 0, "--out", tmp_path / "run"
+        *("train", "--db", market_db, "--symbols", "aaa/usdt,BBBUSDT", *SMALL, "--workers", 0),
+        *("--test-frac", 0.2, "--out", tmp_path / "run"),
     )
     assert result.exit_code == 0, result.output
     metadata = json.loads((tmp_path / "run" / "metadata.json").read_text())
+    assert metadata["training"]["test_frac"] == 0.2
     assert [each["symbol"] for each in metadata["partitions"]] == ["AAAUSDT", "BBBUSDT"]
 
 
@@ -104,6 +106,8 @@ def test_a_file_configures_and_options_go_before_it(run, market_db, tmp_path):
         (["--horizons", "0"], "horizons are [0]"),
         (["--seq-len", "5000"], "too few: seq_len 5000 and horizon 4 need at least 5004"),
         (["--epochs", "0"], "epochs is 0"),
+        (["--test-frac", "1.5"], "test_frac is 1.5"),
+        (["--db", "none.db"], "none.db"),
         (["--workers", "99"], "99 workers"),
         (["--workers", "9:99"], "9 workers"),
         (["--workers", "many"], "--workers is 'many'"),
