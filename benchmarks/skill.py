@@ -21,6 +21,7 @@ import click
 import numpy as np
 
 from benchmarks.bars import REAL
+from bitcorn_ray.evaluation import judged_from
 from bitcorn_ray.forecaster import Forecaster
 from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
 from bitcorn_ray.market.bars import Bars
@@ -29,8 +30,6 @@ from bitcorn_ray.market.ingest import write_bars
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.training_inputs import inputs_from_source
 from bitcorn_ray.training_job import TrainingJob
-from bitcorn_ray.validation.baselines import baseline_forecasts
-from bitcorn_ray.validation.history import History, realised_returns, realised_variances
 from bitcorn_ray.validation.metrics import forecast_metrics
 from bitcorn_ray.validation.skill import Judged, judge
 
@@ -112,21 +111,13 @@ def _trained(
 def _judged(forecaster: Forecaster, symbol: str, bars: Bars, fit_end: int, first: int) -> tuple[Judged, list[Any]]:
     """Forecasts of a symbol's rows from `first` on, less the last 24; rows are taken as they follow, gaps or not."""
     assert bars.timestamp is not None
-    forecasts = forecaster.forecast(bars, Partition(symbol, "1h"), first)
-    rows = np.searchsorted(bars.timestamp, forecasts.cutoffs)
-    kept = rows < len(bars) - max(HORIZONS)
-    rows = rows[kept]
-    outcome, realised = realised_returns(bars.close, HORIZONS), realised_variances(bars.close, HORIZONS)
-    history = History(timestamps=bars.timestamp, high=bars.high, low=bars.low, close=bars.close, timeframe_ms=3_600_000)
-    baselines = baseline_forecasts(history, outcome, realised, HORIZONS, slice(0, fit_end), rows)
-    one = Judged(
-        times=bars.timestamp[rows],
-        returns=forecasts.returns[kept],
-        volatilities=forecasts.volatilities[kept],
-        outcome=outcome[rows],
-        realised=realised[rows],
-        baseline_returns=baselines.returns,
-        baseline_variances=baselines.variances,
+    partition = Partition(symbol, "1h")
+    forecasts = forecaster.forecast(bars, partition, first)
+    kept = np.searchsorted(bars.timestamp, forecasts.cutoffs) < len(bars) - max(HORIZONS)
+    rows = ("cutoffs", "close", "returns", "volatilities", "widths", "sample")
+    forecasts = replace(forecasts, **{name: getattr(forecasts, name)[kept] for name in rows})
+    one, _, _ = judged_from(
+        bars, partition, forecasts, int(bars.timestamp[fit_end]), int(forecasts.cutoffs[0]), None, over_gaps=True
     )
     metrics = forecast_metrics(
         HORIZONS,
@@ -134,9 +125,9 @@ def _judged(forecaster: Forecaster, symbol: str, bars: Bars, fit_end: int, first
         one.volatilities,
         one.outcome,
         one.realised,
-        bars.close[rows],
+        forecasts.close,
         forecasts.coverages,
-        forecasts.widths[kept],
+        forecasts.widths,
     )
     return one, metrics
 

@@ -1,4 +1,4 @@
-"""Training speed against a plain PyTorch loop, the cost of the loop itself and of Ray, and memory on ten long series.
+"""Training speed against a plain PyTorch loop and NeuralForecast, the cost of the loop and of Ray, and peak memory.
 
 All on random features of 64 x 14, horizons 1, 4, 12, batch 64, two layers, as PyTorch's threads are set.
 """
@@ -6,6 +6,7 @@ All on random features of 64 x 14, horizons 1, 4, 12, batch 64, two layers, as P
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -24,7 +25,7 @@ from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
 from bitcorn_ray.learning.dataset import PartitionRows, TrainingData, training_data
 from bitcorn_ray.learning.losses import Objective
 from bitcorn_ray.learning.model import build_model
-from bitcorn_ray.learning.precision import autocast
+from bitcorn_ray.learning.steps import Steps, share_count
 from bitcorn_ray.learning.training import fit
 
 HORIZONS = (1, 4, 12)
@@ -41,19 +42,39 @@ def random_data(windows: int, training: TrainingConfig, model: ModelConfig, feat
 
 
 def training() -> list[Figure]:
-    """An epoch of 6,000 windows at 64 units and of 1,500 at 256, ours and plain."""
+    """An epoch of 6,000 windows at 64 units and of 1,500 at 256, ours and plain, and NeuralForecast's at 64."""
     figures = []
     for hidden, windows in ((64, 6_000), (256, 1_500)):
         epoch = plain_epoch(hidden, windows)
         figures.append(measure(f"plain loop, hidden {hidden}, {windows:,} windows", epoch, runs=3))
         figures += loop(hidden, windows)
+        if hidden == 64:
+            figures += neuralforecast(hidden)
     return figures
+
+
+def neuralforecast(hidden: int) -> list[Figure]:
+    """As many windows by NeuralForecast's LSTM.
+
+    NEURALFORECAST_PYTHON names the interpreter of an environment with neuralforecast 3.3; without it nothing is
+    measured.
+    """
+    python = os.environ.get("NEURALFORECAST_PYTHON")
+    if not python:
+        print("NEURALFORECAST_PYTHON names no interpreter with neuralforecast 3.3: not measured")
+        return []
+    command = [python, str(Path(__file__).parent / "neuralforecast_peer.py"), "--hidden", str(hidden)]
+    with tempfile.TemporaryDirectory() as folder:  # Lightning leaves folders where it runs
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
+    told = json.loads(done.stdout.splitlines()[-1])
+    what = f"NeuralForecast {told['versions']['neuralforecast']}, hidden {hidden}, {told['windows']:,} windows"
+    return [Figure(what, tuple(told["seconds"]))]
 
 
 def loop(hidden: int, windows: int) -> list[Figure]:
     """Our epochs, and the same model fed random tensors that are there already."""
     model = ModelConfig(horizons=HORIZONS, hidden_size=hidden, seq_len=SEQ_LEN)
-    figures, device = [], torch.device("cpu")
+    figures = []
     for precision in ("auto", "float32"):
         config = TrainingConfig(epochs=4, patience=4, batch_size=BATCH, precision=precision)
         data = random_data(windows, config, model)
@@ -61,18 +82,18 @@ def loop(hidden: int, windows: int) -> list[Figure]:
         count = len(data.train_ends)
         seconds = tuple(count / each.samples_per_second for each in fitted.history[1:])
         figures.append(Figure(f"bitcorn, hidden {hidden}, {count:,} windows, {fitted.precision}", seconds))
-    batch = DeviceData(data, SEQ_LEN, device).batch(torch.from_numpy(data.train_ends[:BATCH]))
-    network, objective = build_model(FEATURES, model), Objective(config, HORIZONS)
-    optimiser = torch.optim.AdamW(network.parameters(), fused=True)
+    network, objective = build_model(FEATURES, model).train(), Objective(config, HORIZONS)
+    shares = share_count(torch.get_num_threads(), BATCH, SEQ_LEN, hidden)
+    steps = Steps(network, objective, DeviceData(data, SEQ_LEN, torch.device("cpu")), shares)
+    optimiser = torch.optim.AdamW(steps.parameters, fused=True)
+    ends = torch.from_numpy(data.train_ends[:BATCH])
 
     def bare() -> None:
-        for _ in range(count // BATCH):
-            with autocast(figures_precision, device):
-                loss, _ = objective(*network.standardised(batch.x_BLF), batch.return_BH, batch.realised_BH)
-            optimiser.zero_grad(set_to_none=True)
-            (loss / BATCH).backward()
-            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimiser.step()
+        with steps.threads():
+            for step in range(count // BATCH):
+                steps.gradients(ends, 1 / BATCH, figures_precision, step)
+                nn.utils.clip_grad_norm_(steps.parameters, 1.0)
+                optimiser.step()
 
     for figures_precision in {figure.what.rpartition(" ")[2]: None for figure in figures}:
         what = f"the same model on one batch again and again, hidden {hidden}, {figures_precision}"

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.learning.config import ModelConfig
 from bitcorn_ray.learning.heads import Heads
-from bitcorn_ray.learning.recurrent import drop, last_state
+from bitcorn_ray.learning.recurrent import Draw, drop, last_state
 
 __all__ = ["LSTM2Head", "LSTMMultiHead", "build_model"]
 
@@ -72,10 +72,13 @@ class LSTMMultiHead(nn.Module):
         self.register_buffer("output_scale", torch.ones(len(self.horizons)))
         self.register_buffer("typical_reference", torch.ones(()))
 
-    def standardised(self, x_BLF: Tensor, symbol_B: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def standardised(
+        self, x_BLF: Tensor, symbol_B: Tensor | None = None, draw: Draw | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return and volatility (B, H), each in units of the reference times `output_scale`.
 
         symbol_B: int64 places of the windows' partitions among those trained on; needed with an embedding only.
+        draw: for dropout, where the windows are a share of a batch.
         """
         x_LBF = x_BLF.transpose(0, 1)  # time first: each step's batch is one contiguous block
         if self.input_norm is not None:
@@ -84,7 +87,7 @@ class LSTMMultiHead(nn.Module):
             if symbol_B is None:
                 raise BitcornError("the model tells partitions apart: give symbol_B, each window's partition")
             x_LBF = torch.cat((x_LBF, self.embedding(symbol_B).expand(len(x_LBF), -1, -1)), 2)
-        state_BD = drop(last_state(self.lstm, self.norms, x_LBF), self.dropout, self.training)
+        state_BD = drop(last_state(self.lstm, self.norms, x_LBF, draw), self.dropout, self.training, draw)
         # What follows is small: it stays in float32 where the layers above computed in less.
         with torch.autocast(state_BD.device.type, enabled=False):
             return_BH, log_BH = self.heads(state_BD.float())

@@ -19,11 +19,11 @@ _ROUNDS = 5
 _GAIN = 0.95  # bfloat16 has to take at most this share of float32's time
 
 
-def choose_precision(wanted: str, deterministic: bool, device: torch.device, step: Callable[[], object]) -> str:
+def choose_precision(wanted: str, deterministic: bool, device: torch.device, step: Callable[[str], object]) -> str:
     """Return "float32" or "bfloat16" for a wanted precision, of which "auto" leaves the choice to a trial.
 
-    step: one forward and backward pass that changes nothing. Deterministic training never tries: times differ from run
-    to run, and losses would with them.
+    step: one forward and backward pass in a given precision, which changes nothing. Deterministic training never tries:
+    times differ from run to run, and losses would with them.
     """
     if wanted != "auto":
         return wanted
@@ -33,9 +33,8 @@ def choose_precision(wanted: str, deterministic: bool, device: torch.device, ste
     started = time.perf_counter()
     for turn in range(1 + _ROUNDS):
         for precision, taken in seconds.items():
-            with autocast(precision, device):
-                begun = time.perf_counter()
-                step()
+            begun = time.perf_counter()
+            step(precision)
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             if turn:  # the first turn warms up

@@ -28,11 +28,12 @@ from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
 from bitcorn_ray.learning.dataset import TrainingData
 from bitcorn_ray.learning.level import NEEDS_LEVEL, volatility_level
 from bitcorn_ray.learning.losses import Objective
-from bitcorn_ray.learning.model import LSTMMultiHead, build_model
-from bitcorn_ray.learning.precision import autocast, choose_precision
+from bitcorn_ray.learning.model import build_model
+from bitcorn_ray.learning.precision import choose_precision
 from bitcorn_ray.learning.progress import EpochResult, FitResult, Progress, State, diverging
 from bitcorn_ray.learning.schedule import rate_factor
 from bitcorn_ray.learning.setting import torch_setting
+from bitcorn_ray.learning.steps import Steps, share_count
 from bitcorn_ray.learning.weights import AveragedWeights, on_cpu, parameter_groups
 
 __all__ = ["EpochResult", "FitResult", "Progress", "build_model", "fit", "gather"]
@@ -69,20 +70,6 @@ def fit(
         return FitResult(loop.levelled(state.best_weights), state.history, state.learned, loop.precision)
 
 
-class _Steps(nn.Module):
-    """Model and objective as one module that DDP can wrap, as some objectives learn too."""
-
-    def __init__(self, model: LSTMMultiHead, objective: Objective) -> None:
-        super().__init__()
-        self.model, self.objective = model, objective
-
-    def forward(self, x_BLF: Tensor, symbol_B: Tensor, return_BH: Tensor, realised_BH: Tensor) -> tuple[Tensor, Tensor]:
-        outcome: tuple[Tensor, Tensor] = self.objective(
-            *self.model.standardised(x_BLF, symbol_B), return_BH, realised_BH
-        )
-        return outcome
-
-
 class _Loop:
     """The tensors on their device, the model and the optimiser of one process."""
 
@@ -111,10 +98,11 @@ class _Loop:
         self.model.output_scale.copy_(self.data.scale)
         self.model.typical_reference.fill_(data.typical_reference)
         self.objective = Objective(config, model.horizons).to(device)
-        self.network: nn.Module = _Steps(self.model, self.objective)
-        self.parameters = list(self.network.parameters())
+        shared = self.world == 1 and device.type == "cpu"
+        shares = share_count(torch.get_num_threads(), config.batch_size, model.seq_len, model.hidden_size)
+        self.stepper = Steps(self.model, self.objective, self.data, shares if shared else 1)
         self.optimiser = torch.optim.AdamW(
-            parameter_groups(self.network, config.weight_decay), lr=config.learning_rate, fused=True
+            parameter_groups(self.stepper.network, config.weight_decay), lr=config.learning_rate, fused=True
         )
         self.average = AveragedWeights(self.model, config.ema) if config.ema else None
         self.precision = ""
@@ -123,7 +111,8 @@ class _Loop:
     def epoch(self, state: State) -> EpochResult:
         """Train and validate one epoch, from where the state stands in it, and bring the state up to date."""
         started, first_step = time.perf_counter(), state.step
-        train_H = self._train(state)
+        with self.stepper.threads():
+            train_H = self._train(state)
         train_seconds = time.perf_counter() - started
         windows = min((state.step - first_step) * self.config.batch_size, len(self.train_ends))
         validation_H = self._validate()
@@ -154,7 +143,7 @@ class _Loop:
 
     def _train(self, state: State) -> Tensor:
         """Make the epoch's steps that are left; mean loss by horizon, (H,)."""
-        self.network.train()
+        self.stepper.network.train()
         order = shuffled(self.train_ends, self.config.seed, state.epoch)
         total_H = self._own_total(state)
         broken = torch.full((self.config.batch_size,), -1, device=self.device)
@@ -185,30 +174,25 @@ class _Loop:
         )
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        self._seed(state)
-        batch = self.data.batch(ends_B)
-        with autocast(self.precision, self.device):
-            loss_sum, loss_BH = self.network(*batch)
-        self.optimiser.zero_grad(set_to_none=True)
         # DDP averages gradients over processes; so scaled, they are those of the mean over the whole batch.
-        (loss_sum * (self.world / batch_size)).backward()
-        nn.utils.clip_grad_norm_(self.parameters, self.config.grad_clip, foreach=True)
+        loss_BH = self.stepper.gradients(ends_B, self.world / batch_size, self.precision, self._seed(state))
+        nn.utils.clip_grad_norm_(self.stepper.parameters, self.config.grad_clip, foreach=True)
         self.optimiser.step()
         if self.average:
             self.average.update()
-        detached: Tensor = loss_BH
-        return detached
+        return loss_BH
 
-    def _seed(self, state: State) -> None:
-        """Make what is random in a step, dropout, a function of its place."""
+    def _seed(self, state: State) -> int:
+        """Make what is random in a step, dropout, a function of its place; the seed."""
+        seed = mixed(self.config.seed, state.epoch, state.step, self.rank)
         if self.model.dropout:
-            seed = mixed(self.config.seed, state.epoch, state.step, self.rank)
             generator = (
                 torch.default_generator
                 if self.device.type == "cpu"
                 else torch.cuda.default_generators[self.device.index or 0]
             )
             generator.manual_seed(seed)
+        return seed
 
     def _look(self, broken: Tensor, state: State, total_H: Tensor) -> None:
         self._refuse(broken, state)
@@ -237,7 +221,7 @@ class _Loop:
     @torch.no_grad()
     def _validate(self) -> Tensor:
         """Mean loss by horizon, (H,), in float32: as the weights will be used."""
-        self.network.eval()
+        self.stepper.network.eval()
         total_H = torch.zeros(len(self.model.horizons), dtype=torch.float64, device=self.device)
         with self._kept_weights():
             own = self.validation_ends[self.rank :: self.world]
@@ -316,19 +300,19 @@ class _Loop:
             state.history = [EpochResult(**result) for result in snapshot["state"]["history"]]
         self.precision = snapshot["precision"] if snapshot else self._tried_precision()
         if self.world > 1:
-            self.network = nn.parallel.DistributedDataParallel(
-                self.network, broadcast_buffers=False, gradient_as_bucket_view=True
-            )
+            self.stepper.distribute()
         return state
 
     def _tried_precision(self) -> str:
-        batch = self.data.batch(self.train_ends[: math.ceil(self.config.batch_size / self.world)])
-
-        def step() -> None:
-            torch.autograd.grad(self.network(*batch)[0], self.parameters)
-
-        self.network.train()
-        chosen = choose_precision(self.config.precision, self.config.deterministic, self.device, step)
+        ends = self.train_ends[: math.ceil(self.config.batch_size / self.world)]
+        self.stepper.network.train()
+        with self.stepper.threads():
+            chosen = choose_precision(
+                self.config.precision,
+                self.config.deterministic,
+                self.device,
+                lambda precision: self.stepper.try_out(ends, precision),
+            )
         if self.world > 1:  # clocks differ; the first one's counts
             choice = torch.tensor(chosen == "bfloat16", device=self.device)
             dist.broadcast(choice, 0)

@@ -8,13 +8,13 @@ from bitcorn_ray.learning.precision import autocast, choose_precision, supports_
 CPU = torch.device("cpu")
 
 
-def never():
+def never(precision):
     raise AssertionError("no trial is needed")
 
 
 def timed(seconds):
-    """A step that takes its time by the precision in force."""
-    return lambda: time.sleep(seconds["bfloat16" if torch.is_autocast_enabled("cpu") else "float32"])
+    """A step that takes its time by the precision."""
+    return lambda precision: time.sleep(seconds[precision])
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_the_trial_takes_the_faster_one(with_bfloat16, faster):
 def test_a_step_that_takes_long_is_tried_few_times(with_bfloat16, monkeypatch):
     monkeypatch.setattr("bitcorn_ray.learning.precision._SECONDS", 0.01)
     calls = []
-    choose_precision("auto", False, CPU, lambda: (calls.append(1), time.sleep(0.02)))
+    choose_precision("auto", False, CPU, lambda precision: (calls.append(1), time.sleep(0.02)))
     assert len(calls) == 4  # one of each to warm up and one of each to measure
 
 

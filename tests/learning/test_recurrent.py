@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from bitcorn_ray.learning.recurrent import drop, last_state
+from bitcorn_ray.learning.recurrent import Draw, drop, last_state
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
@@ -58,6 +58,15 @@ def test_dropout_does_nothing_out_of_training_and_repeats_by_the_seed():
         masks.append(drop(x, 0.3, True))
     assert torch.equal(masks[0], masks[1])
     assert not torch.equal(masks[0], masks[2])
+
+
+def test_shares_of_a_batch_drop_what_the_whole_batch_does():
+    x = torch.randn(7, 11, 3)
+    torch.manual_seed(5)
+    whole = drop(x, 0.4, True)
+    for first, last in ((0, 4), (4, 11)):
+        draw = Draw(torch.Generator().manual_seed(5), first, 11)
+        assert torch.equal(drop(x[:, first:last], 0.4, True, draw), whole[:, first:last])
 
 
 def test_neighbouring_numbers_are_dropped_independently():
