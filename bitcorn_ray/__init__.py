@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from bitcorn_ray.forecaster import Forecaster
     from bitcorn_ray.learning.model import LSTM2Head, LSTMMultiHead
     from bitcorn_ray.learning.runs import load_run
+    from bitcorn_ray.sweep_judgement import leaderboard
+    from bitcorn_ray.sweeping import SweepResult, tune
     from bitcorn_ray.training_service import (
         MultiHorizonTrainingRequest,
         TrainingResult,
@@ -56,6 +58,9 @@ _HOMES = {
     "LSTM2Head": "learning.model",
     "LSTMMultiHead": "learning.model",
     "load_run": "learning.runs",
+    "leaderboard": "sweep_judgement",
+    "SweepResult": "sweeping",
+    "tune": "sweeping",
     "MultiHorizonTrainingRequest": "training_service",
     "TrainingResult": "training_service",
     "train_from_config": "training_service",
@@ -74,17 +79,20 @@ __all__ = [
     "MultiHorizonTrainingRequest",
     "RunConfig",
     "SequenceBuildResult",
+    "SweepResult",
     "TrainingResult",
     "build_sequences",
     "compute_features",
     "evaluate",
     "feature_system",
     "invalidate_cache",
+    "leaderboard",
     "load_market_data",
     "load_run",
     "prepare_features",
     "train_from_config",
     "train_multihorizon_model",
+    "tune",
 ]
 
 

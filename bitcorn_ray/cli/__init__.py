@@ -19,10 +19,12 @@ from bitcorn_ray.cli.folds import folds
 from bitcorn_ray.cli.forecast import forecast, watch
 from bitcorn_ray.cli.ingest import ingest
 from bitcorn_ray.cli.inspect import inspect
+from bitcorn_ray.cli.leaderboard import leaderboard
 from bitcorn_ray.cli.options import OrderedGroup
 from bitcorn_ray.cli.quality import quality
 from bitcorn_ray.cli.runs import runs
 from bitcorn_ray.cli.train import train
+from bitcorn_ray.cli.tune import tune
 
 __all__ = ["main"]
 
@@ -52,6 +54,8 @@ for _command in (
     cache,
     folds,
     train,
+    tune,
+    leaderboard,
     evaluate,
     forecast,
     watch,

@@ -1,0 +1,35 @@
+"""The command that says what the trials of a sweep are worth."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from bitcorn_ray.cli.options import common_options
+from bitcorn_ray.report.console import show
+from bitcorn_ray.report.sweeps import leaderboard_tables
+
+__all__ = ["leaderboard"]
+
+
+@click.command()
+@click.argument("sweep")
+@click.option("--level", default=0.01, show_default=True, help="Of significance, of the whole verdict.")
+@common_options
+def leaderboard(sweep: str, level: float, as_json: bool, address: str | None) -> None:
+    """Compare the trials of a sweep on test windows with each other and with baselines, all trials counted.
+
+    SWEEP is the folder that `bitcorn tune` wrote. The verdict says whether any trial knows something about volatility
+    or direction beyond the luck of so many tries, and which baselines the best one beats.
+
+    \b
+    Example:
+      bitcorn leaderboard sweeps/first
+      bitcorn leaderboard sweeps/first --json
+    """
+    from bitcorn_ray.learning.artifacts import strict_json
+    from bitcorn_ray.sweep_judgement import leaderboard as judge_sweep
+
+    result = json.loads(strict_json(judge_sweep(sweep, level=level).to_json()))
+    show(result, lambda: leaderboard_tables(result), as_json, f"{sweep}, on test windows")

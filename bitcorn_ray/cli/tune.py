@@ -1,0 +1,81 @@
+"""The command that sweeps."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict
+
+import click
+
+from bitcorn_ray.cli.options import cache_dir_option, common_options, say
+from bitcorn_ray.report.console import show
+from bitcorn_ray.report.sweeps import live_trials, trials_table
+
+__all__ = ["tune"]
+
+
+@click.command()
+@click.argument("config")
+@click.option("--out", help="Folder of the sweep; before the file's.")
+@click.option("--max-trials", type=int, help="Trials at most; before the file's sweep.trials.")
+@click.option("--max-hours", type=float, help="Begin no trial after so long, and end those that run.")
+@click.option("--resume", is_flag=True, help="Go on with a sweep that was cut short; nothing finished is repeated.")
+@cache_dir_option
+@common_options
+def tune(
+    config: str,
+    out: str | None,
+    max_trials: int | None,
+    max_hours: float | None,
+    resume: bool,
+    cache_dir: str | None,
+    as_json: bool,
+    address: str | None,
+) -> None:
+    """Search the best configuration over walk-forward folds, on Ray Tune, and train it.
+
+    CONFIG is a YAML file with the fields of a run (see `bitcorn train`) and the sections `folds` (see `bitcorn folds`),
+    `search` (fields and what they may be) and `sweep` (search, scheduler, trials, seeds, resources, ...). Trials are
+    compared on validation windows; what they are worth on test windows says `bitcorn leaderboard`.
+
+    \b
+    Example:
+      bitcorn tune sweep.yaml
+      bitcorn tune sweep.yaml --max-hours 8 --resume
+      bitcorn leaderboard sweeps/first
+    """
+    from bitcorn_ray.learning.artifacts import strict_json
+    from bitcorn_ray.sweep_config import SweepConfig
+    from bitcorn_ray.sweeping import tune as sweep
+
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # feature systems and searches of the user's own
+    loaded = SweepConfig.load(config, {"out": out, "trials": max_trials, "max_hours": max_hours})
+    with live_trials(loaded.sweep.trials, as_json) as told:
+        done = sweep(
+            loaded,
+            resume=resume,
+            cache_dir=cache_dir,
+            address=address,
+            on_trial=lambda trial: told(asdict(trial)),
+            log_fn=say,
+        )
+    summary = {
+        "sweep": done.folder,
+        "ended": done.ended,
+        "run": done.run,
+        "best": None if done.best is None else {**asdict(done.best), "loss": done.best.loss},
+        "trials": [asdict(each) for each in done.trials],
+    }
+    shown = json.loads(strict_json(summary))
+    told_of = f"run of the best trial in {done.run}" if done.run else "no run was trained"
+    show(
+        shown,
+        lambda: (trials_table(shown["trials"]), f"{told_of}; judge it with: bitcorn leaderboard {done.folder}"),
+        as_json,
+    )
+    if done.ended == "interrupted":
+        say(f"--resume goes on with the sweep in {done.folder}")
+        raise KeyboardInterrupt

@@ -1,0 +1,350 @@
+"""Trials on Ray Tune: one function for each point that a suggester chooses, on reused actors, over shared data.
+
+1. What trials share goes into the object store once; they get references, and read it there without a copy.
+2. A suggester is asked for points through Tune's interface for searches, and told what came of them.
+3. After each fold a trial reports its mean so far, and Tune's scheduler may stop it.
+4. A trial that raises says so and is done; one whose process dies is begun again a few times, and finds its finished
+   folds in their records. Nothing of Tune's is kept: what an earlier sweep has done is told by the caller, see `Past`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import shutil
+import signal
+import threading
+import uuid
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+from ray.tune.search import Searcher
+
+from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.learning.search import Point
+from bitcorn_ray.learning.suggest import Outcome, Suggester
+from bitcorn_ray.learning.sweep import Resources, SweepOptions
+
+__all__ = ["Past", "TrialEvent", "run_trials"]
+
+_RESTARTS = 2  # of a trial whose process died
+_FOLD, _LOSS, _ERROR = "fold", "loss", "error"
+_TOLD = (_FOLD, _LOSS, "fold_loss", "seconds", "reused")
+
+Work = Callable[[Callable[[str], Any], Mapping[str, Any], Callable[[Mapping[str, Any]], None]], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialEvent:
+    """Something happened to a trial.
+
+    kind: "chosen", "fold" or "ended". told: of the fold, as reported. outcome: where it ended. error: why it failed.
+    """
+
+    trial: str
+    kind: str
+    point: Point
+    configuration: Mapping[str, Any]
+    told: Mapping[str, Any] = field(default_factory=dict)
+    outcome: Outcome | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Past:
+    """Trials of an earlier, interrupted sweep. ended: what came of points. begun: names and points to go on with."""
+
+    ended: Sequence[tuple[Point, Outcome]] = ()
+    begun: Sequence[tuple[str, Point]] = ()
+
+
+def run_trials(
+    work: Work,
+    shared: dict[str, Any],
+    configure: Callable[[Point], Mapping[str, Any]],
+    suggester: Suggester,
+    options: SweepOptions,
+    *,
+    folds: int,
+    folder: Path,
+    on_event: Callable[[TrialEvent], None],
+    past: Past | None = None,
+) -> str:
+    """Run trials until there are as many as `options.trials`, those of the past among them.
+
+    shared: is emptied as it goes to the object store, so that there is one copy.
+    work: called in a worker with a function that fetches what is shared by its name, the configuration of the trial's
+    point, and a function to report each fold with, its number from 1 as "fold" and the mean so far as "loss", lower is
+    better. configure: called here, a BitcornError fails the trial. folds: of a whole trial. folder: for Ray's own files
+    while it runs, seen by all nodes. on_event: called in this process.
+    Returns why it ended: "done", "interrupted" (by Ctrl-C), "time" or "failures".
+    Raises BitcornError for more resources than Ray has, and as the suggester does.
+    """
+    past = past or Past()
+    at_once = _at_once(options.resources)
+    watch = _Watch(options, folds, sum(outcome.state == "failed" for _, outcome in past.ended), on_event)
+    for point, outcome in past.ended:
+        suggester.tell(point, outcome)
+    for _, point in past.begun:
+        suggester.expect(point)
+    wanted = options.trials - len(past.ended)
+    if wanted <= 0:
+        return "done"
+    search = _Search(suggester, configure, watch, past.begun, len(past.ended) + len(past.begun), wanted)
+    references = {name: ray.put(shared.pop(name)) for name in list(shared)}
+    resources = {"cpu": options.resources.cpu, **({"gpu": options.resources.gpu} if options.resources.gpu else {})}
+    for left in folder.glob("ray-*"):  # by a driver that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    storage = folder / f"ray-{uuid.uuid4().hex[:8]}"
+    with _settings(), _interrupts(watch):
+        tuner = tune.Tuner(
+            tune.with_resources(partial(_trial, work=work, references=references), resources),
+            tune_config=tune.TuneConfig(
+                search_alg=search,
+                scheduler=_scheduler(options.scheduler, folds, past.ended),
+                num_samples=wanted,
+                max_concurrent_trials=at_once,
+                time_budget_s=None if options.max_hours is None else options.max_hours * 3600,
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=tune.RunConfig(
+                name="trials",
+                storage_path=str(storage),
+                stop=watch,
+                callbacks=[_Forget()],
+                failure_config=tune.FailureConfig(max_failures=_RESTARTS),
+                verbose=0,
+            ),
+        )
+        try:
+            tuner.fit()
+        finally:
+            shutil.rmtree(storage, ignore_errors=True)
+    if search.refused is not None:
+        raise search.refused
+    return watch.reason or ("done" if watch.ended >= wanted or (search.exhausted and not watch.open) else "time")
+
+
+def _trial(config: dict[str, Any], work: Work, references: Mapping[str, Any]) -> None:
+    """One trial, in its worker. What it raises is reported: Tune would begin it again, and it would end the same."""
+    given = json.loads(config["trial"])
+    if _ERROR in given:
+        tune.report({_ERROR: given[_ERROR]})
+        return
+    try:
+        work(lambda name: ray.get(references[name]), given["configuration"], lambda told: tune.report(dict(told)))
+    except Exception as error:
+        told = str(error) if isinstance(error, BitcornError) else f"{type(error).__name__}: {error}"
+        tune.report({_ERROR: told})
+
+
+class _Watch(tune.Stopper):
+    """Follows the trials, by Tune's names for them, and says when all must stop; Tune calls it with each result."""
+
+    def __init__(self, options: SweepOptions, folds: int, failed: int, on_event: Callable[[TrialEvent], None]) -> None:
+        self.allowed, self.folds = options.max_failures * options.trials, folds
+        self.ended, self.failed, self.reason, self.interrupted = 0, failed, "", False
+        self.on_event = on_event
+        self.open: dict[str, tuple[str, Point, Mapping[str, Any]]] = {}
+        self.losses: dict[str, list[float]] = {}
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        losses = self.losses.get(trial_id)
+        # A trial that was begun again reports its first folds once more.
+        if losses is not None and result.get(_FOLD) == len(losses) + 1:
+            losses.append(float(result["fold_loss"]))
+            self._tell(trial_id, "fold", told={name: result.get(name) for name in _TOLD})
+        return False
+
+    def stop_all(self) -> bool:
+        """Tell whether no trial may go on."""
+        if self.interrupted:
+            self.reason = "interrupted"
+        elif self.failed > self.allowed:
+            self.reason = "failures"
+        return bool(self.reason)
+
+    def begin(self, trial_id: str, name: str, point: Point, configuration: Mapping[str, Any]) -> None:
+        """Take in a trial that was chosen."""
+        self.open[trial_id], self.losses[trial_id] = (name, point, configuration), []
+        self._tell(trial_id, "chosen")
+
+    def end(self, trial_id: str, error: str | None) -> tuple[Point, Outcome]:
+        """Take in that a trial is over, and tell what came of it."""
+        losses = tuple(self.losses.pop(trial_id))
+        state = "failed" if error is not None else "finished" if len(losses) == self.folds else "stopped"
+        point, outcome = self.open[trial_id][1], Outcome(state, losses)
+        self.ended, self.failed = self.ended + 1, self.failed + (state == "failed")
+        self._tell(trial_id, "ended", outcome=outcome, error=error)
+        del self.open[trial_id]
+        return point, outcome
+
+    def _tell(self, trial_id: str, kind: str, **what: Any) -> None:
+        name, point, configuration = self.open[trial_id]
+        self.on_event(TrialEvent(trial=name, kind=kind, point=point, configuration=configuration, **what))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # what Tune saves is not used
+
+
+class _Search(Searcher):
+    """Tune's interface to a suggester; trials that were begun before come first."""
+
+    def __init__(
+        self,
+        suggester: Suggester,
+        configure: Callable[[Point], Mapping[str, Any]],
+        watch: _Watch,
+        begun: Sequence[tuple[str, Point]],
+        known: int,
+        wanted: int,
+    ) -> None:
+        super().__init__()
+        self._suggester, self._configure, self._watch = suggester, configure, watch
+        self._begun, self._number, self._left, self.exhausted = list(begun), known, wanted, False
+        self.refused: BitcornError | None = None
+
+    def suggest(self, trial_id: str) -> Any:
+        if self._left <= 0 or self._watch.stop_all():
+            return self.FINISHED
+        if self._begun:
+            name, point = self._begun.pop(0)
+        else:
+            try:
+                asked = self._suggester.ask()
+            except BitcornError as error:
+                self.refused, asked = error, None
+            if asked is None:
+                self.exhausted = True
+                return self.FINISHED
+            self._number += 1
+            name, point = f"t{self._number:04d}", asked
+        self._left -= 1
+        given: dict[str, Any]
+        try:
+            given = {"configuration": dict(self._configure(point))}
+        except BitcornError as error:
+            given = {"configuration": {}, _ERROR: str(error)}
+        self._watch.begin(trial_id, name, point, given["configuration"])
+        return {"trial": json.dumps(given)}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        if trial_id not in self._watch.open:
+            return
+        failed = (result or {}).get(_ERROR)
+        if error:
+            failed = f"its process died {_RESTARTS + 1} times"
+        self._suggester.tell(*self._watch.end(trial_id, failed))
+
+    def save(self, checkpoint_path: str) -> None:
+        Path(checkpoint_path).touch()
+
+    def restore(self, checkpoint_path: str) -> None:
+        pass
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class _Forget(tune.Callback):
+    """Drops the statistics that Tune keeps of each metric of each trial: two thirds of what it holds of one."""
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        trial.metric_analysis.clear()
+        trial.metric_n_steps.clear()
+
+
+class _Earlier:
+    """Stands for a trial of an earlier sweep before Tune's schedulers, which hash trials and read their names."""
+
+    def __init__(self, name: str) -> None:
+        self.trial_id = name
+
+
+def _scheduler(name: str, folds: int, ended: Sequence[tuple[Point, Outcome]]) -> TrialScheduler:
+    """Tune's scheduler of a name, on the mean of the folds so far; it has seen the trials of the past."""
+    common: dict[str, Any] = {"time_attr": _FOLD, "metric": _LOSS, "mode": "min", "grace_period": 1}
+    if name == "none" or folds == 1:
+        return FIFOScheduler()
+    if name == "median":
+        # Nobody waits for others: a trial that was paused would begin anew.
+        patience: Any = math.inf
+        made: Any = MedianStoppingRule(**common, min_samples_required=3, min_time_slice=patience)
+    else:
+        brackets = 1 if name == "asha" else min(3, 1 + int(math.log(folds, 3)))
+        made = AsyncHyperBandScheduler(**common, max_t=folds, reduction_factor=3, brackets=brackets)
+    for number, (_, outcome) in enumerate(ended):
+        if outcome.losses:
+            trial: Any = _Earlier(f"earlier-{number}")
+            made.on_trial_add(None, trial)
+            for stop in range(len(outcome.losses)):
+                mean = sum(outcome.losses[: stop + 1]) / (stop + 1)
+                if made.on_trial_result(None, trial, {_FOLD: stop + 1, _LOSS: mean}) != TrialScheduler.CONTINUE:
+                    break
+    return made
+
+
+def _at_once(wanted: Resources) -> int:
+    """How many trials there is room for. Ray would wait for ever for what it has not: refuse that."""
+    have = ray.cluster_resources()
+    cpus, gpus = have.get("CPU", 0.0), have.get("GPU", 0.0)
+    if wanted.cpu > cpus or wanted.gpu > gpus:
+        raise BitcornError(
+            f"a trial takes {wanted.cpu:g} CPUs and {wanted.gpu:g} GPUs, but Ray has {cpus:g} CPUs and {gpus:g} GPUs: "
+            "give less in sweep.resources"
+        )
+    return max(1, int(min(cpus / wanted.cpu, gpus / wanted.gpu if wanted.gpu else math.inf)))
+
+
+@contextmanager
+def _interrupts(watch: _Watch) -> Iterator[None]:
+    """Let the first Ctrl-C end the trials in good order, and the second one at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def interrupted(number: int, frame: Any) -> None:
+        watch.interrupted = True
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, interrupted)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _settings() -> Iterator[None]:
+    """Tune's settings for the length of a sweep, where the user has not set them."""
+    for name in ("ray.tune", "ray.train"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what fails is told by the trial itself
+    settings = {
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the caller keeps what it wants to know
+        "RAY_AIR_NEW_OUTPUT": "0",  # with verbose=0, silence
+        "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+        "TUNE_DISABLE_SIGINT_HANDLER": "1",  # see `_interrupts`
+        "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
+        "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "1000000",
+    }
+    settings = {name: value for name, value in settings.items() if name not in os.environ}
+    os.environ.update(settings)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name in settings:
+            os.environ.pop(name, None)

@@ -1,0 +1,135 @@
+"""A sweep on a terminal: its trials while they run, what came of them, and the leaderboard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from bitcorn_ray.report.console import table
+
+__all__ = ["leaderboard_tables", "live_trials", "trials_table"]
+
+_ROWS = 20
+_STYLES = {"failed": "red", "stopped": "yellow", "finished": "green"}
+
+
+@contextmanager
+def live_trials(
+    total: int, quiet: bool = False, console: Console | None = None
+) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Show the trials on standard error for the length of a block, in a table that changes in place.
+
+    total: trials at most. Yields a function that is told how a trial stands, with its name, state, losses and point;
+    where nobody looks it prints a line for each trial that ends.
+    """
+    console = console or Console(stderr=True)
+    trials: dict[str, Mapping[str, Any]] = {}
+    live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal and not quiet else None
+
+    def told(trial: Mapping[str, Any]) -> None:
+        trials[trial["name"]] = trial
+        if live is not None:
+            over = sum(each["state"] != "running" for each in trials.values())
+            live.update(Group(Text(f"{over} of {total} trials"), trials_table(list(trials.values()))), refresh=True)
+        elif trial["state"] != "running" and not quiet:
+            console.print(_line(trial), highlight=False, markup=False, soft_wrap=True)
+
+    if live is None:
+        yield told
+        return
+    with live:
+        yield told
+
+
+def trials_table(trials: Sequence[Mapping[str, Any]], most: int = _ROWS) -> Table:
+    """A row a trial: those that run, then the best; the mean validation loss over the folds that were done."""
+    ordered = sorted(
+        trials,
+        key=lambda each: (
+            each["state"] != "running",
+            each["state"] == "failed",
+            -len(each["losses"]),
+            _mean(each["losses"]) or 0.0,
+        ),
+    )
+    rows = [
+        (
+            each["name"],
+            Text(each["state"], style=_STYLES.get(each["state"], "")),
+            f"{len(each['losses'])}",
+            "" if (mean := _mean(each["losses"])) is None else f"{mean:.5f}",
+            each["error"] or _shown(each["point"]),
+        )
+        for each in ordered[:most]
+    ]
+    if len(ordered) > most:
+        rows.append(("...", Text(f"{len(ordered) - most} more"), "", "", ""))
+    return table(("trial", "state", "folds", "validation loss", "configuration"), rows, left=(0, 1, 4))
+
+
+def leaderboard_tables(result: Mapping[str, Any], most: int = _ROWS) -> tuple[Table | str, ...]:
+    """The verdict, and for each question a row a trial and a baseline, by mean loss on the test windows.
+
+    result: as `SweepJudgement.to_json` gives it.
+    """
+    tables = [_answer_table(answer, result["trials"], most) for answer in result["answers"]]
+    return (result["verdict"], *(part for made in tables for part in made), *result["remarks"])
+
+
+def _answer_table(answer: Mapping[str, Any], trials: Mapping[str, Any], most: int) -> tuple[Table | str, ...]:
+    names = list(answer["baselines"])
+    rows = []
+    for standing in answer["standings"][:most]:
+        error = standing["standard_error"]
+        rows.append(
+            (
+                f"{standing['rank']}",
+                standing["trial"],
+                f"{standing['mean']:.5f}",
+                "" if error is None else f"{error:.5f}",
+                f"{standing['score']:.3f}",
+                *(_against(standing["against"][name]) for name in names),
+                _shown(trials[standing["trial"]]["search"]),
+            )
+        )
+    for name, mean in sorted(answer["baselines"].items(), key=lambda each: each[1]):
+        rows.append(("", name, f"{mean:.5f}", "", "", *[""] * len(names), ""))
+    columns = ("rank", "trial", answer["loss"], "+-", answer["score"], *(f"over {name}" for name in names), "")
+    remarks = []
+    if answer["ranks"] is not None:
+        ranks = answer["ranks"]
+        remarks.append(
+            f"do folds agree on which trials are good? Kendall's W {ranks['concordance']:.2f}, mean rank correlation "
+            f"{ranks['correlation']:.2f}, p = {ranks['p_value']:.2g}"
+        )
+    title = f"{answer['name']}: gains over a baseline with a star are significant for that trial alone (DM test, 5 %)"
+    return (title, table(columns, rows, left=(1, len(columns) - 1)), *remarks)
+
+
+def _against(test: Mapping[str, Any]) -> str:
+    return f"{test['mean']:+.4f}{' *' if test['p_value'] < 0.05 else ''}"
+
+
+def _line(trial: Mapping[str, Any]) -> str:
+    mean = _mean(trial["losses"])
+    loss = "" if mean is None else f", validation loss {mean:.5f} over {len(trial['losses'])} folds"
+    return f"{trial['name']} {trial['state']}{loss}: {_shown(trial['point'])}"
+
+
+def _shown(point: Mapping[str, Any]) -> str:
+    """A point in short: the last part of each name, numbers with four digits."""
+    parts = []
+    for name, value in point.items():
+        text = f"{value:.4g}" if isinstance(value, float) else str(value)
+        parts.append(f"{name.rpartition('.')[2]}={text}")
+    return " ".join(parts)
+
+
+def _mean(losses: Sequence[float]) -> float | None:
+    return sum(losses) / len(losses) if losses else None

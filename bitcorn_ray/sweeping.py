@@ -1,0 +1,272 @@
+"""Front door to sweeps: many trials over walk-forward folds, and the best of them as a run.
+
+1. Read the configuration, cut the folds, and prepare the features of every variant that the search can reach. 2. Run
+the trials on Ray Tune; each finished fold is recorded, each trial noted. 3. Write the results, with the best trial's
+out-of-sample forecasts of all test folds. 4. Train the best configuration on the last fold, on Ray Train, and save it.
+
+A sweep that was cut short, by Ctrl-C or a power cut, goes on with `resume`: what is recorded is not done again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.features.registry import find_system
+from bitcorn_ray.forecaster import feature_identity
+from bitcorn_ray.learning.artifacts import require_writable
+from bitcorn_ray.learning.runs import is_run, read_metadata
+from bitcorn_ray.learning.search import Point
+from bitcorn_ray.learning.suggest import Outcome, suggester_of
+from bitcorn_ray.market.timeframe import timeframe_ms
+from bitcorn_ray.sweep_config import Setting, SweepConfig
+from bitcorn_ray.sweep_data import SweepData, sweep_data, timelines_of
+from bitcorn_ray.sweep_job import TrialPlan, fold_inputs, run_trial
+from bitcorn_ray.sweep_records import Trial
+from bitcorn_ray.sweep_results import SweepFolder, best_of, stitched
+from bitcorn_ray.training_inputs import TrainingInputs
+from bitcorn_ray.training_job import TrainingJob
+from bitcorn_ray.walk_forward import FoldPlan
+
+__all__ = ["SweepResult", "trial_plan", "tune"]
+
+OnTrial = Callable[[Trial], None]
+
+# How a sweep may be carried out otherwise when it goes on.
+_FREE = ("trials", "max_hours", "max_failures", "resources")
+_FREE_OF_RUN = ("out", "workers", "gpus", "mlflow", "db")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepResult:
+    """What a sweep came to.
+
+    folder: of its files (`sweep_results`). ended: "done", "time" (max_hours are over) or "interrupted" (by Ctrl-C).
+    trials: all of them. best: the one with the lowest validation loss over all folds, None where no trial has a fold.
+    run: folder of its run, None where it was not trained.
+    """
+
+    folder: str
+    ended: str
+    trials: tuple[Trial, ...]
+    best: Trial | None
+    run: str | None
+
+
+def tune(
+    config: str | Path | Mapping[str, Any] | SweepConfig,
+    *,
+    out: str | Path | None = None,
+    trials: int | None = None,
+    max_hours: float | None = None,
+    resume: bool = False,
+    cache_dir: str | Path | None = None,
+    address: str | None = None,
+    on_trial: OnTrial | None = None,
+    log_fn: Callable[[str], None] | None = None,
+) -> SweepResult:
+    """Search the configuration with the lowest validation loss over walk-forward folds, and train it.
+
+    config: a YAML file, or its values: see `SweepConfig`. out, trials, max_hours: before the file's. resume: go on with
+    a sweep in that folder. address: of a Ray cluster, see `ray_session`; the folder must be seen by all its nodes.
+    on_trial: called whenever a trial begins, has done a fold, or ends. log_fn: called with a line now and then.
+    Raises BitcornError for impossible configurations, a folder that holds something already, more failed trials than
+    `sweep.max_failures` allows (what was done is kept), and as `train_from_config` does.
+    """
+    from bitcorn_ray.on_ray.session import ray_session
+
+    overrides = {"out": None if out is None else str(out), "trials": trials, "max_hours": max_hours}
+    loaded = SweepConfig.load(config, overrides)
+    folder = SweepFolder(Path(loaded.run.out).expanduser().absolute())
+    _require_place(folder, loaded, resume)
+    say = log_fn or (lambda line: None)
+    data = sweep_data(loaded, cache_dir=cache_dir, log_fn=log_fn)
+    _begin(folder, loaded, data, resume)
+    plan = trial_plan(loaded, data, folder)
+    told = _Told(folder, loaded, on_trial, say)
+    cut = FoldPlan(
+        config=loaded.folds,
+        horizon=max(loaded.run.model.horizons),
+        timelines=tuple(timelines_of(data.bars)),
+        folds=data.folds,
+    )
+    say(f"{len(data.folds)} folds, up to {loaded.sweep.trials} trials")
+    with ray_session(address):
+        ended = _run(loaded, data, plan, told)
+        every = tuple(told.trials.values())
+        best = best_of(every)
+        forecasts = None if best is None else stitched(plan, data.bars, best, loaded.run.model.horizons)
+        folder.finish(ended, every, cut.to_json(), forecasts)
+        if ended == "failures":
+            raise BitcornError(_failures(every, loaded))
+        run = None
+        if best is not None and ended != "interrupted":
+            say(f"best trial {best.name}, validation loss {best.loss:.5f}: training it on the last fold")
+            run = _refit(loaded, best, folder, cache_dir, log_fn)
+    if best is None and ended != "interrupted":
+        raise BitcornError(f"no trial finished a fold: {_failures(every, loaded)}")
+    return SweepResult(
+        folder=str(folder.path), ended=ended, trials=every, best=best, run=None if run is None else str(run)
+    )
+
+
+def trial_plan(config: SweepConfig, data: SweepData, folder: SweepFolder) -> TrialPlan:
+    """What all trials of a sweep have in common."""
+    return TrialPlan(
+        folds=data.folds,
+        seeds=config.sweep.seeds,
+        objective=config.sweep.objective,
+        device="cuda" if config.sweep.resources.gpu else "cpu",
+        records=str(folder.records),
+        identities=data.identities,
+    )
+
+
+def _run(config: SweepConfig, data: SweepData, plan: TrialPlan, told: _Told) -> str:
+    """Run the trials; the variants go to the object store, and this process lets go of them."""
+    from bitcorn_ray.on_ray.sweeps import Past, run_trials
+
+    shared: dict[str, Any] = {"bars": data.bars, **data.variants}
+    data.variants.clear()
+    past = Past(
+        ended=[(each.point, Outcome(each.state, each.losses)) for each in told.trials.values() if _is_over(each)],
+        begun=[(each.name, each.point) for each in told.trials.values() if not _is_over(each)],
+    )
+    return run_trials(
+        partial(run_trial, plan),
+        shared,
+        lambda point: config.at(point).to_json(),
+        suggester_of(config.sweep.search, config.space, config.sweep.seed),
+        config.sweep,
+        folds=len(plan.folds),
+        folder=told.folder.path,
+        on_event=told,
+        past=past,
+    )
+
+
+class _Told:
+    """Keeps the trials as they stand, notes them in the journal, and hands them on."""
+
+    def __init__(
+        self, folder: SweepFolder, config: SweepConfig, on_trial: OnTrial | None, say: Callable[[str], None]
+    ) -> None:
+        self.folder, self._on_trial, self._say = folder, on_trial or (lambda trial: None), say
+        self.trials = folder.journal.read()
+        for trial in self.trials.values():
+            self._on_trial(trial)
+
+    def __call__(self, event: Any) -> None:
+        before = self.trials.get(event.trial)
+        if event.kind == "chosen" or before is None:
+            point: Point = event.point
+            trial = Trial(name=event.trial, point=point, setting=event.configuration)
+            self.folder.journal.write(trial)
+        elif event.kind == "fold":
+            told = event.told
+            trial = replace(
+                before, losses=(*before.losses, told["fold_loss"]), seconds=before.seconds + (told["seconds"] or 0.0)
+            )
+        else:
+            outcome = event.outcome
+            trial = replace(before, state=outcome.state, losses=outcome.losses, error=event.error)
+            self.folder.journal.write(trial)
+            if event.error is not None:
+                self._say(f"trial {trial.name} failed with {dict(trial.point)}: {event.error}")
+        self.trials[trial.name] = trial
+        self._on_trial(trial)
+
+
+def _is_over(trial: Trial) -> bool:
+    return trial.state != "running"
+
+
+def _require_place(folder: SweepFolder, config: SweepConfig, resume: bool) -> None:
+    """Raise BitcornError where the folder cannot be written, or holds something that is not gone on with."""
+    require_writable(folder.path)
+    if not folder.path.is_dir() or not any(folder.path.iterdir()):
+        return
+    if not folder.is_sweep:
+        if (folder.path / "bars.npz").is_file() and len(list(folder.path.iterdir())) == 1:
+            return  # a sweep that was cut short before its plan was written
+        raise BitcornError(f"{config.run.out} holds something already, and no sweep: give another --out")
+    if not resume:
+        raise BitcornError(f"{config.run.out} holds a sweep: --resume goes on with it, or give another --out")
+
+
+def _begin(folder: SweepFolder, config: SweepConfig, data: SweepData, resume: bool) -> None:
+    """Write the plan, or see that the one that is there is of the same sweep."""
+    if not folder.is_sweep:
+        folder.begin(config, data.identities, data.bars)
+        return
+    before = folder.plan()
+    if _what_counts(before["config"]) != _what_counts(config.to_json()):
+        raise BitcornError(
+            f"the sweep in {config.run.out} has another configuration: go on with that one ({folder.path}/plan.json "
+            f"tells it), changing only sweep.{', '.join(_FREE)}; or give another --out"
+        )
+    if before["identities"] != data.identities:
+        raise BitcornError(
+            f"the bars or features have changed since the sweep in {config.run.out} began, so that its folds are "
+            "others: give another --out, or the bars as they were"
+        )
+
+
+def _what_counts(config: Mapping[str, Any]) -> Any:
+    """What decides what trials are and how they come out, as text compares."""
+    kept = {name: value for name, value in config.items() if name not in _FREE_OF_RUN}
+    kept["sweep"] = {name: value for name, value in config["sweep"].items() if name not in _FREE}
+    return json.dumps(kept, sort_keys=True, default=str)
+
+
+def _refit(
+    config: SweepConfig,
+    best: Trial,
+    folder: SweepFolder,
+    cache_dir: str | Path | None,
+    log_fn: Callable[[str], None] | None,
+) -> Path:
+    """Train the best configuration on the last fold, and save it as a run; where that is there already, leave it."""
+    if is_run(folder.run) and read_metadata(folder.run).get("sweep", {}).get("setting") == dict(best.setting):
+        return folder.run
+    setting = Setting.from_json(best.setting)
+
+    def inputs() -> TrainingInputs:
+        data = sweep_data(config, cache_dir=cache_dir, only=setting.system)
+        variant, system = data.variants[setting.system], find_system(setting.system)
+        made, scaler, facts = fold_inputs(data.bars, variant, setting, data.folds[-1].rows, whole=True)
+        about = {
+            "feature_system": system.spec,
+            "feature_version": system.version,
+            "features": feature_identity(system.on_grid(timeframe_ms(config.run.timeframe))),
+            "symbol": data.bars[0].symbol,
+            "timeframe": data.bars[0].timeframe,
+            "cache_keys": list(variant.keys),
+            "data": facts,
+            "sweep": {"trial": best.name, "loss": best.loss, "setting": dict(best.setting)},
+        }
+        names = variant.features if setting.features is None else setting.features
+        return TrainingInputs(data=made, scaler=scaler, feature_cols=list(names), about=about)
+
+    device = "cuda" if config.run.gpus else "cpu"
+    job = TrainingJob(setting.model, setting.training, device, folder.run, log_fn, config.run.mlflow)
+    if config.run.workers:
+        job.on_ray = (config.run.workers, config.run.gpus, 3)
+    job.run(inputs, resume=False)
+    return folder.run
+
+
+def _failures(trials: tuple[Trial, ...], config: SweepConfig) -> str:
+    failed = [each for each in trials if each.state == "failed"]
+    if not failed:
+        return "none was begun"
+    first = failed[0]
+    return (
+        f"{len(failed)} of {len(trials)} trials failed, of {config.sweep.trials} at most "
+        f"{config.sweep.max_failures:.0%} may; the first, {first.name} with {dict(first.point)}: {first.error}"
+    )

@@ -1,0 +1,199 @@
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.learning.search import Space
+from bitcorn_ray.learning.suggest import Outcome, suggester_of
+from bitcorn_ray.learning.sweep import Resources, SweepOptions
+
+SPACE = Space.parse({"x": {"choice": [1, 2, 3, 4, 5, 6]}})
+
+
+@pytest.fixture
+def sweep(ray_cluster, tmp_path):
+    """A function that runs trials over four folds; returns why they ended, and the events by kind."""
+    from bitcorn_ray.on_ray.sweeps import run_trials
+
+    def run(work, search="grid", shared=None, past=None, configure=dict, on_event=None, **options):
+        events = []
+
+        def told(event):
+            events.append(event)
+            if on_event:
+                on_event(event)
+
+        ended = run_trials(
+            work,
+            dict(shared or {}),
+            configure,
+            suggester_of(search, SPACE, 0) if isinstance(search, str) else search,
+            SweepOptions(**{"trials": 6, **options}),
+            folds=4,
+            folder=tmp_path,
+            on_event=told,
+            past=past,
+        )
+        assert list(tmp_path.glob("ray-*")) == []
+        return ended, {kind: [e for e in events if e.kind == kind] for kind in ("chosen", "fold", "ended")}
+
+    return run
+
+
+def scored():
+    """A trial whose folds all have the loss x; sent by value, as workers do not know this module."""
+
+    def work(fetch, configuration, report):
+        for fold in range(1, 5):
+            x = configuration["x"]
+            report({"fold": fold, "fold_loss": x, "loss": x, "seconds": 0.0, "reused": False})
+
+    return work
+
+
+def test_trials_report_their_folds_and_read_what_is_shared_in_one_copy(sweep):
+    def work(fetch, configuration, report):
+        array = fetch("big")
+        assert not array.flags.writeable
+        assert not array.flags.owndata  # it lies in the object store
+        scored_fold = configuration["x"] + float(array[0])
+        for fold in range(1, 5):
+            report({"fold": fold, "fold_loss": scored_fold, "loss": scored_fold, "seconds": 0.0, "reused": False})
+
+    ended, events = sweep(work, shared={"big": np.zeros(1 << 18)})
+    assert ended == "done"
+    assert [event.trial for event in events["chosen"]] == [f"t{number:04d}" for number in range(1, 7)]
+    assert len(events["fold"]) == 24
+    outcomes = {event.point["x"]: event.outcome for event in events["ended"]}
+    assert outcomes == {x: Outcome("finished", (x,) * 4) for x in range(1, 7)}
+
+
+def test_a_scheduler_stops_bad_trials_after_their_first_folds(sweep):
+    for scheduler in ("asha", "median"):
+        _, events = sweep(scored(), scheduler=scheduler, resources=Resources(cpu=2))
+        outcomes = {event.point["x"]: event.outcome for event in events["ended"]}
+        assert outcomes[1].state == "finished"
+        assert outcomes[6] == Outcome("stopped", (6.0,))
+
+
+def test_hyperband_has_brackets(ray_cluster):
+    from bitcorn_ray.on_ray.sweeps import _scheduler
+
+    assert [len(_scheduler(name, 12, [])._brackets) for name in ("asha", "hyperband")] == [1, 3]
+
+
+def test_a_scheduler_knows_the_trials_of_an_earlier_sweep(sweep):
+    from bitcorn_ray.on_ray.sweeps import Past
+
+    past = Past(ended=[({"x": x}, Outcome("finished", (x,) * 4)) for x in (1, 2, 3, 4)], begun=[("t0005", {"x": 6})])
+    for scheduler in ("asha", "median"):
+        _, events = sweep(scored(), scheduler=scheduler, past=past)
+        assert [event.trial for event in events["chosen"]] == ["t0005", "t0006"]
+        assert {event.point["x"]: len(event.outcome.losses) for event in events["ended"]} == {5: 1, 6: 1}
+
+
+def test_a_failing_trial_is_told_and_the_others_go_on(sweep):
+    def work(fetch, configuration, report):
+        if configuration["x"] == 2:
+            raise ZeroDivisionError("two")
+        report({"fold": 1, "fold_loss": 1.0, "loss": 1.0, "seconds": 0.0, "reused": False})
+
+    def configure(point):
+        if point["x"] == 3:
+            raise BitcornError("no three")
+        return point
+
+    ended, events = sweep(work, configure=configure, max_failures=0.5)
+    assert ended == "done"
+    errors = {event.point["x"]: event.error for event in events["ended"] if event.error}
+    assert errors == {2: "ZeroDivisionError: two", 3: "no three"}
+    assert sum(event.outcome.state == "failed" for event in events["ended"]) == 2
+
+
+def test_too_many_failures_end_the_sweep(sweep):
+    def work(fetch, configuration, report):
+        raise BitcornError("never")
+
+    ended, events = sweep(work, max_failures=0.25, resources=Resources(cpu=2))
+    assert ended == "failures"
+    assert len(events["ended"]) == 2  # more than a quarter of six
+
+
+def test_a_trial_whose_worker_is_killed_begins_again(sweep, tmp_path):
+    died = tmp_path / "died"
+
+    def work(fetch, configuration, report):
+        for fold in range(1, 5):
+            report({"fold": fold, "fold_loss": fold, "loss": fold, "seconds": 0.0, "reused": False})
+            if fold == 2 and configuration["x"] == 1 and not died.exists():
+                died.write_text("")
+                os.kill(os.getpid(), signal.SIGKILL)
+            if configuration["x"] == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    ended, events = sweep(work, trials=3, max_failures=0.5)
+    assert ended == "done"
+    assert died.exists()
+    outcomes = {event.point["x"]: event for event in events["ended"]}
+    assert outcomes[1].outcome == Outcome("finished", (1.0, 2.0, 3.0, 4.0))
+    assert outcomes[2].error == "its process died 3 times"
+    assert outcomes[3].outcome.state == "finished"
+
+
+def slow():
+    def work(fetch, configuration, report):
+        for fold in range(1, 5):
+            time.sleep(0.0 if fold == 1 else 3)
+            report({"fold": fold, "fold_loss": 1.0, "loss": 1.0, "seconds": 0.0, "reused": False})
+
+    return work
+
+
+def test_ctrl_c_ends_the_trials_in_good_order(sweep):
+    before = signal.getsignal(signal.SIGINT)
+
+    def interrupt(event):
+        if event.kind == "fold":
+            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+    ended, events = sweep(slow(), on_event=interrupt, resources=Resources(cpu=2))
+    assert ended == "interrupted"
+    assert len(events["fold"]) == 1
+    assert events["ended"] == []
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_after_so_many_hours_it_ends(sweep):
+    ended, events = sweep(slow(), max_hours=1 / 3600)
+    assert ended == "time"
+    assert events["ended"] == []
+
+
+def test_more_than_ray_has_is_refused(sweep):
+    with pytest.raises(BitcornError, match="a trial takes 64 CPUs"):
+        sweep(scored(), resources=Resources(cpu=64))
+    with pytest.raises(BitcornError, match="1 GPUs, but Ray has"):
+        sweep(scored(), resources=Resources(gpu=1))
+
+
+def test_what_a_search_raises_ends_the_sweep(sweep):
+    class Broken:
+        def ask(self):
+            raise BitcornError("no point")
+
+        def tell(self, point, outcome):
+            pass
+
+    with pytest.raises(BitcornError, match="no point"):
+        sweep(scored(), search=Broken())
+
+
+def test_a_finished_sweep_has_nothing_to_do(sweep):
+    from bitcorn_ray.on_ray.sweeps import Past
+
+    past = Past(ended=[({"x": x}, Outcome("finished", (x,) * 4)) for x in range(1, 7)])
+    assert sweep(scored(), past=past) == ("done", {"chosen": [], "fold": [], "ended": []})

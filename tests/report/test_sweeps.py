@@ -1,0 +1,86 @@
+import io
+
+from rich.console import Console
+
+from bitcorn_ray.report.sweeps import leaderboard_tables, live_trials, trials_table
+
+
+def trial(name, state, losses=(), error=None):
+    point = {"model.hidden_size": 16, "training.learning_rate": 0.00123456}
+    return {"name": name, "state": state, "losses": list(losses), "point": point, "error": error}
+
+
+def shown(*items):
+    console = Console(file=io.StringIO(), width=200)
+    for item in items:
+        console.print(item)
+    return console.file.getvalue()
+
+
+def test_running_trials_come_first_and_then_the_best():
+    trials = [
+        trial("t1", "finished", (3.0, 5.0)),
+        trial("t2", "finished", (1.0, 2.0)),
+        trial("t3", "failed", (), "a loss [red]"),
+        trial("t4", "running", (9.0,)),
+        trial("t5", "stopped", (7.0,)),
+    ]
+    lines = [line.strip() for line in shown(trials_table(trials)).splitlines()]
+    lines = [line for line in lines if line.startswith("t") and not line.startswith("trial")]
+    assert [line.split()[0] for line in lines] == ["t4", "t2", "t1", "t5", "t3"]
+    assert "1.50000" in lines[1]
+    assert "hidden_size=16 learning_rate=0.001235" in lines[1]
+    assert "a loss [red]" in lines[-1]
+    assert "3 more" in shown(trials_table(trials, most=2))
+
+
+def test_trials_are_shown_while_they_run():
+    console = Console(file=io.StringIO(), force_terminal=True, width=160)
+    with live_trials(8, console=console) as told:
+        told(trial("t1", "running"))
+        told(trial("t1", "finished", (0.5,)))
+    assert "1 of 8 trials" in console.file.getvalue()
+    assert "0.50000" in console.file.getvalue()
+
+
+def test_where_nobody_looks_a_trial_that_ends_is_a_line():
+    console = Console(file=io.StringIO(), force_terminal=False)
+    with live_trials(8, console=console) as told:
+        told(trial("t1", "running"))
+        told(trial("t1", "finished", (0.5,)))
+    assert console.file.getvalue().splitlines() == [
+        "t1 finished, validation loss 0.50000 over 1 folds: hidden_size=16 learning_rate=0.001235"
+    ]
+    quiet = Console(file=io.StringIO(), force_terminal=True)
+    with live_trials(8, True, quiet) as told:
+        told(trial("t1", "finished", (0.5,)))
+    assert quiet.file.getvalue() == ""
+
+
+def test_the_leaderboard_begins_with_its_verdict():
+    standing = {
+        "trial": "t1",
+        "rank": 1,
+        "mean": -7.5,
+        "standard_error": 0.25,
+        "score": 0.31,
+        "against": {"EWMA": {"mean": 0.01, "p_value": 0.01}},
+    }
+    answer = {
+        "name": "volatility",
+        "loss": "QLIKE",
+        "score": "rank correlation",
+        "baselines": {"EWMA": -7.4},
+        "standings": [standing],
+        "ranks": {"concordance": 0.5, "correlation": 0.25, "p_value": 0.04},
+    }
+    result = {
+        "verdict": "Nothing found.",
+        "answers": [answer],
+        "trials": {"t1": {"search": {"seq_len": 8}}},
+        "remarks": ["GARCH was left out"],
+    }
+    text = shown(*leaderboard_tables(result))
+    assert text.startswith("Nothing found.")
+    for part in ("-7.50000", "0.25000", "0.310", "+0.0100 *", "seq_len=8", "-7.40000", "Kendall's W 0.50", "GARCH was"):
+        assert part in text
