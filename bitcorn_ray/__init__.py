@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from bitcorn_ray.errors import BitcornError
     from bitcorn_ray.evaluation import evaluate
+    from bitcorn_ray.evolving import evolve
     from bitcorn_ray.features.system import FeatureSystem, feature_system
     from bitcorn_ray.forecaster import Forecaster
     from bitcorn_ray.learning.model import LSTM2Head, LSTMMultiHead
@@ -52,6 +53,7 @@ _HOMES = {
     "prepare_features": "data_loader",
     "BitcornError": "errors",
     "evaluate": "evaluation",
+    "evolve": "evolving",
     "FeatureSystem": "features.system",
     "feature_system": "features.system",
     "Forecaster": "forecaster",
@@ -84,6 +86,7 @@ __all__ = [
     "build_sequences",
     "compute_features",
     "evaluate",
+    "evolve",
     "feature_system",
     "invalidate_cache",
     "leaderboard",

@@ -14,6 +14,7 @@ from bitcorn_ray.cli.data import audit_system, features
 from bitcorn_ray.cli.demo import demo
 from bitcorn_ray.cli.download import download
 from bitcorn_ray.cli.evaluate import evaluate
+from bitcorn_ray.cli.evolve import evolve
 from bitcorn_ray.cli.export import export
 from bitcorn_ray.cli.folds import folds
 from bitcorn_ray.cli.forecast import forecast, watch
@@ -55,6 +56,7 @@ for _command in (
     folds,
     train,
     tune,
+    evolve,
     leaderboard,
     evaluate,
     forecast,

@@ -10,6 +10,7 @@ from typing import Any
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features import v2, v4, vol
+from bitcorn_ray.features.combined import is_combined, parse_combined
 from bitcorn_ray.features.system import FeatureSystem
 
 __all__ = ["SYSTEMS", "FeatureRegistry", "find_system"]
@@ -65,11 +66,14 @@ def find_system(
 ) -> FeatureSystem:
     """Return the system that a text names: a name or `module:function`, then parameters, `v4:short=12:context=4h+1d`.
 
+    Features of several systems are `v2[rsi_14]+v4:short=12[adx]`, or a JSON file that says so, see `combined`.
     registry: where names are looked up, by default the systems of this package.
     Raises BitcornError for an unknown name, a module that cannot be imported, and parameters that it does not have.
     """
     if isinstance(spec, FeatureSystem):
         return spec
+    if is_combined(spec):
+        return parse_combined(spec, lambda parent: find_system(parent, registry))
     named, given = _parse(spec)
     known = registry if isinstance(registry, FeatureRegistry) else FeatureRegistry(*(registry or {}).values())
     known = SYSTEMS if registry is None else known

@@ -1,0 +1,96 @@
+"""The command that evolves feature subsets."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+import click
+
+from bitcorn_ray.cli.options import cache_dir_option, common_options, say
+from bitcorn_ray.report.console import show
+from bitcorn_ray.report.evolution import front_table, generation_line, generations_table, importance_table
+
+__all__ = ["evolve"]
+
+
+@click.command()
+@click.argument("config")
+@click.option("--out", help="Folder of the evolution; before the file's.")
+@click.option("--generations", type=int, help="How many; before the file's evolve.generations.")
+@click.option("--max-hours", type=float, help="Begin no generation after so long, and end the one that runs.")
+@click.option("--resume", is_flag=True, help="Go on with one that was cut short; nothing finished is repeated.")
+@cache_dir_option
+@common_options
+def evolve(
+    config: str,
+    out: str | None,
+    generations: int | None,
+    max_hours: float | None,
+    resume: bool,
+    cache_dir: str | None,
+    as_json: bool,
+    address: str | None,
+) -> None:
+    """Evolve feature subsets of several systems together: low loss with few features, on Ray Tune.
+
+    CONFIG is a YAML file with the fields of a run (see `bitcorn train`), `systems` (whose features are searched), and
+    the sections `folds`, `search` (further fields) and `evolve` (population, generations, held_out, ...). Individuals
+    are compared on the validation windows of all but the last folds; those held out judge the final front. What wins
+    is a feature system, system.json in the folder, that every command takes.
+
+    \b
+    Example:
+      bitcorn evolve evolve.yaml
+      bitcorn evolve evolve.yaml --generations 20 --resume
+      bitcorn train --config evolved/first/winner.yaml
+      bitcorn audit market.db --system evolved/first/system.json
+    """
+    from rich.console import Console
+    from rich.live import Live
+
+    from bitcorn_ray.evolve_config import EvolveConfig
+    from bitcorn_ray.evolving import evolve as search
+    from bitcorn_ray.learning.artifacts import strict_json
+
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # feature systems of the user's own
+    loaded = EvolveConfig.load(config, {"generations": generations})
+    console, told = Console(stderr=True), list[dict[str, Any]]()
+    live = Live(console=console, auto_refresh=False) if console.is_terminal and not as_json else None
+
+    def on_generation(generation: Any) -> None:
+        told.append(generation.to_json())
+        if live is None:
+            say(generation_line(told[-1], loaded.options.generations))
+        else:
+            live.update(generations_table(told), refresh=True)
+
+    if live is not None:
+        live.start()
+    try:
+        done = search(
+            loaded,
+            out=out,
+            max_hours=max_hours,
+            resume=resume,
+            cache_dir=cache_dir,
+            address=address,
+            on_generation=on_generation,
+            log_fn=say,
+        )
+    finally:
+        if live is not None:
+            live.stop()
+    result = json.loads(strict_json(done.to_json()))
+
+    def shown() -> tuple[Any, ...]:
+        where = f"feature system of the winner in {done.folder}/system.json; pictures in {done.folder}/evolution.html"
+        parts = (front_table(result), *([importance_table(result)] if result["importance"] else ()))
+        return (*parts, where if result["winner"] else "no winner was chosen")
+
+    show(result, shown, as_json)
+    if done.ended == "interrupted":
+        raise KeyboardInterrupt

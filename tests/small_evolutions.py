@@ -1,0 +1,71 @@
+"""An evolution that takes seconds, for the tests that need one."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+from small_sweeps import FOLDS, MODEL, TRAINING
+
+from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.learning.suggest import Outcome
+
+SYSTEMS = ["v2", "own_systems:momentum:window=5"]
+
+
+def evolve_values(db, out, /, **changes):
+    """Values of an evolution of two generations of four over one fold of AAAUSDT 1h, with one held out."""
+    values = {
+        "db": str(db),
+        "symbol": "AAAUSDT",
+        "timeframe": "1h",
+        "out": str(out),
+        "model": MODEL,
+        "training": TRAINING,
+        "systems": SYSTEMS,
+        "folds": FOLDS,
+        "search": {"training.learning_rate": {"choice": [0.001, 0.01]}},
+        "evolve": {"population": 4, "generations": 2, "shuffles": 2},
+    }
+    for name, change in changes.items():
+        merged = isinstance(change, dict) and name != "search"
+        values[name] = {**values[name], **change} if merged else change
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def evolve_here(monkeypatch, stop_after=None):
+    """Let trials run in this process, one after another, without Ray; returns the names of those that ran.
+
+    stop_after: trials after which Ctrl-C is pressed.
+    """
+    from bitcorn_ray.on_ray import evolution, session, sweeps
+
+    ran = []
+
+    def run_trials(work, shared, configure, suggester, options, *, folds, folder, on_event, past):
+        for name, point in past.begun:
+            if stop_after is not None and len(ran) >= stop_after:
+                return "interrupted"
+            about = {"trial": name, "point": point, "configuration": configure(point)}
+            on_event(sweeps.TrialEvent(kind="chosen", **about))
+            losses, error = [], None
+
+            def report(told, losses=losses, about=about):
+                losses.append(told["fold_loss"])
+                on_event(sweeps.TrialEvent(kind="fold", told=told, **about))
+
+            try:
+                work(None, about["configuration"], report)
+            except BitcornError as failed:
+                error = str(failed)
+            ran.append(name)
+            outcome = Outcome("failed" if error else "finished", tuple(losses))
+            on_event(sweeps.TrialEvent(kind="ended", outcome=outcome, error=error, **about))
+            if error and options.max_failures == 0:
+                return "failures"
+        return "done"
+
+    monkeypatch.setattr(sweeps, "run_trials", run_trials)
+    monkeypatch.setattr(session, "ray_session", lambda address: nullcontext())
+    monkeypatch.setattr(evolution, "hold", dict)
+    monkeypatch.setattr(evolution, "with_held", lambda work, held: lambda _, *rest: work(held.get, *rest))
+    return ran
