@@ -12,7 +12,7 @@ from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
 from bitcorn_ray.market.policy import CleaningPolicy
 from bitcorn_ray.market.reading import Reading
 
-__all__ = ["RunConfig", "explain", "read_yaml"]
+__all__ = ["RunConfig", "read_yaml", "validated"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,18 +74,12 @@ class RunConfig:
         the file, and the other way round.
         Raises BitcornError for a missing or malformed file, unknown or missing fields, and impossible values.
         """
-        from pydantic import TypeAdapter, ValidationError
-
         values = read_yaml(path) if path else {}
         for one, other in (("symbol", "symbols"), ("symbols", "symbol")):
             if overrides.get(one):
                 values.pop(other, None)
-        values = _merged(values, overrides)
-        try:
-            return TypeAdapter(cls).validate_python(values)
-        except ValidationError as error:
-            where = f"{path}: " if path else ""
-            raise BitcornError(where + "; ".join(explain(problem) for problem in error.errors())) from error
+        made: RunConfig = _made(cls, _merged(values, overrides), each="", before=f"{path}: " if path else "")
+        return made
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -103,6 +97,23 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return values
 
 
+def validated(kind: Any, values: Any, where: str) -> Any:
+    """Make a configuration, or any other type, of plain values. where: names these, for messages.
+
+    Raises BitcornError for unknown or missing fields and impossible values.
+    """
+    return _made(kind, values, each=f"{where}: ")
+
+
+def _made(kind: Any, values: Any, each: str, before: str = "") -> Any:
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(kind).validate_python(values)
+    except ValidationError as error:
+        raise BitcornError(before + "; ".join(each + _explain(problem) for problem in error.errors())) from error
+
+
 def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for name, value in over.items():
@@ -114,7 +125,7 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def explain(problem: Any) -> str:
+def _explain(problem: Any) -> str:
     """Say in a line what pydantic found wrong with a field, one of `ValidationError.errors()`."""
     # Which of the types that a field may have did not fit is of no use to anyone.
     place = ".".join(str(part) for part in problem["loc"] if not str(part).startswith(("tuple", "literal", "int")))

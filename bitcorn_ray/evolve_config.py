@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from bitcorn_ray.config import explain, read_yaml
+from bitcorn_ray.config import read_yaml, validated
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.combined import combine, combined_names
 from bitcorn_ray.features.registry import find_system
@@ -124,7 +124,7 @@ class EvolveConfig:
             said = "sweep" if "sweep" in values else "features"
             raise BitcornError(f"{said} has no place here: give `systems`, whose features are searched, and `evolve`")
         own = {name: values.pop(name, None) for name in _SECTIONS}
-        options = _options({**_section(own["evolve"]), **given})
+        options = validated(EvolveOptions, {**_section(own["evolve"]), **given}, "evolve")
         systems = _systems(own["systems"])
         whole = combine(systems, [system.features for system in systems])
         sweep = {**asdict(options.sweep(options.population * options.generations)), "search": "random"}
@@ -175,12 +175,3 @@ def _systems(given: Any) -> list[FeatureSystem]:
     if not isinstance(given, list | tuple) or not given or not all(isinstance(spec, str) for spec in given):
         raise BitcornError(f"systems is {given!r}: list the feature systems to choose from, as in [v2, v4]")
     return [find_system(spec) for spec in given]
-
-
-def _options(values: Mapping[str, Any]) -> EvolveOptions:
-    from pydantic import TypeAdapter, ValidationError
-
-    try:
-        return TypeAdapter(EvolveOptions).validate_python(values)
-    except ValidationError as error:
-        raise BitcornError("; ".join(f"evolve: {explain(problem)}" for problem in error.errors())) from error

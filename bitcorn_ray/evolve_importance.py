@@ -22,15 +22,21 @@ from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.learning.dataset import TrainingData
-from bitcorn_ray.learning.model import LSTMMultiHead, build_model
-from bitcorn_ray.learning.predict import predict_windows
-from bitcorn_ray.learning.training import fit
+from bitcorn_ray.learning.model import LSTMMultiHead
 from bitcorn_ray.sweep_config import Setting
-from bitcorn_ray.sweep_job import SweepBars, TrialPlan, Variant, fold_inputs, fold_keys
+from bitcorn_ray.sweep_job import (
+    SweepBars,
+    TrialPlan,
+    Variant,
+    fitted_model,
+    fold_inputs,
+    fold_keys,
+    forecast_rows,
+    mean_loss,
+)
 from bitcorn_ray.sweep_records import record_key
 from bitcorn_ray.sweep_results import SweepFolder
 from bitcorn_ray.validation.folds import FoldRows
-from bitcorn_ray.validation.metrics import gaussian_nll, qlike
 
 __all__ = [
     "Importance",
@@ -104,10 +110,7 @@ def fold_importance(
     Raises BitcornError as `fit` and `shuffled_rows` do.
     """
     data, _, _ = fold_inputs(bars, variant, setting, fold)
-    fitted = fit(data, setting.model, setting.training, device=device)
-    model = build_model(data.matrix.shape[1], setting.model, len(data.names))
-    model.load_state_dict(fitted.weights)
-    model.to(device)
+    model, _ = fitted_model(data, setting, device)
     names = variant.features if setting.features is None else setting.features
     matrix, found = data.matrix.copy(), dict[str, list[float]]()
     whole = _test_loss(model, data, matrix, setting, objective)
@@ -178,13 +181,5 @@ def _file(plan: TrialPlan, shuffles: Shuffles, setting: Setting, place: int) -> 
 def _test_loss(
     model: LSTMMultiHead, data: TrainingData, matrix: NDArray[np.float32], setting: Setting, objective: str
 ) -> float:
-    config, ends, symbols = setting.model, data.test_ends, None
-    if config.symbol_embedding:
-        symbols = np.searchsorted(data.partition_starts, ends, side="right") - 1
-    reference = data.reference if config.reference_span else None
-    returns, volatilities = predict_windows(model, matrix, reference, ends, config.seq_len, symbols)
-    if objective == "qlike":
-        losses = qlike(np.square(volatilities, dtype=np.float64), np.square(data.volatilities[ends], dtype=np.float64))
-    else:
-        losses = gaussian_nll(returns, volatilities, data.returns[ends])
-    return float(losses.mean())
+    forecasts = forecast_rows(model, data, matrix, setting.model, data.test_ends)
+    return mean_loss(data, data.test_ends, *forecasts, objective)

@@ -12,7 +12,6 @@ The others are in `sweep_results`.
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 
 from bitcorn_ray.errors import BitcornError
@@ -29,7 +27,7 @@ from bitcorn_ray.evolve_importance import Importance
 from bitcorn_ray.evolve_population import Individual
 from bitcorn_ray.learning.artifacts import strict_json
 from bitcorn_ray.report.evolution import write_evolution
-from bitcorn_ray.sweep_results import SweepFolder
+from bitcorn_ray.sweep_results import SweepFolder, parquet_bytes
 
 __all__ = ["Evolution", "Generation", "Judged", "choose_winner", "require_same", "write_plan", "write_results"]
 
@@ -228,6 +226,4 @@ def _parquet(evolution: Evolution, features: Sequence[str]) -> bytes:
         columns[f"search.{name}"] = pa.array(searched if same else [json.dumps(value) for value in searched])
     for name in features:
         columns[f"feature.{name}"] = pa.array([name in one.features for _, one in rows], pa.bool_())
-    sink = io.BytesIO()
-    pq.write_table(pa.table(columns), sink, compression="zstd")
-    return sink.getvalue()
+    return parquet_bytes(pa.table(columns))

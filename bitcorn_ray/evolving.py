@@ -150,18 +150,9 @@ class _Told:
     def __call__(self, event: Any) -> None:
         """Take in an event of `run_trials`."""
         key = point_key(event.point)
-        trial = self.trials.get(key)
-        if event.kind == "chosen" or trial is None:
-            trial = Trial(name=event.trial, point=event.point, setting=event.configuration)
-            self._journal.write(trial)
-        elif event.kind == "fold":
-            seconds = trial.seconds + (event.told["seconds"] or 0.0)
-            trial = replace(trial, losses=(*trial.losses, event.told["fold_loss"]), seconds=seconds)
-        else:
-            trial = replace(trial, state=event.outcome.state, losses=event.outcome.losses, error=event.error)
-            self._journal.write(trial)
-            if event.error is not None:
-                self._say(f"trial {trial.name} failed: {event.error}")
+        trial = self._journal.take(self.trials.get(key), event)
+        if event.error is not None:
+            self._say(f"trial {trial.name} failed: {event.error}")
         self.trials[key] = trial
         self._on_trial(trial)
 

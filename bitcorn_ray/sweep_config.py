@@ -25,7 +25,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from bitcorn_ray.config import RunConfig, explain, read_yaml
+from bitcorn_ray.config import RunConfig, read_yaml, validated
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.registry import find_system
 from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
@@ -66,8 +66,8 @@ class Setting:
         """Read what `to_json` wrote. Raises BitcornError for impossible values."""
         features = values["features"]
         return cls(
-            model=_validated(ModelConfig, values["model"], "model"),
-            training=_validated(TrainingConfig, values["training"], "training"),
+            model=validated(ModelConfig, values["model"], "model"),
+            training=validated(TrainingConfig, values["training"], "training"),
             system=values["system"],
             features=None if features is None else tuple(features),
         )
@@ -114,9 +114,9 @@ class SweepConfig:
             raise BitcornError(f"sweep is {sections['sweep']!r}: give fields, as in {{trials: 32, scheduler: asha}}")
         return cls(
             run=RunConfig.load(None, {**values, "out": out or values.get("out")}),
-            folds=_validated(FoldsConfig, sections["folds"], "folds"),
+            folds=validated(FoldsConfig, sections["folds"], "folds"),
             space=Space.parse(sections["search"]),
-            sweep=_validated(SweepOptions, {**sections["sweep"], **given}, "sweep"),
+            sweep=validated(SweepOptions, {**sections["sweep"], **given}, "sweep"),
         )
 
     def at(self, point: Point) -> Setting:
@@ -135,8 +135,8 @@ class SweepConfig:
                 system = value
         subset = point.get("features")
         return Setting(
-            model=_validated(ModelConfig, model, "model"),
-            training=_validated(TrainingConfig, training, "training"),
+            model=validated(ModelConfig, model, "model"),
+            training=validated(TrainingConfig, training, "training"),
             system=_with_parameters(system, parameters),
             features=None if subset is None else tuple(subset),
         )
@@ -215,12 +215,3 @@ def _with_parameters(spec: Any, parameters: Mapping[str, Any]) -> str:
     system = find_system(spec)
     own = {name: value for name, value in parameters.items() if name in system.all_parameters}
     return system.with_parameters(**own).spec if own else spec
-
-
-def _validated(kind: Any, values: Any, where: str) -> Any:
-    from pydantic import TypeAdapter, ValidationError
-
-    try:
-        return TypeAdapter(kind).validate_python(values)
-    except ValidationError as error:
-        raise BitcornError("; ".join(f"{where}: {explain(problem)}" for problem in error.errors())) from error

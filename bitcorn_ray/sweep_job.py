@@ -24,7 +24,7 @@ from bitcorn_ray.learning.config import ModelConfig
 from bitcorn_ray.learning.dataset import PartitionRows, TrainingData, training_data
 from bitcorn_ray.learning.model import LSTMMultiHead, build_model
 from bitcorn_ray.learning.predict import predict_windows
-from bitcorn_ray.learning.training import fit
+from bitcorn_ray.learning.training import FitResult, fit
 from bitcorn_ray.sweep_config import Setting
 from bitcorn_ray.sweep_records import FoldRecord, Records, record_key
 from bitcorn_ray.validation.folds import Fold, FoldRows, Span
@@ -33,10 +33,22 @@ from bitcorn_ray.validation.metrics import gaussian_nll, qlike
 if TYPE_CHECKING:
     from sklearn.preprocessing import StandardScaler
 
-__all__ = ["SweepBars", "TrialPlan", "Variant", "fold_inputs", "fold_keys", "run_trial", "train_fold"]
+__all__ = [
+    "SweepBars",
+    "TrialPlan",
+    "Variant",
+    "fitted_model",
+    "fold_inputs",
+    "fold_keys",
+    "forecast_rows",
+    "mean_loss",
+    "run_trial",
+    "train_fold",
+]
 
 Rows = NDArray[np.int64]
 Float = NDArray[np.float64]
+Floats = NDArray[np.float32]
 
 # What does not change what is learnt.
 _FREE = ("threads", "checkpoint_epochs", "checkpoint_minutes", "val_frac", "test_frac")
@@ -171,10 +183,7 @@ def train_fold(
     """Train one fold and forecast its windows. Raises BitcornError where it can't be, or forecasts are not finite."""
     started = time.perf_counter()
     data, _, _ = fold_inputs(bars, variant, setting, fold)
-    fitted = fit(data, setting.model, setting.training, device=device)
-    model = build_model(data.matrix.shape[1], setting.model, len(data.names))
-    model.load_state_dict(fitted.weights)
-    model.to(device)
+    model, fitted = fitted_model(data, setting, device)
     loss, _, _ = _judged(model, data, setting.model, data.validation_ends, objective)
     test_loss, returns, volatilities = _judged(model, data, setting.model, data.test_ends, objective)
     assert data.timestamp is not None
@@ -190,6 +199,15 @@ def train_fold(
         returns=returns,
         volatilities=volatilities,
     )
+
+
+def fitted_model(data: TrainingData, setting: Setting, device: str) -> tuple[LSTMMultiHead, FitResult]:
+    """Train a setting's model on the data of a fold. Raises BitcornError as `fit` does."""
+    fitted = fit(data, setting.model, setting.training, device=device)
+    model = build_model(data.matrix.shape[1], setting.model, len(data.names))
+    model.load_state_dict(fitted.weights)
+    model.to(device)
+    return model, fitted
 
 
 def fold_inputs(
@@ -245,15 +263,28 @@ def _judged(
     model: LSTMMultiHead, data: TrainingData, config: ModelConfig, ends: Rows, objective: str
 ) -> tuple[float, NDArray[np.float32], NDArray[np.float32]]:
     """Mean loss of some windows, and the forecasts of returns and volatilities (N, H)."""
+    returns, volatilities = forecast_rows(model, data, data.matrix, config, ends)
+    if not (np.isfinite(returns).all() and np.isfinite(volatilities).all() and (volatilities > 0).all()):
+        raise BitcornError("forecasts are not finite, or volatilities not above 0: lower the learning rate")
+    loss = mean_loss(data, ends, returns, volatilities, objective) if len(ends) else float("nan")
+    return loss, returns, volatilities
+
+
+def forecast_rows(
+    model: LSTMMultiHead, data: TrainingData, matrix: Floats, config: ModelConfig, ends: Rows
+) -> tuple[Floats, Floats]:
+    """Returns and volatilities (N, H) of the windows that end at some rows. matrix: (T, F), as the data have it."""
     symbols = None
     if config.symbol_embedding:
         symbols = np.searchsorted(data.partition_starts, ends, side="right") - 1
     reference = data.reference if config.reference_span else None
-    returns, volatilities = predict_windows(model, data.matrix, reference, ends, config.seq_len, symbols)
-    if not (np.isfinite(returns).all() and np.isfinite(volatilities).all() and (volatilities > 0).all()):
-        raise BitcornError("forecasts are not finite, or volatilities not above 0: lower the learning rate")
+    return predict_windows(model, matrix, reference, ends, config.seq_len, symbols)
+
+
+def mean_loss(data: TrainingData, ends: Rows, returns: Floats, volatilities: Floats, objective: str) -> float:
+    """Mean of the objective over windows and horizons, for forecasts (N, H)."""
     if objective == "qlike":
         losses = qlike(np.square(volatilities, dtype=np.float64), np.square(data.volatilities[ends], dtype=np.float64))
     else:
         losses = gaussian_nll(returns, volatilities, data.returns[ends])
-    return (float(losses.mean()) if len(ends) else float("nan")), returns, volatilities
+    return float(losses.mean())

@@ -152,12 +152,7 @@ def _fold_table(
         number,
         there,
         {measure: np.column_stack([by_name[f"{measure}/{k}"] for k in range(len(there))]) for measure in _MEASURES},
-        {
-            question: {
-                name.partition("/")[2]: each for name, each in by_name.items() if name.startswith(f"{question}/")
-            }
-            for question in ("volatility", "direction")
-        },
+        {question: _under(question, by_name) for question in ("volatility", "direction")},
     )
 
 

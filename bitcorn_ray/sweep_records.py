@@ -139,6 +139,21 @@ class Journal:
             trials[trial.name] = trial
         return trials
 
+    def take(self, trial: Trial | None, event: Any) -> Trial:
+        """Return how a trial stands after an event of `run_trials`, and note its beginning and its end.
+
+        trial: as it stood, None where it was not known. Raises BitcornError where the file cannot be written.
+        """
+        if event.kind == "chosen" or trial is None:
+            trial = Trial(name=event.trial, point=event.point, setting=event.configuration)
+        elif event.kind == "fold":
+            seconds = trial.seconds + (event.told["seconds"] or 0.0)
+            return replace(trial, losses=(*trial.losses, event.told["fold_loss"]), seconds=seconds)
+        else:
+            trial = replace(trial, state=event.outcome.state, losses=event.outcome.losses, error=event.error)
+        self.write(trial)
+        return trial
+
     def write(self, trial: Trial) -> None:
         """Add how a trial stands. Raises BitcornError where the file cannot be written."""
         try:

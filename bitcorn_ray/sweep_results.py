@@ -33,7 +33,7 @@ from bitcorn_ray.sweep_config import Setting, SweepConfig
 from bitcorn_ray.sweep_job import SweepBars, TrialPlan, fold_keys
 from bitcorn_ray.sweep_records import FoldRecord, Journal, Records, Trial
 
-__all__ = ["SweepFolder", "best_of", "fold_records", "stitched"]
+__all__ = ["SweepFolder", "best_of", "fold_records", "parquet_bytes", "stitched"]
 
 _ROWS = ("timestamp", "high", "low", "close", "barred")
 
@@ -123,8 +123,8 @@ class SweepFolder:
         """Write the results."""
         best = best_of(trials)
         if forecasts is not None:
-            self.write("forecasts.parquet", _parquet(forecasts))
-        self.write("trials.parquet", _parquet(_trials_table(trials, len(folds["folds"]))))
+            self.write("forecasts.parquet", parquet_bytes(forecasts))
+        self.write("trials.parquet", parquet_bytes(_trials_table(trials, len(folds["folds"]))))
         result = {
             "format": 1,
             "ended": ended,
@@ -246,7 +246,8 @@ def _column(values: list[Any]) -> pa.Array:
         return pa.array([json.dumps(value) for value in values], pa.string())
 
 
-def _parquet(table: pa.Table) -> bytes:
+def parquet_bytes(table: pa.Table) -> bytes:
+    """A table as a compressed Parquet file."""
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
     return sink.getvalue()

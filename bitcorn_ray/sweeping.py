@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from bitcorn_ray.features.registry import find_system
 from bitcorn_ray.forecaster import feature_identity
 from bitcorn_ray.learning.artifacts import require_writable
 from bitcorn_ray.learning.runs import is_run, read_metadata
-from bitcorn_ray.learning.search import Point
 from bitcorn_ray.learning.suggest import Outcome, suggester_of
 from bitcorn_ray.market.timeframe import timeframe_ms
 from bitcorn_ray.sweep_config import Setting, SweepConfig
@@ -162,22 +161,9 @@ class _Told:
             self._on_trial(trial)
 
     def __call__(self, event: Any) -> None:
-        before = self.trials.get(event.trial)
-        if event.kind == "chosen" or before is None:
-            point: Point = event.point
-            trial = Trial(name=event.trial, point=point, setting=event.configuration)
-            self.folder.journal.write(trial)
-        elif event.kind == "fold":
-            told = event.told
-            trial = replace(
-                before, losses=(*before.losses, told["fold_loss"]), seconds=before.seconds + (told["seconds"] or 0.0)
-            )
-        else:
-            outcome = event.outcome
-            trial = replace(before, state=outcome.state, losses=outcome.losses, error=event.error)
-            self.folder.journal.write(trial)
-            if event.error is not None:
-                self._say(f"trial {trial.name} failed with {dict(trial.point)}: {event.error}")
+        trial = self.folder.journal.take(self.trials.get(event.trial), event)
+        if event.error is not None:
+            self._say(f"trial {trial.name} failed with {dict(trial.point)}: {event.error}")
         self.trials[trial.name] = trial
         self._on_trial(trial)
 

@@ -80,7 +80,7 @@ def plan_folds(config: str | Path | Mapping[str, Any]) -> FoldPlan:
     Raises BitcornError for a missing or malformed file, missing or impossible fields, bars that aren't there, and as
     `walk_forward_folds` does.
     """
-    from bitcorn_ray.config import read_yaml
+    from bitcorn_ray.config import read_yaml, validated
     from bitcorn_ray.learning.config import ModelConfig
     from bitcorn_ray.market.loading import load_bars
     from bitcorn_ray.market.policy import CleaningPolicy
@@ -91,9 +91,9 @@ def plan_folds(config: str | Path | Mapping[str, Any]) -> FoldPlan:
     symbols, timeframes = _named(values, "symbol", "symbols"), _named(values, "timeframe", "timeframes")
     if not isinstance(values.get("db"), str | Path):
         raise BitcornError("db is missing: name the database or file of bars")
-    folds: FoldsConfig = _checked(FoldsConfig, values.get("folds"), "folds")
-    model: ModelConfig = _checked(ModelConfig, values.get("model"), "model")
-    policy = _checked(CleaningPolicy, values["clean"], "clean") if values.get("clean") is not None else None
+    folds: FoldsConfig = validated(FoldsConfig, values.get("folds") or {}, "folds")
+    model: ModelConfig = validated(ModelConfig, values.get("model") or {}, "model")
+    policy = validated(CleaningPolicy, values["clean"], "clean") if values.get("clean") is not None else None
     reading = Reading.of(values.get("table"), values.get("mapping") or {}, policy=policy)
     timelines = []
     for symbol in symbols:
@@ -114,14 +114,3 @@ def _named(values: Mapping[str, Any], one: str, several: str) -> list[str]:
             f"{several}: give one of them"
         )
     return [str(name) for name in given[0]] if isinstance(given[0], list | tuple) else [str(given[0])]
-
-
-def _checked(kind: Any, values: Any, where: str) -> Any:
-    from pydantic import TypeAdapter, ValidationError
-
-    from bitcorn_ray.config import explain
-
-    try:
-        return TypeAdapter(kind).validate_python(values or {})
-    except ValidationError as error:
-        raise BitcornError("; ".join(f"{where}: {explain(problem)}" for problem in error.errors())) from error

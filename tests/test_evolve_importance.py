@@ -89,7 +89,7 @@ def test_a_feature_that_says_it_all_is_worth_more_than_noise(case):
         test_ends=np.arange(100, 900),
         partition_starts=np.array([0, 1_000]),
     )
-    from bitcorn_ray import evolve_importance as module
+    from bitcorn_ray import sweep_job as module
 
     def forecast(model, given, reference, ends, seq_len, symbols):
         return np.zeros((len(ends), 1), np.float32), np.where(given[ends, :1] > 0, 0.02, 0.01).astype(np.float32)

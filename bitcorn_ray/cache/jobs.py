@@ -66,8 +66,8 @@ def asked_partitions(
         chosen = select_partitions(sorted(sizes), symbols, timeframes)
         yield file, [(partition, sizes[partition]) for partition in chosen]
         return
-    any_asked = symbols is None and timeframes is None  # the names can then wait until the files are read
-    known = {file.place: _partitions_of(file, receipts, reading, to_look=not any_asked) for file in files}
+    all_asked = symbols is None and timeframes is None  # the names can then wait until the files are read
+    known = {file.place: _partitions_of(file, receipts, reading, to_look=not all_asked) for file in files}
     named = [partition for partitions in known.values() for partition in partitions or ()]
     derived = derived_partitions(named, timeframes)
     for of_file in known.values():

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 from typing import Any
 
 import click
 
-from bitcorn_ray.cli.options import cache_dir_option, common_options, say
+from bitcorn_ray.cli.options import cache_dir_option, common_options, look_in_working_folder, say
 from bitcorn_ray.report.console import show
 from bitcorn_ray.report.evolution import front_table, generation_line, generations_table, importance_table
 
@@ -55,8 +53,7 @@ def evolve(
     from bitcorn_ray.evolving import evolve as search
     from bitcorn_ray.learning.artifacts import strict_json
 
-    if "" not in sys.path and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # feature systems of the user's own
+    look_in_working_folder()
     loaded = EvolveConfig.load(config, {"generations": generations})
     console, told = Console(stderr=True), list[dict[str, Any]]()
     live = Live(console=console, auto_refresh=False) if console.is_terminal and not as_json else None

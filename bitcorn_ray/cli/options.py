@@ -161,9 +161,14 @@ def system_of(spec: str) -> FeatureSystem:
     """Return the feature system of an option; modules are looked for in the working folder too."""
     from bitcorn_ray.features.registry import find_system
 
+    look_in_working_folder()
+    return find_system(spec)
+
+
+def look_in_working_folder() -> None:
+    """Let modules of the user's own, with feature systems or searches, be imported from the working folder."""
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
-    return find_system(spec)
 
 
 def end_with_failures(lines: Iterable[str]) -> None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 from dataclasses import asdict
 
 import click
 
-from bitcorn_ray.cli.options import cache_dir_option, common_options, say
+from bitcorn_ray.cli.options import cache_dir_option, common_options, look_in_working_folder, say
 from bitcorn_ray.report.console import show
 from bitcorn_ray.report.sweeps import live_trials, trials_table
 
@@ -50,8 +48,7 @@ def tune(
     from bitcorn_ray.sweep_config import SweepConfig
     from bitcorn_ray.sweeping import tune as sweep
 
-    if "" not in sys.path and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # feature systems and searches of the user's own
+    look_in_working_folder()
     loaded = SweepConfig.load(config, {"out": out, "trials": max_trials, "max_hours": max_hours})
     with live_trials(loaded.sweep.trials, as_json) as told:
         done = sweep(

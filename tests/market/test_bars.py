@@ -7,26 +7,10 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_bars import some_bars, with_extra
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import Bars, modal_step, require_chronology, show_time
-
-HOUR = 3_600_000
-START = 1_502_942_400_000
-
-
-def some_bars(n=5):
-    close = np.arange(1.0, n + 1)
-    return Bars(
-        timestamp=START + HOUR * np.arange(n), open=close, high=close + 1, low=close / 2, close=close, volume=close * 10
-    )
-
-
-def same(a, b):
-    return list(a.columns()) == list(b.columns()) and all(
-        x.dtype == y.dtype and x.tobytes() == y.tobytes()
-        for x, y in zip(a.columns().values(), b.columns().values(), strict=True)
-    )
 
 
 def test_a_frame_of_bars_has_utc_times():
@@ -128,10 +112,6 @@ def test_a_time_is_shown_as_datetime_shows_it(ms):
 
 
 # Further columns
-
-
-def with_extra():
-    return replace(some_bars(), extra={"trades": np.arange(5.0), "oi": np.ones(5)})
 
 
 def test_further_columns_are_chosen_by_name():

@@ -1,24 +1,13 @@
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_bars import HOUR, START, some_bars, with_extra
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import Bars
 from bitcorn_ray.market.frames import frame_times, read_frame
-
-HOUR = 3_600_000
-START = 1_502_942_400_000
-
-
-def some_bars(n=5):
-    close = np.arange(1.0, n + 1)
-    return Bars(
-        timestamp=START + HOUR * np.arange(n), open=close, high=close + 1, low=close / 2, close=close, volume=close * 10
-    )
 
 
 def same(a, b):
@@ -26,13 +15,6 @@ def same(a, b):
         x.dtype == y.dtype and x.tobytes() == y.tobytes()
         for x, y in zip(a.columns().values(), b.columns().values(), strict=True)
     )
-
-
-# Further columns
-
-
-def with_extra():
-    return replace(some_bars(), extra={"trades": np.arange(5.0), "oi": np.ones(5)})
 
 
 @settings(deadline=None)
