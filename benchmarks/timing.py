@@ -27,15 +27,17 @@ class Figure:
         return statistics.median(self.seconds)
 
 
+def seconds_of(work: Callable[[], object]) -> float:
+    """Seconds that the work takes."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
 def measure(what: str, work: Callable[[], object], target: float | None = None, runs: int = RUNS) -> Figure:
     """Time ``work`` after one run that warms up."""
     work()
-    seconds = []
-    for _ in range(runs):
-        started = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - started)
-    return Figure(what, tuple(seconds), target)
+    return Figure(what, tuple(seconds_of(work) for _ in range(runs)), target)
 
 
 def measure_fresh(what: str, code: str, target: float | None = None, runs: int = RUNS) -> Figure:

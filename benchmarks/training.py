@@ -20,15 +20,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from benchmarks.timing import Figure
+from benchmarks.timing import Figure, seconds_of
 from bitcorn_ray.learning.batches import DeviceData
 from bitcorn_ray.learning.checkpoint import CheckpointFolder
 from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
 from bitcorn_ray.learning.dataset import PartitionRows, TrainingData, training_data
 from bitcorn_ray.learning.losses import Objective
 from bitcorn_ray.learning.model import build_model
+from bitcorn_ray.learning.progress import EpochResult
 from bitcorn_ray.learning.steps import Steps, share_count
-from bitcorn_ray.learning.training import EpochResult, fit
+from bitcorn_ray.learning.training import fit
 
 HORIZONS = (1, 4, 12)
 FEATURES, SEQ_LEN, BATCH = 14, 64, 64
@@ -123,14 +124,7 @@ def bare_steps(data: TrainingData, model: ModelConfig, config: TrainingConfig) -
     return bare
 
 
-def seconds_of(work: Callable[[], object]) -> float:
-    """Seconds that the work takes."""
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
-
-
-def plain_epoch(hidden: int, windows: int):  # type: ignore[no-untyped-def]
+def plain_epoch(hidden: int, windows: int) -> Callable[[], None]:
     """Return an epoch as it is usually written: windows materialised, a DataLoader, a pair of heads a horizon."""
     torch.manual_seed(0)
     x, returns = torch.randn(windows, SEQ_LEN, FEATURES), 0.01 * torch.randn(windows, len(HORIZONS))
