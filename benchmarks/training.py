@@ -106,40 +106,43 @@ def turns(
     return ours[1:], on_one_batch[1:], plains[1:]
 
 
-def bare_steps(data: TrainingData, model: ModelConfig, config: TrainingConfig) -> Callable[[], None]:
+def bare_steps(
+    data: TrainingData, model: ModelConfig, config: TrainingConfig, device: str = "cpu"
+) -> Callable[[], None]:
     """Return as many steps of the optimiser as an epoch has, all on its first batch, without what a loop does else."""
-    network, objective = build_model(FEATURES, model).train(), Objective(config, HORIZONS)
-    shares = share_count(torch.get_num_threads(), BATCH, SEQ_LEN, model.hidden_size)
-    steps = Steps(network, objective, DeviceData(data, SEQ_LEN, torch.device("cpu")), shares)
+    network, objective = build_model(FEATURES, model).to(device).train(), Objective(config, HORIZONS).to(device)
+    batch = config.batch_size
+    shares = share_count(torch.get_num_threads(), batch, SEQ_LEN, model.hidden_size) if device == "cpu" else 1
+    steps = Steps(network, objective, DeviceData(data, SEQ_LEN, torch.device(device)), shares)
     optimiser = torch.optim.AdamW(steps.parameters, fused=True)
-    ends = torch.from_numpy(data.train_ends)
+    ends = torch.from_numpy(data.train_ends).to(device)
 
     def bare() -> None:
         with steps.threads():
-            for step, own in enumerate(ends.split(BATCH)):
-                steps.gradients(ends[: len(own)], 1 / BATCH, config.precision, step)
+            for step, own in enumerate(ends.split(batch)):
+                steps.gradients(ends[: len(own)], 1 / batch, config.precision, step)
                 nn.utils.clip_grad_norm_(steps.parameters, 1.0)
                 optimiser.step()
 
     return bare
 
 
-def plain_epoch(hidden: int, windows: int) -> Callable[[], None]:
+def plain_epoch(hidden: int, windows: int, device: str = "cpu") -> Callable[[], None]:
     """Return an epoch as it is usually written: windows materialised, a DataLoader, a pair of heads a horizon."""
     torch.manual_seed(0)
     x, returns = torch.randn(windows, SEQ_LEN, FEATURES), 0.01 * torch.randn(windows, len(HORIZONS))
-    lstm = nn.LSTM(FEATURES, hidden, 2, batch_first=True, dropout=0.2)
+    lstm = nn.LSTM(FEATURES, hidden, 2, batch_first=True, dropout=0.2).to(device)
     heads = nn.ModuleList(
         nn.Sequential(nn.Linear(hidden, hidden // 2), nn.ReLU(), nn.Linear(hidden // 2, 1))
         for _ in range(2 * len(HORIZONS))
-    )
+    ).to(device)
     parameters = [*lstm.parameters(), *heads.parameters()]
     optimiser = torch.optim.Adam(parameters)
     loader = DataLoader(TensorDataset(x, returns), BATCH, shuffle=True)
 
     def loss_of(windows_BLF: Tensor, return_BH: Tensor) -> Tensor:
         last_BD = lstm(windows_BLF)[0][:, -1]
-        total = torch.zeros(())
+        total = torch.zeros((), device=device)
         for column, (mean, scale) in enumerate(zip(heads[::2], heads[1::2], strict=True)):
             sigma_B = nn.functional.softplus(scale(last_BD)).squeeze(1).clamp(1e-4, 10)
             error_B = (return_BH[:, column] - mean(last_BD).squeeze(1)) / sigma_B
@@ -149,7 +152,7 @@ def plain_epoch(hidden: int, windows: int) -> Callable[[], None]:
     def epoch() -> None:
         for windows_BLF, return_BH in loader:
             optimiser.zero_grad()
-            loss = loss_of(windows_BLF, return_BH)
+            loss = loss_of(windows_BLF.to(device), return_BH.to(device))
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimiser.step()

@@ -3,12 +3,14 @@
 On a CPU PyTorch hands an LSTM to oneDNN only where the stack has no dropout between its layers; layer by layer every
 layer is fused. And where PyTorch draws a float for each number that might be dropped, here one byte decides: the mask
 costs a sixth. On a GPU all layers go to cuDNN at once, which runs them side by side; in deterministic mode they go
-one by one, as cuDNN's own dropout cannot be given a seed at each step.
+one by one, as cuDNN's own dropout cannot be given a seed at each step. There autocast would take float16 for recurrent
+layers, whatever it is told, and small gradients would vanish: the cast to bfloat16 is done here.
 """
 
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -38,28 +40,43 @@ def last_state(
     norms: one module a layer, for its states. Dropout is the layers' own, in training mode. draw: see `drop`; on a CPU.
     """
     if x_LBF.is_cuda and norms is None and not torch.are_deterministic_algorithms_enabled():
-        last: Tensor = layers(x_LBF)[0][-1]
-        return last
+        return _states(layers, 0, layers.num_layers, x_LBF)[-1]
     states = x_LBF
     for layer in range(layers.num_layers):
         if layer:
             states = drop(states, layers.dropout, layers.training, draw)
-        states = _one_layer(layers, layer, states)
+        states = _states(layers, layer, 1, states)
         if norms is not None:
             states = norms[layer](states if layer < layers.num_layers - 1 else states[-1:])
     return states[-1]
 
 
-def _one_layer(layers: nn.LSTM | nn.GRU, layer: int, states: Tensor) -> Tensor:
-    """States (L, B, D) of one layer."""
-    weights = [getattr(layers, f"{name}_l{layer}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
-    zeros = states.new_zeros(1, states.shape[1], layers.hidden_size)
-    arguments = (weights, True, 1, 0.0, layers.training, False, False)
-    if isinstance(layers, nn.GRU):
-        out: Tensor = torch._VF.gru(states, zeros, *arguments)[0]
-    else:
-        out = torch._VF.lstm(states, (zeros, zeros), *arguments)[0]
+def _states(layers: nn.LSTM | nn.GRU, first: int, count: int, x_LBF: Tensor) -> Tensor:
+    """States (L, B, D) of the last of ``count`` layers, with their own dropout between them."""
+    kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    weights = [getattr(layers, f"{kind}_l{layer}") for layer in range(first, first + count) for kind in kinds]
+    cast = x_LBF.is_cuda and torch.is_autocast_enabled("cuda")
+    if cast:
+        dtype = torch.get_autocast_dtype("cuda")
+        weights, x_LBF = _in_one_block(weights, dtype), x_LBF.to(dtype)
+    zeros = x_LBF.new_zeros(count, x_LBF.shape[1], layers.hidden_size)
+    dropout = layers.dropout if count > 1 else 0.0
+    arguments = (weights, True, count, dropout, layers.training, False, False)
+    with torch.autocast("cuda", enabled=False) if cast else nullcontext():
+        if isinstance(layers, nn.GRU):
+            out: Tensor = torch._VF.gru(x_LBF, zeros, *arguments)[0]
+        else:
+            out = torch._VF.lstm(x_LBF, (zeros, zeros), *arguments)[0]
     return out
+
+
+def _in_one_block(weights: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """The weights in another type, in memory as cuDNN wants them: all matrices, then all biases, without a gap."""
+    order = sorted(range(len(weights)), key=lambda place: -weights[place].dim())
+    block = torch.cat([weights[place].reshape(-1) for place in order]).to(dtype)
+    parts = block.split([weights[place].numel() for place in order])
+    placed = dict(zip(order, parts, strict=True))
+    return [placed[place].view_as(weight) for place, weight in enumerate(weights)]
 
 
 def drop(x: Tensor, share: float, training: bool, draw: Draw | None = None) -> Tensor:

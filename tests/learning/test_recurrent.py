@@ -80,4 +80,24 @@ def test_neighbouring_numbers_are_dropped_independently():
 def test_on_a_gpu_all_layers_at_once_are_the_layers_one_by_one():
     stack = nn.LSTM(4, 6, 2).cuda()
     x = torch.randn(9, 5, 4, device="cuda")
-    torch.testing.assert_close(last_state(stack, None, x).cpu(), last_state(stack.cpu(), None, x.cpu()))
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        at_once = last_state(stack, None, x).cpu()
+    torch.testing.assert_close(at_once, last_state(stack.cpu(), None, x.cpu()))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+@pytest.mark.parametrize("layerwise", [False, True])
+def test_small_gradients_do_not_vanish_in_bfloat16_on_a_gpu(kind, layerwise):
+    torch.manual_seed(0)
+    stack, x = kind(4, 8, 2).cuda(), torch.randn(9, 5, 4, device="cuda")
+    norms = nn.ModuleList([nn.Identity(), nn.Identity()]) if layerwise else None
+
+    def gradients():
+        return torch.autograd.grad(1e-8 * last_state(stack, norms, x).float().square().sum(), list(stack.parameters()))
+
+    with torch.autocast("cuda", torch.bfloat16):
+        assert last_state(stack, norms, x).dtype == torch.bfloat16
+        rounded = gradients()
+    for ours, exact in zip(rounded, gradients(), strict=True):
+        assert (ours - exact).norm() < 0.05 * exact.norm()

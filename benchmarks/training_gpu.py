@@ -1,0 +1,86 @@
+"""Training speed on a GPU against a bare cuDNN loop, the same model without a loop around it, and a plain loop.
+
+Windows of 64 x 14, horizons 1, 4, 12, hidden 256, two layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import repeat
+
+import torch
+from torch import nn
+
+from benchmarks.timing import Figure, seconds_of
+from benchmarks.training import FEATURES, HORIZONS, SEQ_LEN, bare_steps, plain_epoch, random_data
+from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
+from bitcorn_ray.learning.progress import EpochResult
+from bitcorn_ray.learning.training import fit
+
+_HIDDEN, _BATCH, _STEPS, _PLAIN_WINDOWS, _ROUNDS = 256, 1024, 200, 6_000, 5
+
+
+def training_gpu() -> list[Figure]:
+    """Epochs of 204,800 windows in batches of 1,024, turn by turn; the plain loop's 6,000 in batches of 64.
+
+    Without a GPU nothing is measured.
+    """
+    if not torch.cuda.is_available():
+        print("there is no CUDA device here: not measured")
+        return []
+    print(f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}")
+    plain = plain_epoch(_HIDDEN, _PLAIN_WINDOWS, "cuda")
+    figures = list[Figure]()
+    for precision in ("bfloat16", "float32"):
+        ours, on_one_batch, bare, plains = _turns(precision, plain)
+        figures += [
+            Figure(f"bitcorn, {precision}", ours, Figure("", bare).median / 0.9),
+            Figure(f"the same model on one batch again and again, {precision}", on_one_batch),
+            Figure(f"cuDNN's LSTM alone on one batch again and again, {precision}", bare),
+            Figure(f"plain loop, {_PLAIN_WINDOWS:,} windows in batches of 64, float32", plains),
+        ]
+    return figures
+
+
+def _turns(precision: str, plain: Callable[[], None]) -> tuple[tuple[float, ...], ...]:
+    """Seconds of each epoch but the first, which warms up: ours, on one batch, of cuDNN alone, and plain."""
+    model = ModelConfig(horizons=HORIZONS, hidden_size=_HIDDEN, seq_len=SEQ_LEN)
+    epochs = 1 + _ROUNDS
+    config = TrainingConfig(epochs=epochs, patience=epochs, batch_size=_BATCH, precision=precision)
+    data = random_data(_STEPS * _BATCH, config, model)
+    without_us = [synchronised(bare_steps(data, model, config, "cuda")), synchronised(cudnn_steps(precision)), plain]
+    seconds: list[tuple[float, ...]] = []
+
+    def turn(result: EpochResult) -> None:
+        ours = len(data.train_ends) / result.samples_per_second
+        seconds.append((ours, *map(seconds_of, without_us)))
+
+    fit(data, model, config, device="cuda", report=turn)
+    return tuple(zip(*seconds[1:], strict=True))
+
+
+def cudnn_steps(precision: str) -> Callable[[], None]:
+    """Return steps with nothing but cuDNN's LSTM, one linear layer on its last state, a mean square and AdamW."""
+    dtype = getattr(torch, precision)
+    lstm = nn.LSTM(FEATURES, _HIDDEN, 2, dropout=0.2).to("cuda", dtype)
+    head = nn.Linear(_HIDDEN, 2 * len(HORIZONS)).to("cuda", dtype)
+    optimiser = torch.optim.AdamW([*lstm.parameters(), *head.parameters()], fused=True)
+    x_LBF = torch.randn(SEQ_LEN, _BATCH, FEATURES, device="cuda", dtype=dtype)
+
+    def steps() -> None:
+        for _ in repeat(None, _STEPS):
+            optimiser.zero_grad()
+            head(lstm(x_LBF)[0][-1]).square().mean().backward()
+            optimiser.step()
+
+    return steps
+
+
+def synchronised(work: Callable[[], None]) -> Callable[[], None]:
+    """Return the work with the wait for what it left running on the GPU."""
+
+    def waited() -> None:
+        work()
+        torch.cuda.synchronize()
+
+    return waited
