@@ -29,7 +29,7 @@ def leaderboard(sweep: str, level: float, as_json: bool, address: str | None) ->
       bitcorn leaderboard sweeps/first --json
     """
     from bitcorn_ray.learning.artifacts import strict_json
-    from bitcorn_ray.sweep_judgement import leaderboard as judge_sweep
+    from bitcorn_ray.sweeps.leaderboard import leaderboard as judge_sweep
 
     result = json.loads(strict_json(judge_sweep(sweep, level=level).to_json()))
     show(result, lambda: leaderboard_tables(result), as_json, f"{sweep}, on test windows")

@@ -17,7 +17,7 @@ SPACE = Space.parse({"x": {"choice": [1, 2, 3, 4, 5, 6]}})
 @pytest.fixture
 def sweep(ray_cluster, tmp_path):
     """A function that runs trials over four folds; returns why they ended, and the events by kind."""
-    from bitcorn_ray.on_ray.sweeps import run_trials
+    from bitcorn_ray.on_ray.sweeps import hold, run_trials
 
     def run(work, search="grid", shared=None, past=None, configure=dict, on_event=None, **options):
         events = []
@@ -29,7 +29,7 @@ def sweep(ray_cluster, tmp_path):
 
         ended = run_trials(
             work,
-            dict(shared or {}),
+            hold(dict(shared or {})),
             configure,
             suggester_of(search, SPACE, 0) if isinstance(search, str) else search,
             SweepOptions(**{"trials": 6, **options}),
@@ -78,12 +78,6 @@ def test_a_scheduler_stops_bad_trials_after_their_first_folds(sweep):
         outcomes = {event.point["x"]: event.outcome for event in events["ended"]}
         assert outcomes[1].state == "finished"
         assert outcomes[6] == Outcome("stopped", (6.0,))
-
-
-def test_hyperband_has_brackets(ray_cluster):
-    from bitcorn_ray.on_ray.sweeps import _scheduler
-
-    assert [len(_scheduler(name, 12, [])._brackets) for name in ("asha", "hyperband")] == [1, 3]
 
 
 def test_a_scheduler_knows_the_trials_of_an_earlier_sweep(sweep):

@@ -1,0 +1,188 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from small_sweeps import sweep_values
+
+from bitcorn_ray import Forecaster, tune
+from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.learning.predict import predict_windows
+from bitcorn_ray.learning.runs import load_run
+from bitcorn_ray.learning.training import fit
+from bitcorn_ray.sweeps.config import SweepConfig
+from bitcorn_ray.sweeps.folder import SweepFolder
+from bitcorn_ray.training_inputs import inputs_from_source
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+def test_a_sweep_leaves_its_trials_forecasts_and_a_run(market_db, tmp_path):
+    out, seen, lines = tmp_path / "sweep", [], []
+    done = tune(sweep_values(market_db, out), on_trial=seen.append, log_fn=lines.append)
+    assert done.ended == "done"
+    assert [(each.name, each.state, len(each.losses)) for each in done.trials] == [
+        ("t0001", "finished", 2),
+        ("t0002", "finished", 2),
+    ]
+    assert done.best.loss == min(each.loss for each in done.trials)
+    told = json.loads((out / "sweep.json").read_text())
+    assert (told["tried"], told["finished"], told["best"]["name"]) == (2, 2, done.best.name)
+    table = pq.read_table(out / "trials.parquet")
+    assert table.column("search.training.learning_rate").to_pylist() == [0.001, 0.01]
+    assert table.column("loss_fold_1").to_pylist() == [each.losses[1] for each in done.trials]
+    # Test windows of both folds make one stretch of ten days, less what gaps and the last labels take.
+    forecasts = pq.read_table(out / "forecasts.parquet").to_pandas()
+    cutoffs = forecasts["cutoff"].unique()
+    assert forecasts["fold"].unique().tolist() == [0, 1]
+    assert 200 < len(cutoffs) <= 240
+    assert (forecasts.groupby("cutoff")["horizon"].apply(list).map(lambda each: each == [1, 4])).all()
+    # The run is one like any other, trained on the last fold.
+    run = load_run(done.run)
+    assert run.metadata["sweep"]["trial"] == done.best.name
+    last = json.loads((out / "sweep.json").read_text())["folds"][-1]
+    assert run.metadata["partitions"][0]["train"][0] >= last["train"]["first"][:10]
+    assert Forecaster.load(done.run) is not None
+    assert {each.name for each in seen} == {"t0001", "t0002"}
+    assert any("training it on the last fold" in line for line in lines)
+
+
+def test_a_sweep_of_one_trial_is_a_plain_training_bit_for_bit(market_db, tmp_path):
+    values = sweep_values(
+        market_db, tmp_path / "sweep", search={}, folds={"window": "expanding"}, sweep={"trials": 5}, workers=1
+    )
+    done = tune(values)
+    assert len(done.trials) == 1  # there is but one point
+    setting = SweepConfig.load(values).at({})
+    stops = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
+    bars = SweepFolder(tmp_path / "sweep").bars()[0]
+    close = bars.timestamp + bars.step
+    last = stops["folds"][-1]
+    rows = tuple(int(np.searchsorted(close, at)) for at in (last["validation"]["span"][0], *last["test"]["span"]))
+    plain = inputs_from_source(market_db, ["AAAUSDT"], "1h", "v2", setting.model, setting.training, stops=[rows]).data
+    fitted = fit(plain, setting.model, setting.training)
+    run = load_run(done.run)  # refitted by Ray Train
+    assert all(torch.equal(value, fitted.weights[name]) for name, value in run.model.state_dict().items())
+    returns, volatilities = predict_windows(
+        run.model, plain.matrix, plain.reference, plain.test_ends, setting.model.seq_len
+    )
+    forecasts = pq.read_table(tmp_path / "sweep" / "forecasts.parquet").to_pandas()
+    own = forecasts[forecasts["fold"] == 1]
+    np.testing.assert_array_equal(own["return"].to_numpy(), returns.ravel().astype(float))
+    np.testing.assert_array_equal(own["volatility"].to_numpy(), volatilities.ravel().astype(float))
+    np.testing.assert_allclose(own["realised_return"], plain.returns[plain.test_ends].ravel(), rtol=1e-4, atol=1e-7)
+
+
+def test_variants_of_features_are_computed_once_before_the_trials(market_db, tmp_path, cache_dir):
+    lines = []
+    values = sweep_values(
+        market_db,
+        tmp_path / "sweep",
+        symbol=None,
+        symbols=["AAAUSDT", "BBBUSDT"],
+        search={
+            "system": {"choice": ["v2", "v4"]},
+            "features": {"choice": [["rsi_14", "log_ret_1"], ["log_ret_1", "raw_vol_10", "rsi_14"]]},
+        },
+        folds={"last": 1},
+        sweep={"trials": 4, "max_failures": 1, "seeds": 2},
+    )
+    done = tune(values, log_fn=lines.append)
+    # v4 has other features: its trials fail, and say so.
+    assert [each.state for each in done.trials] == ["finished", "finished", "failed", "failed"]
+    assert "v4 has no feature" in done.trials[2].error
+    assert any("t0003 failed with {'system': 'v4'" in line for line in lines)
+    assert sum(" features v2 of " in line for line in lines) == 1
+    assert sum(" features v4 of " in line for line in lines) == 1
+    assert len(list((tmp_path / "sweep" / "records").iterdir())) == 4  # two trials, two seeds
+    run = load_run(done.run)
+    assert run.metadata["feature_cols"] == list(done.best.point["features"])
+    assert [each["symbol"] for each in run.metadata["partitions"]] == ["AAAUSDT", "BBBUSDT"]
+
+
+def test_too_many_failures_end_a_sweep_that_can_be_looked_at(market_db, tmp_path):
+    values = sweep_values(
+        market_db, tmp_path / "sweep", search={"features": {"choice": [["rsi_14"], ["log_ret_1"]]}}, sweep={"trials": 2}
+    )
+    values["training"] = {**values["training"], "learning_rate": 1e30, "grad_clip": 1e30}
+    with pytest.raises(BitcornError, match=r"of 2 trials failed, of 2 at most 25% may; the first, t000. with"):
+        tune(values)
+    assert json.loads((tmp_path / "sweep" / "sweep.json").read_text())["ended"] == "failures"
+
+
+def test_a_folder_that_holds_something_is_left_alone(market_db, tmp_path):
+    out = tmp_path / "sweep"
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(BitcornError, match="holds something already, and no sweep or evolution"):
+        tune(sweep_values(market_db, out))
+    (out / "notes.txt").unlink()
+    begun = SweepFolder(out)
+    config = SweepConfig.load(sweep_values(market_db, out))
+    begun.begin(config, {"v2": "of other bars"}, [])
+    with pytest.raises(BitcornError, match="holds a sweep or evolution: --resume goes on"):
+        tune(sweep_values(market_db, out))
+    with pytest.raises(BitcornError, match="another configuration"):
+        tune(sweep_values(market_db, out, model={"hidden_size": 5}), resume=True)
+    with pytest.raises(BitcornError, match="the bars or features have changed"):
+        tune(sweep_values(market_db, out), resume=True)
+
+
+_KILLED = """
+import json, sys
+from bitcorn_ray import tune
+tune(json.loads(sys.argv[1]))
+"""
+
+
+def test_after_a_killed_driver_nothing_finished_is_repeated(market_db, tmp_path, cache_dir):
+    out = tmp_path / "sweep"
+    values = sweep_values(
+        market_db,
+        out,
+        search={"training.learning_rate": {"loguniform": [0.001, 0.01]}},
+        folds={"last": 3},
+        training={"epochs": 8},
+        sweep={"trials": 3, "search": "tpe"},
+    )
+    environment = {**os.environ, "BITCORN_CACHE_DIR": str(cache_dir)}
+    environment.pop("RAY_ADDRESS", None)
+    driver = subprocess.Popen([sys.executable, "-c", _KILLED, json.dumps(values)], env=environment)
+    try:
+        _wait_for(lambda: len(list((out / "records").glob("*.npz"))) >= 2)
+    finally:
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
+    _wait_for_quiet(out / "records")
+    before = {path.name: path.stat().st_mtime_ns for path in (out / "records").glob("*.npz")}
+    names = list(SweepFolder(out).journal.read())
+    assert 2 <= len(before) < 9
+    with pytest.raises(BitcornError, match="--resume"):
+        tune(values)
+    done = tune(values, resume=True)
+    after = {path.name: path.stat().st_mtime_ns for path in (out / "records").glob("*.npz")}
+    assert {name: after[name] for name in before} == before
+    assert len(after) == 9  # three trials of three folds, none twice
+    assert [each.state for each in done.trials] == ["finished"] * 3
+    assert [each.name for each in done.trials][: len(names)] == names
+
+
+def _wait_for(what, seconds=90):
+    until = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def _wait_for_quiet(folder: Path):
+    """Wait until the killed driver's workers are gone too."""
+    seen = None
+    while seen != (seen := sorted(path.name for path in folder.iterdir())):
+        time.sleep(1)
