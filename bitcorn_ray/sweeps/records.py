@@ -5,7 +5,7 @@
 
 A record's key is a hash of the configuration, the fold, the seed and the data. It is written under another name and
 renamed when it is whole; one that cannot be read counts as missing. Of the journal a torn last line is passed over.
-Shapes: N test windows, H horizons.
+Shapes: N test windows, M validation windows, H horizons.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from bitcorn_ray.report.files import write_whole
 
 __all__ = ["FoldRecord", "Journal", "Records", "Trial", "record_key"]
 
-_ARRAYS = ("times", "places", "returns", "volatilities")
+_ARRAYS = ("times", "places", "returns", "volatilities", "past_times", "past_places", "past_scores")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,6 +39,8 @@ class FoldRecord:
     loss: objective on the validation windows, by which trials are compared. test_loss: on the test windows; nothing is
     chosen by it. best_epoch, epochs: of the training. seconds: it took. times: (N,) int64 ms, opening of each test
     window's last bar. places: (N,) of its partition. returns, volatilities: (N, H) float32 forecasts.
+    past_times, past_places, past_scores: (M,), (M,), (M, H) of the validation windows, with their conformal scores, on
+    which the bands of the test windows begin.
     """
 
     loss: float
@@ -50,6 +52,9 @@ class FoldRecord:
     places: NDArray[np.int16]
     returns: NDArray[np.float32]
     volatilities: NDArray[np.float32]
+    past_times: NDArray[np.int64]
+    past_places: NDArray[np.int16]
+    past_scores: NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)

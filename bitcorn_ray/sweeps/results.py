@@ -21,10 +21,15 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bitcorn_ray.learning.artifacts import strict_json
+from bitcorn_ray.learning.bands import roll_bands
+from bitcorn_ray.learning.forecasts import Forecasts, plain_table
+from bitcorn_ray.learning.runs import PastScores
+from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.sweeps.config import Setting
 from bitcorn_ray.sweeps.folder import SweepFolder
 from bitcorn_ray.sweeps.records import FoldRecord, Records, Trial
 from bitcorn_ray.sweeps.trial import SweepBars, TrialPlan, fold_keys
+from bitcorn_ray.validation.calibration import RollingConformal, conformal_scores
 
 __all__ = ["best_of", "fold_records", "parquet_bytes", "stitched", "write_results"]
 
@@ -70,67 +75,67 @@ def fold_records(plan: TrialPlan, trial: Trial) -> list[list[FoldRecord]]:
 
 
 def stitched(plan: TrialPlan, bars: Sequence[SweepBars], trial: Trial, horizons: Sequence[int]) -> pa.Table | None:
-    """Forecasts of all test windows of a trial by its first seed, None without any; times in UTC.
+    """Forecasts of all test windows of a trial by its first seed, None without any.
 
-    A row a window and horizon: symbol, timeframe, fold, cutoff (opening of the window's last bar), horizon (bars), time
-    (opening of the bar forecast), return (log), volatility, price, and what came: realised_return. Where test ranges
-    overlap, the later fold counts.
+    The columns of `Forecasts.to_table`, and fold and realised_return (log, of the horizon), in time order for each
+    partition. Where test ranges overlap, the later fold counts. A fold's bands begin on the scores of its validation
+    windows, and go on with those of its test windows, each once its horizon has passed.
     """
-    parts = []
+    made = list[tuple[int, int, Forecasts]]()
     for fold, of_fold in zip(plan.folds, fold_records(plan, trial), strict=False):
-        record = of_fold[0]
         for place, one in enumerate(bars):
-            own = record.places == place
-            if own.any():
-                rows = np.searchsorted(one.timestamp, record.times[own])
-                parts.append((fold.number, place, rows, record.returns[own], record.volatilities[own]))
-    if not parts:
-        return None
-    return pa.concat_tables(
-        _forecast_rows(bars[place], fold, rows, returns, volatilities, horizons)
-        for place, fold, rows, returns, volatilities in _latest(parts)
+            forecasts = _forecasts(of_fold[0], place, one, horizons)
+            if len(forecasts):
+                made.append((place, fold.number, forecasts))
+    tables = [
+        _with_outcome(forecasts, number, bars[place], _last_said(forecasts, place, number, made))
+        for place, number, forecasts in sorted(made, key=lambda each: each[:2])
+    ]
+    return pa.concat_tables(tables) if tables else None
+
+
+def _forecasts(record: FoldRecord, place: int, one: SweepBars, horizons: Sequence[int]) -> Forecasts:
+    """What a fold says of the test windows of one partition, with bands."""
+    own, past = record.places == place, record.past_places == place
+    cutoffs, returns, volatilities = record.times[own], record.returns[own], record.volatilities[own]
+    rows = np.searchsorted(one.timestamp, cutoffs)
+    scores = conformal_scores(returns, volatilities, _came(one, rows, horizons))
+    conformal, asked = RollingConformal(horizons), cutoffs // one.step
+    validated = PastScores(record.past_times[past] // one.step, record.past_scores[past])
+    return Forecasts(
+        partition=Partition(one.symbol, one.timeframe),
+        horizons=tuple(horizons),
+        coverages=conformal.coverages,
+        cutoffs=cutoffs,
+        close=one.close[rows],
+        returns=returns,
+        volatilities=volatilities,
+        widths=roll_bands(conformal, validated, asked, scores.astype(np.float32), asked),
+        sample=np.full(len(rows), "test"),
     )
 
 
-def _latest(parts: list[tuple[int, int, Any, Any, Any]]) -> list[tuple[int, int, Any, Any, Any]]:
-    """Each partition's parts in order, without the windows that a later fold forecasts too."""
-    kept = []
-    for fold, place, rows, returns, volatilities in parts:
-        later = [other[2] for other in parts if other[1] == place and other[0] > fold]
-        own = ~np.isin(rows, np.concatenate(later)) if later else np.ones(len(rows), bool)
-        if own.any():
-            kept.append((place, fold, rows[own], returns[own], volatilities[own]))
-    return sorted(kept, key=lambda part: part[:2])
+def _last_said(
+    forecasts: Forecasts, place: int, number: int, made: Sequence[tuple[int, int, Forecasts]]
+) -> NDArray[np.bool_]:
+    """Which of a fold's windows (N,) no later fold forecasts too."""
+    later = [each.cutoffs for other, fold, each in made if other == place and fold > number]
+    return ~np.isin(forecasts.cutoffs, np.concatenate(later)) if later else np.ones(len(forecasts), bool)
 
 
-def _forecast_rows(
-    one: SweepBars,
-    fold: int,
-    rows: NDArray[np.int64],
-    returns: NDArray[np.float32],
-    volatilities: NDArray[np.float32],
-    horizons: Sequence[int],
-) -> pa.Table:
-    every, ahead = len(horizons), np.asarray(horizons, np.int64)
-    cutoffs = one.timestamp[rows]
-    said = returns.astype(np.float64)
-    came = np.log(one.close[rows[:, None] + ahead] / one.close[rows, None])  # a test window's label is known
-    count = len(rows) * every
-    time = pa.timestamp("ms", "UTC")
-    return pa.table(
-        {
-            "symbol": pa.array([one.symbol] * count, pa.string()),
-            "timeframe": pa.array([one.timeframe] * count, pa.string()),
-            "fold": pa.array(np.full(count, fold, np.int32)),
-            "cutoff": pa.array(np.repeat(cutoffs, every), time),
-            "horizon": pa.array(np.tile(ahead, len(rows)).astype(np.int32)),
-            "time": pa.array((cutoffs[:, None] + ahead * one.step).ravel(), time),
-            "return": said.ravel(),
-            "volatility": volatilities.astype(np.float64).ravel(),
-            "price": (one.close[rows, None] * np.exp(said)).ravel(),
-            "realised_return": came.ravel(),
-        }
-    )
+def _with_outcome(forecasts: Forecasts, number: int, one: SweepBars, kept: NDArray[np.bool_]) -> pa.Table:
+    """Some windows (N,) as rows, with the fold and what came."""
+    came = _came(one, np.searchsorted(one.timestamp, forecasts.cutoffs), forecasts.horizons)
+    table = plain_table(forecasts.to_table())
+    table = table.append_column("fold", pa.array(np.full(table.num_rows, number, np.int32)))
+    table = table.append_column("realised_return", pa.array(came.ravel()))
+    return table.filter(pa.array(np.repeat(kept, len(forecasts.horizons))))
+
+
+def _came(one: SweepBars, rows: NDArray[np.int64], horizons: Sequence[int]) -> NDArray[np.float64]:
+    """Log returns (N, H) that came after rows (N,) of test windows, whose labels are known."""
+    after: NDArray[np.float64] = np.log(one.close[rows[:, None] + np.asarray(horizons)] / one.close[rows, None])
+    return after
 
 
 def _trials_table(trials: Sequence[Trial], folds: int) -> pa.Table:

@@ -27,6 +27,7 @@ from bitcorn_ray.learning.predict import predict_windows
 from bitcorn_ray.learning.training import FitResult, fit
 from bitcorn_ray.sweeps.config import Setting
 from bitcorn_ray.sweeps.records import FoldRecord, Records, record_key
+from bitcorn_ray.validation.calibration import conformal_scores
 from bitcorn_ray.validation.folds import Fold, FoldRows, Span
 from bitcorn_ray.validation.metrics import gaussian_nll, qlike
 
@@ -184,10 +185,9 @@ def train_fold(
     started = time.perf_counter()
     data, _, _ = fold_inputs(bars, variant, setting, fold)
     model, fitted = fitted_model(data, setting, device)
-    loss, _, _ = _judged(model, data, setting.model, data.validation_ends, objective)
+    loss, expected, sigma = _judged(model, data, setting.model, data.validation_ends, objective)
     test_loss, returns, volatilities = _judged(model, data, setting.model, data.test_ends, objective)
     assert data.timestamp is not None
-    places = np.searchsorted(data.partition_starts, data.test_ends, side="right") - 1
     return FoldRecord(
         loss=loss,
         test_loss=test_loss,
@@ -195,9 +195,12 @@ def train_fold(
         epochs=len(fitted.history),
         seconds=time.perf_counter() - started,
         times=data.timestamp[data.test_ends],
-        places=places.astype(np.int16),
+        places=_places(data, data.test_ends).astype(np.int16),
         returns=returns,
         volatilities=volatilities,
+        past_times=data.timestamp[data.validation_ends],
+        past_places=_places(data, data.validation_ends).astype(np.int16),
+        past_scores=conformal_scores(expected, sigma, data.returns[data.validation_ends]).astype(np.float32),
     )
 
 
@@ -274,11 +277,14 @@ def forecast_rows(
     model: LSTMMultiHead, data: TrainingData, matrix: Floats, config: ModelConfig, ends: Rows
 ) -> tuple[Floats, Floats]:
     """Returns and volatilities (N, H) of the windows that end at some rows. matrix: (T, F), as the data have it."""
-    symbols = None
-    if config.symbol_embedding:
-        symbols = np.searchsorted(data.partition_starts, ends, side="right") - 1
+    symbols = _places(data, ends) if config.symbol_embedding else None
     reference = data.reference if config.reference_span else None
     return predict_windows(model, matrix, reference, ends, config.seq_len, symbols)
+
+
+def _places(data: TrainingData, ends: Rows) -> Rows:
+    """Numbers of the partitions that rows belong to."""
+    return np.searchsorted(data.partition_starts, ends, side="right") - 1
 
 
 def mean_loss(data: TrainingData, ends: Rows, returns: Floats, volatilities: Floats, objective: str) -> float:

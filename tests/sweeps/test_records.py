@@ -16,6 +16,9 @@ def record(loss=1.0):
         places=np.zeros(3, np.int16),
         returns=np.ones((3, 2), np.float32),
         volatilities=np.ones((3, 2), np.float32),
+        past_times=np.arange(4),
+        past_places=np.zeros(4, np.int16),
+        past_scores=np.ones((4, 2), np.float32),
     )
 
 
