@@ -1,8 +1,8 @@
 """Front door to the leaderboard of a sweep: what its trials are worth on test windows, all of them counted.
 
-1. Take the recorded forecasts of every trial, for each fold the windows that all have which came so far. 2. Fit the
-baselines of the evaluation on all bars from the fold's first training bar to its test range: they have seen what the
-trial has, validation included. 3. Ask whether volatility is predictable, and direction, see `validation.leaderboard`.
+1. Take the recorded forecasts of every trial, for each fold the windows that all have which came so far. 2. Put the
+baselines of the evaluation beside them, see `baselines`. 3. Ask whether volatility is predictable, and direction, see
+`validation.leaderboard`.
 
 A sweep that still runs, or was cut short, can be judged as far as it came.
 Shapes: T bars, N windows, H horizons, K trials, S seeds.
@@ -10,7 +10,7 @@ Shapes: T bars, N windows, H horizons, K trials, S seeds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.sweeps.config import SweepConfig
+from bitcorn_ray.sweeps.baselines import SweepBaselines, outcomes
+from bitcorn_ray.sweeps.config import Setting, SweepConfig
 from bitcorn_ray.sweeps.data import timelines_of
 from bitcorn_ray.sweeps.folder import SweepFolder
 from bitcorn_ray.sweeps.records import FoldRecord, Trial
 from bitcorn_ray.sweeps.results import fold_records
-from bitcorn_ray.sweeps.trial import SweepBars, TrialPlan
-from bitcorn_ray.validation.baselines import baseline_forecasts
-from bitcorn_ray.validation.folds import FoldRows, walk_forward_folds
+from bitcorn_ray.sweeps.trial import TrialPlan
+from bitcorn_ray.validation.baselines import Baselines
+from bitcorn_ray.validation.folds import Fold, FoldRows, walk_forward_folds
 from bitcorn_ray.validation.hac import average_by_instant
-from bitcorn_ray.validation.history import History, realised_returns, realised_variances
 from bitcorn_ray.validation.leaderboard import Leaderboard, Question
 from bitcorn_ray.validation.leaderboard import leaderboard as judged
 from bitcorn_ray.validation.metrics import qlike
@@ -60,18 +60,25 @@ class SweepJudgement:
 
 @dataclass(frozen=True)
 class _FoldTable:
-    """One fold by instant: columns (M, K) by measure, for the trials `there`, and (M,) of each baseline by question."""
+    """One fold by instant: columns (M, K) by measure, for the trials `there`, and (M,) of each baseline by question.
+
+    remarks: on baselines, by partition and baseline.
+    """
 
     number: int
     there: list[int]
     measures: dict[str, Float]
     baselines: dict[str, dict[str, Float]]
+    remarks: dict[tuple[str, str], str]
 
 
-def leaderboard(sweep: str | Path, *, level: float = 0.01, seed: int = 0) -> SweepJudgement:
+def leaderboard(
+    sweep: str | Path, *, level: float = 0.01, seed: int = 0, cache_dir: str | Path | None = None
+) -> SweepJudgement:
     """Compare the trials of a sweep on its test windows with each other and baselines, counting all that were tried.
 
-    sweep: folder that `tune` wrote. level: of the whole verdict. seed: of the bootstrap.
+    sweep: folder that `tune` wrote; the baselines are kept there. level: of the whole verdict. seed: of the bootstrap.
+    cache_dir: of features, for the ridge regression.
     Raises BitcornError where the folder holds no sweep, or no trial has a fold, and as the baselines do.
     """
     folder = SweepFolder(Path(sweep).expanduser().absolute())
@@ -91,17 +98,30 @@ def leaderboard(sweep: str | Path, *, level: float = 0.01, seed: int = 0) -> Swe
     found = {name: records for name, records in found.items() if records}
     if not found:
         raise BitcornError(f"none of the {len(trials)} trials of the sweep in {sweep} has a fold: nothing to compare")
-    tables, remarks = list[_FoldTable](), dict[str, None]()
+    baselines = SweepBaselines(
+        folder=folder,
+        config=config,
+        bars=bars,
+        identities=plan.identities,
+        setting=Setting.from_json(trials[_best(found)].setting),
+        cache_dir=cache_dir,
+    )
+    tables = list[_FoldTable]()
     for place, fold in enumerate(folds):
         there = [column for column, records in enumerate(found.values()) if len(records) > place]
         if there:
             of_fold = [list(found.values())[column][place] for column in there]
-            tables.append(_fold_table(fold.number, there, of_fold, bars, fold.rows, _later(folds, place), horizons))
-            remarks.update(dict.fromkeys(_remarks(tables)))
+            tables.append(_fold_table(there, of_fold, baselines, fold, _later(folds, place)))
     board = judged(
         _questions(tables, len(found), max(horizons)), list(found), tried=len(trials), level=level, seed=seed
     )
-    return SweepJudgement(sweep=str(sweep), board=board, trials=trials, remarks=tuple(remarks))
+    return SweepJudgement(sweep=str(sweep), board=board, trials=trials, remarks=tuple(_remarks(tables)))
+
+
+def _best(found: Mapping[str, Sequence[Sequence[FoldRecord]]]) -> str:
+    """Name of the trial with the lowest validation loss among those that came furthest: not all have ended."""
+    means = {name: np.mean([record.loss for of_fold in folds for record in of_fold]) for name, folds in found.items()}
+    return min(found, key=lambda name: (-len(found[name]), means[name]))
 
 
 def _fields(config: dict[str, Any]) -> dict[str, Any]:
@@ -114,29 +134,33 @@ def _later(folds: Sequence[Any], place: int) -> list[Sequence[FoldRows]]:
 
 
 def _fold_table(
-    number: int,
     there: list[int],
     records: Sequence[Sequence[FoldRecord]],
-    bars: Sequence[SweepBars],
-    fold: Sequence[FoldRows],
+    baselines: SweepBaselines,
+    fold: Fold,
     later: Sequence[Sequence[FoldRows]],
-    horizons: tuple[int, ...],
 ) -> _FoldTable:
     """Losses and scores of some trials in one fold, averaged over partitions at each instant.
 
     records: of each trial, one a seed. later: the folds after it, whose test windows are theirs.
     """
     times, values, names = list[Rows](), list[Float](), list[str]()
-    for place, one in enumerate(bars):
+    remarks = dict[tuple[str, str], str]()
+    for place, one in enumerate(baselines.bars):
         shared = _shared_windows(records, place)
         rows = np.searchsorted(one.timestamp, shared)
         for after in later:
             shared, rows = (
                 kept[(rows < after[place].test.start) | (rows >= after[place].test.stop)] for kept in (shared, rows)
             )
-        if not len(rows) or not fold[place].train.length:
+        own = fold.rows[place]
+        if not len(rows) or not own.train.length:
             continue
-        columns = _measured(records, place, one, fold[place], shared, rows, horizons)
+        made = baselines.of(place, own)
+        remarks |= {(one.name, name): text for name, text in made.remarks.items()}
+        happened, came = (each[rows] for each in outcomes(one, baselines.config.run.model.horizons))
+        columns = _measured(records, place, shared, happened, came)
+        columns |= _measured_baselines(made, rows - own.test.start, happened, came)
         kept = np.isfinite(np.column_stack(list(columns.values()))).all(1)
         common = [name for name in names if name in columns] if names else list(columns)
         if names and common != names:  # a baseline that could not be fitted here
@@ -146,14 +170,15 @@ def _fold_table(
         times.append(shared[kept])
         values.append(np.column_stack([columns[name][kept] for name in names]))
     if not times or not any(len(each) for each in times):
-        raise BitcornError(f"the trials have no test window of fold {number} in common: give longer test ranges")
+        raise BitcornError(f"the trials have no test window of fold {fold.number} in common: give longer test ranges")
     averages = average_by_instant(times, values)
     by_name = {name: averages[:, column] for column, name in enumerate(names)}
     return _FoldTable(
-        number,
+        fold.number,
         there,
         {measure: np.column_stack([by_name[f"{measure}/{k}"] for k in range(len(there))]) for measure in _MEASURES},
         {question: _under(question, by_name) for question in ("volatility", "direction")},
+        remarks,
     )
 
 
@@ -172,20 +197,10 @@ def _shared_windows(records: Sequence[Sequence[FoldRecord]], place: int) -> Rows
 
 
 def _measured(
-    records: Sequence[Sequence[FoldRecord]],
-    place: int,
-    one: SweepBars,
-    own: FoldRows,
-    shared: Rows,
-    rows: Rows,
-    horizons: tuple[int, ...],
+    records: Sequence[Sequence[FoldRecord]], place: int, shared: Rows, happened: Float, came: Float
 ) -> dict[str, Float]:
-    """Each measure of each trial, and each baseline's loss, at N windows of one partition: (N,) by name."""
-    outcome, realised = realised_returns(one.close, horizons), realised_variances(one.close, horizons)
-    history = History(timestamps=one.timestamp, high=one.high, low=one.low, close=one.close, timeframe_ms=one.step)
-    made = baseline_forecasts(history, outcome, realised, horizons, np.arange(own.train.start, own.test.start), rows)
-    came, happened, fold = realised[rows], outcome[rows], np.zeros(len(rows), np.int64)
-    columns: dict[str, Float] = {}
+    """Each measure of each trial at N windows of one partition: (N,) by name. happened, came: (N, H)."""
+    fold, columns = np.zeros(len(shared), np.int64), dict[str, Float]()
     for k, of_trial in enumerate(records):
         at = [np.searchsorted(each.times[each.places == place], shared) for each in of_trial]
         returns = np.stack([r.returns[r.places == place][i] for r, i in zip(of_trial, at, strict=True)], axis=2)
@@ -195,11 +210,15 @@ def _measured(
         columns[f"volatility score/{k}"] = rank_scores(variances, came, fold).mean(1)
         columns[f"direction loss/{k}"] = sign_losses(returns, happened).mean(1)
         columns[f"direction score/{k}"] = sign_scores(returns, happened, fold).mean(1)
-    for name, variances in made.variances.items():
-        columns[f"volatility/{name}"] = qlike(variances, came).mean(1)
-    for name, sign in _ALWAYS.items():
-        columns[f"direction/{name}"] = sign_losses(np.full((*happened.shape, 1), sign), happened)[:, 0]
     return columns
+
+
+def _measured_baselines(made: Baselines, rows: Rows, happened: Float, came: Float) -> dict[str, Float]:
+    """Each baseline's loss at N windows, rows of its forecasts: (N,) by name, such as "volatility/EWMA"."""
+    columns = {f"volatility/{name}": qlike(each[rows], came).mean(1) for name, each in made.variances.items()}
+    signs = {name: np.full(happened.shape, sign) for name, sign in _ALWAYS.items()}
+    signs |= {name: each[rows] for name, each in made.returns.items() if name != "random walk"}  # which has no sign
+    return columns | {f"direction/{name}": sign_losses(each[..., None], happened)[:, 0] for name, each in signs.items()}
 
 
 def _questions(tables: Sequence[_FoldTable], trials: int, horizon: int) -> list[Question]:
@@ -244,7 +263,15 @@ def _questions(tables: Sequence[_FoldTable], trials: int, horizon: int) -> list[
 
 
 def _remarks(tables: Sequence[_FoldTable]) -> list[str]:
-    """Baselines that some fold has and others have not."""
+    """What to know about baselines: fits that failed, by fold, and those that some fold has and others have not."""
+    places = dict[tuple[str, str, str], list[str]]()
+    for table in tables:
+        for (partition, name), text in table.remarks.items():
+            places.setdefault((name, partition, text), []).append(str(table.number))
+    told = [
+        f"{name} on {partition}, fold{'s' * (len(folds) > 1)} {', '.join(folds)}: {text}"
+        for (name, partition, text), folds in places.items()
+    ]
     every = {name for table in tables for name in table.baselines["volatility"]}
     lacking = sorted(name for name in every if any(name not in table.baselines["volatility"] for table in tables))
-    return [f"{name} could not be fitted in every fold, and is left out" for name in lacking]
+    return [*told, *(f"{name} could not be fitted in every fold, and is left out" for name in lacking)]

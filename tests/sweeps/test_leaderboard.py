@@ -1,14 +1,16 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from small_sweeps import make_sweep, sweep_values
 
 from bitcorn_ray import leaderboard
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.sweeps.baselines import outcomes
 from bitcorn_ray.sweeps.folder import SweepFolder
 from bitcorn_ray.sweeps.records import Trial
 from bitcorn_ray.sweeps.results import fold_records
 from bitcorn_ray.validation.baselines import constant_variance
-from bitcorn_ray.validation.history import realised_variances
 from bitcorn_ray.validation.metrics import qlike
 
 
@@ -27,14 +29,14 @@ def test_trials_are_compared_on_test_windows_with_the_baselines_of_the_evaluatio
     board = judged.board
     assert (board.tried, board.compared, board.folds) == (4, 3, 2)
     volatility, direction = board.answers
-    assert {"constant variance", "EWMA", "log-HAR", "strong HAR"} <= set(volatility.baselines)
-    assert set(direction.baselines) == {"always up", "always down"}
+    assert {"constant variance", "EWMA", "log-HAR", "strong HAR", "ridge"} <= set(volatility.baselines)
+    assert set(direction.baselines) == {"always up", "always down", "ridge"}
     by_name = {each.trial: each for each in volatility.standings}
     assert by_name["t0003"].folds[1] is None  # it was stopped
     assert board.verdict.startswith("4 trials on 2 test folds of ")
     # The losses are those of the recorded forecasts, and the baseline has seen all bars before each test range.
     one = data.bars[0]
-    realised = realised_variances(one.close, (1, 4))
+    _, realised = outcomes(one, (1, 4))
     losses, constant = [], []
     for fold, (record,) in zip(plan.folds, fold_records(plan, folder.journal.read()["t0001"]), strict=True):
         rows = np.searchsorted(one.timestamp, record.times)
@@ -43,6 +45,7 @@ def test_trials_are_compared_on_test_windows_with_the_baselines_of_the_evaluatio
         constant.append(qlike(constant_variance(realised, (1, 4), fit, rows), realised[rows]).mean(1))
     assert by_name["t0001"].mean == pytest.approx(np.concatenate(losses).mean())
     assert volatility.baselines["constant variance"] == pytest.approx(np.concatenate(constant).mean())
+    assert judged.remarks == ()
     told = judged.to_json()
     assert told["trials"]["t0004"]["state"] == "failed"
     assert told["verdict"] == board.verdict
@@ -75,3 +78,20 @@ def test_what_cannot_be_judged_is_told(tmp_path, swept):
         path.unlink()
     with pytest.raises(BitcornError, match="none of the 3 trials of the sweep"):
         leaderboard(SweepFolder(folder.path).path)
+
+
+def test_a_baseline_that_failed_is_told_with_its_folds(swept, market_db):
+    folder, _, _ = swept
+    market_db.unlink()
+    judged = leaderboard(folder.path)
+    assert "ridge" not in judged.board.answers[0].baselines
+    (remark,) = judged.remarks
+    assert remark.startswith("ridge on AAAUSDT 1h, folds 0, 1: left out: ")
+
+
+def test_a_sweep_that_still_runs_can_be_judged(swept):
+    folder, _, _ = swept
+    running = [replace(each, state="running", losses=()) for each in folder.journal.read().values()]
+    for trial in running:
+        folder.journal.write(trial)
+    assert leaderboard(folder.path).board.compared == 3
