@@ -5,6 +5,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from killing import kill_driver, written
 from small_evolutions import evolve_here, evolve_values
 
 from bitcorn_ray import evolve, leaderboard, train_from_config
@@ -169,3 +170,18 @@ def test_the_leaderboard_counts_all_that_evolved(market_db, tmp_path, monkeypatc
     judged = leaderboard(tmp_path / "evolved")
     assert len(judged.trials) == done.tried
     assert yaml.safe_load((tmp_path / "evolved" / "winner.yaml").read_text())["features"] == done.system
+
+
+def test_after_a_killed_driver_nothing_finished_is_repeated(ray_cluster, market_db, tmp_path, cache_dir, monkeypatch):
+    values = evolve_values(market_db, tmp_path / "killed", training={"epochs": 8}, evolve={"shuffles": 1})
+    before = kill_driver("evolve", values, cache_dir, records=5)  # within the second generation of four
+    assert 5 <= len(before) < 8
+    with pytest.raises(BitcornError, match="--resume goes on"):
+        evolve(values)
+    done = evolve(values, resume=True)
+    assert before.items() <= written(tmp_path / "killed").items()
+    with monkeypatch.context() as patched:
+        evolve_here(patched)
+        undisturbed = evolve({**values, "out": str(tmp_path / "undisturbed")})
+    assert plain(done) == plain(undisturbed)
+    assert len(written(tmp_path / "killed")) == len(written(tmp_path / "undisturbed"))

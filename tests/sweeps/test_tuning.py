@@ -3,13 +3,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from killing import kill_driver, process_environment, trial_workers, written
 from small_sweeps import sweep_values
 
 from bitcorn_ray import Forecaster, tune
@@ -135,13 +134,6 @@ def test_a_folder_that_holds_something_is_left_alone(market_db, tmp_path):
         tune(sweep_values(market_db, out), resume=True)
 
 
-_KILLED = """
-import json, sys
-from bitcorn_ray import tune
-tune(json.loads(sys.argv[1]))
-"""
-
-
 def test_after_a_killed_driver_nothing_finished_is_repeated(market_db, tmp_path, cache_dir):
     out = tmp_path / "sweep"
     values = sweep_values(
@@ -152,37 +144,78 @@ def test_after_a_killed_driver_nothing_finished_is_repeated(market_db, tmp_path,
         training={"epochs": 8},
         sweep={"trials": 3, "search": "tpe"},
     )
-    environment = {**os.environ, "BITCORN_CACHE_DIR": str(cache_dir)}
-    environment.pop("RAY_ADDRESS", None)
-    driver = subprocess.Popen([sys.executable, "-c", _KILLED, json.dumps(values)], env=environment)
-    try:
-        _wait_for(lambda: len(list((out / "records").glob("*.npz"))) >= 2)
-    finally:
-        driver.send_signal(signal.SIGKILL)
-        driver.wait()
-    _wait_for_quiet(out / "records")
-    before = {path.name: path.stat().st_mtime_ns for path in (out / "records").glob("*.npz")}
+    before = kill_driver("tune", values, cache_dir, records=2)
     names = list(SweepFolder(out).journal.read())
     assert 2 <= len(before) < 9
     with pytest.raises(BitcornError, match="--resume"):
         tune(values)
     done = tune(values, resume=True)
-    after = {path.name: path.stat().st_mtime_ns for path in (out / "records").glob("*.npz")}
-    assert {name: after[name] for name in before} == before
-    assert len(after) == 9  # three trials of three folds, none twice
+    assert before.items() <= written(out).items()
+    assert len(written(out)) == 9  # three trials of three folds, none twice
     assert [each.state for each in done.trials] == ["finished"] * 3
     assert [each.name for each in done.trials][: len(names)] == names
 
 
-def _wait_for(what, seconds=90):
-    until = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < until
-        time.sleep(0.05)
+def test_a_trial_whose_worker_is_killed_goes_on_after_its_last_fold(market_db, tmp_path):
+    out, killed, before = tmp_path / "sweep", [], {}
+
+    def kill(trial):
+        if len(trial.losses) == 1 and not killed:
+            before.update(written(out))
+            killed.extend(trial_workers())
+            for process in killed:
+                os.kill(process, signal.SIGKILL)
+
+    values = sweep_values(market_db, out, folds={"last": 3}, training={"epochs": 8}, sweep={"trials": 1})
+    done = tune(values, on_trial=kill)
+    assert len(killed) == 1
+    assert [(each.state, len(each.losses)) for each in done.trials] == [("finished", 3)]
+    assert 1 <= len(before) < 3
+    assert before.items() <= written(out).items()
+    assert len(written(out)) == 3
 
 
-def _wait_for_quiet(folder: Path):
-    """Wait until the killed driver's workers are gone too."""
-    seen = None
-    while seen != (seen := sorted(path.name for path in folder.iterdir())):
-        time.sleep(1)
+_LOSING_A_NODE = """
+import json, sys
+import ray
+from killing import written
+from ray.cluster_utils import Cluster
+import bitcorn_ray
+
+values = json.loads(sys.argv[1])
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+lost, before = cluster.add_node(num_cpus=1), None
+
+def lose(trial):
+    global before
+    if before is None and trial.losses:
+        before = written(values["out"])
+        cluster.remove_node(lost, allow_graceful=False)
+        cluster.add_node(num_cpus=1)
+
+done = bitcorn_ray.tune(values, address=cluster.address, on_trial=lose)
+print(json.dumps({"before": before, "trials": [[each.state, len(each.losses)] for each in done.trials]}))
+ray.shutdown()
+cluster.shutdown()
+"""
+
+
+def test_a_lost_node_costs_no_finished_fold(market_db, tmp_path, cache_dir):
+    out = tmp_path / "sweep"
+    values = sweep_values(market_db, out, folds={"last": 3}, training={"epochs": 8})
+    environment = process_environment(cache_dir)
+    for name, value in (("initial_delay_ms", 0), ("period_ms", 300), ("timeout_ms", 500), ("failure_threshold", 3)):
+        environment[f"RAY_health_check_{name}"] = str(value)  # notice a lost node within seconds
+    done = subprocess.run(
+        [sys.executable, "-c", _LOSING_A_NODE, json.dumps(values)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["trials"] == [["finished", 3], ["finished", 3]]
+    assert 1 <= len(told["before"]) < 3
+    assert told["before"].items() <= written(out).items()
+    assert len(written(out)) == 6
