@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import cache, features, forecasts, market, pipeline, scale, training
+from benchmarks import cache, features, forecasts, market, pipeline, scale, sweeps, training
 from benchmarks.timing import Figure
 
 BENCHMARKS = {
@@ -30,6 +30,10 @@ BENCHMARKS = {
     "train-on-ray": training.train_on_ray,
     "memory": training.memory,
     "forecasts": forecasts.forecasts,
+    "sweep": sweeps.sweep,
+    "asha": sweeps.asha,
+    "sharing": sweeps.sharing,
+    "driver": sweeps.driver,
     **{name: getattr(market, name) for name in market.__all__},
 }
 
