@@ -134,8 +134,9 @@ class _Told:
         )
 
     def individuals(self) -> list[Individual]:
-        """All points that were tried, in order."""
-        return [self.individual(dict(trial.point)) for trial in self.trials.values()]
+        """All points that were tried, in the order in which they were chosen."""
+        ordered = sorted(self.trials.values(), key=lambda trial: int(trial.name.removeprefix("t")))
+        return [self.individual(dict(trial.point)) for trial in ordered]
 
     def failures(self, config: EvolveConfig) -> str:
         """Say how many trials failed, and why the first one did."""
@@ -211,14 +212,14 @@ def _generations(trials: _Trials, plan: TrialPlan, on_generation: OnGeneration |
     """Go through the generations; returns them, and why they ended."""
     config, told = trials.config, trials.told
     population = Population(config.groups, config.sweep.space, config.options.population, config.options.seed)
-    made = list[Generation]()
+    made, names = list[Generation](), dict[str, str]()
     for number in range(1, config.options.generations + 1):
         points = population.ask()
         unique = {point_key(point): point for point in points}
-        new = [point for point in unique.values() if told.known(point) is None]
-        first = len(told.trials) + 1
-        names = [(f"t{first + place:04d}", point) for place, point in enumerate(new)]
-        ended = trials.run(names, partial(run_trial, plan), len(plan.folds), told, True) if new else "done"
+        for key in unique:  # by the order in which points are chosen, whatever of them is known already
+            names.setdefault(key, f"t{len(names) + 1:04d}")
+        new = [(names[key], point) for key, point in unique.items() if told.known(point) is None]
+        ended = trials.run(new, partial(run_trial, plan), len(plan.folds), told, True) if new else "done"
         if ended != "done":
             return made, ended
         survivors = population.tell({key: told.individual(point).loss for key, point in unique.items()})

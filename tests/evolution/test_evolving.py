@@ -17,6 +17,7 @@ from bitcorn_ray.features.registry import find_system
 from bitcorn_ray.learning.runs import load_run
 from bitcorn_ray.market.ingest import write_bars
 from bitcorn_ray.market.partition import Partition
+from bitcorn_ray.sweeps.folder import SweepFolder
 
 
 def plain(evolution):
@@ -127,6 +128,22 @@ def test_an_evolution_that_was_cut_short_goes_on_without_repeating_anything(mark
     assert more.generations[:2] == tuple(type(each)(**{**vars(each), "trained": 0}) for each in expected.generations)
     with pytest.raises(BitcornError, match="another configuration"):
         evolve(evolve_values(market_db, tmp_path / "cut", evolve={"population": 5}), resume=True)
+
+
+def test_what_finished_out_of_order_keeps_its_name(market_db, tmp_path, monkeypatch):
+    """Two trials ran when the driver died: the later one had finished."""
+    evolve_here(monkeypatch)
+    values = evolve_values(market_db, tmp_path / "cut")
+    whole = evolve(values)
+    journal = SweepFolder(tmp_path / "cut").journal
+    kept = [trial for name, trial in journal.read().items() if name in ("t0001", "t0002", "t0003", "t0004", "t0006")]
+    journal.path.unlink()
+    for trial in kept:
+        journal.write(trial)
+    ran = evolve_here(monkeypatch)
+    assert plain(evolve(values, resume=True)) == plain(whole)
+    assert ran == ["t0005", "t0007", "t0008"]
+    assert len(journal.read()) == 8
 
 
 def test_failures_and_time_end_it(market_db, tmp_path, monkeypatch):
