@@ -36,6 +36,10 @@ BENCHMARKS = {
     "read": "market:read",
     "inspect": "market:inspect",
     "resample": "market:resample",
+    "sweep": "sweeps:sweep",
+    "asha": "sweeps:asha",
+    "sharing": "sweeps:sharing",
+    "driver": "sweeps:driver",
 }
 
 

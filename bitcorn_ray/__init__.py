@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     )
     from bitcorn_ray.errors import BitcornError
     from bitcorn_ray.evaluation import evaluate
-    from bitcorn_ray.evolving import evolve
+    from bitcorn_ray.evolution.evolving import evolve
     from bitcorn_ray.features.system import FeatureSystem, feature_system
     from bitcorn_ray.forecaster import Forecaster
     from bitcorn_ray.learning.model import LSTM2Head, LSTMMultiHead
     from bitcorn_ray.learning.runs import load_run
-    from bitcorn_ray.sweep_judgement import leaderboard
-    from bitcorn_ray.sweeping import SweepResult, tune
+    from bitcorn_ray.sweeps.leaderboard import leaderboard
+    from bitcorn_ray.sweeps.tuning import SweepResult, tune
     from bitcorn_ray.training_service import (
         MultiHorizonTrainingRequest,
         TrainingResult,
@@ -53,16 +53,16 @@ _HOMES = {
     "prepare_features": "data_loader",
     "BitcornError": "errors",
     "evaluate": "evaluation",
-    "evolve": "evolving",
+    "evolve": "evolution.evolving",
     "FeatureSystem": "features.system",
     "feature_system": "features.system",
     "Forecaster": "forecaster",
     "LSTM2Head": "learning.model",
     "LSTMMultiHead": "learning.model",
     "load_run": "learning.runs",
-    "leaderboard": "sweep_judgement",
-    "SweepResult": "sweeping",
-    "tune": "sweeping",
+    "leaderboard": "sweeps.leaderboard",
+    "SweepResult": "sweeps.tuning",
+    "tune": "sweeps.tuning",
     "MultiHorizonTrainingRequest": "training_service",
     "TrainingResult": "training_service",
     "train_from_config": "training_service",

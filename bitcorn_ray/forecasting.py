@@ -25,7 +25,7 @@ from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.data_loader import open_cache
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.forecaster import Forecaster, first_row
-from bitcorn_ray.learning.forecasts import Forecasts
+from bitcorn_ray.learning.forecasts import Forecasts, plain_table
 from bitcorn_ray.learning.predict import horizon_weights
 from bitcorn_ray.learning.runs import Run
 from bitcorn_ray.market.bars import Bars, show_time
@@ -277,16 +277,10 @@ def write_parquet(results: Sequence[PartitionForecast], path: str | Path) -> int
 
     Raises BitcornError where it cannot be written.
     """
-    tables = [_plain(each.forecasts.to_table()) for each in results if each.forecasts is not None]
+    tables = [plain_table(each.forecasts.to_table()) for each in results if each.forecasts is not None]
     table = pa.concat_tables(tables)
     write_whole(path, "forecasts", lambda temporary: pq.write_table(table, temporary))
     return int(table.num_rows)
-
-
-def _plain(table: pa.Table) -> pa.Table:
-    """The table with texts in place of dictionaries, which differ from partition to partition."""
-    kinds = [(f.name, pa.string() if pa.types.is_dictionary(f.type) else f.type) for f in table.schema]
-    return table.cast(pa.schema(kinds))
 
 
 def _asked_jobs(

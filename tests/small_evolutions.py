@@ -37,11 +37,11 @@ def evolve_here(monkeypatch, stop_after=None):
 
     stop_after: trials after which Ctrl-C is pressed.
     """
-    from bitcorn_ray.on_ray import evolution, session, sweeps
+    from bitcorn_ray.on_ray import session, sweeps
 
     ran = []
 
-    def run_trials(work, shared, configure, suggester, options, *, folds, folder, on_event, past):
+    def run_trials(work, held, configure, suggester, options, *, folds, folder, on_event, past):
         for name, point in past.begun:
             if stop_after is not None and len(ran) >= stop_after:
                 return "interrupted"
@@ -54,7 +54,7 @@ def evolve_here(monkeypatch, stop_after=None):
                 on_event(sweeps.TrialEvent(kind="fold", told=told, **about))
 
             try:
-                work(None, about["configuration"], report)
+                work(held.get, about["configuration"], report)
             except BitcornError as failed:
                 error = str(failed)
             ran.append(name)
@@ -66,6 +66,5 @@ def evolve_here(monkeypatch, stop_after=None):
 
     monkeypatch.setattr(sweeps, "run_trials", run_trials)
     monkeypatch.setattr(session, "ray_session", lambda address: nullcontext())
-    monkeypatch.setattr(evolution, "hold", dict)
-    monkeypatch.setattr(evolution, "with_held", lambda work, held: lambda _, *rest: work(held.get, *rest))
+    monkeypatch.setattr(sweeps, "hold", dict)
     return ran

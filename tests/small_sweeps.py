@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from bitcorn_ray.sweep_config import SweepConfig
-from bitcorn_ray.sweep_data import sweep_data
-from bitcorn_ray.sweep_job import run_trial
-from bitcorn_ray.sweep_records import Trial
-from bitcorn_ray.sweep_results import SweepFolder
-from bitcorn_ray.sweeping import trial_plan
+from bitcorn_ray.sweeps.config import SweepConfig
+from bitcorn_ray.sweeps.data import sweep_data
+from bitcorn_ray.sweeps.folder import SweepFolder
+from bitcorn_ray.sweeps.records import Trial
+from bitcorn_ray.sweeps.trial import run_trial
+from bitcorn_ray.sweeps.tuning import trial_plan
 
 MODEL = {"horizons": [1, 4], "seq_len": 8, "num_layers": 1, "hidden_size": 4, "reference_span": 24, "dropout": 0.0}
 TRAINING = {"epochs": 1, "threads": 1, "deterministic": True, "batch_size": 128}

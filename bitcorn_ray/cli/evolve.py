@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from bitcorn_ray.cli.options import cache_dir_option, common_options, look_in_working_folder, say
+from bitcorn_ray.cli.options import common_options, look_in_working_folder, say, search_options
 from bitcorn_ray.report.console import show
 from bitcorn_ray.report.evolution import front_table, generation_line, generations_table, importance_table
 
@@ -15,12 +15,8 @@ __all__ = ["evolve"]
 
 
 @click.command()
-@click.argument("config")
-@click.option("--out", help="Folder of the evolution; before the file's.")
 @click.option("--generations", type=int, help="How many; before the file's evolve.generations.")
-@click.option("--max-hours", type=float, help="Begin no generation after so long, and end the one that runs.")
-@click.option("--resume", is_flag=True, help="Go on with one that was cut short; nothing finished is repeated.")
-@cache_dir_option
+@search_options
 @common_options
 def evolve(
     config: str,
@@ -49,8 +45,8 @@ def evolve(
     from rich.console import Console
     from rich.live import Live
 
-    from bitcorn_ray.evolve_config import EvolveConfig
-    from bitcorn_ray.evolving import evolve as search
+    from bitcorn_ray.evolution.config import EvolveConfig
+    from bitcorn_ray.evolution.evolving import evolve as search
     from bitcorn_ray.learning.artifacts import strict_json
 
     look_in_working_folder()

@@ -6,7 +6,7 @@ import json
 
 import click
 
-from bitcorn_ray.cli.options import common_options
+from bitcorn_ray.cli.options import cache_dir_option, common_options, look_in_working_folder
 from bitcorn_ray.report.console import show
 from bitcorn_ray.report.sweeps import leaderboard_tables
 
@@ -16,8 +16,9 @@ __all__ = ["leaderboard"]
 @click.command()
 @click.argument("sweep")
 @click.option("--level", default=0.01, show_default=True, help="Of significance, of the whole verdict.")
+@cache_dir_option
 @common_options
-def leaderboard(sweep: str, level: float, as_json: bool, address: str | None) -> None:
+def leaderboard(sweep: str, level: float, cache_dir: str | None, as_json: bool, address: str | None) -> None:
     """Compare the trials of a sweep on test windows with each other and with baselines, all trials counted.
 
     SWEEP is the folder that `bitcorn tune` wrote. The verdict says whether any trial knows something about volatility
@@ -29,7 +30,8 @@ def leaderboard(sweep: str, level: float, as_json: bool, address: str | None) ->
       bitcorn leaderboard sweeps/first --json
     """
     from bitcorn_ray.learning.artifacts import strict_json
-    from bitcorn_ray.sweep_judgement import leaderboard as judge_sweep
+    from bitcorn_ray.sweeps.leaderboard import leaderboard as judge_sweep
 
-    result = json.loads(strict_json(judge_sweep(sweep, level=level).to_json()))
+    look_in_working_folder()
+    result = json.loads(strict_json(judge_sweep(sweep, level=level, cache_dir=cache_dir).to_json()))
     show(result, lambda: leaderboard_tables(result), as_json, f"{sweep}, on test windows")

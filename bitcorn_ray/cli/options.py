@@ -34,6 +34,7 @@ __all__ = [
     "ray_if",
     "reading_options",
     "say",
+    "search_options",
     "source_options",
     "system_of",
     "system_option",
@@ -108,6 +109,21 @@ def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
         if (source is None) == (db is None):
             raise click.UsageError("give the source of bars once: as SOURCE or as --db")
         return command(*args, source=source or db, **options)
+
+    return wrapped
+
+
+def search_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add CONFIG and how a search over folds is begun, ended and gone on with."""
+
+    @click.argument("config")
+    @click.option("--out", help="Folder of the results; before the file's.")
+    @click.option("--max-hours", type=float, help="Begin nothing more after so long, and end what runs.")
+    @click.option("--resume", is_flag=True, help="Go on with one that was cut short; nothing finished is repeated.")
+    @cache_dir_option
+    @wraps(command)
+    def wrapped(*args: Any, **options: Any) -> Any:
+        return command(*args, **options)
 
     return wrapped
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import click
 
-from bitcorn_ray.cli.options import cache_dir_option, common_options, look_in_working_folder, say
+from bitcorn_ray.cli.options import common_options, look_in_working_folder, say, search_options
 from bitcorn_ray.report.console import show
 from bitcorn_ray.report.sweeps import live_trials, trials_table
 
@@ -15,12 +15,8 @@ __all__ = ["tune"]
 
 
 @click.command()
-@click.argument("config")
-@click.option("--out", help="Folder of the sweep; before the file's.")
 @click.option("--max-trials", type=int, help="Trials at most; before the file's sweep.trials.")
-@click.option("--max-hours", type=float, help="Begin no trial after so long, and end those that run.")
-@click.option("--resume", is_flag=True, help="Go on with a sweep that was cut short; nothing finished is repeated.")
-@cache_dir_option
+@search_options
 @common_options
 def tune(
     config: str,
@@ -45,8 +41,8 @@ def tune(
       bitcorn leaderboard sweeps/first
     """
     from bitcorn_ray.learning.artifacts import strict_json
-    from bitcorn_ray.sweep_config import SweepConfig
-    from bitcorn_ray.sweeping import tune as sweep
+    from bitcorn_ray.sweeps.config import SweepConfig
+    from bitcorn_ray.sweeps.tuning import tune as sweep
 
     look_in_working_folder()
     loaded = SweepConfig.load(config, {"out": out, "trials": max_trials, "max_hours": max_hours})

@@ -18,7 +18,7 @@ from bitcorn_ray.market.timeframe import timeframe_ms
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Forecasts", "band_name"]
+__all__ = ["Forecasts", "band_name", "plain_table"]
 
 Floats = NDArray[np.floating]
 
@@ -97,6 +97,12 @@ class Forecasts:
         frame = pd.DataFrame(columns, copy=False)
         frame.attrs["left_out"] = dict(self.left_out)
         return frame
+
+
+def plain_table(table: pa.Table) -> pa.Table:
+    """The table with texts in place of dictionaries, which differ from partition to partition."""
+    kinds = [(f.name, pa.string() if pa.types.is_dictionary(f.type) else f.type) for f in table.schema]
+    return table.cast(pa.schema(kinds))
 
 
 def band_name(side: str, coverage: float) -> str:

@@ -16,7 +16,16 @@ import numpy as np
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.learning.search import Dimension, Point, Space, point_key
 
-__all__ = ["GridSuggester", "OptunaSuggester", "Outcome", "Suggester", "UserSuggester", "suggester_of"]
+__all__ = [
+    "GridSuggester",
+    "OptunaSuggester",
+    "Outcome",
+    "Suggester",
+    "UserSuggester",
+    "distribution_of",
+    "suggester_of",
+    "value_of",
+]
 
 _TRIES = 20  # for a point that is new
 _LISTED = 20_000  # points of a space that is small enough to look for what is left of it
@@ -93,7 +102,7 @@ class OptunaSuggester:
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._optuna, self._space = optuna, space
-        self._distributions = {each.name: self._distribution(each) for each in space.dimensions}
+        self._distributions = {each.name: distribution_of(each) for each in space.dimensions}
         sampler: Any = (
             optuna.samplers.RandomSampler(seed=seed)
             if kind == "random"
@@ -111,7 +120,7 @@ class OptunaSuggester:
             return None
         for _ in range(_TRIES):
             trial = self._study.ask(self._distributions)
-            point = {each.name: self._value(each, trial.params[each.name]) for each in self._space.dimensions}
+            point = {each.name: value_of(each, trial.params[each.name]) for each in self._space.dimensions}
             if (key := point_key(point)) not in self._seen:
                 self._seen.add(key)
                 self._asked[key] = trial
@@ -142,30 +151,36 @@ class OptunaSuggester:
         frozen = self._optuna.trial.create_trial(
             state=state,
             value=outcome.loss if state == states.COMPLETE else None,
-            params={each.name: self._inner(each, point[each.name]) for each in self._space.dimensions},
+            params={each.name: _drawn(each, point[each.name]) for each in self._space.dimensions},
             distributions=self._distributions,
             intermediate_values=dict(enumerate(means)),
         )
         self._study.add_trial(frozen)
 
-    def _distribution(self, dimension: Dimension) -> Any:
-        made = self._optuna.distributions
-        if dimension.kind == "int":
-            low, high, *step = dimension.values
-            return made.IntDistribution(low, range(low, high + 1, *step)[-1], step=step[0] if step else 1)
-        if dimension.kind in ("choice", "grid"):  # by place: Optuna wants values that hash
-            return made.CategoricalDistribution(range(len(dimension.values)))
-        return made.FloatDistribution(*dimension.values, log=dimension.kind == "loguniform")
 
-    @staticmethod
-    def _value(dimension: Dimension, inner: Any) -> Any:
-        return dimension.values[inner] if dimension.kind in ("choice", "grid") else inner
+def distribution_of(dimension: Dimension) -> Any:
+    """Optuna's distribution of a dimension; of a choice, that of the places of its values, as these need not hash."""
+    from optuna import distributions
 
-    @staticmethod
-    def _inner(dimension: Dimension, value: Any) -> Any:
-        if dimension.kind not in ("choice", "grid"):
-            return value
-        return [point_key({"": each}) for each in dimension.values].index(point_key({"": value}))
+    if dimension.kind == "int":
+        low, high, *step = dimension.values
+        return distributions.IntDistribution(low, range(low, high + 1, *step)[-1], step=step[0] if step else 1)
+    if dimension.kind in ("choice", "grid"):
+        return distributions.CategoricalDistribution(range(len(dimension.values)))
+    low, high = dimension.values
+    return distributions.FloatDistribution(low, high, log=dimension.kind == "loguniform")
+
+
+def value_of(dimension: Dimension, drawn: Any) -> Any:
+    """The value of a dimension that was drawn from its distribution."""
+    return dimension.values[drawn] if dimension.kind in ("choice", "grid") else drawn
+
+
+def _drawn(dimension: Dimension, value: Any) -> Any:
+    """What must have been drawn for a value."""
+    if dimension.kind not in ("choice", "grid"):
+        return value
+    return [point_key({"": each}) for each in dimension.values].index(point_key({"": value}))
 
 
 class UserSuggester:

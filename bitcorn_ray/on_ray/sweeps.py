@@ -1,6 +1,6 @@
 """Trials on Ray Tune: one function for each point that a suggester chooses, on reused actors, over shared data.
 
-1. What trials share goes into the object store once; they get references, and read it there without a copy.
+1. What trials share goes into the object store once, see `hold`; they get references, and read it without a copy.
 2. A suggester is asked for points through Tune's interface for searches, and told what came of them.
 3. After each fold a trial reports its mean so far, and Tune's scheduler may stop it.
 4. A trial that raises says so and is done; one whose process dies is begun again a few times, and finds its finished
@@ -9,12 +9,15 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
 import logging
 import math
 import os
 import shutil
 import signal
+import sys
 import threading
 import uuid
 import warnings
@@ -27,19 +30,19 @@ from typing import Any
 
 import ray
 from ray import tune
-from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 from ray.tune.search import Searcher
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.learning.search import Point
 from bitcorn_ray.learning.suggest import Outcome, Suggester
 from bitcorn_ray.learning.sweep import Resources, SweepOptions
+from bitcorn_ray.on_ray.schedulers import FOLD, LOSS, scheduler_of
 
-__all__ = ["Past", "TrialEvent", "run_trials"]
+__all__ = ["Past", "TrialEvent", "hold", "run_trials"]
 
 _RESTARTS = 2  # of a trial whose process died
-_FOLD, _LOSS, _ERROR = "fold", "loss", "error"
-_TOLD = (_FOLD, _LOSS, "fold_loss", "seconds", "reused")
+_ERROR = "error"
+_TOLD = (FOLD, LOSS, "fold_loss", "seconds", "reused")
 
 Work = Callable[[Callable[[str], Any], Mapping[str, Any], Callable[[Mapping[str, Any]], None]], None]
 
@@ -68,9 +71,17 @@ class Past:
     begun: Sequence[tuple[str, Point]] = ()
 
 
+def hold(shared: dict[str, Any]) -> Mapping[str, ray.ObjectRef]:
+    """Put values into the object store, and empty the mapping, so that there is one copy. Returns references by name.
+
+    The values stay there for as long as the references are kept.
+    """
+    return {name: ray.put(shared.pop(name)) for name in list(shared)}
+
+
 def run_trials(
     work: Work,
-    shared: dict[str, Any],
+    held: Mapping[str, ray.ObjectRef],
     configure: Callable[[Point], Mapping[str, Any]],
     suggester: Suggester,
     options: SweepOptions,
@@ -82,11 +93,10 @@ def run_trials(
 ) -> str:
     """Run trials until there are as many as `options.trials`, those of the past among them.
 
-    shared: is emptied as it goes to the object store, so that there is one copy.
-    work: called in a worker with a function that fetches what is shared by its name, the configuration of the trial's
+    work: called in a worker with a function that fetches what is held by its name, the configuration of the trial's
     point, and a function to report each fold with, its number from 1 as "fold" and the mean so far as "loss", lower is
-    better. configure: called here, a BitcornError fails the trial. folds: of a whole trial. folder: for Ray's own files
-    while it runs, seen by all nodes. on_event: called in this process.
+    better. held: references, see `hold`. configure: called here, a BitcornError fails the trial. folds: of a whole
+    trial. folder: for Ray's own files while it runs, seen by all nodes. on_event: called in this process.
     Returns why it ended: "done", "interrupted" (by Ctrl-C), "time" or "failures".
     Raises BitcornError for more resources than Ray has, and as the suggester does.
     """
@@ -101,17 +111,16 @@ def run_trials(
     if wanted <= 0:
         return "done"
     search = _Search(suggester, configure, watch, past.begun, len(past.ended) + len(past.begun), wanted)
-    references = {name: ray.put(shared.pop(name)) for name in list(shared)}
     resources = {"cpu": options.resources.cpu, **({"gpu": options.resources.gpu} if options.resources.gpu else {})}
     for left in folder.glob("ray-*"):  # by a driver that was killed
         shutil.rmtree(left, ignore_errors=True)
     storage = folder / f"ray-{uuid.uuid4().hex[:8]}"
     with _settings(), _interrupts(watch):
         tuner = tune.Tuner(
-            tune.with_resources(partial(_trial, work=work, references=references), resources),
+            tune.with_resources(partial(_trial, work=work, held=held), resources),
             tune_config=tune.TuneConfig(
                 search_alg=search,
-                scheduler=_scheduler(options.scheduler, folds, past.ended),
+                scheduler=scheduler_of(options.scheduler, folds, [outcome for _, outcome in past.ended]),
                 num_samples=wanted,
                 max_concurrent_trials=at_once,
                 time_budget_s=None if options.max_hours is None else options.max_hours * 3600,
@@ -131,19 +140,21 @@ def run_trials(
             tuner.fit()
         finally:
             shutil.rmtree(storage, ignore_errors=True)
+            del tuner
+            _give_back()
     if search.refused is not None:
         raise search.refused
     return watch.reason or ("done" if watch.ended >= wanted or (search.exhausted and not watch.open) else "time")
 
 
-def _trial(config: dict[str, Any], work: Work, references: Mapping[str, Any]) -> None:
+def _trial(config: dict[str, Any], work: Work, held: Mapping[str, ray.ObjectRef]) -> None:
     """One trial, in its worker. What it raises is reported: Tune would begin it again, and it would end the same."""
     given = json.loads(config["trial"])
     if _ERROR in given:
         tune.report({_ERROR: given[_ERROR]})
         return
     try:
-        work(lambda name: ray.get(references[name]), given["configuration"], lambda told: tune.report(dict(told)))
+        work(lambda name: ray.get(held[name]), given["configuration"], lambda told: tune.report(dict(told)))
     except Exception as error:
         told = str(error) if isinstance(error, BitcornError) else f"{type(error).__name__}: {error}"
         tune.report({_ERROR: told})
@@ -162,7 +173,7 @@ class _Watch(tune.Stopper):
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         losses = self.losses.get(trial_id)
         # A trial that was begun again reports its first folds once more.
-        if losses is not None and result.get(_FOLD) == len(losses) + 1:
+        if losses is not None and result.get(FOLD) == len(losses) + 1:
             losses.append(float(result["fold_loss"]))
             self._tell(trial_id, "fold", told={name: result.get(name) for name in _TOLD})
         return False
@@ -265,36 +276,6 @@ class _Forget(tune.Callback):
         trial.metric_n_steps.clear()
 
 
-class _Earlier:
-    """Stands for a trial of an earlier sweep before Tune's schedulers, which hash trials and read their names."""
-
-    def __init__(self, name: str) -> None:
-        self.trial_id = name
-
-
-def _scheduler(name: str, folds: int, ended: Sequence[tuple[Point, Outcome]]) -> TrialScheduler:
-    """Tune's scheduler of a name, on the mean of the folds so far; it has seen the trials of the past."""
-    common: dict[str, Any] = {"time_attr": _FOLD, "metric": _LOSS, "mode": "min", "grace_period": 1}
-    if name == "none" or folds == 1:
-        return FIFOScheduler()
-    if name == "median":
-        # Nobody waits for others: a trial that was paused would begin anew.
-        patience: Any = math.inf
-        made: Any = MedianStoppingRule(**common, min_samples_required=3, min_time_slice=patience)
-    else:
-        brackets = 1 if name == "asha" else min(3, 1 + int(math.log(folds, 3)))
-        made = AsyncHyperBandScheduler(**common, max_t=folds, reduction_factor=3, brackets=brackets)
-    for number, (_, outcome) in enumerate(ended):
-        if outcome.losses:
-            trial: Any = _Earlier(f"earlier-{number}")
-            made.on_trial_add(None, trial)
-            for stop in range(len(outcome.losses)):
-                mean = sum(outcome.losses[: stop + 1]) / (stop + 1)
-                if made.on_trial_result(None, trial, {_FOLD: stop + 1, _LOSS: mean}) != TrialScheduler.CONTINUE:
-                    break
-    return made
-
-
 def _at_once(wanted: Resources) -> int:
     """How many trials there is room for. Ray would wait for ever for what it has not: refuse that."""
     have = ray.cluster_resources()
@@ -324,6 +305,13 @@ def _interrupts(watch: _Watch) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _give_back() -> None:
+    """Let the system have what Tune's bookkeeping took, some 10 KB a trial in the end; glibc would keep it."""
+    gc.collect()
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)
 
 
 @contextmanager

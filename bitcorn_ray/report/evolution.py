@@ -10,6 +10,7 @@ from rich.table import Table
 
 from bitcorn_ray.report.console import table
 from bitcorn_ray.report.files import write_whole
+from bitcorn_ray.report.sweeps import shown_point
 
 __all__ = [
     "evolution_figure",
@@ -20,8 +21,9 @@ __all__ = [
     "write_evolution",
 ]
 
-_SEEN, _FRONT, _WINNER, _HELD_OUT = "#bdbdbd", "#08519c", "#d95f02", "#31a354"
+_WHOLE, _FRONT, _WINNER, _HELD_OUT = "#636363", "#08519c", "#d95f02", "#31a354"
 _SHOWN = 5
+_PANEL, _ROW, _BETWEEN, _TOP, _BOTTOM = 480, 15, 120, 160, 120
 
 
 def generations_table(generations: Sequence[Mapping[str, Any]]) -> Table:
@@ -61,7 +63,7 @@ def front_table(result: Mapping[str, Any]) -> Table:
             f"{each['count']}",
             _number(each["loss"]),
             _number(each["held_out_loss"]),
-            " ".join([*(f"{name}={value}" for name, value in each["search"].items()), *each["features"]]),
+            " ".join([*filter(None, [shown_point(each["search"])]), *each["features"]]),
         )
         for each in result["front"]
     ]
@@ -95,11 +97,13 @@ def evolution_figure(result: Mapping[str, Any]) -> Any:
     from plotly.subplots import make_subplots
 
     features = list(result["generations"][-1]["survival"])
+    panels = (_PANEL, 60 + _ROW * len(features), _PANEL // 2)  # in pixels, as all that follows
+    inner = sum(panels) + 2 * _BETWEEN
     figure = make_subplots(
         rows=3,
         cols=1,
-        vertical_spacing=0.09,
-        row_heights=[0.36, 0.44, 0.2],
+        vertical_spacing=_BETWEEN / inner,
+        row_heights=list(panels),
         subplot_titles=(
             "Pareto front: loss and number of features",
             "Share of the survivors that have a feature",
@@ -116,7 +120,7 @@ def evolution_figure(result: Mapping[str, Any]) -> Any:
             zmin=0,
             zmax=1,
             colorscale="Blues",
-            colorbar={"title": "share", "len": 0.35, "y": 0.45},
+            colorbar={"title": "share", "len": panels[1] / inner, "y": (panels[2] + _BETWEEN + panels[1] / 2) / inner},
             hovertemplate="%{y}, generation %{x}: %{z:.0%}<extra></extra>",
         ),
         row=2,
@@ -137,13 +141,14 @@ def evolution_figure(result: Mapping[str, Any]) -> Any:
     figure.update_xaxes(title="number of features", row=1, col=1)
     figure.update_yaxes(title="loss", row=1, col=1)
     figure.update_xaxes(title="generation", dtick=1 if len(result["generations"]) <= 30 else None, row=2, col=1)
+    figure.update_yaxes(tickmode="linear", tickfont={"size": 10}, row=2, col=1)  # every feature has its name
     figure.update_yaxes(title="loss increase", row=3, col=1)
     figure.update_layout(
         template="plotly_white",
-        title={"text": _title(result), "x": 0.02, "font": {"size": 17}},
-        legend={"orientation": "h", "y": 1.02, "x": 0, "yanchor": "bottom"},
-        margin={"l": 150, "r": 30, "t": 130, "b": 60},
-        height=900 + 16 * len(features),
+        title={"text": _title(result), "x": 0.02, "y": 1, "yanchor": "top", "pad": {"t": 24}, "font": {"size": 17}},
+        legend={"orientation": "h", "y": 1 + 30 / inner, "x": 0, "yanchor": "bottom"},
+        margin={"l": 150, "r": 30, "t": _TOP, "b": _BOTTOM},
+        height=inner + _TOP + _BOTTOM,
     )
     return figure
 
@@ -187,7 +192,7 @@ def _add_front(figure: Any, result: Mapping[str, Any]) -> None:
             text=[each["name"] for each in compared],
             textposition="top center",
             name="systems whole, on held-out test windows",
-            marker={"color": _SEEN, "size": 10, "symbol": "diamond", "line": {"width": 1, "color": "#636363"}},
+            marker={"color": _WHOLE, "size": 16, "symbol": "diamond-open", "line": {"width": 2}},  # others show through
         ),
         row=1,
         col=1,

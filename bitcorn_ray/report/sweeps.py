@@ -13,7 +13,7 @@ from rich.text import Text
 
 from bitcorn_ray.report.console import table
 
-__all__ = ["leaderboard_tables", "live_trials", "trials_table"]
+__all__ = ["leaderboard_tables", "live_trials", "shown_point", "trials_table"]
 
 _ROWS = 20
 _STYLES = {"failed": "red", "stopped": "yellow", "finished": "green"}
@@ -64,7 +64,7 @@ def trials_table(trials: Sequence[Mapping[str, Any]], most: int = _ROWS) -> Tabl
             Text(each["state"], style=_STYLES.get(each["state"], "")),
             f"{len(each['losses'])}",
             "" if (mean := _mean(each["losses"])) is None else f"{mean:.5f}",
-            each["error"] or _shown(each["point"]),
+            each["error"] or shown_point(each["point"]),
         )
         for each in ordered[:most]
     ]
@@ -74,15 +74,23 @@ def trials_table(trials: Sequence[Mapping[str, Any]], most: int = _ROWS) -> Tabl
 
 
 def leaderboard_tables(result: Mapping[str, Any], most: int = _ROWS) -> tuple[Table | str, ...]:
-    """The verdict, and for each question a row a trial and a baseline, by mean loss on the test windows.
+    """The verdict, for each question a row a trial and a baseline, by mean loss on the test windows, and the trials.
 
     result: as `SweepJudgement.to_json` gives it.
     """
-    tables = [_answer_table(answer, result["trials"], most) for answer in result["answers"]]
-    return (result["verdict"], *(part for made in tables for part in made), *result["remarks"])
+    parts = [part for answer in result["answers"] for part in _answer_table(answer, result["folds"], most)]
+    return (result["verdict"], *parts, _configurations(result, most), *result["remarks"])
 
 
-def _answer_table(answer: Mapping[str, Any], trials: Mapping[str, Any], most: int) -> tuple[Table | str, ...]:
+def _configurations(result: Mapping[str, Any], most: int) -> Table:
+    """What the trials are that any of the tables shows."""
+    names = dict.fromkeys(each["trial"] for answer in result["answers"] for each in answer["standings"][:most])
+    trials = {name: result["trials"][name] for name in sorted(names)}
+    rows = [(name, trial["state"], shown_point(trial["search"])) for name, trial in trials.items()]
+    return table(("trial", "state", "configuration"), rows, left=(0, 1, 2))
+
+
+def _answer_table(answer: Mapping[str, Any], folds: int, most: int) -> tuple[Table | str, ...]:
     names = list(answer["baselines"])
     rows = []
     for standing in answer["standings"][:most]:
@@ -91,17 +99,19 @@ def _answer_table(answer: Mapping[str, Any], trials: Mapping[str, Any], most: in
             (
                 f"{standing['rank']}",
                 standing["trial"],
+                f"{sum(mean is not None for mean in standing['folds'])}",
                 f"{standing['mean']:.5f}",
                 "" if error is None else f"{error:.5f}",
                 f"{standing['score']:.3f}",
                 *(_against(standing["against"][name]) for name in names),
-                _shown(trials[standing["trial"]]["search"]),
             )
         )
     for name, mean in sorted(answer["baselines"].items(), key=lambda each: each[1]):
-        rows.append(("", name, f"{mean:.5f}", "", "", *[""] * len(names), ""))
-    columns = ("rank", "trial", answer["loss"], "+-", answer["score"], *(f"over {name}" for name in names), "")
+        rows.append(("", name, "", f"{mean:.5f}", "", "", *[""] * len(names)))
+    columns = ("rank", "trial", "folds", answer["loss"], "+-", answer["score"], *(f"over {name}" for name in names))
     remarks = []
+    if any(None in standing["folds"] for standing in answer["standings"]):
+        remarks.append(f"trials of fewer than {folds} folds: those that are missing are filled in from the others'")
     if answer["ranks"] is not None:
         ranks = answer["ranks"]
         remarks.append(
@@ -109,7 +119,7 @@ def _answer_table(answer: Mapping[str, Any], trials: Mapping[str, Any], most: in
             f"{ranks['correlation']:.2f}, p = {ranks['p_value']:.2g}"
         )
     title = f"{answer['name']}: gains over a baseline with a star are significant for that trial alone (DM test, 5 %)"
-    return (title, table(columns, rows, left=(1, len(columns) - 1)), *remarks)
+    return (title, table(columns, rows, left=(1,)), *remarks)
 
 
 def _against(test: Mapping[str, Any]) -> str:
@@ -118,11 +128,15 @@ def _against(test: Mapping[str, Any]) -> str:
 
 def _line(trial: Mapping[str, Any]) -> str:
     mean = _mean(trial["losses"])
-    loss = "" if mean is None else f", validation loss {mean:.5f} over {len(trial['losses'])} folds"
-    return f"{trial['name']} {trial['state']}{loss}: {_shown(trial['point'])}"
+    loss = "" if mean is None else f", validation loss {mean:.5f} over {_counted(len(trial['losses']), 'fold')}"
+    return f"{trial['name']} {trial['state']}{loss}: {shown_point(trial['point'])}"
 
 
-def _shown(point: Mapping[str, Any]) -> str:
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
+def shown_point(point: Mapping[str, Any]) -> str:
     """A point in short: the last part of each name, numbers with four digits."""
     parts = []
     for name, value in point.items():

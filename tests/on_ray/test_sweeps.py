@@ -2,6 +2,7 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ SPACE = Space.parse({"x": {"choice": [1, 2, 3, 4, 5, 6]}})
 @pytest.fixture
 def sweep(ray_cluster, tmp_path):
     """A function that runs trials over four folds; returns why they ended, and the events by kind."""
-    from bitcorn_ray.on_ray.sweeps import run_trials
+    from bitcorn_ray.on_ray.sweeps import hold, run_trials
 
     def run(work, search="grid", shared=None, past=None, configure=dict, on_event=None, **options):
         events = []
@@ -29,7 +30,7 @@ def sweep(ray_cluster, tmp_path):
 
         ended = run_trials(
             work,
-            dict(shared or {}),
+            hold(dict(shared or {})),
             configure,
             suggester_of(search, SPACE, 0) if isinstance(search, str) else search,
             SweepOptions(**{"trials": 6, **options}),
@@ -72,18 +73,68 @@ def test_trials_report_their_folds_and_read_what_is_shared_in_one_copy(sweep):
     assert outcomes == {x: Outcome("finished", (x,) * 4) for x in range(1, 7)}
 
 
+def test_many_trials_hold_one_copy(sweep, tmp_path):
+    """Eight at once: what each has for itself, and their shares of what they share, before and after reading it all."""
+    size, trials = 60 << 20, 8
+
+    def work(fetch, configuration, report):
+        def held(kind):
+            lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+            return sum(int(line.split()[1]) for line in lines if line.startswith(kind)) / 1024
+
+        def together(name):
+            (tmp_path / f"{name}-{configuration['x']}").touch()
+            until = time.monotonic() + 60
+            while len(list(tmp_path.glob(f"{name}-*"))) < trials and time.monotonic() < until:
+                time.sleep(0.05)
+
+        together("begun")
+        private, shares = held("Private"), held("Pss:")
+        array = fetch("big")
+        array.max()
+        together("read")
+        report({"fold": 1, "fold_loss": held("Private") - private, "loss": 0.0, "seconds": 0.0, "reused": False})
+        report({"fold": 2, "fold_loss": held("Pss:") - shares, "loss": 0.0, "seconds": 0.0, "reused": False})
+        together("measured")
+
+    space = Space.parse({"x": {"choice": list(range(trials))}})
+    _, events = sweep(
+        work,
+        search=suggester_of("grid", space, 0),
+        shared={"big": np.random.default_rng(0).random(size // 8)},
+        trials=trials,
+        resources=Resources(cpu=0.25),
+    )
+    assert len(list(tmp_path.glob("measured-*"))) == trials
+    copy = size / 2**20
+    private, shares = ([e.told["fold_loss"] for e in events["fold"] if e.told["fold"] == fold] for fold in (1, 2))
+    assert len(private) == len(shares) == trials
+    assert sum(private) <= 0.2 * copy
+    assert sum(shares) <= 1.2 * copy
+
+
+def anonymous():
+    """MiB of this process that no file is behind."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
+
+
+@pytest.mark.parametrize(("trials", "most"), [(200, 10), pytest.param(2_000, 50, marks=pytest.mark.slow)])
+def test_trials_leave_next_to_nothing_in_the_driver(sweep, trials, most):
+    space = Space.parse({"x": {"uniform": [0, 1]}})
+    sweep(scored(), search=suggester_of("random", space, 1), trials=20)  # loads what loads lazily
+    before = anonymous()
+    _, events = sweep(scored(), search=suggester_of("random", space, 0), trials=trials)
+    del events
+    assert anonymous() - before <= most
+
+
 def test_a_scheduler_stops_bad_trials_after_their_first_folds(sweep):
     for scheduler in ("asha", "median"):
         _, events = sweep(scored(), scheduler=scheduler, resources=Resources(cpu=2))
         outcomes = {event.point["x"]: event.outcome for event in events["ended"]}
         assert outcomes[1].state == "finished"
         assert outcomes[6] == Outcome("stopped", (6.0,))
-
-
-def test_hyperband_has_brackets(ray_cluster):
-    from bitcorn_ray.on_ray.sweeps import _scheduler
-
-    assert [len(_scheduler(name, 12, [])._brackets) for name in ("asha", "hyperband")] == [1, 3]
 
 
 def test_a_scheduler_knows_the_trials_of_an_earlier_sweep(sweep):

@@ -49,7 +49,7 @@ def test_where_nobody_looks_a_trial_that_ends_is_a_line():
         told(trial("t1", "running"))
         told(trial("t1", "finished", (0.5,)))
     assert console.file.getvalue().splitlines() == [
-        "t1 finished, validation loss 0.50000 over 1 folds: hidden_size=16 learning_rate=0.001235"
+        "t1 finished, validation loss 0.50000 over 1 fold: hidden_size=16 learning_rate=0.001235"
     ]
     quiet = Console(file=io.StringIO(), force_terminal=True)
     with live_trials(8, True, quiet) as told:
@@ -61,6 +61,7 @@ def test_the_leaderboard_begins_with_its_verdict():
     standing = {
         "trial": "t1",
         "rank": 1,
+        "folds": [-7.5, None],
         "mean": -7.5,
         "standard_error": 0.25,
         "score": 0.31,
@@ -77,10 +78,23 @@ def test_the_leaderboard_begins_with_its_verdict():
     result = {
         "verdict": "Nothing found.",
         "answers": [answer],
-        "trials": {"t1": {"search": {"seq_len": 8}}},
+        "folds": 2,
+        "trials": {"t1": {"state": "stopped", "search": {"seq_len": 8}}, "t2": {"state": "failed", "search": {}}},
         "remarks": ["GARCH was left out"],
     }
     text = shown(*leaderboard_tables(result))
     assert text.startswith("Nothing found.")
-    for part in ("-7.50000", "0.25000", "0.310", "+0.0100 *", "seq_len=8", "-7.40000", "Kendall's W 0.50", "GARCH was"):
+    assert "trials of fewer than 2 folds" in text
+    assert "t2" not in text  # it was not compared
+    for part in (
+        "stopped",
+        "-7.50000",
+        "0.25000",
+        "0.310",
+        "+0.0100 *",
+        "seq_len=8",
+        "-7.40000",
+        "Kendall's W 0.50",
+        "GARCH was",
+    ):
         assert part in text

@@ -1,0 +1,1 @@
+"""Feature sets bred generation by generation, on the trials of sweeps."""
