@@ -111,9 +111,12 @@ def bare_steps(
 ) -> Callable[[], None]:
     """Return as many steps of the optimiser as an epoch has, all on its first batch, without what a loop does else."""
     network, objective = build_model(FEATURES, model).to(device).train(), Objective(config, HORIZONS).to(device)
-    batch = config.batch_size
-    shares = share_count(torch.get_num_threads(), batch, SEQ_LEN, model.hidden_size) if device == "cpu" else 1
-    steps = Steps(network, objective, DeviceData(data, SEQ_LEN, torch.device(device)), shares)
+    rows, batch = DeviceData(data, SEQ_LEN, torch.device(device)), config.batch_size
+    if device == "cpu":
+        shares = share_count(torch.get_num_threads(), batch, SEQ_LEN, model.hidden_size)
+        steps = Steps(network, objective, rows, shares)
+    else:
+        steps = Steps(network, objective, rows, recorded=batch)
     optimiser = torch.optim.AdamW(steps.parameters, fused=True)
     ends = torch.from_numpy(data.train_ends).to(device)
 

@@ -98,15 +98,22 @@ class _Loop:
         self.model.output_scale.copy_(self.data.scale)
         self.model.typical_reference.fill_(data.typical_reference)
         self.objective = Objective(config, model.horizons).to(device)
-        shared = self.world == 1 and device.type == "cpu"
-        shares = share_count(torch.get_num_threads(), config.batch_size, model.seq_len, model.hidden_size)
-        self.stepper = Steps(self.model, self.objective, self.data, shares if shared else 1)
+        self.stepper = self._stepper(model.seq_len, model.hidden_size)
         self.optimiser = torch.optim.AdamW(
             parameter_groups(self.stepper.network, config.weight_decay), lr=config.learning_rate, fused=True
         )
         self.average = AveragedWeights(self.model, config.ema) if config.ema else None
         self.precision = ""
         self.saved_at = time.monotonic()
+
+    def _stepper(self, seq_len: int, hidden_size: int) -> Steps:
+        """Steps by shares, or recorded ones, whose dropout takes no seed for a step: where one process trains alone."""
+        shares, recorded = 1, None
+        if self.world == 1 and self.device.type == "cpu":
+            shares = share_count(torch.get_num_threads(), self.config.batch_size, seq_len, hidden_size)
+        elif self.world == 1 and not self.config.deterministic:
+            recorded = self.config.batch_size
+        return Steps(self.model, self.objective, self.data, shares, recorded)
 
     def epoch(self, state: State) -> EpochResult:
         """Train and validate one epoch, from where the state stands in it, and bring the state up to date."""
@@ -183,9 +190,10 @@ class _Loop:
         return loss_BH
 
     def _seed(self, state: State) -> int:
-        """Make what is random in a step, dropout, a function of its place; the seed."""
+        """Make what is random in a step, dropout, a function of its place, unless it is recorded; the seed."""
         seed = mixed(self.config.seed, state.epoch, state.step, self.rank)
-        if self.model.dropout:
+        # Seen with PyTorch 2.11: a replay after a seed crashes once another graph has been recorded in between.
+        if self.model.dropout and not self.stepper.recorded:
             generator = (
                 torch.default_generator
                 if self.device.type == "cpu"

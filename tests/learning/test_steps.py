@@ -86,3 +86,24 @@ def test_what_is_small_is_not_shared():
     assert share_count(8, 64, 64, 64) == 4
     assert share_count(2, 8, 64, 256) == 1
     assert share_count(2, 64, 8, 8) == 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_recorded_steps_on_a_gpu_give_the_gradients_of_those_that_are_launched(data, precision):
+    rows = DeviceData(data, WIDE.seq_len, torch.device("cuda"))
+
+    def steps(**recorded):
+        torch.manual_seed(0)
+        model = build_model(data.matrix.shape[1], replace(WIDE, dropout=0.0), 2).cuda().train()
+        return Steps(model, Objective(TRAINING, WIDE.horizons).cuda(), rows, **recorded)
+
+    launched, recorded = steps(), steps(recorded=50)
+    ends = torch.from_numpy(data.train_ends[:130]).cuda()
+    for own in ends.split(50):  # the last is smaller, and launched
+        losses = [each.gradients(own, 0.02, precision, 0).clone() for each in (launched, recorded)]
+        torch.testing.assert_close(*losses)
+        for ours, theirs in zip(recorded.parameters, launched.parameters, strict=True):
+            torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-6)
+            ours.data += 0.01
+            theirs.data += 0.01
