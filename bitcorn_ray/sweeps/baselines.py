@@ -62,11 +62,11 @@ class SweepBaselines:
         try:
             ridge = self._kept(about, place, fold, lambda: self._ridge(place, fold))
         except BitcornError as error:
-            return Baselines(
-                returns=made.returns, variances=made.variances, remarks={**made.remarks, "ridge": f"left out: {error}"}
-            )
+            ridge = Baselines(returns={}, variances={}, remarks={"ridge": f"left out: {error}"})
         return Baselines(
-            returns=made.returns | ridge.returns, variances=made.variances | ridge.variances, remarks=made.remarks
+            returns=made.returns | ridge.returns,
+            variances=made.variances | ridge.variances,
+            remarks={**made.remarks, **ridge.remarks},
         )
 
     def _kept(self, about: Sequence[object], place: int, fold: FoldRows, make: Callable[[], Baselines]) -> Baselines:
@@ -86,12 +86,21 @@ class SweepBaselines:
 
     def _ridge(self, place: int, fold: FoldRows) -> Baselines:
         horizons = self.config.run.model.horizons
+        if isinstance(self._features, BitcornError):
+            raise self._features
         made = ridge_forecasts(self._features[place], *outcomes(self.bars[place], horizons), horizons, *_rows(fold))
         return Baselines(returns={"ridge": made.returns}, variances={"ridge": made.variances}, remarks={})
 
     @cached_property
-    def _features(self) -> list[NDArray[np.float32]]:
-        """What the best trial sees of each partition: (T, F). Raises BitcornError where bars are not what they were."""
+    def _features(self) -> list[NDArray[np.float32]] | BitcornError:
+        """What the best trial sees of each partition, (T, F); or why it cannot be had, found out once for all folds."""
+        try:
+            return self._read_features()
+        except BitcornError as error:
+            return error
+
+    def _read_features(self) -> list[NDArray[np.float32]]:
+        """Raises BitcornError where the bars are not what they were."""
         data = sweep_data(self.config, cache_dir=self.cache_dir, systems=[self.setting.system])
         variant, start, found = data.variants[self.setting.system], 0, []
         for had, now in zip(self.bars, data.bars, strict=True):
