@@ -28,7 +28,7 @@ from bitcorn_ray.learning.dataset import PartitionRows, TrainingData, training_d
 from bitcorn_ray.learning.losses import Objective
 from bitcorn_ray.learning.model import build_model
 from bitcorn_ray.learning.progress import EpochResult
-from bitcorn_ray.learning.steps import Steps, share_count
+from bitcorn_ray.learning.steps import Steps
 from bitcorn_ray.learning.training import fit
 
 HORIZONS = (1, 4, 12)
@@ -111,12 +111,8 @@ def bare_steps(
 ) -> Callable[[], None]:
     """Return as many steps of the optimiser as an epoch has, all on its first batch, without what a loop does else."""
     network, objective = build_model(FEATURES, model).to(device).train(), Objective(config, HORIZONS).to(device)
-    rows, batch = DeviceData(data, SEQ_LEN, torch.device(device)), config.batch_size
-    if device == "cpu":
-        shares = share_count(torch.get_num_threads(), batch, SEQ_LEN, model.hidden_size)
-        steps = Steps(network, objective, rows, shares)
-    else:
-        steps = Steps(network, objective, rows, recorded=batch)
+    batch = config.batch_size
+    steps = Steps.alone(network, objective, DeviceData(data, SEQ_LEN, torch.device(device)), batch, deterministic=False)
     optimiser = torch.optim.AdamW(steps.parameters, fused=True)
     ends = torch.from_numpy(data.train_ends).to(device)
 

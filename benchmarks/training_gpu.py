@@ -5,6 +5,7 @@ Windows of 64 x 14, horizons 1, 4, 12, hidden 256, two layers.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
 from itertools import repeat
 
@@ -34,7 +35,7 @@ def training_gpu() -> list[Figure]:
     for precision in ("bfloat16", "float32"):
         ours, on_one_batch, bare, plains = _turns(precision, plain)
         figures += [
-            Figure(f"bitcorn, {precision}", ours, Figure("", bare).median / 0.9),
+            Figure(f"bitcorn, {precision}", ours, statistics.median(bare) / 0.9),
             Figure(f"the same model on one batch again and again, {precision}", on_one_batch),
             Figure(f"cuDNN's LSTM alone on one batch again and again, {precision}", bare),
             Figure(f"plain loop, {_PLAIN_WINDOWS:,} windows in batches of 64, float32", plains),

@@ -3,8 +3,8 @@
 On a CPU PyTorch hands an LSTM to oneDNN only where the stack has no dropout between its layers; layer by layer every
 layer is fused. And where PyTorch draws a float for each number that might be dropped, here one byte decides: the mask
 costs a sixth. On a GPU all layers go to cuDNN at once, which runs them side by side; in deterministic mode they go
-one by one, as cuDNN's own dropout cannot be given a seed at each step. There autocast would take float16 for recurrent
-layers, whatever it is told, and small gradients would vanish: the cast to bfloat16 is done here.
+one by one, as cuDNN's own dropout cannot be given a seed at each step. PyTorch's autocast would take float16 for
+recurrent layers on a GPU, whatever it is told, and small gradients would vanish: the cast to bfloat16 is done here.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ of a batch don't wait for each other: every thread takes a share of them through
 thread's kernels, and the gradients are added in the shares' order. What dropout zeroes is drawn as for the whole
 batch, so that shares change a result in its last bits only, and a number of shares gives the same bits every time.
 
-On a GPU a step is hundreds of small kernels, and to launch each from Python takes longer than to run it. A CUDA graph
+On a GPU a step is hundreds of small kernels, and to launch them one by one takes longer than to run them. A CUDA graph
 records them once and launches all of them together.
 
 Shapes: B batch, L seq_len, D hidden_size, H horizons.
@@ -101,6 +101,19 @@ class Steps:
         self._threads = 1
         self._recordings: dict[tuple[str, float], _Recording] = {}
         self._memory = torch.cuda.graph_pool_handle() if recorded else None
+
+    @classmethod
+    def alone(
+        cls, model: LSTMMultiHead, objective: Objective, data: DeviceData, batch_size: int, deterministic: bool
+    ) -> Steps:
+        """As pays where one process trains: by shares on a CPU, recorded on a GPU.
+
+        Recorded dropout takes no seed for a step: where training is deterministic, nothing is recorded.
+        """
+        if data.matrix.device.type == "cpu":
+            shares = share_count(torch.get_num_threads(), batch_size, data.seq_len, model.lstm.hidden_size)
+            return cls(model, objective, data, shares)
+        return cls(model, objective, data, recorded=None if deterministic else batch_size)
 
     def distribute(self) -> None:
         """Let all processes average their gradients."""

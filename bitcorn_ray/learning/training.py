@@ -33,7 +33,7 @@ from bitcorn_ray.learning.precision import choose_precision
 from bitcorn_ray.learning.progress import EpochResult, FitResult, Progress, State, diverging
 from bitcorn_ray.learning.schedule import rate_factor
 from bitcorn_ray.learning.setting import torch_setting
-from bitcorn_ray.learning.steps import Steps, share_count
+from bitcorn_ray.learning.steps import Steps
 from bitcorn_ray.learning.weights import AveragedWeights, on_cpu, parameter_groups
 
 __all__ = ["EpochResult", "FitResult", "Progress", "build_model", "fit", "gather"]
@@ -98,22 +98,15 @@ class _Loop:
         self.model.output_scale.copy_(self.data.scale)
         self.model.typical_reference.fill_(data.typical_reference)
         self.objective = Objective(config, model.horizons).to(device)
-        self.stepper = self._stepper(model.seq_len, model.hidden_size)
+        parts = (self.model, self.objective, self.data)
+        alone = self.world == 1
+        self.stepper = Steps.alone(*parts, config.batch_size, config.deterministic) if alone else Steps(*parts)
         self.optimiser = torch.optim.AdamW(
             parameter_groups(self.stepper.network, config.weight_decay), lr=config.learning_rate, fused=True
         )
         self.average = AveragedWeights(self.model, config.ema) if config.ema else None
         self.precision = ""
         self.saved_at = time.monotonic()
-
-    def _stepper(self, seq_len: int, hidden_size: int) -> Steps:
-        """Steps by shares, or recorded ones, whose dropout takes no seed for a step: where one process trains alone."""
-        shares, recorded = 1, None
-        if self.world == 1 and self.device.type == "cpu":
-            shares = share_count(torch.get_num_threads(), self.config.batch_size, seq_len, hidden_size)
-        elif self.world == 1 and not self.config.deterministic:
-            recorded = self.config.batch_size
-        return Steps(self.model, self.objective, self.data, shares, recorded)
 
     def epoch(self, state: State) -> EpochResult:
         """Train and validate one epoch, from where the state stands in it, and bring the state up to date."""
