@@ -144,11 +144,8 @@ def _table(table: BarTable) -> InspectedTable:
 
 
 def _inspected(reader: BarReader, held: StoredPartition, ends: Ends) -> InspectedPartition:
-    problem = None
-    if one_unit(ends.smallest, ends.largest):
-        times, _ = read_times(pa.array([ends.smallest, ends.largest]))
-        times = ParsedTimes(times.ms, times.how, dict.fromkeys(times.units, ends.rows))
-    else:
+    problem, times = None, _times_of(ends)
+    if times is None:
         times, bad = reader.read_times(held)
         times = ParsedTimes(times.ms[~bad], times.how, times.units)
         if bad.any():
@@ -168,6 +165,14 @@ def _inspected(reader: BarReader, held: StoredPartition, ends: Ends) -> Inspecte
         timeframe_from=held.timeframe_from,
         problem=problem,
     )
+
+
+def _times_of(ends: Ends) -> ParsedTimes | None:
+    """Times of a partition's ends, counted as all of its rows; None where these say nothing of the others."""
+    if not one_unit(ends.smallest, ends.largest):
+        return None
+    times, bad = read_times(pa.array([ends.smallest, ends.largest]))
+    return None if bad.any() else ParsedTimes(times.ms, times.how, dict.fromkeys(times.units, ends.rows))
 
 
 def _range(ms: Any) -> dict[str, str | None]:

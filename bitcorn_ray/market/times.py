@@ -1,10 +1,10 @@
 """What time a bar has, in whichever form it is stored: int64 milliseconds UTC out of any Arrow column.
 
-1. Numbers are epochs. Each row's magnitude says its unit, as real files mix them: below 1e11 seconds, below 1e14
-   milliseconds, below 1e17 microseconds, else nanoseconds. No bar of a traded market lies on the wrong side: 1e11 is
-   March 1973 in milliseconds and the year 5138 in seconds.
-2. Numbers of 8, 12 or 14 digits are YYYYMMDD[HHMM[SS]] where all of a column with so many digits are such dates. As
-   epochs they would be of 1970, 1976 and after 2570.
+1. Numbers are epochs. Each row's magnitude says its unit, as real files mix them: from 1e8 seconds, from 1e11
+   milliseconds, from 1e14 microseconds, from 1e17 nanoseconds. Each of these is March 1973, before which there are no
+   epochs: smaller numbers are times of the day, spreadsheets' days, Julian days, and no times of bars.
+2. Numbers of 8 digits are YYYYMMDD. Those of 12 or 14 are YYYYMMDDHHMM[SS] where all of a column with so many digits
+   are such dates; as epochs they would be of 1976 and after 2570.
 3. Text is read by its shape, where each digit stands in a fixed place: rows of one shape are parsed together. An offset
    (Z, +02:00) is applied; without one the time is UTC. Digits alone are a number written as text.
 4. Arrow's timestamps and dates are taken as they are, those without a zone as UTC.
@@ -31,6 +31,7 @@ __all__ = ["UNIT_BOUNDS", "ParsedTimes", "milliseconds", "parse_times", "read_ti
 UNIT_BOUNDS = (("s", 0, 10**11), ("ms", 10**11, 10**14), ("us", 10**14, 10**17), ("ns", 10**17, 2**63))
 """Each unit of numbers with the first number that is in it, and the first that is not."""
 
+_LEAST_EPOCH = 10**8
 _UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 # Dates as numbers: the form, and what stands for the first and the last year that is taken for one.
 _COMPACT = (("YYYYMMDD", 10**4), ("YYYYMMDDHHMM", 10**8), ("YYYYMMDDHHMMSS", 10**10))
@@ -133,7 +134,7 @@ def _of_numbers(times: NDArray[Any]) -> tuple[ParsedTimes, NDArray[np.bool_]]:
         ms[rows], units[form] = dates, len(dates)
         left[rows] = False
     for (unit, first, end), factor in zip(UNIT_BOUNDS, (1000.0, 1.0, 1e-3, 1e-6), strict=True):
-        rows = left & (usable >= first) & (usable < end)
+        rows = left & (usable >= max(first, _LEAST_EPOCH)) & (usable < end)
         if not rows.any():
             continue
         ms[rows], wrong = _scaled(usable[rows], unit, factor)
@@ -141,6 +142,7 @@ def _of_numbers(times: NDArray[Any]) -> tuple[ParsedTimes, NDArray[np.bool_]]:
             bad[np.flatnonzero(rows)[wrong]] = True
         if count := int(len(wrong) - wrong.sum()):
             units[unit] = count
+    bad |= left & (usable < _LEAST_EPOCH)
     ms[bad] = 0
     return ParsedTimes(ms, _in_words(units), units), bad
 
@@ -158,14 +160,15 @@ def _scaled(numbers: NDArray[Any], unit: str, factor: float) -> tuple[NDArray[np
 
 
 def _dates(numbers: NDArray[Any]) -> Iterator[tuple[str, NDArray[np.int64], NDArray[np.int64]]]:
-    """Yield each form of dates written as numbers, where all numbers of its length are dates: (form, rows, times)."""
+    """Yield each form of dates written as numbers, where numbers of its length are dates: (form, rows, times)."""
     for form, after_year in _COMPACT:
         rows = np.flatnonzero((numbers >= _FIRST_YEAR * after_year) & (numbers < (_LAST_YEAR + 1) * after_year))
         if len(rows) == 0 or (numbers[rows] != np.floor(numbers[rows])).any():
             continue
         times, wrong, _ = parse_text(pa.array(numbers[rows].astype(np.int64)).cast(pa.string()))
-        if not wrong.any():
-            yield form, rows, times
+        may_differ = form == "YYYYMMDD"  # what is no date of 8 digits is no epoch either
+        if not wrong.any() or (may_differ and not wrong.all()):
+            yield form, rows[~wrong], times[~wrong]
 
 
 def _of_text(array: pa.Array) -> tuple[ParsedTimes, NDArray[np.bool_]]:

@@ -64,6 +64,12 @@ def test_mixed_units_text_and_missing_times_are_counted(tmp_path):
     assert (only.rows, only.last) == (9, "2017-08-17T12:00:00Z")
 
 
+def test_numbers_that_are_no_epochs_are_a_problem(tmp_path):
+    julian = [(2_457_982.0 + i / 24, *row) for i, (_, *row) in enumerate(bars())]
+    (only,) = inspect_source(make(tmp_path / "btcusdt_1h.db", ("candles", BARS, julian))).partitions
+    assert (only.rows, only.first, only.problem) == (6, None, "6 rows have no time")
+
+
 def test_a_partition_in_two_tables_is_a_problem_and_a_view_of_one_is_none(tmp_path):
     path = make(tmp_path / "m.db", ("btcusdt_1h", BARS, bars()), ("BTC_USDT_60m", BARS, bars()))
     found = inspect_source(path)

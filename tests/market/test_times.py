@@ -116,11 +116,17 @@ def test_dates_as_numbers_are_dates_where_all_are(numbers, ms):
     assert not bad.any()
 
 
-@pytest.mark.parametrize("digits", [190_199_000_000, 19_019_900])
-def test_numbers_of_so_many_digits_are_epochs_where_one_of_them_is_no_date(digits):
-    date = 201_708_170_400 if digits > 10**9 else 20_170_817
-    parsed = parse_times(pa.array([date, digits]), "t")
-    assert parsed.units == ({"ms": 2} if digits > 10**9 else {"s": 2})
+def test_numbers_of_12_digits_are_epochs_where_one_of_them_is_no_date():
+    parsed = parse_times(pa.array([201_708_170_400, 190_199_000_000]), "t")
+    assert parsed.units == {"ms": 2}
+
+
+@pytest.mark.parametrize("number", [0, 153_000, 20_170_832, 45_292, 2_460_310.5, 10**8 - 1])
+def test_small_numbers_are_no_epochs(number):
+    for column in (pa.array([20_170_817.0, number]), pa.array(["20170817", str(number)])):
+        parsed, bad = read_times(column)
+        assert (parsed.ms[0], parsed.units, bad.tolist()) == (1_502_928_000_000, {"YYYYMMDD": 1}, [False, True])
+    assert parse_times(pa.array([10**8]), "t").ms.tolist() == [10**11]
 
 
 def test_milliseconds_of_any_year_are_milliseconds():
