@@ -40,7 +40,8 @@ _BATCH_ROWS = 65_536
 def list_partitions(db_path: str | Path, reading: Reading | None = None) -> list[Partition]:
     """Every symbol x timeframe of a database, sorted, as stored.
 
-    Where no timeframe is stored or named, a symbol with fewer than two bars has none and is not listed.
+    Where no timeframe is stored or named, a symbol with fewer than two bars has none and is not listed, and neither are
+    bars of a month.
     Raises BitcornError where the file is missing, is no database, or has no bars.
     """
     with opened_bars(db_path, reading=reading) as reader:
@@ -76,8 +77,16 @@ class BarReader:
 
     @property
     def partitions(self) -> list[Partition]:
-        """Every symbol x timeframe, sorted, as stored."""
-        return sorted({held.partition for held in self.held})
+        """Every symbol x timeframe, sorted, as stored, but for those whose timeframe has no fixed length (a month).
+
+        Raises BitcornError where there are no others.
+        """
+        held = {each.partition for each in self.held}
+        fixed = sorted(each for each in held if stored_step(each.timeframe) is not None)
+        if not fixed:
+            told = _shortened(sorted(map(str, held)))
+            raise BitcornError(f"{self._database.path} holds no bars of a fixed length, but {told}")
+        return fixed
 
     @cached_property
     def held(self) -> list[StoredPartition]:

@@ -5,7 +5,8 @@
    one the symbol that is asked for is taken at its word. Tables without symbols do not count beside tables with a
    symbol column, unless their names say one.
 2. The timeframe stands in a column; else the table's name says it, else the file's name, else it is the most frequent
-   distance of the bars. A column with bare numbers counts minutes or seconds, whichever the bars' distance fits.
+   distance of the bars. A column with bare numbers counts minutes or seconds, whichever the bars' distance fits. A
+   partition of a month is told as any other, for `database` to leave out.
 """
 
 from __future__ import annotations
@@ -165,10 +166,8 @@ class HeldPartitions:
             return
         said, of_file = table.named, self._of_file
         for named, decided in ((said, "the table's name"), (of_file, "the file's name")):
-            if named.month and named.symbol:
-                timeframe_ms(named.month)
-            if named.timeframe:
-                held = StoredPartition(table, Partition(symbol, named.timeframe), key, how, decided)
+            if timeframe := named.month or named.timeframe:
+                held = StoredPartition(table, Partition(symbol, timeframe), key, how, decided)
                 if key == {} or len(self.newest_times(held, 1)):
                     yield held
                 return

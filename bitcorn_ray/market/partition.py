@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.names import said_by_name
-from bitcorn_ray.market.timeframe import same_timeframe, timeframe_ms
+from bitcorn_ray.market.timeframe import same_timeframe
 
 __all__ = [
     "Partition",
@@ -83,5 +83,6 @@ def partition_of_file(path: str | Path) -> tuple[str | None, str | None]:
     """
     named = said_by_name(Path(path).name.split(".")[0])
     if named.month and named.symbol:
-        timeframe_ms(named.month)
+        what = f"bars of a month ({named.month}), which has no fixed length"
+        raise BitcornError(f"{Path(path).name} holds {what}: leave it out")
     return None if named.perhaps else named.symbol, named.timeframe

@@ -87,8 +87,9 @@ def _of_database(
     place: Location, symbol: str | None, reading: Reading, is_asked: Callable[[Partition], bool]
 ) -> Iterator[StoredRows]:
     with opened_bars(place.path, symbol, reading) as reader:
+        usable = set(reader.partitions)
         for held in sorted(reader.held, key=lambda held: held.partition):
-            if is_asked(held.partition):
+            if held.partition in usable and is_asked(held.partition):
                 rows, times = reader.read_held(held)
                 yield StoredRows(
                     partition=held.partition,

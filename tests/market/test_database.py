@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.database import list_partitions, read_bars
 from bitcorn_ray.market.partition import Partition
+from bitcorn_ray.market.stored import stored_rows
 
 HOUR = 3_600_000
 START = 1_502_942_400_000
@@ -178,7 +179,8 @@ def test_partitions_are_listed_whatever_is_indexed(tmp_path, more):
     held = [(symbol, timeframe) for symbol in ("", "A", "BTCUSDT", "ETHUSDT", "b") for timeframe in ("15m", "1h", "1M")]
     rows = [row for symbol, timeframe in held for row in keyed_rows(symbol, timeframe, n=3)]
     path = make(tmp_path / "market.db", [*rows, (None, "1h", *plain_rows(1)[0])], KEYED, more=more)
-    assert list_partitions(path) == [Partition(*key) for key in sorted(held)]
+    assert list_partitions(path) == [Partition(*key) for key in sorted(held) if key[1] != "1M"]
+    assert [each.partition for each in stored_rows(path)] == list_partitions(path)
 
 
 @pytest.mark.parametrize("more", INDEXES.values(), ids=INDEXES)

@@ -5,7 +5,7 @@ import pytest
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.connection import connected
-from bitcorn_ray.market.database import read_bars
+from bitcorn_ray.market.database import list_partitions, read_bars
 from bitcorn_ray.market.held import HeldPartitions, one_unit
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.tables import bar_tables
@@ -89,9 +89,21 @@ def test_the_step_is_that_of_all_rows_where_units_are_mixed(tmp_path):
     assert only.partition.timeframe == "1h"
 
 
-def test_a_name_that_says_a_month_is_refused_where_it_is_needed(tmp_path):
+@pytest.mark.parametrize(("file", "table"), [("m", "BTCUSDT_1M"), ("BTCUSDT", "klines_1M"), ("BTCUSDT_1M", "bars")])
+def test_a_name_that_says_a_month_does_not_hide_others(tmp_path, file, table):
+    (only,) = held(tmp_path / f"{file}.db", {table: ([], rows())})
+    assert only.partition == Partition("BTCUSDT", "1M")
+    with pytest.raises(BitcornError, match="holds no bars of a fixed length, but BTCUSDT 1M"):
+        list_partitions(tmp_path / f"{file}.db")
+    path = tmp_path / f"{file}_and_more.db"
+    held(path, {table: ([], rows()), "ETHUSDT_1h": ([], rows())})
+    assert list_partitions(path) == [Partition("ETHUSDT", "1h")]
+    assert len(read_bars(path, "ETH/USDT", "1h")[0]) == len(rows())
     with pytest.raises(BitcornError, match="'1M' is a month"):
-        held(tmp_path / "m.db", {"BTCUSDT_1M": ([], rows())})
+        read_bars(path, "BTCUSDT", "1M")
+
+
+def test_a_timeframe_column_goes_before_a_name_that_says_a_month(tmp_path):
     found = held(tmp_path / "btcusdt_1M.db", {"bars": (["symbol", "tf"], keyed(("X", "1h"), rows()))})
     assert [each.partition for each in found] == [Partition("X", "1h")]
 
