@@ -50,11 +50,20 @@ _GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
                 "barstart",
                 "periodstart",
             ),
-            *("klinestarttime", "klineopentime", "timeopen", "timeperiodstart", "openedat", "startat", "bucket"),
+            *(
+                "klinestarttime",
+                "klineopentime",
+                "timeopen",
+                "timeperiodstart",
+                "openedat",
+                "startat",
+                "beginsat",
+                "bucket",
+            ),
         ),
         _times("ts", "mts"),
         (*_times("timestamp", "epoch", "epochtime", "unixtime", "unixtimestamp"), "unix"),
-        _times("datetime", "dt", "time", "candletime", "bartime"),
+        _times("datetime", "dt", "time", "candletime", "bartime", "klinetime"),
         _times("date", "day", "tradedate"),
         ("t",),
     ),
@@ -70,12 +79,24 @@ _GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
     "symbol": (
         ("symbol",),
         ("ticker", "pair", "coin", "instid", "instrumentid", "instrument", "tradingpair", "currencypair", "productid"),
-        ("vtsymbol", "tradingsymbol", "symbolname", "sym", "asset", "market", "code"),
+        ("vtsymbol", "tradingsymbol", "symbolname", "sym", "asset", "market", "code", "tscode", "stockcode"),
+        ("symbolid", "name", "stock", "security", "contract"),
     ),
     "exchange": (("exchange", "venue"),),
     "timeframe": (
         ("timeframe", "tf"),
-        ("interval", "granularity", "resolution", "klineinterval", "barsize", "timeperiod", "freq", "frequency"),
+        (
+            "interval",
+            "granularity",
+            "resolution",
+            "klineinterval",
+            "barsize",
+            "candlesize",
+            "timespan",
+            "timeperiod",
+            "freq",
+            "frequency",
+        ),
         ("period",),
         ("bar",),
     ),
@@ -109,14 +130,14 @@ def match_columns(names: Sequence[str], mapping: Mapping[str, str] | None = None
     """
     found = _mapped(names, mapping or {})
     left = [name for name in names if name not in found.values()]
-    stored: dict[str, str] = {}
-    for name in reversed(left):
-        stored[_plain(name)] = name
+    stored: dict[str, list[str]] = {}
+    for name in dict.fromkeys(left):
+        stored.setdefault(_plain(name), []).append(name)
     for ours, groups in _GROUPS.items():
         if ours in found:
             continue
         for group in groups:
-            if candidates := [stored[name] for name in group if name in stored]:
+            if candidates := [each for name in group for each in stored.get(name, ())]:
                 found[ours] = _only(ours, candidates)
                 break
     if "volume" not in found and (of_assets := _of_assets(stored)):
@@ -195,14 +216,14 @@ def _only(ours: str, candidates: list[str]) -> str:
     return candidates[0]
 
 
-def _of_assets(stored: Mapping[str, str]) -> list[str]:
+def _of_assets(stored: Mapping[str, list[str]]) -> list[str]:
     """Volumes that are named by their currency, as `Volume BTC` and `Volume USDT`: that of the base."""
-    assets = {match[1].upper(): name for plain, name in stored.items() if (match := _OF_ASSET.fullmatch(plain))}
-    assets = {asset: name for asset, name in assets.items() if asset.lower() not in _NO_ASSETS}
-    bases = [name for asset, name in assets.items() if asset not in QUOTES]
+    assets = {match[1].upper(): names for plain, names in stored.items() if (match := _OF_ASSET.fullmatch(plain))}
+    assets = {asset: names for asset, names in assets.items() if asset.lower() not in _NO_ASSETS}
+    bases = [name for asset, names in assets.items() if asset not in QUOTES for name in names]
     others = [asset for asset in assets if asset in QUOTES and asset not in MONEY]
     # Of coins that others are priced in, the base is what comes last among these.
-    return bases or [assets[max(others, key=QUOTES.index)] for _ in others[:1]]
+    return bases or (assets[max(others, key=QUOTES.index)] if others else [])
 
 
 def _plain(name: str) -> str:

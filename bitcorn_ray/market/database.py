@@ -20,9 +20,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.market.apart import mixture, repeats
 from bitcorn_ray.market.bars import BAR_COLUMNS, Bars
 from bitcorn_ray.market.columns import is_number
-from bitcorn_ray.market.connection import Connection, connected
+from bitcorn_ray.market.connection import Connection, connected, quoted
 from bitcorn_ray.market.ends import ends_of
 from bitcorn_ray.market.held import HeldPartitions, StoredPartition, one_unit
 from bitcorn_ray.market.mixed import merged_numbers, merged_times, split_column
@@ -138,12 +139,17 @@ class BarReader:
         symbol: in any spelling. limit: only the rows of the newest so many different times.
         Returns (bars, the partition as stored).
         Raises BitcornError for an unknown symbol or timeframe (naming those that exist), for a partition that several
-        tables hold, and for times and values that are not numbers.
+        tables hold, for times and values that are not numbers, and, where no policy says what rows of one time are, for
+        rows that a further column tells apart.
         """
         if limit is not None and limit < 1:
             raise BitcornError(f"limit is {limit}: it must be at least 1, or None for all bars")
         held = self._find(symbol, timeframe)
-        return self._bars(held, limit)[0], held.partition
+        bars = self._bars(held, limit)[0]
+        assert bars.timestamp is not None
+        if self._reading.policy is None and repeats(bars.timestamp) and (problem := self.mixture(held)):
+            raise BitcornError(problem)
+        return bars, held.partition
 
     def read_held(self, held: StoredPartition) -> tuple[Bars, ParsedTimes]:
         """Read one of `held`, and how its times were understood. Raises BitcornError as `read` does."""
@@ -152,6 +158,22 @@ class BarReader:
     def read_times(self, held: StoredPartition) -> tuple[ParsedTimes, NDArray[np.bool_]]:
         """Read the times of one of `held` as stored, and which rows have none."""
         return merged_times(self._split(held, ["timestamp"], "", held.keys), 0)
+
+    def mixture(self, held: StoredPartition) -> str | None:
+        """Say which column tells the rows of one of `held` apart that stand at the same times; see `apart`."""
+        table = held.table
+        further = [name for name in table.all_columns if name not in table.columns.values()]
+        if table.has("symbol", "timeframe") or not further:
+            return None
+        texts = [
+            f"CASE typeof({c}) WHEN 'text' THEN {c} END AS t{place}" for place, c in enumerate(map(quoted, further))
+        ]
+        query = f"SELECT {split_column(table.column('timestamp'), 0)}, {', '.join(texts)} FROM {table.source}"
+        count = self._database.rows(f"SELECT count(*) FROM {table.source}{held.where()}", held.keys)[0][0]
+        rows = self._database.table(f"{query}{held.where()}", held.keys, batch_rows=count)
+        self._database.release()
+        columns = {name: rows[f"t{place}"] for place, name in enumerate(further)}
+        return mixture(merged_times(rows)[0].ms, columns, self._where(held))
 
     def _bars(self, held: StoredPartition, limit: int | None) -> tuple[Bars, ParsedTimes]:
         newest = self._newest(held, limit) if limit is not None else ""

@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.market.apart import mixture, repeats
 from bitcorn_ray.market.bars import BAR_COLUMNS, Bars, modal_step
 from bitcorn_ray.market.columns import match_columns, match_extra
 from bitcorn_ray.market.formats import RawRows, opened_rows
@@ -31,12 +32,13 @@ from bitcorn_ray.market.reading import Reading
 from bitcorn_ray.market.timeframe import timeframe_ms, timeframe_of_ms, timeframe_word
 from bitcorn_ray.market.times import read_times
 
-__all__ = ["BarFile", "KeyedBars", "column_names", "joined", "opened_file", "read_file"]
+__all__ = ["BarFile", "KeyedBars", "column_names", "joined", "opened_file", "read_file", "require_one_each"]
 
 Key = tuple[str | None, str | None]
 """Symbol and timeframe as the columns of a row say them, None where there is no such column."""
 
 _SAMPLE_TIMES = 4_096
+_MIXTURE_ROWS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -58,14 +60,18 @@ def read_file(
     path: CSV or JSON (also packed with gzip or zip), Feather or Parquet; a path or a URI. symbol, timeframe: used where
     the file has no such column; by default they come from the file name (``BTCUSDT_1h.parquet``), and the timeframe,
     where that says none either, from the bars' most frequent distance. reading: what the caller says about the columns.
-    Raises BitcornError where the file is missing, cannot be read, lacks a column, does not say its symbol, or has rows
-    without a time or symbol.
+    Raises BitcornError where the file is missing, cannot be read, lacks a column, does not say its symbol, has rows
+    without a time or symbol, or, where no policy says what rows of one time are, has rows that a further column tells
+    apart.
     """
     with opened_file(path, symbol, timeframe, reading) as file:
         batches = list(file.batches())
         for (_, reason), count in file.rejected.items():
             raise BitcornError(f"{count} rows of {file.place} {reason}: remove or complete them")
-        return _partitions(file, batches)
+        found = _partitions(file, batches)
+        if (reading or Reading()).policy is None and any(_repeats(bars) for _, bars in found):
+            require_one_each(file)
+        return found
 
 
 @contextmanager
@@ -154,6 +160,26 @@ class BarFile:
         told = self._rows.ends(self._found["timestamp"])
         return None if told is None or told[0] == 0 else (self.partition(self._code((None, None))), *told)
 
+    def mixture(self) -> str | None:
+        """Say which column tells rows of its first million apart that stand at the same times; see `apart`."""
+        names, known = self._rows.names, self._found
+        further = [name for name in names if name not in known.values() and names.count(name) == 1]
+        if {"symbol", "timeframe"} <= set(known) or not further:
+            return None
+        keys = [known[name] for name in ("timestamp", "symbol", "timeframe") if name in known]
+        batches, rows = list[pa.RecordBatch](), 0
+        with opened_rows(self.place) as opened:
+            for batch in opened.read([], [*keys, *further]):
+                batches.append(batch)
+                if (rows := rows + batch.num_rows) >= _MIXTURE_ROWS:
+                    break
+        table = pa.Table.from_batches(batches)
+        table = table.filter(pc.is_valid(table[keys[0]]))
+        places = read_times(table[keys[0]])[0].ms
+        for key in keys[1:]:  # rows of different keys never stand at one place
+            places = np.unique(places, return_inverse=True)[1] * (rows + 1) + _encoded(table[key].combine_chunks())[0]
+        return mixture(places, {name: table[name] for name in further}, self.place.shown)
+
     def without(self, keyed: KeyedBars, bad: NDArray[np.bool_], reason: str) -> KeyedBars:
         """Set rows aside. reason: what they do, as in "3 rows have no time"; empty where they are counted already."""
         if not bad.any():
@@ -227,6 +253,17 @@ class BarFile:
         return self._codes[key]
 
 
+def require_one_each(file: BarFile) -> None:
+    """Raise BitcornError where a column of a file tells its rows apart that stand at the same times."""
+    if problem := file.mixture():
+        raise BitcornError(problem)
+
+
+def _repeats(bars: Bars) -> bool:
+    assert bars.timestamp is not None
+    return repeats(bars.timestamp)
+
+
 def column_names(path: str | Path | Location) -> list[str]:
     """Names of a file's columns, without reading its rows. Raises BitcornError where it cannot be read."""
     with opened_rows(Location.of(path)) as rows:
@@ -237,7 +274,8 @@ def _found(rows: RawRows, mapping: Mapping[str, str], place: Location) -> dict[s
     found, missing = match_columns(rows.names, mapping)
     if missing:
         there = ", ".join(rows.names) or "none"
-        raise BitcornError(f"{place} has no column {', '.join(missing)}: it has {there}")
+        remedy = f"; say which it is by --map {missing[0]}=COLUMN" if rows.names else ""
+        raise BitcornError(f"{place} has no column {', '.join(missing)}: it has {there}{remedy}")
     if twice := [name for name in found.values() if rows.names.count(name) > 1]:
         raise BitcornError(f"{place} has column {twice[0]} more than once: keep one of them")
     return found

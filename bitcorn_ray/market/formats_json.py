@@ -1,6 +1,6 @@
 """JSON in the forms in which exchanges write bars, as batches of Arrow rows, without all of it in memory.
 
-A list of rows, each a list of values or an object, or one such row a line. A file is read piece by piece: rows hold no
+A list of rows, each a list of values or an object, or one object a line. A file is read piece by piece: rows hold no
 further rows, so that a piece may end behind any closing bracket. An answer of an API that wraps its rows in an object
 is read whole.
 """

@@ -23,7 +23,7 @@ import numpy as np
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import PRICE_COLUMNS, Bars
-from bitcorn_ray.market.files import BarFile, KeyedBars, opened_file
+from bitcorn_ray.market.files import BarFile, KeyedBars, opened_file, require_one_each
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.reading import Reading
 from bitcorn_ray.market.staging import Staging, staged
@@ -115,6 +115,8 @@ def _stage(file: BarFile, staging: Staging, on_rows: Callable[[int], None]) -> N
     if kept == 0:
         why = "; ".join(f"{count} {reason}" for reason, count in _by_reason(file.rejected).items())
         raise BitcornError(f"no row of {file.place} can be used: {why}")
+    if staging.may_repeat:
+        require_one_each(file)
     staging.finish(str(file.place), [file.partition(code) for code in range(len(file.keys))], file.rejected)
 
 

@@ -153,6 +153,8 @@ def _inspected(reader: BarReader, held: StoredPartition, ends: Ends) -> Inspecte
     step = stored_step(held.partition.timeframe)
     if step is None:
         problem = f"{held.partition.timeframe!r} is no timeframe of a fixed length"
+    elif problem is None and len(times.ms) and ends.rows > 1 + (int(times.ms.max()) - int(times.ms.min())) // step:
+        problem = reader.mixture(held)
     return InspectedPartition(
         symbol=held.partition.symbol,
         timeframe=held.partition.timeframe,

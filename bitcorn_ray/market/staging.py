@@ -52,6 +52,11 @@ class Staging:
         self._rows = self._first = self._parts = 0
         self._order = _Order()
 
+    @property
+    def may_repeat(self) -> bool:
+        """Whether a time of the source that is being read may have occurred twice in one of its partitions."""
+        return not self._order.is_strict
+
     def add(self, codes: NDArray[np.int64], bars: Bars) -> None:
         """Append T bars of the source that is being read. codes: (T,) which of its partitions each belongs to."""
         assert bars.timestamp is not None

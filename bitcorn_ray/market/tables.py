@@ -261,7 +261,7 @@ def _judged(table: BarTable, head: pa.Table, wrong: dict[str, NDArray[np.bool_]]
             value, what = head.column(name)[int(rows.argmax())].as_py(), "time" if name == "timestamp" else "number"
             reason = f"column {table.column(name)} of table {table.name} holds {value!r}, which is not a {what}"
             return IgnoredTable(table.name, table.all_columns, reason, unclear=True, table=table)
-    if table.has("timeframe") and not _any_timeframe(head.column("timeframe").to_pylist()):
+    if table.has("timeframe") and not _mostly_timeframes(head.column("timeframe").to_pylist()):
         return replace(table, columns={ours: stored for ours, stored in table.columns.items() if ours != "timeframe"})
     return table
 
@@ -280,12 +280,15 @@ def numeric_steps(value: object) -> list[int]:
     return [step for step in steps if step % _MINUTE == 0 and step // _MINUTE in _MINUTES]
 
 
-def _any_timeframe(values: list[object]) -> bool:
+def _mostly_timeframes(values: list[object]) -> bool:
+    """Tell whether a column holds timeframes; a bar's number, which counts up, is one now and then."""
+
     def is_one(value: object) -> bool:
         text = str(value).strip()
         return bool(timeframe_word(text) or numeric_steps(value) or text.endswith(("M", "mo", "month", "1mon")))
 
-    return any(is_one(value) for value in values if value is not None)
+    told = [is_one(value) for value in values if value is not None]
+    return any(told) and 2 * sum(told) >= len(told)
 
 
 def _no_tables(database: Connection, ignored: list[IgnoredTable], reading: Reading) -> str:

@@ -74,7 +74,7 @@ CSV = (HEADER + ROW).encode()
         ("A_1h.csv", (HEADER + "noon,1,2,1,1,5\n").encode(), "column 'ts' of .* holds 'noon'"),
         ("A_1h.json", b"[[1700000000, 1, 2, 1", "cut off"),
         ("A_1h.parquet", pickle.dumps({"a": 1}), "cannot be read"),
-        ("A_1M.csv", CSV, "is a month"),
+        ("A_1M.csv", CSV, "A_1M.csv holds bars of a month"),
         ("prices.csv", CSV, "does not say its symbol"),
         ("A_1h.xlsx", b"PK", "unknown format"),
         ("none/A_1h.csv", None, "no file at"),

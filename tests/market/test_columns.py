@@ -25,8 +25,10 @@ def test_spaces_around_a_name_do_not_matter_and_are_kept():
     assert match_columns([" Close "])[0]["close"] == " Close "
 
 
-def test_the_first_of_two_columns_that_differ_in_case_is_taken():
-    assert match_columns(["Close", "close"])[0]["close"] == "Close"
+def test_two_columns_that_differ_in_case_could_each_be_meant():
+    with pytest.raises(BitcornError, match=r"columns Close, close could each be the close: .*--map close=Close"):
+        match_columns(["Close", "close"])
+    assert match_columns(["Close", "close"], {"close": "close"})[0]["close"] == "close"
 
 
 SPELLINGS = {
@@ -49,14 +51,16 @@ SPELLINGS = {
         "timestamp_ms",
         "epoch",
         "ts_ns",
+        "begins_at",
+        "kline_time",
     ],
     "open": ["open", "Open", "o", "open_price", "openp", "OPEN PRICE", "price_open"],
     "high": ["high", "High", "h", "high_price", "highp"],
     "low": ["low", "L", "low_price", "lowp"],
     "close": ["close", "c", "close_price", "closep"],
     "volume": ["volume", "v", "vol", "base volume", "base_volume", "Volume BTC", "volumefrom"],
-    "symbol": ["symbol", "ticker", "pair", "coin", "instId", "trading_pair"],
-    "timeframe": ["timeframe", "interval", "tf", "period", "granularity", "bar", "resolution"],
+    "symbol": ["symbol", "ticker", "pair", "coin", "instId", "trading_pair", "ts_code", "symbol_id", "Name"],
+    "timeframe": ["timeframe", "interval", "tf", "period", "granularity", "bar", "resolution", "candle_size"],
 }
 
 

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.database import list_partitions, read_bars
 from bitcorn_ray.market.partition import Partition
+from bitcorn_ray.market.policy import CleaningPolicy
+from bitcorn_ray.market.reading import Reading
 from bitcorn_ray.market.stored import stored_rows
 
 HOUR = 3_600_000
@@ -292,6 +294,20 @@ def test_two_tables_of_one_partition_are_refused_by_name(tmp_path, first, second
     with pytest.raises(BitcornError, match=r"BTCUSDT 1h more than once .*in table spot, .*in table backup"):
         read_bars(path, "BTCUSDT", "1h")
     assert len(read_bars(path, "ETHUSDT", "1h")[0]) == 2
+
+
+@pytest.mark.parametrize("key", ["symbol", "timeframe"])
+def test_rows_that_an_unknown_column_tells_apart_are_never_one_partition(tmp_path, key):
+    columns = [f"the {name}" if name == key else name for name in KEYED]
+    second = {"symbol": keyed_rows("ETHUSDT"), "timeframe": keyed_rows(timeframe="4h", step=4 * HOUR)}[key]
+    path = make(tmp_path / "BTCUSDT.db", keyed_rows() + second, columns, "bars; --")
+    with pytest.raises(BitcornError, match=rf"column the {key} \('.*, \.\.\.\) tells them apart") as no:
+        read_bars(path, "BTCUSDT", "1h")
+    assert f"--map symbol=the {key} or timeframe=the {key}" in str(no.value)
+    named = Reading.of(mapping={key: f"the {key}"})
+    assert rows_of(read_bars(path, "BTCUSDT", "1h", reading=named)[0]) == plain_rows()
+    known = Reading.of(policy=CleaningPolicy(duplicates="first"))  # who says what they are is not asked
+    assert len(read_bars(path, "BTCUSDT", "1h", reading=known)[0]) == 12
 
 
 @pytest.mark.parametrize("first", [1, 1.5, None], ids=["int", "real", "null"])

@@ -7,6 +7,7 @@ import pytest
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.files import read_file
+from bitcorn_ray.market.ingest import ingest_files
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.reading import Reading
 
@@ -156,6 +157,22 @@ def test_rows_without_a_symbol_are_not_lost_silently(tmp_path, ending):
         read_file(written(frame, tmp_path / f"all.{ending}"))
 
 
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+@pytest.mark.parametrize("symbols", [[], ["symbol"]])
+def test_rows_that_an_unknown_column_tells_apart_are_never_one_partition(tmp_path, ending, symbols):
+    path = tmp_path / f"BTCUSDT_1h{ending}"
+    both = pd.concat([some_frame().assign(isin=isin) for isin in ("US1", "US2")], ignore_index=True)
+    written(both.assign(**dict.fromkeys(symbols, "BTCUSDT")), path)
+    for read in (read_file, lambda path: ingest_files([path], tmp_path / "market.db")):
+        with pytest.raises(
+            BitcornError, match=r"6 of 12 rows of .* column isin \('US1', 'US2', ...\) tells them apart"
+        ):
+            read(path)
+    assert not (tmp_path / "market.db").exists()
+    named = Reading.of(mapping={"symbol": "isin"})
+    assert [partition.symbol for partition, _ in read_file(path, reading=named)] == ["US1", "US2"]
+
+
 @pytest.mark.parametrize("missing", [["ts"], ["close"], ["high", "volume"]])
 def test_missing_columns_are_named_with_those_there_are(tmp_path, missing):
     frame = some_frame().drop(columns=missing)
@@ -167,6 +184,8 @@ def test_missing_columns_are_named_with_those_there_are(tmp_path, missing):
 def test_a_file_without_a_header_of_an_unknown_layout_is_refused_and_not_misread(tmp_path):
     (tmp_path / "BTCUSDT_1h.csv").write_text("1502942400,1,2,3,4,5,6\n")
     with pytest.raises(BitcornError, match="no column timestamp, open, high, low, close, volume: it has 0, 1, 2, 3"):
+        read_file(tmp_path / "BTCUSDT_1h.csv")
+    with pytest.raises(BitcornError, match="say which it is by --map timestamp=COLUMN"):
         read_file(tmp_path / "BTCUSDT_1h.csv")
     bars = only(
         tmp_path / "BTCUSDT_1h.csv", None, None, Reading.of(mapping=["ts=0,open=1,high=4,low=2,close=3,volume=6"])

@@ -70,6 +70,15 @@ def test_numbers_that_are_no_epochs_are_a_problem(tmp_path):
     assert (only.rows, only.first, only.problem) == (6, None, "6 rows have no time")
 
 
+def test_a_column_that_tells_rows_of_one_time_apart_is_a_problem(tmp_path):
+    rows = [(isin, *row) for isin in ("US1", "US2") for row in bars()]
+    path = make(tmp_path / "btcusdt_1h.db", ("candles", ("isin", *BARS), rows))
+    (only,) = inspect_source(path).partitions
+    assert "column isin ('US1', 'US2', ...) tells them apart" in only.problem
+    found = inspect_source(path, Reading.of(mapping={"symbol": "isin"})).partitions
+    assert [(each.symbol, each.problem) for each in found] == [("US1", None), ("US2", None)]
+
+
 def test_a_partition_in_two_tables_is_a_problem_and_a_view_of_one_is_none(tmp_path):
     path = make(tmp_path / "m.db", ("btcusdt_1h", BARS, bars()), ("BTC_USDT_60m", BARS, bars()))
     found = inspect_source(path)

@@ -115,6 +115,18 @@ def test_a_column_that_is_only_called_like_a_timeframe_is_none(tmp_path):
         assert [table.has("timeframe") for table in bar_tables(connection)] == [False, True]
 
 
+@pytest.mark.parametrize("name", ["period", "bar"])
+def test_a_column_that_counts_bars_is_no_timeframe_though_some_counts_are(tmp_path, name):
+    path = tmp_path / "a.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"CREATE TABLE a ({BARS}, {name})")
+        for i in range(40):
+            connection.execute("INSERT INTO a VALUES (?, 1, 2, 0.5, 1, 1, ?)", (1502942400 + i * 3600, i))
+    connection.close()
+    with connected(path) as connection:
+        assert [table.has("timeframe") for table in bar_tables(connection)] == [False]
+
+
 def test_generated_columns_are_columns_too(tmp_path):
     statements = [
         "CREATE TABLE a (o, h, l, c, v, day, ts AS (day * 86400))",
