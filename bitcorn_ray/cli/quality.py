@@ -52,9 +52,15 @@ def quality(
     with progress("diagnosing", 0, as_json) as advance:
         for stored in stored_rows(source, listed(symbols), listed(timeframes), reading):
             partition = stored.partition
-            found = diagnose(stored.rows, partition.timeframe, units=stored.units, formats=stored.formats)
+            found = diagnose(
+                stored.rows,
+                partition.timeframe,
+                units=stored.units,
+                formats=stored.formats,
+                set_aside=stored.set_aside,
+            )
             named = {"symbol": partition.symbol, "timeframe": partition.timeframe, "source": stored.source}
-            rows.append({**named, **found.report, "set_aside": stored.set_aside})
+            rows.append({**named, **found.report})
             if out is not None:
                 panels = lightened([*panels, _panel(stored, found)])
             advance(str(partition))

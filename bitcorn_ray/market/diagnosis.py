@@ -59,13 +59,14 @@ def diagnose(
     *,
     units: Mapping[str, int] | None = None,
     formats: Mapping[str, Mapping[str, int]] | None = None,
+    set_aside: Mapping[str, int] | None = None,
     now_ms: int | None = None,
 ) -> Diagnosis:
     """Diagnose T rows in the order in which they are stored.
 
     timeframe: the grid; by default the most frequent distance. units: rows by unit of the time column (s, ms, ...).
-    formats: rows by format, for each further column that holds times. now_ms: the time now, ms UTC; a last bar whose
-    end lies after it is unfinished.
+    formats: rows by format, for each further column that holds times. set_aside: rows that are not among these, as they
+    say no time or no symbol, by reason. now_ms: the time now, ms UTC; a last bar whose end lies after it is unfinished.
     Raises BitcornError for rows without times, and for none at all.
     """
     if rows.timestamp is None or len(rows) == 0:
@@ -86,8 +87,8 @@ def diagnose(
     impossible = value_defects(stored)
     last = _last_bar(bars, step, time.time_ns() // 1_000_000 if now_ms is None else now_ms)
     days = cover_days(bars.timestamp, ~invented, step)
-    units, formats = dict(units or {}), {name: dict(found) for name, found in (formats or {}).items()}
-    counts = _counted(duplicates, runs, impossible, units, formats) | {
+    written = _written(units or {}, formats or {}, set_aside or {})
+    counts = _counted(duplicates, runs, impossible, **written) | {
         "bad_prints": len(prints),
         "out_of_order": against,
         "off_grid": int((~on_grid).sum()),
@@ -108,8 +109,7 @@ def diagnose(
         "timeframe": timeframe or (timeframe_of_ms(step) if step else None),
         "step_ms": step,
         "order": {"stored": order, "out_of_order_rows": against},
-        "time_units": units,
-        "time_formats": formats,
+        **written,
         **_places(stored, bars, duplicates, runs, impossible, unique.timestamp[~on_grid]),
         "flat_bars": {"count": int(flat.sum()), "longest": _longest(flat)},
         "stale_bars": _listed(bars.timestamp[stale]),
@@ -130,18 +130,28 @@ def diagnose(
     return Diagnosis(report=report, bars=bars, marks=marks, days=days)
 
 
+def _written(
+    units: Mapping[str, int], formats: Mapping[str, Mapping[str, int]], set_aside: Mapping[str, int]
+) -> dict[str, Any]:
+    """Report how rows were written down."""
+    of_columns = {name: dict(found) for name, found in formats.items()}
+    return {"time_units": dict(units), "time_formats": of_columns, "set_aside": dict(set_aside)}
+
+
 def _counted(
     duplicates: Duplicates,
     runs: SilentRuns,
     impossible: Mapping[str, Mask],
-    units: Mapping[str, int],
-    formats: Mapping[str, Mapping[str, int]],
+    time_units: Mapping[str, int],
+    time_formats: Mapping[str, Mapping[str, int]],
+    set_aside: Mapping[str, int],
 ) -> dict[str, int]:
     """Count what the score is made of, of several of each kind; of mixtures the rows that are unlike most."""
     kinds = duplicates.counts()
     return {kind: int(mask.sum()) for kind, mask in impossible.items()} | {
-        "mixed_time_units": sum(sorted(units.values())[:-1]),
-        "mixed_time_formats": sum(sum(sorted(found.values())[:-1]) for found in formats.values()),
+        "rows_set_aside": sum(set_aside.values()),
+        "mixed_time_units": sum(sorted(time_units.values())[:-1]),
+        "mixed_time_formats": sum(sum(sorted(found.values())[:-1]) for found in time_formats.values()),
         "duplicates_different": len(duplicates.times) - kinds["equal"],
         "duplicates_equal": kinds["equal"],
         "outage_bars": runs.silent_bars(outage=True, missing=True),

@@ -17,6 +17,7 @@ __all__ = ["COSTS", "score_defects"]
 
 COSTS: dict[str, tuple[float, float, float, str]] = {
     # kind: base, slope, cap, in words
+    "rows_set_aside": (5, 10, 40, "rows without a time, a symbol or a fixed timeframe"),
     "missing_values": (5, 10, 40, "rows with missing values"),
     "non_positive_prices": (10, 10, 50, "rows with prices of 0 or less"),
     "negative_volume": (5, 10, 30, "rows with negative volume"),
