@@ -148,4 +148,5 @@ def _write(
             target.connection.execute("COMMIT")
             return done
     except (sqlite3.Error, OSError) as error:
-        raise BitcornError(f"{path} cannot be written: {error}") from error
+        remedy = ": another process writes it, wait until that is done" if "locked" in str(error) else ""
+        raise BitcornError(f"{path} cannot be written: {error}{remedy}") from error

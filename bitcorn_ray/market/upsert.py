@@ -14,6 +14,7 @@ from typing import Literal
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import show_time
+from bitcorn_ray.market.connection import BUSY_SECONDS
 from bitcorn_ray.market.partition import Partition, normalise_symbol
 from bitcorn_ray.market.staging import StagedSource
 from bitcorn_ray.market.timeframe import stored_step, timeframe_of_ms
@@ -86,7 +87,7 @@ def open_target(path: Path, staging: Path) -> Target:
 
     Raises sqlite3.Error where the file is no database or has another table `ohlcv`, and leaves it as it is.
     """
-    connection = sqlite3.connect(path, timeout=30.0, isolation_level=None)
+    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
     try:
         connection.execute("ATTACH ? AS staging", [str(staging)])
         connection.execute("CREATE TEMP TABLE parts (part INTEGER PRIMARY KEY, symbol TEXT, timeframe TEXT)")
@@ -273,7 +274,9 @@ def stored_span(path: str | Path, partition: Partition) -> tuple[int, int] | Non
     if not path.is_file():
         return None
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30.0)) as connection:
+        with closing(
+            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS)
+        ) as connection:
             if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'ohlcv'").fetchone() is None:
                 return None
             name = _Spellings(connection).of(partition)

@@ -270,6 +270,15 @@ def test_a_database_that_another_process_holds_is_waited_for(db):
         assert counts(write(some_frame(7), db)) == [(7, 1, 0, 6)]
 
 
+def test_a_database_that_another_process_keeps_is_reported_with_what_to_do(db, monkeypatch):
+    monkeypatch.setattr("bitcorn_ray.market.upsert.BUSY_SECONDS", 0.01)
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(db)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(BitcornError, match="is locked: another process writes it, wait until that is done"):
+            write(some_frame(7), db)
+    assert len(rows_of(db)) == 6
+
+
 @pytest.mark.parametrize(
     "create",
     [
