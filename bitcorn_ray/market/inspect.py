@@ -24,7 +24,7 @@ from bitcorn_ray.market.database import BarReader
 from bitcorn_ray.market.ends import Ends, ends_of
 from bitcorn_ray.market.formats import opened_rows
 from bitcorn_ray.market.held import StoredPartition, one_unit
-from bitcorn_ray.market.lake import is_bar_file, names_in_path
+from bitcorn_ray.market.lake import hive_partition, is_bar_file, names_in_path
 from bitcorn_ray.market.location import Location
 from bitcorn_ray.market.partition import normalise_symbol
 from bitcorn_ray.market.reading import Reading
@@ -93,18 +93,19 @@ def inspect_source(source: str | Path, reading: Reading | None = None) -> Inspec
     if len(files) == 1 and is_database(files[0].place):
         return _of_database(Path(source).expanduser(), reading)
     tables, partitions, problems = list[InspectedTable](), list[InspectedPartition](), list[str]()
+    root = Location.of(source)
     for file in files:
         try:
-            table, inside = _of_file(file.place, reading)
+            table, inside = _of_file(file.place, _name(file.place, root), reading)
         except BitcornError as error:
             if len(files) == 1:
                 raise
             problems.append(str(error))
-            tables.append(InspectedTable(name=file.place.name, kind="file", ignored=str(error)))
+            tables.append(InspectedTable(name=_name(file.place, root), kind="file", ignored=str(error)))
             continue
         tables.append(table)
         partitions += inside
-    kind = "file" if len(files) == 1 and files[0].place == Location.of(source) and files[0].place.info() else "folder"
+    kind = "file" if len(files) == 1 and files[0].place == root and files[0].place.info() else "folder"
     return Inspection(
         source=shown_source(source), kind=kind, tables=tables, partitions=_with_problems(partitions), problems=problems
     )
@@ -182,21 +183,26 @@ def _range(ms: Any) -> dict[str, str | None]:
     return {"first": first, "last": last}
 
 
-def _of_file(place: Location, reading: Reading) -> tuple[InspectedTable, list[InspectedPartition]]:
+def _name(place: Location, root: Location) -> str:
+    """Name of a file of a source: where it lies in a folder, its own name elsewhere."""
+    return place.name if place == root else place.relative_to(root)
+
+
+def _of_file(place: Location, name: str, reading: Reading) -> tuple[InspectedTable, list[InspectedPartition]]:
     """Inspect a file, or a folder of files that are one partition, which count as their first one."""
     files = [place] if place.info() else [file for file in place.files() if is_bar_file(file.name)]
     with opened_rows(files[0]) as rows:
         found, _ = match_columns(rows.names, dict(reading.mapping))
         further = tuple(name for name in rows.names if name not in found.values())
-    table = InspectedTable(name=place.name, kind="file", columns=found, further=further)
+    table = InspectedTable(name=name, kind="file", columns=found, further=further)
     _, named_timeframe = names_in_path(files[0])
-    by_name = "the file's name" if files[0] == place else "the folders' names"
+    by_name = "the folders' names" if hive_partition(files[0]) else "the file's name"
     told, how, units = spans_of(files, reading)
     partitions = [
         InspectedPartition(
             symbol=partition.symbol,
             timeframe=partition.timeframe,
-            table=place.name,
+            table=name,
             rows=span.rows,
             **_range(np.array([span.first, span.last])),
             time=how,

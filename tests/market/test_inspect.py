@@ -146,6 +146,11 @@ def test_files_and_folders_are_told_alike(tmp_path):
         "bad.csv": False,
     }
     assert len(found.problems) == 1
+    (folder / "symbol=ETH%2FUSDT" / "timeframe=4h").mkdir(parents=True)
+    pq.write_table(pa.table(columns), folder / "symbol=ETH%2FUSDT" / "timeframe=4h" / "bars.parquet")
+    (hive,) = [each for each in inspect_source(folder).partitions if each.symbol == "ETH/USDT"]
+    assert (hive.symbol_from, hive.timeframe_from) == ("the folders' names", "the folders' names")
+    assert hive.table == "symbol=ETH%2FUSDT/timeframe=4h/bars.parquet"
     one = inspect_source(folder / "BTCUSDT_1h.parquet")
     assert (one.kind, one.partitions[0].rows) == ("file", 6)
     with pytest.raises(BitcornError, match="no column"):
