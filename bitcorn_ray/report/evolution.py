@@ -9,11 +9,11 @@ from typing import Any
 from rich.table import Table
 
 from bitcorn_ray.report.console import table
-from bitcorn_ray.report.files import write_whole
+from bitcorn_ray.report.page import Chart, Section, note, page_of, write_page
 from bitcorn_ray.report.sweeps import shown_point
 
 __all__ = [
-    "evolution_figure",
+    "evolution_sections",
     "front_table",
     "generation_line",
     "generations_table",
@@ -21,9 +21,9 @@ __all__ = [
     "write_evolution",
 ]
 
-_WHOLE, _FRONT, _WINNER, _HELD_OUT = "#636363", "#08519c", "#d95f02", "#31a354"
+_WHOLE, _FRONT, _WINNER, _HELD_OUT = "var(--soft)", "var(--s1)", "var(--s2)", "var(--s3)"
 _SHOWN = 5
-_PANEL, _ROW, _BETWEEN, _TOP, _BOTTOM = 480, 15, 120, 160, 120
+_ROW = 15  # pixels of a feature
 
 
 def generations_table(generations: Sequence[Mapping[str, Any]]) -> Table:
@@ -84,129 +84,119 @@ def importance_table(result: Mapping[str, Any]) -> Table:
 
 def write_evolution(result: Mapping[str, Any], path: str | Path) -> None:
     """Write the page, whole or not at all. Raises BitcornError where it cannot be written."""
-    page = evolution_figure(result).to_html(include_plotlyjs=True, full_html=True, config={"displaylogo": False})
-    write_whole(path, "picture of the evolution", lambda temporary: temporary.write_text(page, encoding="utf-8"))
+    page = page_of("Evolution of a feature set", evolution_sections(result))
+    write_page(page, path, "picture of the evolution")
 
 
-def evolution_figure(result: Mapping[str, Any]) -> Any:
-    """Make the figure: the Pareto front, how often each feature survives, and what the winner's are worth.
+def evolution_sections(result: Mapping[str, Any]) -> list[Section]:
+    """Parts of a page: the Pareto front, how often each feature survives, and what the winner's are worth.
 
     result: as `Evolution.to_json` gives it.
     """
-    import plotly.graph_objects as go
-    from plotly.subplots import make_subplots
-
-    features = list(result["generations"][-1]["survival"])
-    panels = (_PANEL, 60 + _ROW * len(features), _PANEL // 2)  # in pixels, as all that follows
-    inner = sum(panels) + 2 * _BETWEEN
-    figure = make_subplots(
-        rows=3,
-        cols=1,
-        vertical_spacing=_BETWEEN / inner,
-        row_heights=list(panels),
-        subplot_titles=(
-            "Pareto front: loss and number of features",
-            "Share of the survivors that have a feature",
-            "Permutation importance of the winner's features on held-out test windows",
+    return [
+        Section(title="Pareto front: loss and number of features", parts=[note(_told(result)), _front_chart(result)]),
+        Section(title="Share of the survivors that have a feature", parts=[_survival_chart(result)]),
+        Section(
+            title="Permutation importance of the winner's features on held-out test windows",
+            parts=[_importance_chart(result)] if result["importance"] else ["No winner was judged."],
         ),
-    )
-    _add_front(figure, result)
-    ordered = sorted(features, key=lambda name: result["generations"][-1]["survival"][name])
-    figure.add_trace(
-        go.Heatmap(
-            x=[each["generation"] for each in result["generations"]],
-            y=ordered,
-            z=[[each["survival"][name] for each in result["generations"]] for name in ordered],
-            zmin=0,
-            zmax=1,
-            colorscale="Blues",
-            colorbar={"title": "share", "len": panels[1] / inner, "y": (panels[2] + _BETWEEN + panels[1] / 2) / inner},
-            hovertemplate="%{y}, generation %{x}: %{z:.0%}<extra></extra>",
-        ),
-        row=2,
-        col=1,
-    )
-    importance = result["importance"]
-    figure.add_trace(
-        go.Bar(
-            x=[each["feature"] for each in importance],
-            y=[each["increase"] for each in importance],
-            error_y={"type": "data", "array": [each["standard_error"] or 0.0 for each in importance]},
-            marker={"color": _WINNER},
-            showlegend=False,
-        ),
-        row=3,
-        col=1,
-    )
-    figure.update_xaxes(title="number of features", row=1, col=1)
-    figure.update_yaxes(title="loss", row=1, col=1)
-    figure.update_xaxes(title="generation", dtick=1 if len(result["generations"]) <= 30 else None, row=2, col=1)
-    figure.update_yaxes(tickmode="linear", tickfont={"size": 10}, row=2, col=1)  # every feature has its name
-    figure.update_yaxes(title="loss increase", row=3, col=1)
-    figure.update_layout(
-        template="plotly_white",
-        title={"text": _title(result), "x": 0.02, "y": 1, "yanchor": "top", "pad": {"t": 24}, "font": {"size": 17}},
-        legend={"orientation": "h", "y": 1 + 30 / inner, "x": 0, "yanchor": "bottom"},
-        margin={"l": 150, "r": 30, "t": _TOP, "b": _BOTTOM},
-        height=inner + _TOP + _BOTTOM,
-    )
-    return figure
+    ]
 
 
-def _add_front(figure: Any, result: Mapping[str, Any]) -> None:
-    import plotly.graph_objects as go
-
-    front = result["front"]
+def _front_chart(result: Mapping[str, Any]) -> Chart:
+    front, compared = result["front"], result["compared"]
     told = [f"{each['name']}: {', '.join(each['features'])}" for each in front]
     counts = [each["count"] for each in front]
-    for name, field, colour, line in (
-        ("front, validation loss on search folds", "loss", _FRONT, "lines+markers"),
-        ("front, loss on held-out test windows", "held_out_loss", _HELD_OUT, "markers"),
-    ):
+    winner = [each for each in front if each["name"] == result["winner"]]
+
+    def losses(name: str, field: str, colour: str, mode: str) -> dict[str, Any]:
         values = [each[field] for each in front]
         marker = {"color": colour, "size": 9}
-        figure.add_trace(
-            go.Scatter(x=counts, y=values, mode=line, name=name, marker=marker, customdata=told, hovertemplate=_HOVER),
-            row=1,
-            col=1,
-        )
-    winner = [each for each in front if each["name"] == result["winner"]]
-    figure.add_trace(
-        go.Scatter(
-            x=[each["count"] for each in winner],
-            y=[each["loss"] for each in winner],
-            mode="markers",
-            name="winner",
-            marker={"color": _WINNER, "size": 17, "symbol": "circle-open", "line": {"width": 3}},
-            hoverinfo="skip",
-        ),
-        row=1,
-        col=1,
+        drawn = {"x": counts, "y": values, "mode": mode, "name": name, "marker": marker, "line": {"color": colour}}
+        return {**drawn, "customdata": told, "hovertemplate": _HOVER}
+
+    return Chart(
+        label="loss of the members of the front by their number of features",
+        data=[
+            losses("front, validation loss on search folds", "loss", _FRONT, "lines+markers"),
+            losses("front, loss on held-out test windows", "held_out_loss", _HELD_OUT, "markers"),
+            {
+                "x": [each["count"] for each in winner],
+                "y": [each["loss"] for each in winner],
+                "mode": "markers",
+                "name": "winner",
+                "marker": {"color": _WINNER, "size": 17, "symbol": "circle-open", "line": {"width": 3}},
+                "hoverinfo": "skip",
+            },
+            {
+                "x": [each["count"] for each in compared],
+                "y": [each["held_out_loss"] for each in compared],
+                "mode": "markers+text",
+                "text": [each["name"] for each in compared],
+                "textposition": "top center",
+                "name": "systems whole, on held-out test windows",
+                # Open, as others show through.
+                "marker": {"color": _WHOLE, "size": 16, "symbol": "diamond-open", "line": {"width": 2}},
+            },
+        ],
+        layout={"xaxis": {"title": {"text": "number of features"}}, "yaxis": {"title": {"text": "loss"}}},
+        height=480,
     )
-    compared = result["compared"]
-    figure.add_trace(
-        go.Scatter(
-            x=[each["count"] for each in compared],
-            y=[each["held_out_loss"] for each in compared],
-            mode="markers+text",
-            text=[each["name"] for each in compared],
-            textposition="top center",
-            name="systems whole, on held-out test windows",
-            marker={"color": _WHOLE, "size": 16, "symbol": "diamond-open", "line": {"width": 2}},  # others show through
-        ),
-        row=1,
-        col=1,
+
+
+def _survival_chart(result: Mapping[str, Any]) -> Chart:
+    generations = result["generations"]
+    last = generations[-1]["survival"]
+    ordered = sorted(last, key=lambda name: last[name])
+    shares = {
+        "type": "heatmap",
+        "x": [each["generation"] for each in generations],
+        "y": ordered,
+        "z": [[each["survival"][name] for each in generations] for name in ordered],
+        "zmin": 0,
+        "zmax": 1,
+        "colorscale": [[0, "var(--seq0)"], [1, "var(--seq1)"]],
+        "colorbar": {"title": {"text": "share"}, "thickness": 12},
+        "hovertemplate": "%{y}, generation %{x}: %{z:.0%}<extra></extra>",
+    }
+    steps = 1 if len(generations) <= 30 else None
+    return Chart(
+        label="share of the survivors that have each feature, by generation",
+        data=[shares],
+        layout={
+            "xaxis": {"title": {"text": "generation"}, "dtick": steps},
+            "yaxis": {"tickmode": "linear", "tickfont": {"size": 10}},  # every feature has its name
+        },
+        height=120 + _ROW * len(ordered),
+    )
+
+
+def _importance_chart(result: Mapping[str, Any]) -> Chart:
+    importance = list(reversed(result["importance"]))
+    bars = {
+        "type": "bar",
+        "orientation": "h",
+        "y": [each["feature"] for each in importance],
+        "x": [each["increase"] for each in importance],
+        "error_x": {"type": "data", "array": [each["standard_error"] or 0.0 for each in importance]},
+        "marker": {"color": _WINNER},
+    }
+    return Chart(
+        label="what the loss gains where a feature is shuffled",
+        data=[bars],
+        layout={"xaxis": {"title": {"text": "loss increase"}}, "yaxis": {"tickmode": "linear"}},
+        height=120 + 22 * len(importance),
     )
 
 
 _HOVER = "%{x} features, loss %{y:.5f}<br>%{customdata}<extra></extra>"
 
 
-def _title(result: Mapping[str, Any]) -> str:
+def _told(result: Mapping[str, Any]) -> str:
     ended = {"done": "", "time": " (out of time)", "interrupted": " (interrupted)"}.get(result["ended"], "")
     return (
-        f"<b>{len(result['generations'])} generations{ended}, {result['tried']} different individuals</b><br>"
-        "<sub>the winner is chosen on the search folds; held-out folds choose nothing</sub>"
+        f"{len(result['generations'])} generations{ended}, {result['tried']} different individuals; the winner is "
+        "chosen on the search folds, and held-out folds choose nothing"
     )
 
 

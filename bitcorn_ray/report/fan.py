@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.report.files import write_whole
+from bitcorn_ray.report.page import Chart, Section, note, page_of, write_page
 
-__all__ = ["Fan", "FanPanel", "fan_figure", "write_fan"]
+__all__ = ["Fan", "FanPanel", "fan_section", "write_fan"]
 
-_HISTORY, _HAPPENED, _FORECAST = "#4d4d4d", "#d95f02", "#08519c"
-_SHADES = ("rgba(8,81,156,0.38)", "rgba(49,130,189,0.30)", "rgba(107,174,214,0.26)", "rgba(158,202,225,0.22)")
+_HISTORY, _HAPPENED, _FORECAST = "var(--soft)", "var(--s2)", "var(--s1)"
+_SHADES = tuple(f"rgba(70,140,200,{alpha})" for alpha in (0.42, 0.30, 0.20, 0.14))  # on white and on black
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,53 +44,31 @@ class FanPanel:
 
 
 def write_fan(panels: Sequence[FanPanel], path: str | Path) -> None:
-    """Write the page, whole or not at all. Raises BitcornError where nothing is to be shown or it cannot be written."""
-    page = fan_figure(panels).to_html(include_plotlyjs=True, full_html=True, config={"displaylogo": False})
-    write_whole(path, "fan chart", lambda temporary: temporary.write_text(page, encoding="utf-8"))
+    """Write a page of them, whole or not at all.
 
-
-def fan_figure(panels: Sequence[FanPanel]) -> Any:
-    """Make the figure: one partition is seen at a time, and a menu chooses it.
-
-    Raises BitcornError where no panel has a fan.
+    Raises BitcornError where nothing is to be shown or it cannot be written.
     """
-    import plotly.graph_objects as go
-
-    shown = [panel for panel in panels if panel.fans]
-    if not shown:
+    sections = [fan_section(panel) for panel in panels if panel.fans]
+    if not sections:
         raise BitcornError("there is no forecast to draw: see why each partition has none")
-    traces, owners = list[Any](), list[int]()
-    for place, panel in enumerate(shown):
-        made = [*_band_traces(panel), *_line_traces(panel)]
-        for trace in made:
-            trace.visible = place == 0
-        traces += made
-        owners += [place] * len(made)
-    figure = go.Figure(traces)
-    figure.update_layout(
-        template="plotly_white",
-        title={"text": _title(shown[0]), "x": 0.02, "font": {"size": 17}},
-        xaxis={"title": "UTC", "showspikes": True, "spikethickness": 1, "spikedash": "dot"},
-        yaxis={"title": "price", "tickformat": ",.6~g"},
-        legend={"orientation": "h", "y": 1.01, "x": 0, "yanchor": "bottom", "traceorder": "reversed"},
-        margin={"l": 80, "r": 30, "t": 120, "b": 60},
-        hovermode="closest",
+    names = [section.title for section in sections]
+    title = f"Forecast of {names[0]}" if len(names) == 1 else f"Forecasts of {len(names)} partitions"
+    write_page(page_of(title, sections), path, "fan chart")
+
+
+def fan_section(panel: FanPanel) -> Section:
+    """Part of a page: the chart of a partition, and what it is."""
+    chart = Chart(
+        label=f"prices of {panel.name}, the bands of its forecasts, and what happened",
+        data=[*_band_traces(panel), *_line_traces(panel)],
+        layout={"xaxis": {"type": "date"}, "yaxis": {"title": {"text": "price"}, "tickformat": ",.6~g"}},
+        height=480,
+        narrow={"height": 420},
     )
-    if len(shown) > 1:
-        buttons = [
-            {
-                "label": panel.name,
-                "method": "update",
-                "args": [{"visible": [owner == place for owner in owners]}, {"title.text": _title(panel)}],
-            }
-            for place, panel in enumerate(shown)
-        ]
-        menu = {"buttons": buttons, "x": 1, "xanchor": "right", "y": 1.18, "yanchor": "top", "showactive": True}
-        figure.update_layout(updatemenus=[menu])
-    return figure
+    return Section(title=panel.name, parts=[note(_told(panel)), chart])
 
 
-def _title(panel: FanPanel) -> str:
+def _told(panel: FanPanel) -> str:
     last = panel.fans[-1]
     levels = [f"{coverage:.0%}".removesuffix("%") for coverage in sorted(last.bands)]
     bands = (
@@ -100,13 +78,11 @@ def _title(panel: FanPanel) -> str:
     if len(panel.fans) > 1:
         what = f"forecasts from {len(panel.fans)} cutoffs, the last at {_minute(last.cutoff)} UTC"
     samples = sorted({fan.sample for fan in panel.fans})
-    return f"<b>{panel.name}</b>, {what}<br><sub>{bands}; {', '.join(samples)}</sub>"
+    return f"{what}; {bands}; {', '.join(samples)}"
 
 
-def _band_traces(panel: FanPanel) -> list[Any]:
+def _band_traces(panel: FanPanel) -> list[dict[str, Any]]:
     """An area for each band, the widest first; those of one level share their place in the legend."""
-    import plotly.graph_objects as go
-
     traces = []
     coverages = sorted({coverage for fan in panel.fans for coverage in fan.bands}, reverse=True)
     for place, coverage in enumerate(coverages):
@@ -124,62 +100,60 @@ def _band_traces(panel: FanPanel) -> list[Any]:
             times = [fan.cutoff, *(time for time, _, _ in bounds)]
             low_line, high_line = [fan.close, *(b[1] for b in bounds)], [fan.close, *(b[2] for b in bounds)]
             traces.append(
-                go.Scatter(
-                    x=[*times, *reversed(times)],
-                    y=[*high_line, *reversed(low_line)],
-                    mode="lines",
-                    fill="toself",
-                    fillcolor=shade,
-                    line={"width": 0},
-                    hoverinfo="skip",
-                    name=f"{coverage:.0%} band",
-                    legendgroup=f"{panel.name} {coverage}",
-                    showlegend=in_legend,
-                )
+                {
+                    "x": [*times, *reversed(times)],
+                    "y": [*high_line, *reversed(low_line)],
+                    "mode": "lines",
+                    "fill": "toself",
+                    "fillcolor": shade,
+                    "line": {"width": 0},
+                    "hoverinfo": "skip",
+                    "name": f"{coverage:.0%} band",
+                    "legendgroup": f"{panel.name} {coverage}",
+                    "showlegend": in_legend,
+                }
             )
             in_legend = False
     return traces
 
 
-def _line_traces(panel: FanPanel) -> list[Any]:
+def _line_traces(panel: FanPanel) -> list[dict[str, Any]]:
     """The closes until the first cutoff, what happened after it, and each forecast."""
-    import plotly.graph_objects as go
-
     first = panel.fans[0].cutoff
     until = sum(1 for time in panel.times if time <= first)
-    traces = [
-        go.Scatter(
-            x=list(panel.times[:until]),
-            y=list(panel.closes[:until]),
-            mode="lines",
-            line={"color": _HISTORY, "width": 1.5},
-            name="close",
-        )
+    traces: list[dict[str, Any]] = [
+        {
+            "x": list(panel.times[:until]),
+            "y": list(panel.closes[:until]),
+            "mode": "lines",
+            "line": {"color": _HISTORY, "width": 1.5},
+            "name": "close",
+        }
     ]
     if until < len(panel.times):
         traces.append(
-            go.Scatter(
-                x=list(panel.times[max(until - 1, 0) :]),
-                y=list(panel.closes[max(until - 1, 0) :]),
-                mode="lines",
-                line={"color": _HAPPENED, "width": 2},
-                name="what happened",
-            )
+            {
+                "x": list(panel.times[max(until - 1, 0) :]),
+                "y": list(panel.closes[max(until - 1, 0) :]),
+                "mode": "lines",
+                "line": {"color": _HAPPENED, "width": 2},
+                "name": "what happened",
+            }
         )
     for place, fan in enumerate(panel.fans):
         traces.append(
-            go.Scatter(
-                x=[fan.cutoff, *fan.times],
-                y=[fan.close, *fan.price],
-                mode="lines+markers",
-                line={"color": _FORECAST, "width": 1.5, "dash": "dot"},
-                marker={"size": [7, *[5] * len(fan.times)], "symbol": ["diamond", *["circle"] * len(fan.times)]},
-                text=_hover(fan),
-                hovertemplate="%{text}<extra></extra>",
-                name="forecast",
-                legendgroup=f"{panel.name} forecast",
-                showlegend=place == 0,
-            )
+            {
+                "x": [fan.cutoff, *fan.times],
+                "y": [fan.close, *fan.price],
+                "mode": "lines+markers",
+                "line": {"color": _FORECAST, "width": 1.5, "dash": "dot"},
+                "marker": {"size": [7, *[5] * len(fan.times)], "symbol": ["diamond", *["circle"] * len(fan.times)]},
+                "text": _hover(fan),
+                "hovertemplate": "%{text}<extra></extra>",
+                "name": "forecast",
+                "legendgroup": f"{panel.name} forecast",
+                "showlegend": place == 0,
+            }
         )
     return traces
 

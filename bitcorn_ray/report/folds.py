@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,12 @@ from rich.table import Table
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.report.console import table
-from bitcorn_ray.report.files import write_whole
+from bitcorn_ray.report.page import Chart, Section, note, page_of, write_page
 
-__all__ = ["folds_figure", "folds_table", "write_folds"]
+__all__ = ["folds_section", "folds_table", "write_folds"]
 
-_COLOURS = {"train": "#08519c", "validation": "#fdae6b", "test": "#d95f02"}
-_PURGED, _BARS = "#bdbdbd", "#4d4d4d"
+_COLOURS = {"train": "var(--s1)", "validation": "var(--s6)", "test": "var(--s2)"}
+_PURGED, _BARS = "var(--line)", "var(--soft)"
 _ROW_PIXELS, _MOST_PIXELS = 22, 1_600
 
 
@@ -40,54 +40,50 @@ def folds_table(plan: dict[str, Any]) -> Table:
 
 def write_folds(plan: dict[str, Any], path: str | Path) -> None:
     """Write the page, whole or not at all. Raises BitcornError without folds, or where it cannot be written."""
-    page = folds_figure(plan).to_html(include_plotlyjs=True, full_html=True, config={"displaylogo": False})
-    write_whole(path, "picture of the folds", lambda temporary: temporary.write_text(page, encoding="utf-8"))
+    write_page(page_of("Folds", [folds_section(plan)]), path, "picture of the folds")
 
 
-def folds_figure(plan: dict[str, Any]) -> Any:
-    """Make the figure: a row a fold, the first on top, and below them from when to when each partition has bars.
+def folds_section(plan: dict[str, Any]) -> Section:
+    """Part of a page: a row a fold, the first on top, and below them from when to when each partition has bars.
 
     plan: as `FoldPlan.to_json` gives it. Raises BitcornError without folds.
     """
-    import plotly.graph_objects as go
-
     if not plan["folds"]:
         raise BitcornError("there is no fold to draw")
     names = [f"fold {fold['fold']}" for fold in plan["folds"]]
-    figure = go.Figure(
-        [_bar("bars", _BARS, [one["name"] for one in plan["partitions"]], _held(plan["partitions"]), 0.25)]
-    )
+    partitions = [one["name"] for one in plan["partitions"]]
+    traces = [_bar("bars", _BARS, partitions, _held(plan["partitions"]), 0.25)]
     for part, colour in _COLOURS.items():
         held = {name: fold for name, fold in zip(names, plan["folds"], strict=True) if fold[part]}
-        figure.add_trace(_bar(part, colour, list(held), [_drawn(fold, part, plan) for fold in held.values()]))
-    figure.add_trace(_bar("purge and embargo", _PURGED, *_purged(names, plan["folds"])))
-    rows = len(names) + len(plan["partitions"])
-    figure.update_layout(
-        template="plotly_white",
-        barmode="overlay",
-        title={"text": _title(plan), "x": 0.02, "font": {"size": 17}},
-        xaxis={"type": "date", "title": "UTC"},
-        yaxis={
-            "categoryorder": "array",
-            "categoryarray": [*names, *(one["name"] for one in plan["partitions"])],
-            "autorange": "reversed",
-            "dtick": 1 if rows * _ROW_PIXELS <= _MOST_PIXELS else None,
+        traces.append(_bar(part, colour, list(held), [_drawn(fold, part, plan) for fold in held.values()]))
+    traces.append(_bar("purge and embargo", _PURGED, *_purged(names, plan["folds"])))
+    rows = len(names) + len(partitions)
+    rows_axis = {
+        "categoryorder": "array",
+        "categoryarray": [*names, *partitions],
+        "autorange": "reversed",
+        "dtick": 1 if rows * _ROW_PIXELS <= _MOST_PIXELS else None,
+    }
+    chart = Chart(
+        label="when each fold trains, validates and tests",
+        data=traces,
+        layout={
+            "barmode": "overlay",
+            "xaxis": {"type": "date", "side": "top"},
+            "yaxis": rows_axis,
+            "legend": {"orientation": "h", "y": -0.02, "yanchor": "top", "x": 0},
+            "margin": {"l": 60, "r": 12, "t": 30, "b": 40},
         },
-        legend={"orientation": "h", "y": 1.0, "x": 0, "yanchor": "bottom"},
-        margin={"l": 110, "r": 30, "t": 110, "b": 60},
-        height=max(360, min(_MOST_PIXELS, rows * _ROW_PIXELS) + 170),
+        height=max(220, min(_MOST_PIXELS, rows * _ROW_PIXELS) + 110),
     )
-    return figure
+    count, window = len(plan["folds"]), plan["window"]
+    return Section(title=f"{count} {window} fold{'s' * (count != 1)}", parts=[note(_left_out(plan)), chart])
 
 
-def _title(plan: dict[str, Any]) -> str:
-    count, horizon = len(plan["folds"]), plan["horizon"]
-    days = plan["folds"][0]["purge_ms"] / 86_400_000
+def _left_out(plan: dict[str, Any]) -> str:
+    horizon, days = plan["horizon"], plan["folds"][0]["purge_ms"] / 86_400_000
     left_out = f"{days:.3g} days" if days >= 2 else f"{24 * days:.3g} hours"
-    return (
-        f"<b>{count} {plan['window']} fold{'s' * (count != 1)}</b><br><sub>longest horizon {horizon} "
-        f"bar{'s' * (horizon != 1)}; {left_out} left out before validation and before test</sub>"
-    )
+    return f"longest horizon {horizon} bar{'s' * (horizon != 1)}; {left_out} left out before validation and before test"
 
 
 def _drawn(fold: dict[str, Any], part: str, plan: dict[str, Any]) -> tuple[int, int, str]:
@@ -119,18 +115,19 @@ def _purged(names: Sequence[str], folds: Sequence[dict[str, Any]]) -> tuple[list
     return rows, spans
 
 
-def _bar(name: str, colour: str, rows: Sequence[str], spans: Sequence[tuple[int, int, str]], width: float = 0.7) -> Any:
+def _bar(
+    name: str, colour: str, rows: Sequence[str], spans: Sequence[tuple[int, int, str]], width: float = 0.7
+) -> dict[str, Any]:
     """Stretches (start, stop, remark) in ms, each in a row of the picture."""
-    import plotly.graph_objects as go
-
-    return go.Bar(
-        orientation="h",
-        name=name,
-        y=list(rows),
-        base=[datetime.fromtimestamp(start / 1_000, UTC).replace(tzinfo=None) for start, _, _ in spans],
-        x=[stop - start for start, stop, _ in spans],
-        width=width,
-        marker={"color": colour, "line": {"width": 0}},
-        customdata=[remark for _, _, remark in spans],
-        hovertemplate=f"%{{y}}, {name}<br>%{{customdata}}<extra></extra>",
-    )
+    return {
+        "type": "bar",
+        "orientation": "h",
+        "name": name,
+        "y": list(rows),
+        "base": [start for start, _, _ in spans],
+        "x": [stop - start for start, stop, _ in spans],
+        "width": width,
+        "marker": {"color": colour, "line": {"width": 0}},
+        "customdata": [remark for _, _, remark in spans],
+        "hovertemplate": "%{y}, " + name + "<br>%{customdata}<extra></extra>",
+    }

@@ -9,7 +9,6 @@ what is marked stands where it is.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
@@ -19,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitcorn_ray.report.files import write_whole
-from bitcorn_ray.report.quality_style import MARKS, SCRIPT, STYLE
+from bitcorn_ray.report.page import Html, facts, folded, html_table, note, page, stretches, write_page
+from bitcorn_ray.report.quality_style import MARKS, SCRIPT
 
 __all__ = ["QualityPanel", "lightened", "quality_page", "write_quality"]
 
@@ -51,8 +50,7 @@ class QualityPanel:
 
 def write_quality(panels: Sequence[QualityPanel], path: str | Path) -> None:
     """Write the page, whole or not at all. Raises BitcornError where it cannot be written."""
-    page = quality_page(panels)
-    write_whole(path, "quality page", lambda temporary: temporary.write_text(page, encoding="utf-8"))
+    write_page(quality_page(panels), path, "quality page")
 
 
 def lightened(panels: Sequence[QualityPanel]) -> list[QualityPanel]:
@@ -65,73 +63,63 @@ def lightened(panels: Sequence[QualityPanel]) -> list[QualityPanel]:
 
 def quality_page(panels: Sequence[QualityPanel]) -> str:
     """Return the page. Of many partitions the worst are drawn, and all are in its table."""
-    from plotly.offline import get_plotlyjs
-
     ranked = lightened(panels)
     drawn = ranked[:_DRAWN]
-    stretches = max(_LEAST_STRETCHES, _STRETCHES // max(len(drawn), 1))
-    figures = {f"p{n}": _figure(panel, stretches) for n, panel in enumerate(drawn)}
-    data = json.dumps({"figures": figures, "marks": MARKS}, allow_nan=False, separators=(",", ":"))
-    sections = "".join(_section(f"p{n}", panel, stretches) for n, panel in enumerate(drawn))
+    most = max(_LEAST_STRETCHES, _STRETCHES // max(len(drawn), 1))
+    figures = {f"p{n}": _figure(panel, most) for n, panel in enumerate(drawn)}
+    sections = "".join(_section(f"p{n}", panel, most) for n, panel in enumerate(drawn))
     title = f"Quality of {panels[0].name}" if len(panels) == 1 else f"Quality of {len(panels)} partitions"
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><main>"
-        f"<h1>{escape(title)}</h1>{_overview(ranked) if len(panels) > 1 else ''}{sections}"
-        "<footer>Times are UTC. Nothing was changed: what is to be repaired is for a cleaning policy to say.</footer>"
-        f"</main><script>{get_plotlyjs()}</script>"
-        # A name may hold what would end the script.
-        f"<script>const PAGE = {data.replace('<', chr(92) + 'u003c')};{SCRIPT}</script></body></html>"
-    )
+    overview = _overview(ranked) if len(panels) > 1 else ""
+    footer = "Times are UTC. Nothing was changed: what is to be repaired is for a cleaning policy to say."
+    return page(title, overview + sections, {"figures": figures, "marks": MARKS}, SCRIPT, footer)
 
 
 def _overview(ranked: Sequence[QualityPanel]) -> str:
     rows = []
     for n, panel in enumerate(ranked):
-        report, name = panel.report, escape(panel.name)
+        report = panel.report
         reasons = "; ".join(reason["text"] for reason in report["reasons"][:3]) or "nothing is wrong"
-        link = f'<a href="#p{n}">{name}</a>' if n < _DRAWN else name
-        rows.append([link, _score(report["score"]), f"{report['bars']:,}", _span(report), escape(reasons)])
-    note = f"<p class=note>The {_DRAWN} worst are drawn below.</p>" if len(ranked) > _DRAWN else ""
-    table = _table(["partition", "score", "bars", "from, to", "most of all"], rows, numeric=(1, 2))
-    return f"<section class=overview>{table}{note}</section>"
+        link = Html(f'<a href="#p{n}">{escape(panel.name)}</a>') if n < _DRAWN else panel.name
+        rows.append([link, _score(report["score"]), f"{report['bars']:,}", _span(report), reasons])
+    table = html_table(["partition", "score", "bars", "from, to", "most of all"], rows, numeric=(1, 2))
+    remark = note(f"The {_DRAWN} worst are drawn below.") if len(ranked) > _DRAWN else ""
+    return f"<section class=overview>{table}{remark}</section>"
 
 
-def _section(key: str, panel: QualityPanel, stretches: int) -> str:
+def _section(key: str, panel: QualityPanel, most: int) -> str:
     report = panel.report
     share = report["bars"] / max(report["expected_bars"], 1)
-    facts = [
-        ("bars", f"{report['bars']:,} of {report['expected_bars']:,} ({_percent(share)})"),
-        ("rows as stored", f"{report['rows']:,}, {report['order']['stored']}"),
-        ("from, to", _span(report)),
-        ("source", f"<span class=path>{escape(panel.source)}</span>"),
-    ]
-    listed = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)
-    score = report["score"]
+    told = {
+        "bars": f"{report['bars']:,} of {report['expected_bars']:,} ({_percent(share)})",
+        "rows as stored": f"{report['rows']:,}, {report['order']['stored']}",
+        "from, to": _span(report),
+        "source": panel.source,
+    }
+    score, name = report["score"], escape(panel.name)
     return (
         f"<section id={key}><header><div class='score {_grade(score)}'>{score:g}<small>of 100</small></div><div>"
-        f"<h2>{escape(panel.name)}</h2><dl>{listed}</dl></div></header>"
+        f"<h2>{name}</h2>{facts(told)}</div></header>"
         f"{_reasons(report)}"
         f"<h3>Coverage, day by day</h3><div class=legend>{_legend()}</div>"
-        f"<div class=figure id={key}-days></div>"
+        f'<div class=figure id={key}-days role=img aria-label="calendar of the coverage of {name}"></div>'
         f"<h3>Price, and what is wrong with it</h3><div class=bar>"
-        f"<p class=note>{_told(panel, stretches)}</p><button data-of={key}></button></div>"
-        f"<div class=figure id={key}-price></div>{_places(report)}</section>"
+        f"{note(_told(panel, most))}<button data-of={key}>logarithmic scale</button></div>"
+        f'<div class=figure id={key}-price role=img aria-label="prices of {name}, with what is wrong marked"></div>'
+        f"{_places(report)}</section>"
     )
 
 
 def _reasons(report: Mapping[str, Any]) -> str:
     if not report["reasons"]:
         return "<p>Nothing is wrong with these bars.</p>"
-    rows = [[escape(each["text"]), f"{each['cost']:.1f}"] for each in report["reasons"]]
-    return _table(["why not 100", "points"], rows, numeric=(1,))
+    rows = [[each["text"], f"{each['cost']:.1f}"] for each in report["reasons"]]
+    return html_table(["why not 100", "points"], rows, numeric=(1,))
 
 
-def _told(panel: QualityPanel, stretches: int) -> str:
+def _told(panel: QualityPanel, most: int) -> str:
     told = ""
-    if len(panel.times) > stretches:
-        told = f"{len(panel.times):,} bars, drawn as {stretches:,} stretches from their lowest to their highest price. "
+    if len(panel.times) > most:
+        told = f"{len(panel.times):,} bars, drawn as {most:,} stretches from their lowest to their highest price. "
     many = [MARKS[kind][0] for kind, times in panel.marks.items() if kind in MARKS and len(times) > _MARKED]
     if many:
         told += f"Of {', '.join(many)} only {_MARKED} are marked, evenly chosen. "
@@ -177,33 +165,22 @@ def _details(title: str, places: Mapping[str, Any], columns: Sequence[str], most
     if not places["count"]:
         return ""
     rows = [[_cell(place[column]) for column in columns] for place in places["list"][:most]]
-    more = f"<p class=note>The first {len(rows)} of {places['count']:,}.</p>" if len(rows) < places["count"] else ""
+    more = note(f"The first {len(rows)} of {places['count']:,}.") if len(rows) < places["count"] else Html()
     names = [column.replace("_", " ") for column in columns]
     numeric = tuple(n for n, column in enumerate(columns) if column not in ("at", "kind", "what", "month"))
-    return (
-        f"<details><summary>{title} <b>{places['count']:,}</b></summary>{_table(names, rows, numeric)}{more}</details>"
-    )
+    return folded(Html(f"{title} <b>{places['count']:,}</b>"), html_table(names, rows, numeric), more)
 
 
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.6g}"
     text = f"{value:,}" if isinstance(value, int) else str(value).replace("_", " ")
-    return escape(text.replace("T", " ").removesuffix(":00Z") if text.endswith("Z") else text)
+    return text.replace("T", " ").removesuffix(":00Z") if text.endswith("Z") else text
 
 
-def _table(names: Sequence[str], rows: Sequence[Sequence[str]], numeric: tuple[int, ...]) -> str:
-    def row(tag: str, cells: Sequence[str]) -> str:
-        made = (f"<{tag}{' class=n' if n in numeric else ''}>{cell}</{tag}>" for n, cell in enumerate(cells))
-        return f"<tr>{''.join(made)}</tr>"
-
-    body = "".join(row("td", cells) for cells in rows)
-    return f"<div class=scroll><table><thead>{row('th', names)}</thead><tbody>{body}</tbody></table></div>"
-
-
-def _figure(panel: QualityPanel, stretches: int) -> dict[str, Any]:
+def _figure(panel: QualityPanel, most: int) -> dict[str, Any]:
     """Everything that the script draws for one partition, in plain lists."""
-    return {"days": _calendar(panel), "price": _price(panel, stretches), "marks": _marks(panel)}
+    return {"days": _calendar(panel), "price": _price(panel, most), "marks": _marks(panel)}
 
 
 def _calendar(panel: QualityPanel) -> dict[str, Any]:
@@ -236,12 +213,12 @@ def _calendar(panel: QualityPanel) -> dict[str, Any]:
     return {"years": shown, "level": cells, "text": texts}
 
 
-def _price(panel: QualityPanel, stretches: int) -> dict[str, Any]:
+def _price(panel: QualityPanel, most: int) -> dict[str, Any]:
     """Lowest, highest and last price of stretches of bars, equally many in each; None where nothing is known."""
     rows = len(panel.times)
     if rows == 0:
         return {"time": [], "low": [], "high": [], "close": []}
-    starts = np.unique(np.linspace(0, rows, min(rows, stretches), endpoint=False).astype(np.int64))
+    starts = stretches(rows, most)
     ends = np.append(starts[1:], rows) - 1
     return {
         "time": panel.times[ends].tolist(),
@@ -276,8 +253,8 @@ def _span(report: Mapping[str, Any]) -> str:
     return " to ".join(str(report[name])[:16].replace("T", " ") for name in ("first_timestamp", "last_timestamp"))
 
 
-def _score(score: float) -> str:
-    return f"<span class='dot {_grade(score)}'></span>{score:g}"
+def _score(score: float) -> Html:
+    return Html(f"<span class='dot {_grade(score)}'></span>{score:g}")
 
 
 def _grade(score: float) -> str:

@@ -1,7 +1,7 @@
 from rich.console import Console
 
 from bitcorn_ray.report.evolution import (
-    evolution_figure,
+    evolution_sections,
     front_table,
     generation_line,
     generations_table,
@@ -66,21 +66,21 @@ def test_the_front_and_what_features_are_worth_are_told():
 
 
 def test_the_page_has_the_front_survival_and_importance(tmp_path):
-    figure = evolution_figure(RESULT)
-    by_name = {trace.name: trace for trace in figure.data if trace.name}
-    assert list(by_name["front, validation loss on search folds"].y) == [-7.5, -8.0]
-    assert list(by_name["front, loss on held-out test windows"].y) == [None, -7.25]
-    assert list(by_name["winner"].x) == [2]
-    assert list(by_name["systems whole, on held-out test windows"].text) == ["v2"]
-    survival = next(trace for trace in figure.data if trace.type == "heatmap")
-    assert dict(zip(survival.y, [list(row) for row in survival.z], strict=True)) == {
-        "rsi_14": [0.25, 0.5, 0.75],
-        "adx": [0.5, 0.5, 0.5],
-    }
-    assert "(out of time)" in figure.layout.title.text
+    front, features, importance = evolution_sections(RESULT)
+    by_name = {trace["name"]: trace for trace in front.parts[1].data}
+    assert by_name["front, validation loss on search folds"]["y"] == [-7.5, -8.0]
+    assert by_name["front, loss on held-out test windows"]["y"] == [None, -7.25]
+    assert by_name["winner"]["x"] == [2]
+    assert by_name["systems whole, on held-out test windows"]["text"] == ["v2"]
+    (survival,) = features.parts[0].data
+    assert dict(zip(survival["y"], survival["z"], strict=True)) == {"rsi_14": [0.25, 0.5, 0.75], "adx": [0.5, 0.5, 0.5]}
+    (bars,) = importance.parts[0].data
+    assert dict(zip(bars["y"], bars["x"], strict=True)) == {"adx": 0.5, "rsi_14": -0.01}
+    assert "(out of time)" in front.parts[0]
     write_evolution(RESULT, tmp_path / "evolution.html")
-    assert "Plotly.newPlot" in (tmp_path / "evolution.html").read_text()
+    assert (tmp_path / "evolution.html").read_text().count("class=figure") == 3
 
 
 def test_without_a_winner_there_is_still_a_page():
-    evolution_figure({**RESULT, "winner": None, "front": [], "compared": [], "importance": []})
+    *_, last = evolution_sections({**RESULT, "winner": None, "front": [], "compared": [], "importance": []})
+    assert last.parts == ["No winner was judged."]
