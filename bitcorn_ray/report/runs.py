@@ -9,7 +9,7 @@ from rich.table import Table
 
 from bitcorn_ray.report.console import short_time, table
 
-__all__ = ["comparison_tables", "run_table", "runs_table"]
+__all__ = ["comparison_tables", "run_facts", "run_table", "runs_table"]
 
 
 def runs_table(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -37,6 +37,11 @@ def runs_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def run_table(row: Mapping[str, Any]) -> Table:
     """Everything about one run, a line a fact."""
+    return table(("", ""), run_facts(row).items(), left=(0, 1))
+
+
+def run_facts(row: Mapping[str, Any]) -> dict[str, str]:
+    """What is known of a run, in words, by name. row: as `learning.summary.summary` gives it."""
     facts = {
         "run": row["run"],
         "created": short_time(row["created"]),
@@ -54,7 +59,7 @@ def run_table(row: Mapping[str, Any]) -> Table:
         "calibration": row["calibration"],
         "made with": ", ".join(f"{name} {version}" for name, version in row["versions"].items()),
     }
-    return table(("", ""), ((name, str(value)) for name, value in facts.items() if value), left=(0, 1))
+    return {name: str(value) for name, value in facts.items() if value}
 
 
 def comparison_tables(result: Mapping[str, Any]) -> tuple[Table | str, ...]:

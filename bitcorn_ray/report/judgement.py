@@ -1,0 +1,218 @@
+"""How good forecasts were, as parts of a page: skill against baselines, calibration, and volatility over time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitcorn_ray.report.console import counted
+from bitcorn_ray.report.page import SERIES, Chart, Html, Section, html_table, note, plain, stretches
+
+__all__ = ["Track", "ahead", "calibration_section", "skill_section", "track_sections"]
+
+_DRAWN = 6  # partitions
+_STRETCHES = 1_500
+_Z95 = 1.959964
+
+
+@dataclass(frozen=True, kw_only=True)
+class Track:
+    """Volatility of one partition and horizon over time, (N,) each: as it was forecast, and as it came.
+
+    name: of the partition. horizon: bars. times: ms UTC, ascending. realised: root of the realised variance, or NaN.
+    """
+
+    name: str
+    horizon: int
+    times: NDArray[np.int64]
+    forecast: NDArray[np.floating]
+    realised: NDArray[np.floating]
+
+
+def skill_section(evaluation: Mapping[str, Any]) -> Section:
+    """Loss of a run less that of each baseline, with intervals of 95 %: left of zero the run is better.
+
+    evaluation: as `Evaluation.to_json` gives it.
+    """
+    charts = []
+    for field, what in (("volatility", "QLIKE of the variance, in nats"), ("returns", "squared error of the return")):
+        traces = []
+        for place, one in enumerate(evaluation["skill"]):
+            compared = [each for each in one[field] if each["test"]["standard_error"] is not None]
+            traces.append(
+                {
+                    "x": plain(each["test"]["mean"] for each in compared),
+                    "y": [each["baseline"] for each in compared],
+                    "error_x": {
+                        "type": "data",
+                        "array": plain(_Z95 * each["test"]["standard_error"] for each in compared),
+                    },
+                    "mode": "markers",
+                    "name": f"{ahead(one['horizon'])}",
+                    "marker": {"color": SERIES[place % len(SERIES)], "size": 9},
+                    "customdata": [f"p = {each['test']['p_value']:.2g}" for each in compared],
+                    "hovertemplate": "%{y}: %{x:.4f}, %{customdata}<extra></extra>",
+                }
+            )
+        rows = max((len(trace["y"]) for trace in traces), default=0)
+        title = {"text": f"run less baseline: {what}"}
+        charts.append(
+            Chart(
+                label=f"{what} of the run less that of each baseline, by horizon",
+                data=traces,
+                layout={
+                    "scattermode": "group",
+                    "xaxis": {"title": title, "zeroline": True},
+                    "yaxis": {"autorange": "reversed"},
+                    "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+                    "margin": {"l": 56, "r": 12, "t": 40, "b": 40},
+                },
+                height=130 + 44 * rows,
+            )
+        )
+    remark = note("Bars are intervals of 95 %, with errors that know of overlapping horizons. Left of zero is better.")
+    return Section(title="Skill against each baseline", parts=[*charts, remark])
+
+
+def calibration_section(evaluation: Mapping[str, Any]) -> Section:
+    """How often outcomes fell inside the bands, and where in the forecast distribution. See `skill_section`."""
+    partitions = evaluation["partitions"]
+    rows, charts = [], []
+    for one in partitions:
+        for metrics in one["metrics"]:
+            covered = [
+                "" if band["covered"] is None else f"{100 * band['covered']['share']:.1f} %"
+                for band in metrics["bands"]
+            ]
+            name = f"{one['symbol']} {one['timeframe']}"
+            rows.append((name, f"{metrics['horizon']}", f"{metrics['count']:,}", *covered, f"{metrics['crps']:.3g}"))
+    levels = [f"inside {100 * band['level']:g} %" for band in partitions[0]["metrics"][0]["bands"]]
+    table = html_table(("partition", "horizon", "windows", *levels, "CRPS"), rows, range(1, 4 + len(levels)))
+    together = [[one["metrics"][place] for one in partitions] for place in range(len(evaluation["horizons"]))]
+    charts.append(_coverage_chart(together))
+    charts.append(_pit_chart(together))
+    return Section(
+        title="Calibration",
+        parts=[charts[0], Html("<h3>Where outcomes fell in the forecast distribution (PIT)</h3>"), charts[1], table],
+    )
+
+
+def _coverage_chart(together: Sequence[Sequence[Mapping[str, Any]]]) -> Chart:
+    """Points on the diagonal keep their promise. together: metrics of all partitions, by horizon."""
+    traces: list[dict[str, Any]] = [
+        {
+            "x": [0, 100],
+            "y": [0, 100],
+            "mode": "lines",
+            "line": {"color": "var(--soft)", "dash": "dot", "width": 1},
+            "name": "as promised",
+            "hoverinfo": "skip",
+        }
+    ]
+    for place, metrics in enumerate(together):
+        shares = [_mean_coverage(metrics, level) for level in range(len(metrics[0]["bands"]))]
+        traces.append(
+            {
+                "x": [100 * band["level"] for band in metrics[0]["bands"]],
+                "y": plain(None if share is None else 100 * share for share in shares),
+                "mode": "lines+markers",
+                "name": f"{ahead(metrics[0]['horizon'])}",
+                "marker": {"color": SERIES[place % len(SERIES)], "size": 8},
+                "line": {"color": SERIES[place % len(SERIES)], "width": 1},
+                "hovertemplate": "%{x} % band: %{y:.1f} % inside<extra></extra>",
+            }
+        )
+    return Chart(
+        label="share of outcomes inside each band, beside its promise",
+        data=traces,
+        layout={
+            "xaxis": {"title": {"text": "promised, %"}, "range": [40, 100]},
+            "yaxis": {"title": {"text": "inside, %"}, "range": [40, 100]},
+        },
+        height=380,
+    )
+
+
+def _mean_coverage(metrics: Sequence[Mapping[str, Any]], level: int) -> float | None:
+    known = [(each["bands"][level]["covered"], each["count"]) for each in metrics if each["bands"][level]["covered"]]
+    total = sum(count for _, count in known)
+    return sum(covered["share"] * count for covered, count in known) / total if total else None
+
+
+def _pit_chart(together: Sequence[Sequence[Mapping[str, Any]]]) -> Chart:
+    traces = []
+    for place, metrics in enumerate(together):
+        weights = np.array([each["count"] for each in metrics], np.float64)
+        shares = np.average([each["pit"]["histogram"] for each in metrics], axis=0, weights=weights)
+        bins = len(shares)
+        traces.append(
+            {
+                "x": [round((n + 0.5) / bins, 4) for n in range(bins)],
+                "y": plain(100 * shares),
+                "mode": "lines",
+                "line": {"shape": "hvh", "color": SERIES[place % len(SERIES)], "width": 1.5},
+                "name": f"{ahead(metrics[0]['horizon'])}",
+            }
+        )
+    flat = {"type": "line", "x0": 0, "x1": 1, "y0": 100 / bins, "y1": 100 / bins}
+    return Chart(
+        label="histogram of the probability integral transform, by horizon; flat where the forecasts are calibrated",
+        data=traces,
+        layout={
+            "xaxis": {"title": {"text": "probability below the outcome"}, "range": [0, 1]},
+            "yaxis": {"title": {"text": "% of outcomes"}, "rangemode": "tozero"},
+            "shapes": [{**flat, "line": {"color": "var(--soft)", "dash": "dot", "width": 1}}],
+        },
+    )
+
+
+def track_sections(tracks: Sequence[Track]) -> list[Section]:
+    """Volatility over time, a section a partition, of the first few."""
+    sections = []
+    for name, own in list(groupby(tracks, key=lambda track: track.name))[:_DRAWN]:
+        charts = [part for track in own for part in (Html(f"<h3>{ahead(track.horizon)}</h3>"), _track_chart(track))]
+        told = note("Root of the mean variance of each stretch of time, as forecast and as it came.")
+        sections.append(Section(title=f"Volatility of {name}, forecast and realised", parts=[told, *charts]))
+    return sections
+
+
+def _track_chart(track: Track) -> Chart:
+    """Draw a track as roots of mean squares of equally many windows, of those whose outcome is known."""
+    known = np.isfinite(track.realised)
+    times, forecast, realised = track.times[known], track.forecast[known], track.realised[known]
+    if not len(times):
+        return Chart(label="nothing is known of what came", data=[], height=80)
+    starts = stretches(len(times), _STRETCHES)
+    counts = np.diff(np.append(starts, len(times)))
+
+    def root(values: NDArray[np.floating]) -> list[float | None]:
+        squares = np.add.reduceat(values.astype(np.float64) ** 2, starts)
+        return plain(100 * np.sqrt(squares / counts))
+
+    last = np.append(starts[1:], len(times)) - 1
+    hover = "%{x|%Y-%m-%d %H:%M}: %{y:.3f} %<extra></extra>"
+
+    def line(name: str, values: list[float | None], colour: str, width: float) -> dict[str, Any]:
+        drawn = {"x": times[last].tolist(), "y": values, "mode": "lines", "name": name}
+        return {**drawn, "line": {"color": colour, "width": width}, "hovertemplate": hover}
+
+    many = f", {len(times):,} windows drawn as {len(starts):,} stretches" if len(times) > len(starts) else ""
+    return Chart(
+        label=f"volatility of {track.name} {ahead(track.horizon)}, forecast and realised",
+        data=[
+            line(f"realised{many}", root(realised), "var(--s2)", 1),
+            line("forecast", root(forecast), "var(--s1)", 1.5),
+        ],
+        layout={"xaxis": {"type": "date"}, "yaxis": {"title": {"text": "volatility, %"}, "type": "log"}},
+        height=320,
+    )
+
+
+def ahead(horizon: int) -> str:
+    """A horizon in words."""
+    return f"{counted(horizon, 'bar', 'bars')} ahead"

@@ -1,0 +1,250 @@
+"""A sweep or an evolution as one page: what its trials are worth first, then how they were found."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any
+
+from bitcorn_ray.report.console import counted
+from bitcorn_ray.report.evolution import evolution_sections
+from bitcorn_ray.report.folds import folds_section
+from bitcorn_ray.report.judgement import Track, track_sections
+from bitcorn_ray.report.page import Chart, Html, Section, facts, folded, html_table, listed, note, page_of, plain
+from bitcorn_ray.report.sweeps import shown_point
+
+__all__ = ["SweepReport", "sweep_page"]
+
+_LISTED = 50
+_TICKS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepReport:
+    """What is known of a sweep, in plain values but for the tracks.
+
+    name: its folder. result: what sweep.json holds. plan: of the folds, as `FoldPlan.to_json`. logarithmic: names of
+    the fields that are searched by their logarithms. judgement: as `SweepJudgement.to_json`, None where it could not be
+    judged; why_not: why. importance: share of the loss's variance, by searched field. tracks: of the stitched
+    out-of-sample forecasts; coverage: their share inside each band, by partition and horizon, in words.
+    evolution: what evolution.json holds, where it is one.
+    """
+
+    name: str
+    result: Mapping[str, Any]
+    plan: Mapping[str, Any]
+    logarithmic: Sequence[str] = ()
+    judgement: Mapping[str, Any] | None = None
+    why_not: str = ""
+    importance: Mapping[str, float] = field(default_factory=dict)
+    tracks: Sequence[Track] = ()
+    coverage: Sequence[Sequence[str]] = ()
+    evolution: Mapping[str, Any] | None = None
+
+
+def sweep_page(report: SweepReport) -> str:
+    """Return the page."""
+    sections = [_verdict(report)]
+    if report.evolution is not None:
+        sections += evolution_sections(report.evolution)
+    if report.judgement is not None:
+        sections += [_standings(answer, report.judgement) for answer in report.judgement["answers"]]
+    sections += [_losses(report.result), folds_section(dict(report.plan))]
+    if (parallel := _parallel(report)) is not None:
+        sections.append(parallel)
+    sections += [_pruning(report.result), *_stitched(report), _trials(report.result), _configuration(report.result)]
+    what = "Evolution" if report.evolution is not None else "Sweep"
+    return page_of(f"{what} {report.name}", sections)
+
+
+def _verdict(report: SweepReport) -> Section:
+    result, best = report.result, report.result["best"]
+    counts = ", ".join(f"{result[state]} {state}" for state in ("finished", "stopped", "failed") if result[state])
+    told = {"trials": f"{result['tried']}: {counts}", "folds": str(len(result["folds"])), "ended": result["ended"]}
+    if best is not None:
+        told["best by validation loss"] = f"{best['name']}, {best['loss']:.5f}: {shown_point(best['point'])}"
+    if report.judgement is None:
+        return Section(title="Verdict", parts=[f"Not judged on test windows: {report.why_not}", facts(told)])
+    told |= {
+        f"probability of backtest overfitting, {answer['name']}": (
+            f"{answer['overfitting']['probability']:.0%} of {answer['overfitting']['combinations']} splits"
+            if answer["overfitting"]
+            else "cannot be told"
+        )
+        for answer in report.judgement["answers"]
+    }
+    remarks = map(note, report.judgement["remarks"])
+    return Section(title="Verdict", parts=[listed([report.judgement["verdict"]], "verdict"), facts(told), *remarks])
+
+
+def _standings(answer: Mapping[str, Any], judgement: Mapping[str, Any]) -> Section:
+    """The leaderboard of one question."""
+    names = list(answer["baselines"])
+    rows: list[Sequence[Any]] = []
+    for standing in answer["standings"][:_LISTED]:
+        error = standing["standard_error"]
+        against = [standing["against"][name] for name in names]
+        rows.append(
+            (
+                f"{standing['rank']}",
+                standing["trial"],
+                f"{standing['mean']:.5f}",
+                "" if error is None else f"{error:.5f}",
+                f"{standing['score']:.3f}",
+                *(f"{test['mean']:+.4f}{' *' if test['p_value'] < 0.05 else ''}" for test in against),
+                shown_point(judgement["trials"][standing["trial"]]["search"]),
+            )
+        )
+    for name, mean in sorted(answer["baselines"].items(), key=lambda each: each[1]):
+        rows.append(("", Html(f"<b>{escape(name)}</b>"), f"{mean:.5f}", "", "", *[""] * len(names), ""))
+    columns = ("rank", "trial", answer["loss"], "+-", answer["score"], *(f"over {n}" for n in names), "configuration")
+    told = note("Gains over a baseline with a star are significant for that trial alone (Diebold-Mariano, 5 %).")
+    table = html_table(columns, rows, (0, *range(2, 5 + len(names))))
+    return Section(title=f"Leaderboard: {answer['name']}", parts=[answer["in_words"], table, told])
+
+
+def _losses(result: Mapping[str, Any]) -> Section:
+    """Validation loss of each trial in each fold, and of the best."""
+    best = result["best"]["name"] if result["best"] else None
+    points: dict[str, list[Any]] = {"x": [], "y": [], "text": []}
+    for trial in result["trials"]:
+        for fold, loss in enumerate(trial["losses"]):
+            points["x"].append(result["folds"][fold]["test"]["first"])
+            points["y"].append(loss)
+            points["text"].append(f"{trial['name']}: {shown_point(trial['point'])}")
+    marker = {"color": "var(--soft)", "size": 6, "opacity": 0.6}
+    hover = "%{text}<br>%{y:.5f}<extra></extra>"
+    traces = [
+        {
+            **points,
+            "y": plain(points["y"]),
+            "mode": "markers",
+            "name": "all trials",
+            "marker": marker,
+            "hovertemplate": hover,
+        }
+    ]
+    for trial in result["trials"]:
+        if trial["name"] == best:
+            drawn = {
+                "x": [result["folds"][n]["test"]["first"] for n in range(len(trial["losses"]))],
+                "y": plain(trial["losses"]),
+            }
+            traces.append(
+                {**drawn, "mode": "lines+markers", "name": f"best trial, {best}", "line": {"color": "var(--s2)"}}
+            )
+    axis = {"type": "date", "title": {"text": "first test window of the fold"}}
+    layout = {"xaxis": axis, "yaxis": {"title": {"text": "validation loss"}}}
+    chart = Chart(label="validation loss of every trial in each fold", data=traces, layout=layout)
+    return Section(title="Loss of each fold", parts=[chart])
+
+
+def _parallel(report: SweepReport) -> Section | None:
+    """Parallel coordinates of what was searched, and what mattered."""
+    known = [trial for trial in report.result["trials"] if trial["loss"] is not None and math.isfinite(trial["loss"])]
+    names = list(dict.fromkeys(name for trial in known for name in trial["point"]))
+    if len(known) < 2 or not names:
+        return None
+    axes = [_axis(name, [trial["point"].get(name) for trial in known], name in report.logarithmic) for name in names]
+    losses = [trial["loss"] for trial in known]
+    axes.append({"label": "loss", "values": plain(losses)})
+    line = {
+        "color": plain(losses),
+        "colorscale": [[0, "var(--s2)"], [1, "var(--s1)"]],
+        "showscale": True,
+        "colorbar": {"thickness": 12},
+    }
+    chart = Chart(
+        label="what each trial was configured as, and its loss",
+        data=[{"type": "parcoords", "dimensions": axes, "line": line, "labelfont": {"size": 11}}],
+        layout={"margin": {"l": 60, "r": 40, "t": 50, "b": 30}},
+        height=400,
+        narrow={"margin": {"l": 40, "r": 10, "t": 50, "b": 30}},
+    )
+    parts: list[Html | Chart | str] = [chart]
+    if report.importance:
+        ordered = sorted(report.importance.items(), key=lambda each: each[1])
+        bars = {
+            "type": "bar",
+            "orientation": "h",
+            "y": [name for name, _ in ordered],
+            "x": plain(100 * share for _, share in ordered),
+            "marker": {"color": "var(--s1)"},
+        }
+        shares = {"xaxis": {"title": {"text": "% of the variance of the loss"}, "rangemode": "tozero"}}
+        importance = Chart(
+            label="importance of what was searched", data=[bars], layout=shares, height=110 + 26 * len(ordered)
+        )
+        parts += [Html("<h3>What mattered</h3>"), importance]
+    return Section(title="What was searched", parts=parts)
+
+
+def _axis(name: str, values: Sequence[Any], logarithmic: bool) -> dict[str, Any]:
+    """One field as an axis: numbers as they are or by their logarithms, all else in order of first appearance."""
+    label = name.rpartition(".")[2]
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        if not (logarithmic and min(values) > 0):
+            return {"label": label, "values": plain(values)}
+        logs = [math.log10(value) for value in values]
+        low, high = min(logs), max(logs)
+        ticks = [low + (high - low) * n / (_TICKS - 1) for n in range(_TICKS)]
+        named = {"tickvals": plain(ticks), "ticktext": [f"{10**tick:.2g}" for tick in ticks]}
+        return {"label": label, "values": plain(logs), **named}
+    texts = [value if isinstance(value, str) else json.dumps(value) for value in values]
+    known = list(dict.fromkeys(texts))
+    places = [known.index(text) for text in texts]
+    return {"label": label, "values": places, "tickvals": list(range(len(known))), "ticktext": [t[:24] for t in known]}
+
+
+def _pruning(result: Mapping[str, Any]) -> Section:
+    folds = len(result["folds"])
+    reached = [sum(len(trial["losses"]) > fold for trial in result["trials"]) for fold in range(folds)]
+    done, whole = sum(reached), folds * len(result["trials"])
+    bars = {"type": "bar", "x": list(range(1, folds + 1)), "y": reached, "marker": {"color": "var(--s1)"}}
+    axes = {
+        "xaxis": {"title": {"text": "folds"}, "dtick": 1 if folds <= 30 else None},
+        "yaxis": {"title": {"text": "trials that did so many"}},
+    }
+    chart = Chart(label="how many trials did how many folds", data=[bars], layout=axes, height=280)
+    told = f"{done:,} of {whole:,} trainings were done ({done / max(whole, 1):.0%}); the rest was stopped, failed or cut short."
+    return Section(title="Pruning", parts=[told, chart])
+
+
+def _stitched(report: SweepReport) -> list[Section]:
+    if not report.tracks:
+        return []
+    table = html_table(
+        ("partition", "horizon", "windows", "inside 50 %", "inside 80 %", "inside 95 %"), report.coverage, range(1, 6)
+    )
+    told = note(
+        "Forecasts of the best trial on the test windows of all folds, one after another; nothing of them chose it but the search's validation."
+    )
+    first, *rest = track_sections(report.tracks)
+    title = first.title.replace("Volatility", "Stitched out-of-sample forecasts: volatility", 1)
+    return [Section(title=title, parts=[told, table, *first.parts]), *rest]
+
+
+def _trials(result: Mapping[str, Any]) -> Section:
+    rows = [
+        (
+            trial["name"],
+            trial["state"],
+            f"{len(trial['losses'])}",
+            "" if trial["loss"] is None else f"{trial['loss']:.5f}",
+            f"{trial['seconds']:.1f}",
+            trial["error"] or shown_point(trial["point"]),
+        )
+        for trial in result["trials"]
+    ]
+    table = html_table(("trial", "state", "folds", "validation loss", "seconds", "configuration"), rows, (2, 3, 4))
+    return Section(title="All trials", parts=[folded(counted(len(rows), "trial", "trials"), table)])
+
+
+def _configuration(result: Mapping[str, Any]) -> Section:
+    text = escape(json.dumps(result["config"], indent=1, ensure_ascii=False))
+    return Section(
+        title="Configuration", parts=[folded("The sweep's configuration", Html(f"<pre tabindex=0>{text}</pre>"))]
+    )
