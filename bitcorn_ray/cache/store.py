@@ -38,11 +38,11 @@ from bitcorn_ray.cache.names import (
     source_id,
     use_name,
 )
-from bitcorn_ray.cache.storage import Storage, StoredFile
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import Bars, show_time
 from bitcorn_ray.market.partition import Partition
-from bitcorn_ray.market.publish import TEMPORARY
+from bitcorn_ray.storage.publish import TEMPORARY
+from bitcorn_ray.storage.storage import Storage, StoredFile
 
 __all__ = ["GRACE_SECONDS", "FeatureCache"]
 

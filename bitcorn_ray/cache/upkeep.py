@@ -18,10 +18,10 @@ import numpy as np
 from bitcorn_ray.cache.chunk_file import decode_bars, decode_chunk
 from bitcorn_ray.cache.names import chunk_name, is_ours, key_of
 from bitcorn_ray.cache.receipts import keys_of_receipt
-from bitcorn_ray.cache.storage import StoredFile
 from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.market.publish import TEMPORARY
+from bitcorn_ray.storage.publish import TEMPORARY
+from bitcorn_ray.storage.storage import StoredFile
 
 __all__ = ["Damage", "Pruned", "prune", "stats", "verify"]
 

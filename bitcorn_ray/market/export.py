@@ -17,11 +17,11 @@ import pyarrow as pa
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import Bars
 from bitcorn_ray.market.lake import is_bar_file, names_in_path
-from bitcorn_ray.market.location import Location, filesystem_of
 from bitcorn_ray.market.partition import Partition, normalise_symbol, select_partitions
-from bitcorn_ray.market.publish import publish
 from bitcorn_ray.market.reading import Reading
 from bitcorn_ray.market.source import SourceFile, is_database, opened_source, partition_named, source_files
+from bitcorn_ray.storage.location import Location, filesystem_of
+from bitcorn_ray.storage.publish import publish
 
 __all__ = ["ExportedPartition", "export_bars"]
 

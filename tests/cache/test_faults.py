@@ -32,8 +32,8 @@ from bitcorn_ray.features.registry import SYSTEMS
 from bitcorn_ray.market.clean import drop_duplicates
 from bitcorn_ray.market.database import read_bars
 from bitcorn_ray.market.partition import Partition
-from bitcorn_ray.market.publish import TEMPORARY
 from bitcorn_ray.market.simulate import simulate_bars
+from bitcorn_ray.storage.publish import TEMPORARY
 
 V2, V4 = SYSTEMS["v2"], SYSTEMS["v4"]
 MISSING = "it is missing"

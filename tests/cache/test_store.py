@@ -10,8 +10,8 @@ from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.registry import SYSTEMS
 from bitcorn_ray.market.partition import Partition
-from bitcorn_ray.market.publish import TEMPORARY
 from bitcorn_ray.market.simulate import simulate_bars
+from bitcorn_ray.storage.publish import TEMPORARY
 
 V2 = SYSTEMS["v2"]
 

@@ -10,7 +10,7 @@ from bitcorn_ray.cache.upkeep import prune, stats, verify
 from bitcorn_ray.cache.workplan import compute_jobs, finish_features, plan_features
 from bitcorn_ray.features.registry import SYSTEMS
 from bitcorn_ray.market.partition import Partition
-from bitcorn_ray.market.publish import TEMPORARY
+from bitcorn_ray.storage.publish import TEMPORARY
 
 V2 = SYSTEMS["v2"]
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bitcorn_ray.cache.storage import Storage
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.storage.storage import Storage
 
 
 @pytest.fixture(params=["folder", "s3"])

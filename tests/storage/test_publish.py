@@ -2,7 +2,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import fs
 
-from bitcorn_ray.market.publish import is_object_store, publish
+from bitcorn_ray.storage.publish import is_object_store, publish
 
 LOCAL = fs.LocalFileSystem()
 
@@ -39,7 +39,7 @@ def test_a_name_that_is_a_folder_leaves_nothing(tmp_path):
 
 @pytest.mark.parametrize("size", [10, 4_000_000])
 def test_on_an_object_store_it_is_a_single_put(s3_server, s3_uri, size):
-    from bitcorn_ray.cache.storage import Storage
+    from bitcorn_ray.storage.storage import Storage
 
     requests = s3_server[1]
     before = len(requests)

@@ -20,8 +20,8 @@ import pyarrow as pa
 from pyarrow import fs
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.market.location import filesystem_of, shown_uri
-from bitcorn_ray.market.publish import publish
+from bitcorn_ray.storage.location import filesystem_of, shown_uri
+from bitcorn_ray.storage.publish import publish
 
 __all__ = ["Storage", "StoredFile"]
 
