@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from bitcorn_ray.report.console import table
-from bitcorn_ray.report.files import write_whole
 from bitcorn_ray.report.sweeps import shown_point
 
 __all__ = [
     "evolution_figure",
+    "evolution_page",
     "front_table",
     "generation_line",
     "generations_table",
     "importance_table",
-    "write_evolution",
 ]
 
 _WHOLE, _FRONT, _WINNER, _HELD_OUT = "#636363", "#08519c", "#d95f02", "#31a354"
@@ -82,10 +80,10 @@ def importance_table(result: Mapping[str, Any]) -> Table:
     return table(("feature of the winner", "loss increase", "+-"), rows, left=(0,))
 
 
-def write_evolution(result: Mapping[str, Any], path: str | Path) -> None:
-    """Write the page, whole or not at all. Raises BitcornError where it cannot be written."""
-    page = evolution_figure(result).to_html(include_plotlyjs=True, full_html=True, config={"displaylogo": False})
-    write_whole(path, "picture of the evolution", lambda temporary: temporary.write_text(page, encoding="utf-8"))
+def evolution_page(result: Mapping[str, Any]) -> str:
+    """Make the page, in HTML."""
+    figure = evolution_figure(result)
+    return str(figure.to_html(include_plotlyjs=True, full_html=True, config={"displaylogo": False}))
 
 
 def evolution_figure(result: Mapping[str, Any]) -> Any:

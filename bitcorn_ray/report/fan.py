@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.report.files import write_whole
+from bitcorn_ray.storage.storage import publish_file
 
 __all__ = ["Fan", "FanPanel", "fan_figure", "write_fan"]
 
@@ -46,7 +46,7 @@ class FanPanel:
 def write_fan(panels: Sequence[FanPanel], path: str | Path) -> None:
     """Write the page, whole or not at all. Raises BitcornError where nothing is to be shown or it cannot be written."""
     page = fan_figure(panels).to_html(include_plotlyjs=True, full_html=True, config={"displaylogo": False})
-    write_whole(path, "fan chart", lambda temporary: temporary.write_text(page, encoding="utf-8"))
+    publish_file(path, "fan chart", page)
 
 
 def fan_figure(panels: Sequence[FanPanel]) -> Any:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.report.console import table
-from bitcorn_ray.report.files import write_whole
+from bitcorn_ray.storage.storage import publish_file
 
 __all__ = ["folds_figure", "folds_table", "write_folds"]
 
@@ -41,7 +41,7 @@ def folds_table(plan: dict[str, Any]) -> Table:
 def write_folds(plan: dict[str, Any], path: str | Path) -> None:
     """Write the page, whole or not at all. Raises BitcornError without folds, or where it cannot be written."""
     page = folds_figure(plan).to_html(include_plotlyjs=True, full_html=True, config={"displaylogo": False})
-    write_whole(path, "picture of the folds", lambda temporary: temporary.write_text(page, encoding="utf-8"))
+    publish_file(path, "picture of the folds", page)
 
 
 def folds_figure(plan: dict[str, Any]) -> Any:
