@@ -35,7 +35,7 @@ from bitcorn_ray.market.reading import Reading
 from bitcorn_ray.market.source import PartitionReader, is_database, opened_source, shown_source, source_files
 from bitcorn_ray.market.timeframe import timeframe_ms
 from bitcorn_ray.report.fan import Fan, FanPanel
-from bitcorn_ray.report.files import write_whole
+from bitcorn_ray.storage.storage import publish_file
 from bitcorn_ray.validation.calibration import RollingConformal
 
 __all__ = [
@@ -278,8 +278,9 @@ def write_parquet(results: Sequence[PartitionForecast], path: str | Path) -> int
     Raises BitcornError where it cannot be written.
     """
     tables = [plain_table(each.forecasts.to_table()) for each in results if each.forecasts is not None]
-    table = pa.concat_tables(tables)
-    write_whole(path, "forecasts", lambda temporary: pq.write_table(table, temporary))
+    table, sink = pa.concat_tables(tables), pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    publish_file(path, "forecasts", sink.getvalue())
     return int(table.num_rows)
 
 

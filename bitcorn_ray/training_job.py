@@ -17,8 +17,10 @@ from bitcorn_ray.learning.checkpoint import CheckpointFolder, training_identity
 from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
 from bitcorn_ray.learning.logs import TrainingLogs
 from bitcorn_ray.learning.progress import EpochResult, FitResult, Progress
-from bitcorn_ray.learning.runs import Run, assemble_run, require_writable, save_run
+from bitcorn_ray.learning.runs import Run, assemble_run, run_storage, save_run
 from bitcorn_ray.learning.training import fit
+from bitcorn_ray.storage.location import shown_uri
+from bitcorn_ray.storage.storage import Storage
 from bitcorn_ray.training_inputs import TrainingInputs
 
 __all__ = ["TrainingJob", "checkpoint_folder"]
@@ -27,9 +29,9 @@ OnEpoch = Callable[[EpochResult], None]
 OnProgress = Callable[[Progress], None]
 
 
-def checkpoint_folder(run_folder: Path) -> Path:
-    """Folder of the checkpoints of a run that is being trained."""
-    return run_folder / "checkpoints"
+def checkpoint_folder(run: Storage) -> str:
+    """Folder or URI of the checkpoints of a run that is being trained."""
+    return run.child("checkpoints").address
 
 
 @dataclass
@@ -39,7 +41,7 @@ class TrainingJob:
     model: ModelConfig
     training: TrainingConfig
     device: str
-    artifacts_dir: Path | None
+    artifacts_dir: str | Path | None
     log_fn: Callable[[str], None] | None
     mlflow: str | None = None
     on_ray: tuple[int | tuple[int, int], float, int] | None = None
@@ -53,9 +55,9 @@ class TrainingJob:
         on_progress: OnProgress | None = None,
     ) -> Run:
         """Do it. resume: go on from the folder's checkpoints, if any. Raises BitcornError as `fit` and its parts do."""
-        folder = Path(self.artifacts_dir).expanduser().absolute() if self.artifacts_dir is not None else None
+        folder = run_storage(self.artifacts_dir) if self.artifacts_dir is not None else None
         if folder is not None:
-            require_writable(folder)
+            folder.require_writable()
         with self._session():
             given = inputs()
             self._say_windows(given.about["data"])
@@ -66,10 +68,10 @@ class TrainingJob:
                 fitted, given.data, given.scaler, self.model, self.training, given.feature_cols, given.about
             )
         if folder is not None:
-            save_run(run, folder)
+            save_run(run, folder.address)
             if checkpoints is not None:
                 checkpoints.clear()
-            self._say(f"run saved to {self.artifacts_dir}")
+            self._say(f"run saved to {shown_uri(str(self.artifacts_dir))}")
         return run
 
     def _session(self) -> AbstractContextManager[None]:
@@ -80,7 +82,7 @@ class TrainingJob:
         return ray_session()
 
     def _folder_of_checkpoints(
-        self, folder: Path | None, given: TrainingInputs, resume: bool
+        self, folder: Storage | None, given: TrainingInputs, resume: bool
     ) -> CheckpointFolder | None:
         if folder is None:
             return None
@@ -126,13 +128,13 @@ class TrainingJob:
         return lambda told: there(on_epoch=told), replace(given, data=shared.data)
 
     def _logged(
-        self, train: Callable[[OnEpoch], FitResult], folder: Path | None, on_epoch: OnEpoch | None
+        self, train: Callable[[OnEpoch], FitResult], folder: Storage | None, on_epoch: OnEpoch | None
     ) -> FitResult:
         """Train, log to the run's folder, and hand each epoch on."""
         if folder is None:
             return train(on_epoch or (lambda result: None))
         parameters = {**asdict(self.model), **asdict(self.training)}
-        logs = TrainingLogs(folder / "tensorboard", self.model.horizons, parameters, self.mlflow)
+        logs = TrainingLogs(folder, self.model.horizons, parameters, self.mlflow)
 
         def told(result: EpochResult) -> None:
             logs.epoch(result)

@@ -26,7 +26,6 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.market.clean import cleaning_counts
 from bitcorn_ray.market.loading import load_partition
-from bitcorn_ray.market.location import Location
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.quality import quality_flags, quality_report
 from bitcorn_ray.market.reading import Reading
@@ -37,6 +36,7 @@ from bitcorn_ray.market.source import (
     shown_source,
     source_files,
 )
+from bitcorn_ray.storage.location import Location
 
 __all__ = [
     "FeaturePlan",

@@ -18,6 +18,7 @@ from bitcorn_ray.cli.options import (
 )
 from bitcorn_ray.data_loader import open_cache
 from bitcorn_ray.report.console import cache_table, counted, explain_table, show, size
+from bitcorn_ray.storage.location import shown_uri
 
 __all__ = ["cache"]
 
@@ -177,4 +178,4 @@ def cache_explain(
     from bitcorn_ray.cache.explain import explain
 
     rows = [asdict(each) for each in explain(source, system_of(system), open_cache(cache_dir), symbols, timeframes)]
-    show({"source": source, "system": system, "partitions": rows}, lambda: explain_table(rows), as_json)
+    show({"source": shown_uri(source), "system": system, "partitions": rows}, lambda: explain_table(rows), as_json)

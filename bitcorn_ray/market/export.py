@@ -17,11 +17,11 @@ import pyarrow as pa
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import Bars
 from bitcorn_ray.market.lake import is_bar_file, names_in_path
-from bitcorn_ray.market.location import Location, filesystem_of
 from bitcorn_ray.market.partition import Partition, normalise_symbol, select_partitions
-from bitcorn_ray.market.publish import publish
 from bitcorn_ray.market.reading import Reading
 from bitcorn_ray.market.source import SourceFile, is_database, opened_source, partition_named, source_files
+from bitcorn_ray.storage.location import Location
+from bitcorn_ray.storage.storage import publish_file
 
 __all__ = ["ExportedPartition", "export_bars"]
 
@@ -102,9 +102,5 @@ def _written(root: Location, partition: Partition, bars: Bars) -> ExportedPartit
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table({"timestamp": times, **columns}), sink, compression="zstd")
     content, place = sink.getvalue(), root.child(_name(partition))
-    try:
-        publish(*filesystem_of(place.address, f"{root} cannot be opened"), content)
-    except (OSError, pa.ArrowException) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0].replace(place.address, place.shown)
-        raise BitcornError(f"{place} cannot be written: {reason}") from error
+    publish_file(place.address, f"bars of {partition}", content)
     return ExportedPartition(partition, len(bars), place.shown, content.size)

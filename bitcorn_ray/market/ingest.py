@@ -23,6 +23,7 @@ import numpy as np
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import PRICE_COLUMNS, Bars
+from bitcorn_ray.market.connection import local_database
 from bitcorn_ray.market.files import BarFile, KeyedBars, opened_file, require_one_each
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.reading import Reading
@@ -71,6 +72,7 @@ def ingest_files(
     unchanged.
     """
     _require_known(on_conflict)
+    local_database(db_path)
     with staged() as staging:
         for name in files:
             if on_file:
@@ -93,6 +95,7 @@ def write_bars(
     Raises BitcornError where the database cannot be written or has another table of that name.
     """
     _require_known(on_conflict)
+    local_database(db_path)
     with staged() as staging:
         for source, partition, bars in partitions:
             staging.add(np.zeros(len(bars), np.int64), bars)
@@ -136,7 +139,7 @@ def _by_reason(rejected: Counter[tuple[int, str]]) -> Counter[str]:
 def _write(
     staging: Staging, db_path: str | Path, on_conflict: Conflict, on_rows: Callable[[int], None]
 ) -> list[IngestedPartition]:
-    path = Path(db_path).expanduser()
+    path = local_database(db_path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with closing(open_target(path, staging.path)) as target:

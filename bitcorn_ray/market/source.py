@@ -26,10 +26,10 @@ from bitcorn_ray.market.columns import match_columns
 from bitcorn_ray.market.database import opened_bars
 from bitcorn_ray.market.files import column_names, joined, read_file
 from bitcorn_ray.market.lake import hive_partition, is_bar_file, lake_units, names_in_path
-from bitcorn_ray.market.location import Location
 from bitcorn_ray.market.partition import Partition, normalise_symbol
 from bitcorn_ray.market.reading import Reading
 from bitcorn_ray.market.timeframe import same_timeframe
+from bitcorn_ray.storage.location import Location
 
 __all__ = [
     "PartitionReader",

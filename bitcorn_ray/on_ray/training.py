@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -64,7 +63,7 @@ def fit_on_ray(
     """
     least, most = (workers, workers) if isinstance(workers, int) else workers
     cpus = _cpus_per_worker(least, most, gpus)
-    storage = checkpoints.folder / "ray"
+    path, filesystem = checkpoints.storage.child("ray").handle
     queue = Queue(actor_options={"num_cpus": 0})
     loop_config = {
         "data": data.reference,
@@ -72,7 +71,7 @@ def fit_on_ray(
         "training": asdict(training),
         "gpu": gpus > 0,
         "queue": queue,
-        "checkpoints": (str(checkpoints.folder), checkpoints.identity),
+        "checkpoints": (checkpoints.storage.address, checkpoints.identity),
     }
     worker: Any = _train_worker
     trainer = TorchTrainer(
@@ -86,7 +85,8 @@ def fit_on_ray(
         # Ray goes on with what it knows under a name: what there is to go on from is in our checkpoints.
         run_config=ray.train.RunConfig(
             name=uuid.uuid4().hex,
-            storage_path=str(storage),
+            storage_path=path,
+            storage_filesystem=filesystem,
             failure_config=ray.train.FailureConfig(max_failures=max_failures),
         ),
     )
@@ -96,11 +96,11 @@ def fit_on_ray(
     except ray.train.TrainingFailedError as error:
         raise BitcornError(
             f"the training failed {max_failures + 1} times, the last time with: {_reason(error)}. Its checkpoints are "
-            f"in {checkpoints.folder}, to be gone on from"
+            f"in {checkpoints.storage.shown}, to be gone on from"
         ) from error
     finally:
-        shutil.rmtree(storage, ignore_errors=True)
-        checkpoints.remove_empty()
+        checkpoints.storage.remove_folder("ray")
+        checkpoints.storage.remove_empty()
     returned = result.return_value
     if "refused" in returned:
         raise BitcornError(returned["refused"])

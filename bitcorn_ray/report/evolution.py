@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from bitcorn_ray.report.console import table
-from bitcorn_ray.report.page import Chart, Section, note, page_of, write_page
+from bitcorn_ray.report.page import Chart, Section, note, page_of
 from bitcorn_ray.report.sweeps import shown_point
 
 __all__ = [
+    "evolution_page",
     "evolution_sections",
     "front_table",
     "generation_line",
     "generations_table",
     "importance_table",
-    "write_evolution",
 ]
 
 _WHOLE, _FRONT, _WINNER, _HELD_OUT = "var(--soft)", "var(--s1)", "var(--s2)", "var(--s3)"
@@ -82,10 +81,9 @@ def importance_table(result: Mapping[str, Any]) -> Table:
     return table(("feature of the winner", "loss increase", "+-"), rows, left=(0,))
 
 
-def write_evolution(result: Mapping[str, Any], path: str | Path) -> None:
-    """Write the page, whole or not at all. Raises BitcornError where it cannot be written."""
-    page = page_of("Evolution of a feature set", evolution_sections(result))
-    write_page(page, path, "picture of the evolution")
+def evolution_page(result: Mapping[str, Any]) -> str:
+    """Return the page. result: as `Evolution.to_json` gives it."""
+    return page_of("Evolution of a feature set", evolution_sections(result))
 
 
 def evolution_sections(result: Mapping[str, Any]) -> list[Section]:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.report.page import Chart, Section, note, page_of, write_page
+from bitcorn_ray.report.page import Chart, Section, note, page_of
+from bitcorn_ray.storage.storage import publish_file
 
 __all__ = ["Fan", "FanPanel", "fan_section", "write_fan"]
 
@@ -53,7 +54,7 @@ def write_fan(panels: Sequence[FanPanel], path: str | Path) -> None:
         raise BitcornError("there is no forecast to draw: see why each partition has none")
     names = [section.title for section in sections]
     title = f"Forecast of {names[0]}" if len(names) == 1 else f"Forecasts of {len(names)} partitions"
-    write_page(page_of(title, sections), path, "fan chart")
+    publish_file(path, "fan chart", page_of(title, sections))
 
 
 def fan_section(panel: FanPanel) -> Section:

@@ -12,7 +12,8 @@ from rich.table import Table
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.report.console import table
-from bitcorn_ray.report.page import Chart, Section, note, page_of, write_page
+from bitcorn_ray.report.page import Chart, Section, note, page_of
+from bitcorn_ray.storage.storage import publish_file
 
 __all__ = ["folds_section", "folds_table", "write_folds"]
 
@@ -40,7 +41,7 @@ def folds_table(plan: dict[str, Any]) -> Table:
 
 def write_folds(plan: dict[str, Any], path: str | Path) -> None:
     """Write the page, whole or not at all. Raises BitcornError without folds, or where it cannot be written."""
-    write_page(page_of("Folds", [folds_section(plan)]), path, "picture of the folds")
+    publish_file(path, "picture of the folds", page_of("Folds", [folds_section(plan)]))
 
 
 def folds_section(plan: dict[str, Any]) -> Section:

@@ -11,18 +11,16 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bitcorn_ray.report.files import write_whole
 from bitcorn_ray.report.style import SCRIPT, STYLE
 
 __all__ = [
     "SERIES", "Chart", "Html", "Section", "facts", "folded", "html_table", "listed", "note", "page", "page_of", "plain",
-    "stretches", "write_page",
+    "stretches",
 ]  # fmt: skip
 
 SERIES = tuple(f"var(--s{n})" for n in range(1, 7))
@@ -86,11 +84,6 @@ def page(title: str, body: str, data: Mapping[str, Any], script: str = "", foote
         # A name may hold what would end the script.
         f"<script>const PAGE = {held.replace('<', chr(92) + 'u003c')};{SCRIPT}{script}</script></body></html>"
     )
-
-
-def write_page(content: str, path: str | Path, what: str) -> None:
-    """Write a page, whole or not at all. what: it is, for messages. Raises BitcornError where it cannot be written."""
-    write_whole(path, what, lambda temporary: temporary.write_text(content, encoding="utf-8"))
 
 
 def html_table(names: Sequence[str], rows: Iterable[Sequence[Any]], numeric: Sequence[int] = ()) -> Html:

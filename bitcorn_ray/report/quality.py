@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitcorn_ray.report.page import Html, facts, folded, html_table, note, page, stretches, write_page
+from bitcorn_ray.report.page import Html, facts, folded, html_table, note, page, stretches
 from bitcorn_ray.report.quality_style import MARKS, SCRIPT
+from bitcorn_ray.storage.storage import publish_file
 
 __all__ = ["QualityPanel", "lightened", "quality_page", "write_quality"]
 
@@ -50,7 +51,7 @@ class QualityPanel:
 
 def write_quality(panels: Sequence[QualityPanel], path: str | Path) -> None:
     """Write the page, whole or not at all. Raises BitcornError where it cannot be written."""
-    write_page(quality_page(panels), path, "quality page")
+    publish_file(path, "quality page", quality_page(panels))
 
 
 def lightened(panels: Sequence[QualityPanel]) -> list[QualityPanel]:

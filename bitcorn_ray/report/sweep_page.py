@@ -14,7 +14,7 @@ from bitcorn_ray.report.evolution import evolution_sections
 from bitcorn_ray.report.folds import folds_section
 from bitcorn_ray.report.judgement import Track, track_sections
 from bitcorn_ray.report.page import Chart, Html, Section, facts, folded, html_table, listed, note, page_of, plain
-from bitcorn_ray.report.sweeps import shown_point
+from bitcorn_ray.report.sweeps import shown_point, standings
 
 __all__ = ["SweepReport", "sweep_page"]
 
@@ -82,28 +82,12 @@ def _verdict(report: SweepReport) -> Section:
 
 def _standings(answer: Mapping[str, Any], judgement: Mapping[str, Any]) -> Section:
     """The leaderboard of one question."""
-    names = list(answer["baselines"])
-    rows: list[Sequence[Any]] = []
-    for standing in answer["standings"][:_LISTED]:
-        error = standing["standard_error"]
-        against = [standing["against"][name] for name in names]
-        rows.append(
-            (
-                f"{standing['rank']}",
-                standing["trial"],
-                f"{standing['mean']:.5f}",
-                "" if error is None else f"{error:.5f}",
-                f"{standing['score']:.3f}",
-                *(f"{test['mean']:+.4f}{' *' if test['p_value'] < 0.05 else ''}" for test in against),
-                shown_point(judgement["trials"][standing["trial"]]["search"]),
-            )
-        )
-    for name, mean in sorted(answer["baselines"].items(), key=lambda each: each[1]):
-        rows.append(("", Html(f"<b>{escape(name)}</b>"), f"{mean:.5f}", "", "", *[""] * len(names), ""))
-    columns = ("rank", "trial", answer["loss"], "+-", answer["score"], *(f"over {n}" for n in names), "configuration")
-    told = note("Gains over a baseline with a star are significant for that trial alone (Diebold-Mariano, 5 %).")
-    table = html_table(columns, rows, (0, *range(2, 5 + len(names))))
-    return Section(title=f"Leaderboard: {answer['name']}", parts=[answer["in_words"], table, told])
+    columns, rows = standings(answer, _LISTED)
+    trials = judgement["trials"]
+    told = [(*row, shown_point(trials[row[1]]["search"]) if row[1] in trials else "") for row in rows]
+    remark = note("Gains over a baseline with a star are significant for that trial alone (Diebold-Mariano, 5 %).")
+    table = html_table((*columns, "configuration"), told, (0, *range(2, len(columns))))
+    return Section(title=f"Leaderboard: {answer['name']}", parts=[answer["in_words"], table, remark])
 
 
 def _losses(result: Mapping[str, Any]) -> Section:
@@ -209,7 +193,8 @@ def _pruning(result: Mapping[str, Any]) -> Section:
         "yaxis": {"title": {"text": "trials that did so many"}},
     }
     chart = Chart(label="how many trials did how many folds", data=[bars], layout=axes, height=280)
-    told = f"{done:,} of {whole:,} trainings were done ({done / max(whole, 1):.0%}); the rest was stopped, failed or cut short."
+    share = f"{done:,} of {whole:,} trainings were done ({done / max(whole, 1):.0%})"
+    told = share if done == whole else f"{share}; the rest was stopped, failed or cut short."
     return Section(title="Pruning", parts=[told, chart])
 
 
@@ -220,7 +205,8 @@ def _stitched(report: SweepReport) -> list[Section]:
         ("partition", "horizon", "windows", "inside 50 %", "inside 80 %", "inside 95 %"), report.coverage, range(1, 6)
     )
     told = note(
-        "Forecasts of the best trial on the test windows of all folds, one after another; nothing of them chose it but the search's validation."
+        "Forecasts of the best trial on the test windows of all folds, one after another. It was chosen by validation "
+        "windows alone."
     )
     first, *rest = track_sections(report.tracks)
     title = first.title.replace("Volatility", "Stitched out-of-sample forecasts: volatility", 1)

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from bitcorn_ray.report.console import table
 
-__all__ = ["leaderboard_tables", "live_trials", "shown_point", "trials_table"]
+__all__ = ["leaderboard_tables", "live_trials", "shown_point", "standings", "trials_table"]
 
 _ROWS = 20
 _STYLES = {"failed": "red", "stopped": "yellow", "finished": "green"}
@@ -90,7 +90,12 @@ def _configurations(result: Mapping[str, Any], most: int) -> Table:
     return table(("trial", "state", "configuration"), rows, left=(0, 1, 2))
 
 
-def _answer_table(answer: Mapping[str, Any], folds: int, most: int) -> tuple[Table | str, ...]:
+def standings(answer: Mapping[str, Any], most: int) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Names of columns, and rows: trials from the best on, at most so many, and then the baselines.
+
+    answer: to a question, as `SweepJudgement.to_json` gives it. Gains over a baseline that are significant for that
+    trial alone have a star.
+    """
     names = list(answer["baselines"])
     rows = []
     for standing in answer["standings"][:most]:
@@ -109,6 +114,11 @@ def _answer_table(answer: Mapping[str, Any], folds: int, most: int) -> tuple[Tab
     for name, mean in sorted(answer["baselines"].items(), key=lambda each: each[1]):
         rows.append(("", name, "", f"{mean:.5f}", "", "", *[""] * len(names)))
     columns = ("rank", "trial", "folds", answer["loss"], "+-", answer["score"], *(f"over {name}" for name in names))
+    return columns, rows
+
+
+def _answer_table(answer: Mapping[str, Any], folds: int, most: int) -> tuple[Table | str, ...]:
+    columns, rows = standings(answer, most)
     remarks = []
     if any(None in standing["folds"] for standing in answer["standings"]):
         remarks.append(f"trials of fewer than {folds} folds: those that are missing are filled in from the others'")

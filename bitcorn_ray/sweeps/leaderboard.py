@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.storage.location import shown_uri
 from bitcorn_ray.sweeps.baselines import SweepBaselines, outcomes
 from bitcorn_ray.sweeps.config import Setting, SweepConfig
 from bitcorn_ray.sweeps.data import timelines_of
@@ -77,11 +78,11 @@ def leaderboard(
 ) -> SweepJudgement:
     """Compare the trials of a sweep on its test windows with each other and baselines, counting all that were tried.
 
-    sweep: folder that `tune` wrote; the baselines are kept there. level: of the whole verdict. seed: of the bootstrap.
-    cache_dir: of features, for the ridge regression.
+    sweep: folder or URI that `tune` wrote; the baselines are kept there. level: of the whole verdict. seed: of the
+    bootstrap. cache_dir: of features, for the ridge regression.
     Raises BitcornError where the folder holds no sweep, or no trial has a fold, and as the baselines do.
     """
-    folder = SweepFolder(Path(sweep).expanduser().absolute())
+    folder = SweepFolder(sweep)
     written = folder.plan()
     config, bars, trials = SweepConfig.load(_fields(written["config"])), folder.bars(), folder.journal.read()
     horizons = config.run.model.horizons
@@ -91,13 +92,13 @@ def leaderboard(
         seeds=config.sweep.seeds,
         objective=config.sweep.objective,
         device="cpu",
-        records=str(folder.records),
+        records=folder.records.storage.address,
         identities=written["identities"],
     )
     found = {name: fold_records(plan, each) for name, each in trials.items() if each.setting and each.state != "failed"}
     found = {name: records for name, records in found.items() if records}
     if not found:
-        raise BitcornError(f"none of the {len(trials)} trials of the sweep in {sweep} has a fold: nothing to compare")
+        raise BitcornError(f"none of the {len(trials)} trials of the sweep in {folder.shown} has a fold: nothing to compare")
     baselines = SweepBaselines(
         folder=folder,
         config=config,
@@ -115,7 +116,7 @@ def leaderboard(
     board = judged(
         _questions(tables, len(found), max(horizons)), list(found), tried=len(trials), level=level, seed=seed
     )
-    return SweepJudgement(sweep=str(sweep), board=board, trials=trials, remarks=tuple(_remarks(tables)))
+    return SweepJudgement(sweep=shown_uri(sweep), board=board, trials=trials, remarks=tuple(_remarks(tables)))
 
 
 def _best(found: Mapping[str, Sequence[Sequence[FoldRecord]]]) -> str:

@@ -40,8 +40,8 @@ def write_results(
     """Write the results. folds: as `FoldPlan.to_json` gives them. forecasts: of the best trial, see `stitched`."""
     best = best_of(trials)
     if forecasts is not None:
-        folder.write("forecasts.parquet", parquet_bytes(forecasts))
-    folder.write("trials.parquet", parquet_bytes(_trials_table(trials, len(folds["folds"]))))
+        folder.storage.publish("forecasts.parquet", parquet_bytes(forecasts))
+    folder.storage.publish("trials.parquet", parquet_bytes(_trials_table(trials, len(folds["folds"]))))
     result = {
         "format": 1,
         "ended": ended,
@@ -53,7 +53,7 @@ def write_results(
         "trials": [{**asdict(each), "loss": each.loss} for each in trials],
         "config": folder.plan()["config"],
     }
-    folder.write("sweep.json", strict_json(result).encode())
+    folder.storage.publish("sweep.json", strict_json(result).encode())
 
 
 def best_of(trials: Sequence[Trial]) -> Trial | None:

@@ -75,8 +75,8 @@ def tune(
 
     overrides = {"out": None if out is None else str(out), "trials": trials, "max_hours": max_hours}
     loaded = SweepConfig.load(config, overrides)
-    folder = SweepFolder(Path(loaded.run.out).expanduser().absolute())
-    folder.require_free(loaded.run.out, resume)
+    folder = SweepFolder(loaded.run.out)
+    folder.require_free(resume)
     say = log_fn or (lambda line: None)
     data = sweep_data(loaded, cache_dir=cache_dir, log_fn=log_fn)
     folder.begin(loaded, data.identities, data.bars)
@@ -97,9 +97,7 @@ def tune(
             run = _refit(loaded, best, folder, cache_dir, log_fn)
     if best is None and ended != "interrupted":
         raise BitcornError(f"no trial finished a fold: {_failures(every, loaded)}")
-    return SweepResult(
-        folder=str(folder.path), ended=ended, trials=every, best=best, run=None if run is None else str(run)
-    )
+    return SweepResult(folder=folder.storage.address, ended=ended, trials=every, best=best, run=run)
 
 
 def trial_plan(config: SweepConfig, data: SweepData, folder: SweepFolder) -> TrialPlan:
@@ -109,7 +107,7 @@ def trial_plan(config: SweepConfig, data: SweepData, folder: SweepFolder) -> Tri
         seeds=config.sweep.seeds,
         objective=config.sweep.objective,
         device="cuda" if config.sweep.resources.gpu else "cpu",
-        records=str(folder.records),
+        records=folder.records.storage.address,
         identities=data.identities,
     )
 
@@ -131,7 +129,7 @@ def _run(config: SweepConfig, data: SweepData, plan: TrialPlan, told: _Told) -> 
         suggester_of(config.sweep.search, config.space, config.sweep.seed),
         config.sweep,
         folds=len(plan.folds),
-        folder=told.folder.path,
+        storage=told.folder.storage,
         on_event=told,
         past=past,
     )
@@ -166,7 +164,7 @@ def _refit(
     folder: SweepFolder,
     cache_dir: str | Path | None,
     log_fn: Callable[[str], None] | None,
-) -> Path:
+) -> str:
     """Train the best configuration on the last fold, and save it as a run; where that is there already, leave it."""
     if is_run(folder.run) and read_metadata(folder.run).get("sweep", {}).get("setting") == dict(best.setting):
         return folder.run

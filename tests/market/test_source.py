@@ -272,7 +272,7 @@ def test_one_partition_is_read_of_any_source(hive, folder, market_db):
 
 def test_an_object_has_a_fingerprint_once_it_has_settled(s3_uri, monkeypatch):
     from bitcorn_ray.market import source
-    from bitcorn_ray.market.location import Location, filesystem_of
+    from bitcorn_ray.storage.location import Location, filesystem_of
 
     place = Location.of(s3_uri).child("A_1h.parquet")
     filesystem, path = filesystem_of(place.address, "x")

@@ -1,12 +1,12 @@
 from rich.console import Console
 
 from bitcorn_ray.report.evolution import (
+    evolution_page,
     evolution_sections,
     front_table,
     generation_line,
     generations_table,
     importance_table,
-    write_evolution,
 )
 
 GENERATIONS = [
@@ -65,7 +65,7 @@ def test_the_front_and_what_features_are_worth_are_told():
     assert "-0.01000" in text
 
 
-def test_the_page_has_the_front_survival_and_importance(tmp_path):
+def test_the_page_has_the_front_survival_and_importance():
     front, features, importance = evolution_sections(RESULT)
     by_name = {trace["name"]: trace for trace in front.parts[1].data}
     assert by_name["front, validation loss on search folds"]["y"] == [-7.5, -8.0]
@@ -77,8 +77,7 @@ def test_the_page_has_the_front_survival_and_importance(tmp_path):
     (bars,) = importance.parts[0].data
     assert dict(zip(bars["y"], bars["x"], strict=True)) == {"adx": 0.5, "rsi_14": -0.01}
     assert "(out of time)" in front.parts[0]
-    write_evolution(RESULT, tmp_path / "evolution.html")
-    assert (tmp_path / "evolution.html").read_text().count("class=figure") == 3
+    assert evolution_page(RESULT).count("class=figure") == 3
 
 
 def test_without_a_winner_there_is_still_a_page():

@@ -4,7 +4,7 @@ import pytest
 from pyarrow import fs
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.market.location import Location, filesystem_of, shown_uri
+from bitcorn_ray.storage.location import Location, filesystem_of, shown_uri
 
 
 def test_a_local_path_is_absolute(tmp_path, monkeypatch):

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bitcorn_ray.cache.storage import Storage
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.storage.storage import Storage
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -14,16 +14,16 @@ def storage(request, tmp_path):
 
 
 def test_files_are_written_read_listed_and_removed(storage):
-    assert list(storage.list()) == []
+    assert list(storage.files()) == []
     storage.publish("a/one", b"1")
     storage.publish("a/b/two", b"22")
     assert bytes(storage.read("a/b/two")) == b"22"
-    assert {(file.name, file.size) for file in storage.list()} == {("a/one", 1), ("a/b/two", 2)}
-    assert [file.name for file in storage.list("a/b")] == ["a/b/two"]
-    assert all(file.written > 1.7e9 for file in storage.list())
+    assert {(file.name, file.size) for file in storage.files()} == {("a/one", 1), ("a/b/two", 2)}
+    assert [file.name for file in storage.files("a/b")] == ["a/b/two"]
+    assert all(file.written > 1.7e9 for file in storage.files())
     assert set(storage.existing(["a/one", "a/none"])) == {"a/one"}
     storage.delete(["a/one", "a/none"])
-    assert [file.name for file in storage.list()] == ["a/b/two"]
+    assert [file.name for file in storage.files()] == ["a/b/two"]
     with pytest.raises(OSError, match="one"):
         storage.read("a/one")
 
@@ -73,10 +73,10 @@ def test_a_uri_that_is_not_understood_is_refused(tmp_path):
 
 def test_a_place_that_cannot_be_written_is_a_clear_error(tmp_path, s3_server):
     (tmp_path / "file").write_text("")
-    with pytest.raises(BitcornError, match=r"cache folder .*file.* cannot be written: .*give another one"):
+    with pytest.raises(BitcornError, match=r"files at .*file.* cannot be written: .*give another place"):
         Storage(tmp_path / "file" / "cache").publish("x", b"")
     elsewhere = s3_server[0]("x").replace("@bucket/", "@nobucket/")
-    with pytest.raises(BitcornError, match=r"the cache s3://nobucket/x cannot be written") as caught:
+    with pytest.raises(BitcornError, match=r"the files at s3://nobucket/x cannot be written") as caught:
         Storage(elsewhere).publish("x", b"")
     assert "secret" not in str(caught.value)
 
