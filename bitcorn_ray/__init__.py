@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from bitcorn_ray.forecaster import Forecaster
     from bitcorn_ray.learning.model import LSTM2Head, LSTMMultiHead
     from bitcorn_ray.learning.runs import load_run
+    from bitcorn_ray.reporting import write_report
     from bitcorn_ray.sweeps.leaderboard import leaderboard
     from bitcorn_ray.sweeps.tuning import SweepResult, tune
     from bitcorn_ray.training_service import (
@@ -67,6 +68,7 @@ _HOMES = {
     "TrainingResult": "training_service",
     "train_from_config": "training_service",
     "train_multihorizon_model": "training_service",
+    "write_report": "reporting",
 }
 
 __all__ = [
@@ -96,6 +98,7 @@ __all__ = [
     "train_from_config",
     "train_multihorizon_model",
     "tune",
+    "write_report",
 ]
 
 

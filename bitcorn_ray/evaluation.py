@@ -12,7 +12,7 @@ Shapes: T bars, N windows, H horizons, F features.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ class Evaluation:
     """A run judged out of sample.
 
     skill: of all partitions together, averaged at each instant; of one, that one's. errors: partitions that could not
-    be judged, and why. notes: what to know about using this run here.
+    be judged, and why. notes: what to know about using this run here. judged: the windows themselves, by partition.
     """
 
     run: str
@@ -77,10 +77,13 @@ class Evaluation:
     skill: tuple[HorizonSkill, ...]
     errors: dict[str, str]
     notes: tuple[str, ...]
+    judged: tuple[Judged, ...] = field(default=(), repr=False)
 
     def to_json(self) -> dict[str, Any]:
-        """Everything in plain values."""
-        return asdict(self)
+        """Everything in plain values, without the windows themselves."""
+        told = asdict(replace(self, judged=()))
+        del told["judged"]
+        return told
 
 
 def evaluate(
@@ -137,6 +140,7 @@ def evaluate(
         skill=told[0].skill if len(told) == 1 else tuple(judge(forecaster.run.config.horizons, judged)),
         errors=errors,
         notes=forecaster.notes,
+        judged=tuple(judged),
     )
 
 

@@ -11,9 +11,7 @@ from bitcorn_ray.report.console import progress, show
 from bitcorn_ray.storage.location import shown_uri
 
 if TYPE_CHECKING:
-    from bitcorn_ray.market.diagnosis import Diagnosis
     from bitcorn_ray.market.reading import Reading
-    from bitcorn_ray.market.stored import StoredRows
     from bitcorn_ray.report.quality import QualityPanel
 
 __all__ = ["quality"]
@@ -44,27 +42,17 @@ def quality(
       bitcorn quality market.db --symbol BTC/USDT --timeframe 1h --out quality.html
       bitcorn quality Binance_BTCUSDT_1h.csv.gz --json
     """
-    from bitcorn_ray.market.diagnosis import diagnose
-    from bitcorn_ray.market.stored import stored_rows
     from bitcorn_ray.report.quality import lightened, write_quality
     from bitcorn_ray.report.quality_table import quality_tables
+    from bitcorn_ray.reporting import diagnose_source
 
     rows, panels = list[dict[str, Any]](), list["QualityPanel"]()
     with progress("diagnosing", 0, as_json) as advance:
-        for stored in stored_rows(source, listed(symbols), listed(timeframes), reading):
-            partition = stored.partition
-            found = diagnose(
-                stored.rows,
-                partition.timeframe,
-                units=stored.units,
-                formats=stored.formats,
-                set_aside=stored.set_aside,
-            )
-            named = {"symbol": partition.symbol, "timeframe": partition.timeframe, "source": stored.source}
-            rows.append({**named, **found.report})
+        for each in diagnose_source(source, listed(symbols), listed(timeframes), reading):
+            rows.append(each.row)
             if out is not None:
-                panels = lightened([*panels, _panel(stored, found)])
-            advance(str(partition))
+                panels = lightened([*panels, each.panel])
+            advance(str(each.stored.partition))
     if out is not None:
         write_quality(panels, out)
     shown: dict[str, Any] = {
@@ -73,23 +61,3 @@ def quality(
         **({"page": shown_uri(out)} if out else {}),
     }
     show(shown, lambda: (*quality_tables(rows), f"page: {shown_uri(out)}" if out else None), as_json)
-
-
-def _panel(stored: StoredRows, found: Diagnosis) -> QualityPanel:
-    from bitcorn_ray.report.quality import QualityPanel
-
-    bars = found.bars
-    assert bars.timestamp is not None
-    return QualityPanel(
-        name=str(stored.partition),
-        source=stored.source,
-        report=found.report,
-        times=bars.timestamp,
-        low=bars.low,
-        high=bars.high,
-        close=bars.close,
-        marks=found.marks,
-        first_day=found.days.first_day,
-        expected=found.days.expected,
-        there=found.days.there,
-    )

@@ -151,7 +151,7 @@ class OptunaSuggester:
         frozen = self._optuna.trial.create_trial(
             state=state,
             value=outcome.loss if state == states.COMPLETE else None,
-            params={each.name: _drawn(each, point[each.name]) for each in self._space.dimensions},
+            params={each.name: drawn_of(each, point[each.name]) for each in self._space.dimensions},
             distributions=self._distributions,
             intermediate_values=dict(enumerate(means)),
         )
@@ -176,7 +176,7 @@ def value_of(dimension: Dimension, drawn: Any) -> Any:
     return dimension.values[drawn] if dimension.kind in ("choice", "grid") else drawn
 
 
-def _drawn(dimension: Dimension, value: Any) -> Any:
+def drawn_of(dimension: Dimension, value: Any) -> Any:
     """What must have been drawn for a value."""
     if dimension.kind not in ("choice", "grid"):
         return value

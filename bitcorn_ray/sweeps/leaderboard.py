@@ -21,14 +21,13 @@ from numpy.typing import NDArray
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.storage.location import shown_uri
 from bitcorn_ray.sweeps.baselines import SweepBaselines, outcomes
-from bitcorn_ray.sweeps.config import Setting, SweepConfig
-from bitcorn_ray.sweeps.data import timelines_of
+from bitcorn_ray.sweeps.config import Setting
 from bitcorn_ray.sweeps.folder import SweepFolder
 from bitcorn_ray.sweeps.records import FoldRecord, Trial
 from bitcorn_ray.sweeps.results import fold_records
-from bitcorn_ray.sweeps.trial import TrialPlan
+from bitcorn_ray.sweeps.stored import read_sweep
 from bitcorn_ray.validation.baselines import Baselines
-from bitcorn_ray.validation.folds import Fold, FoldRows, walk_forward_folds
+from bitcorn_ray.validation.folds import Fold, FoldRows
 from bitcorn_ray.validation.hac import average_by_instant
 from bitcorn_ray.validation.leaderboard import Leaderboard, Question
 from bitcorn_ray.validation.leaderboard import leaderboard as judged
@@ -83,22 +82,14 @@ def leaderboard(
     Raises BitcornError where the folder holds no sweep, or no trial has a fold, and as the baselines do.
     """
     folder = SweepFolder(sweep)
-    written = folder.plan()
-    config, bars, trials = SweepConfig.load(_fields(written["config"])), folder.bars(), folder.journal.read()
-    horizons = config.run.model.horizons
-    folds = walk_forward_folds(config.folds, timelines_of(bars), max(horizons), config.run.model.seq_len)
-    plan = TrialPlan(
-        folds=tuple(folds),
-        seeds=config.sweep.seeds,
-        objective=config.sweep.objective,
-        device="cpu",
-        records=folder.records.storage.address,
-        identities=written["identities"],
-    )
+    read = read_sweep(folder)
+    config, bars, trials, plan = read.config, read.bars, read.trials, read.plan
     found = {name: fold_records(plan, each) for name, each in trials.items() if each.setting and each.state != "failed"}
     found = {name: records for name, records in found.items() if records}
     if not found:
-        raise BitcornError(f"none of the {len(trials)} trials of the sweep in {folder.shown} has a fold: nothing to compare")
+        raise BitcornError(
+            f"none of the {len(trials)} trials of the sweep in {folder.shown} has a fold: nothing to compare"
+        )
     baselines = SweepBaselines(
         folder=folder,
         config=config,
@@ -108,13 +99,17 @@ def leaderboard(
         cache_dir=cache_dir,
     )
     tables = list[_FoldTable]()
-    for place, fold in enumerate(folds):
+    for place, fold in enumerate(plan.folds):
         there = [column for column, records in enumerate(found.values()) if len(records) > place]
         if there:
             of_fold = [list(found.values())[column][place] for column in there]
-            tables.append(_fold_table(there, of_fold, baselines, fold, _later(folds, place)))
+            tables.append(_fold_table(there, of_fold, baselines, fold, _later(plan.folds, place)))
     board = judged(
-        _questions(tables, len(found), max(horizons)), list(found), tried=len(trials), level=level, seed=seed
+        _questions(tables, len(found), max(config.run.model.horizons)),
+        list(found),
+        tried=len(trials),
+        level=level,
+        seed=seed,
     )
     return SweepJudgement(sweep=shown_uri(sweep), board=board, trials=trials, remarks=tuple(_remarks(tables)))
 
@@ -123,11 +118,6 @@ def _best(found: Mapping[str, Sequence[Sequence[FoldRecord]]]) -> str:
     """Name of the trial with the lowest validation loss among those that came furthest: not all have ended."""
     means = {name: np.mean([record.loss for of_fold in folds for record in of_fold]) for name, folds in found.items()}
     return min(found, key=lambda name: (-len(found[name]), means[name]))
-
-
-def _fields(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration as `SweepConfig.to_json` wrote it, as a file would say it."""
-    return {name: value for name, value in config.items() if value is not None and value != []}
 
 
 def _later(folds: Sequence[Any], place: int) -> list[Sequence[FoldRows]]:

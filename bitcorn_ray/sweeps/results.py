@@ -31,18 +31,26 @@ from bitcorn_ray.sweeps.records import FoldRecord, Records, Trial
 from bitcorn_ray.sweeps.trial import SweepBars, TrialPlan, fold_keys
 from bitcorn_ray.validation.calibration import RollingConformal, conformal_scores
 
-__all__ = ["best_of", "fold_records", "parquet_bytes", "stitched", "write_results"]
+__all__ = ["best_of", "fold_records", "parquet_bytes", "stitched", "sweep_result", "write_results"]
 
 
 def write_results(
     folder: SweepFolder, ended: str, trials: Sequence[Trial], folds: Mapping[str, Any], forecasts: pa.Table | None
 ) -> None:
     """Write the results. folds: as `FoldPlan.to_json` gives them. forecasts: of the best trial, see `stitched`."""
-    best = best_of(trials)
     if forecasts is not None:
         folder.storage.publish("forecasts.parquet", parquet_bytes(forecasts))
     folder.storage.publish("trials.parquet", parquet_bytes(_trials_table(trials, len(folds["folds"]))))
-    result = {
+    result = sweep_result(ended, trials, folds, folder.plan()["config"])
+    folder.storage.publish("sweep.json", strict_json(result).encode())
+
+
+def sweep_result(
+    ended: str, trials: Sequence[Trial], folds: Mapping[str, Any], config: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What sweep.json holds. ended: "done", "time", "interrupted" or "failures"."""
+    best = best_of(trials)
+    return {
         "format": 1,
         "ended": ended,
         "tried": len(trials),
@@ -51,9 +59,8 @@ def write_results(
         "folds": folds["folds"],
         "partitions": folds["partitions"],
         "trials": [{**asdict(each), "loss": each.loss} for each in trials],
-        "config": folder.plan()["config"],
+        "config": config,
     }
-    folder.storage.publish("sweep.json", strict_json(result).encode())
 
 
 def best_of(trials: Sequence[Trial]) -> Trial | None:
