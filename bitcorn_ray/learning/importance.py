@@ -35,5 +35,4 @@ def search_importance(space: Space, tried: Sequence[tuple[Point, float | None]],
         drawn = {each.name: drawn_of(each, point[each.name]) for each in varied}
         study.add_trial(optuna.trial.create_trial(params=drawn, distributions=distributions, value=loss))
     forest = optuna.importance.FanovaImportanceEvaluator(n_trees=_TREES, seed=seed)
-    shares = optuna.importance.get_param_importances(study, evaluator=forest, normalize=False)
-    return {name: float(share) for name, share in shares.items()}
+    return {name: float(share) for name, share in forest.evaluate(study).items()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -40,7 +39,7 @@ def skill_section(evaluation: Mapping[str, Any]) -> Section:
     evaluation: as `Evaluation.to_json` gives it.
     """
     charts = []
-    for field, what in (("volatility", "QLIKE of the variance, in nats"), ("returns", "squared error of the return")):
+    for field, what in (("volatility", "QLIKE"), ("returns", "squared error of the return")):
         traces = []
         for place, one in enumerate(evaluation["skill"]):
             compared = [each for each in one[field] if each["test"]["standard_error"] is not None]
@@ -53,14 +52,15 @@ def skill_section(evaluation: Mapping[str, Any]) -> Section:
                         "array": plain(_Z95 * each["test"]["standard_error"] for each in compared),
                     },
                     "mode": "markers",
-                    "name": f"{ahead(one['horizon'])}",
+                    "orientation": "h",
+                    "name": ahead(one["horizon"]),
                     "marker": {"color": SERIES[place % len(SERIES)], "size": 9},
                     "customdata": [f"p = {each['test']['p_value']:.2g}" for each in compared],
                     "hovertemplate": "%{y}: %{x:.4f}, %{customdata}<extra></extra>",
                 }
             )
         rows = max((len(trace["y"]) for trace in traces), default=0)
-        title = {"text": f"run less baseline: {what}"}
+        title = {"text": f"{what}, less the baseline's"}
         charts.append(
             Chart(
                 label=f"{what} of the run less that of each baseline, by horizon",
@@ -69,8 +69,6 @@ def skill_section(evaluation: Mapping[str, Any]) -> Section:
                     "scattermode": "group",
                     "xaxis": {"title": title, "zeroline": True},
                     "yaxis": {"autorange": "reversed"},
-                    "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-                    "margin": {"l": 56, "r": 12, "t": 40, "b": 40},
                 },
                 height=130 + 44 * rows,
             )
@@ -121,7 +119,7 @@ def _coverage_chart(together: Sequence[Sequence[Mapping[str, Any]]]) -> Chart:
                 "x": [100 * band["level"] for band in metrics[0]["bands"]],
                 "y": plain(None if share is None else 100 * share for share in shares),
                 "mode": "lines+markers",
-                "name": f"{ahead(metrics[0]['horizon'])}",
+                "name": ahead(metrics[0]["horizon"]),
                 "marker": {"color": SERIES[place % len(SERIES)], "size": 8},
                 "line": {"color": SERIES[place % len(SERIES)], "width": 1},
                 "hovertemplate": "%{x} % band: %{y:.1f} % inside<extra></extra>",
@@ -152,11 +150,11 @@ def _pit_chart(together: Sequence[Sequence[Mapping[str, Any]]]) -> Chart:
         bins = len(shares)
         traces.append(
             {
-                "x": [round((n + 0.5) / bins, 4) for n in range(bins)],
-                "y": plain(100 * shares),
+                "x": [round(n / bins, 4) for n in range(bins + 1)],
+                "y": plain(100 * np.append(shares, shares[-1])),
                 "mode": "lines",
-                "line": {"shape": "hvh", "color": SERIES[place % len(SERIES)], "width": 1.5},
-                "name": f"{ahead(metrics[0]['horizon'])}",
+                "line": {"shape": "hv", "color": SERIES[place % len(SERIES)], "width": 1.5},
+                "name": ahead(metrics[0]["horizon"]),
             }
         )
     flat = {"type": "line", "x0": 0, "x1": 1, "y0": 100 / bins, "y1": 100 / bins}
@@ -173,8 +171,10 @@ def _pit_chart(together: Sequence[Sequence[Mapping[str, Any]]]) -> Chart:
 
 def track_sections(tracks: Sequence[Track]) -> list[Section]:
     """Volatility over time, a section a partition, of the first few."""
-    sections = []
-    for name, own in list(groupby(tracks, key=lambda track: track.name))[:_DRAWN]:
+    sections, by_name = [], dict[str, list[Track]]()
+    for track in tracks:
+        by_name.setdefault(track.name, []).append(track)
+    for name, own in list(by_name.items())[:_DRAWN]:
         charts = [part for track in own for part in (Html(f"<h3>{ahead(track.horizon)}</h3>"), _track_chart(track))]
         told = note("Root of the mean variance of each stretch of time, as forecast and as it came.")
         sections.append(Section(title=f"Volatility of {name}, forecast and realised", parts=[told, *charts]))

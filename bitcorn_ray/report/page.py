@@ -86,17 +86,19 @@ def page(title: str, body: str, data: Mapping[str, Any], script: str = "", foote
     )
 
 
-def html_table(names: Sequence[str], rows: Iterable[Sequence[Any]], numeric: Sequence[int] = ()) -> Html:
-    """Return a table that scrolls by itself. numeric: columns that are set to the right."""
+def html_table(
+    names: Sequence[str], rows: Iterable[Sequence[Any]], numeric: Sequence[int] = (), wide: bool = False
+) -> Html:
+    """Return a table that scrolls by itself. numeric: columns that are set to the right. wide: no cell is broken."""
 
     def row(tag: str, cells: Sequence[Any]) -> str:
         made = (f"<{tag}{' class=n' if n in numeric else ''}>{_markup(cell)}</{tag}>" for n, cell in enumerate(cells))
         return f"<tr>{''.join(made)}</tr>"
 
-    body = "".join(row("td", cells) for cells in rows)
+    body, kind = "".join(row("td", cells) for cells in rows), " class=wide" if wide else ""
     return Html(
-        f"<div class=scroll tabindex=0 role=region aria-label='table'><table><thead>{row('th', names)}</thead>"
-        f"<tbody>{body}</tbody></table></div>"
+        f"<div class=scroll tabindex=0 role=group aria-label='table'><table{kind}>"
+        f"<thead>{row('th', names)}</thead><tbody>{body}</tbody></table></div>"
     )
 
 

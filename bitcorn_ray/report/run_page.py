@@ -113,7 +113,9 @@ def _learning(history: Sequence[Mapping[str, Any]], horizons: Sequence[int], bes
 
 def _data(report: RunReport) -> Section:
     features = report.metadata.get("feature_cols") or []
-    parts: list[Html | Chart | str] = [facts(run_facts(report.summary))]
+    parts: list[Html | Chart | str] = [
+        facts({name: value for name, value in run_facts(report.summary).items() if name != "training"})
+    ]
     if report.quality:
         rows = [
             (

@@ -37,7 +37,8 @@ dt { color: var(--soft); font-size: .8rem; } dd { margin: 0; overflow-wrap: anyw
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .9rem; }
 th { text-align: left; color: var(--soft); font-weight: 500; position: sticky; top: 0; background: var(--card); }
 th, td { padding: 4px 12px 4px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-.overview td:last-child { min-width: 240px; } .overview td:nth-child(4) { min-width: 150px; }
+td:last-child:not(.n) { min-width: 240px; } .wide td { white-space: nowrap; }
+.overview td:nth-child(4) { min-width: 150px; }
 .figure { min-width: 0; overflow: hidden; margin: 6px 0 10px; }
 ul { margin: 0 0 8px; padding-left: 1.2em; } .verdict { list-style: none; padding: 0; font-size: 1.05rem; }
 .verdict li { border-left: 4px solid var(--link); padding: 4px 0 4px 12px; margin: 0 0 8px; overflow-wrap: anywhere; }
@@ -75,14 +76,14 @@ function layout(more) {
 
 // The colours of a chart are names of the style sheet's until it is drawn.
 const coloured = value => typeof value === 'string' ? value.replace(/^var\((--\w+)\)$/, (_, name) => colour(name))
-  : Array.isArray(value) ? (typeof value[0] === 'number' ? value : value.map(coloured))
+  : Array.isArray(value) ? (typeof value[value.length - 1] === 'number' ? value : value.map(coloured))
   : value && typeof value === 'object' ? Object.fromEntries(Object.entries(value).map(([k, v]) => [k, coloured(v)]))
   : value;
 
 function drawChart(id) {
   const chart = PAGE.charts[id], more = coloured({...chart.layout, ...(narrow() ? chart.narrow : {})});
-  const own = layout({height: chart.height, margin: {l: 56, r: 12, t: 12, b: 40}, hovermode: 'closest',
-    legend: {orientation: 'h', y: -0.16, yanchor: 'top', x: 0}, ...more});
+  const own = layout({height: chart.height, margin: {l: 56, r: 12, t: 36, b: 40}, hovermode: 'closest',
+    legend: {orientation: 'h', y: 1.01, yanchor: 'bottom', x: 0}, ...more});
   for (const name of Object.keys(own).filter(name => /^[xy]axis/.test(name)))
     own[name] = {gridcolor: colour('--line'), linecolor: colour('--line'), zerolinecolor: colour('--line'),
       automargin: true, fixedrange: narrow(), ...own[name]};

@@ -86,7 +86,7 @@ def _standings(answer: Mapping[str, Any], judgement: Mapping[str, Any]) -> Secti
     trials = judgement["trials"]
     told = [(*row, shown_point(trials[row[1]]["search"]) if row[1] in trials else "") for row in rows]
     remark = note("Gains over a baseline with a star are significant for that trial alone (Diebold-Mariano, 5 %).")
-    table = html_table((*columns, "configuration"), told, (0, *range(2, len(columns))))
+    table = html_table((*columns, "configuration"), told, (0, *range(2, len(columns))), wide=True)
     return Section(title=f"Leaderboard: {answer['name']}", parts=[answer["in_words"], table, remark])
 
 
@@ -141,9 +141,11 @@ def _parallel(report: SweepReport) -> Section | None:
         "showscale": True,
         "colorbar": {"thickness": 12},
     }
+    ink = {"color": "var(--ink)", "size": 11}
+    fonts = {"labelfont": ink, "tickfont": ink, "rangefont": ink}
     chart = Chart(
         label="what each trial was configured as, and its loss",
-        data=[{"type": "parcoords", "dimensions": axes, "line": line, "labelfont": {"size": 11}}],
+        data=[{"type": "parcoords", "dimensions": axes, "line": line, **fonts}],
         layout={"margin": {"l": 60, "r": 40, "t": 50, "b": 30}},
         height=400,
         narrow={"margin": {"l": 40, "r": 10, "t": 50, "b": 30}},
@@ -225,7 +227,9 @@ def _trials(result: Mapping[str, Any]) -> Section:
         )
         for trial in result["trials"]
     ]
-    table = html_table(("trial", "state", "folds", "validation loss", "seconds", "configuration"), rows, (2, 3, 4))
+    table = html_table(
+        ("trial", "state", "folds", "validation loss", "seconds", "configuration"), rows, (2, 3, 4), wide=True
+    )
     return Section(title="All trials", parts=[folded(counted(len(rows), "trial", "trials"), table)])
 
 

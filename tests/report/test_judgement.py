@@ -1,0 +1,55 @@
+import numpy as np
+import pytest
+from small_evaluations import EVALUATION
+
+from bitcorn_ray.report.judgement import Track, ahead, calibration_section, skill_section, track_sections
+
+
+def test_skill_has_an_interval_for_each_baseline_that_can_be_told():
+    volatility, returns, _ = skill_section(EVALUATION).parts
+    one = volatility.data[0]
+    assert (one["name"], one["y"], one["x"]) == ("1 bar ahead", ["EWMA"], [-0.5])
+    assert one["error_x"]["array"] == [pytest.approx(0.195996)]
+    assert returns.data[1]["x"] == [0.125]
+
+
+def test_coverage_and_pit_are_those_of_all_windows():
+    coverage, _, pit, table = calibration_section(EVALUATION).parts
+    promised, one, four = coverage.data
+    assert promised["x"] == promised["y"] == [0, 100]
+    assert one["x"] == [80, 95]
+    assert one["y"] == [90.0, None]  # a quarter of 75 %, three quarters of 95 %
+    assert four["y"] == [50.0, None]
+    assert pit.data[0]["y"][0] == pytest.approx(5)
+    assert len(pit.data[0]["x"]) == 21
+    assert "75.0 %" in table
+
+
+def test_tracks_are_roots_of_mean_squares_of_what_is_known():
+    rng = np.random.default_rng(0)
+    forecast, realised = rng.uniform(0.01, 0.02, 4_000), rng.uniform(0, 0.03, 4_000)
+    realised[-12:] = np.nan
+    times = 3_600_000 * np.arange(4_000)
+    track = Track(name="A 1h", horizon=12, times=times, forecast=forecast, realised=realised)
+    (section,) = track_sections([track])
+    chart = section.parts[-1]
+    came, said = chart.data
+    assert len(came["x"]) == len(came["y"]) == len(said["y"]) == 1_500
+    assert came["x"][-1] == times[-13]
+    assert "3,988 windows drawn as 1,500 stretches" in came["name"]
+    counts = np.diff(np.append(np.unique(np.linspace(0, 3_988, 1_500, endpoint=False).astype(int)), 3_988))
+    whole = np.sqrt(np.average(np.square(np.array(came["y"]) / 100), weights=counts))
+    assert whole == pytest.approx(np.sqrt(np.mean(realised[:-12] ** 2)), rel=1e-4)
+
+
+def test_partitions_have_a_section_each_and_nothing_known_is_no_fault():
+    nothing = np.full(3, np.nan)
+    tracks = [
+        Track(name=name, horizon=h, times=np.arange(3), forecast=np.ones(3), realised=nothing)
+        for name in ("A 1h", "B 1h")
+        for h in (1, 12)
+    ]
+    sections = track_sections(tracks)
+    assert [section.title for section in sections] == [f"Volatility of {n} 1h, forecast and realised" for n in "AB"]
+    assert len(sections[0].parts) == 5
+    assert ahead(1) == "1 bar ahead"
