@@ -39,6 +39,7 @@ Key = tuple[str | None, str | None]
 
 _SAMPLE_TIMES = 4_096
 _MIXTURE_ROWS = 1_000_000
+_SHOWN_LETTERS = 200
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def read_file(
         for (_, reason), count in file.rejected.items():
             raise BitcornError(f"{count} rows of {file.place} {reason}: remove or complete them")
         found = _partitions(file, batches)
-        if (reading or Reading()).policy is None and any(_repeats(bars) for _, bars in found):
+        if (reading or Reading()).policy is None and any(repeats(bars.timestamp) for _, bars in found):
             require_one_each(file)
         return found
 
@@ -259,11 +260,6 @@ def require_one_each(file: BarFile) -> None:
         raise BitcornError(problem)
 
 
-def _repeats(bars: Bars) -> bool:
-    assert bars.timestamp is not None
-    return repeats(bars.timestamp)
-
-
 def column_names(path: str | Path | Location) -> list[str]:
     """Names of a file's columns, without reading its rows. Raises BitcornError where it cannot be read."""
     with opened_rows(Location.of(path)) as rows:
@@ -274,6 +270,8 @@ def _found(rows: RawRows, mapping: Mapping[str, str], place: Location) -> dict[s
     found, missing = match_columns(rows.names, mapping)
     if missing:
         there = ", ".join(rows.names) or "none"
+        if len(there) > _SHOWN_LETTERS:  # no header, but some text
+            there = f"{there[:_SHOWN_LETTERS]}..."
         remedy = f"; say which it is by --map {missing[0]}=COLUMN" if rows.names else ""
         raise BitcornError(f"{place} has no column {', '.join(missing)}: it has {there}{remedy}")
     if twice := [name for name in found.values() if rows.names.count(name) > 1]:

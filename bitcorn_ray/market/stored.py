@@ -14,10 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.market.apart import repeats
 from bitcorn_ray.market.bars import Bars
 from bitcorn_ray.market.columns import match_columns
 from bitcorn_ray.market.database import opened_bars
-from bitcorn_ray.market.files import Key, opened_file
+from bitcorn_ray.market.files import Key, opened_file, require_one_each
 from bitcorn_ray.market.formats import opened_rows
 from bitcorn_ray.market.lake import is_bar_file, names_in_path
 from bitcorn_ray.market.location import Location
@@ -59,7 +61,8 @@ def stored_rows(
 
     symbols, timeframes: only these, in any spelling; where nothing says the symbol of the bars and one is given, it is
     theirs. reading: what the user says about the source.
-    Raises BitcornError where the source cannot be read, and for a symbol or timeframe that it does not have.
+    Raises BitcornError where the source cannot be read, for a symbol or timeframe that it does not have, and for rows
+    of one time that a further column tells apart.
     """
     reading, there = reading or Reading(), list[Partition]()
 
@@ -91,6 +94,8 @@ def _of_database(
         for held in sorted(reader.held, key=lambda held: held.partition):
             if held.partition in usable and is_asked(held.partition):
                 rows, times = reader.read_held(held)
+                if repeats(rows.timestamp) and (problem := reader.mixture(held)):
+                    raise BitcornError(problem)
                 yield StoredRows(
                     partition=held.partition,
                     source=f"table {held.table.name} of {place.shown}",
@@ -116,16 +121,19 @@ def _of_files(
 
 def _of_file(place: Location, symbol: str | None, reading: Reading) -> Iterator[StoredRows]:
     named_symbol, named_timeframe = names_in_path(place)
-    units, formats = _forms(place, dict(reading.mapping))
     with opened_file(place, named_symbol or symbol, named_timeframe, reading) as file:
+        units, formats = _forms(place, dict(reading.mapping))
         batches = list(file.batches())
         codes = np.concatenate([batch.codes for batch in batches])
         rows = _concatenated([batch.bars for batch in batches])
+        parts = [rows if len(file.keys) == 1 else rows.take(codes == code) for code in range(len(file.keys))]
+        if any(repeats(part.timestamp) for part in parts):
+            require_one_each(file)
         for code, key in enumerate(file.keys):
             yield StoredRows(
                 partition=file.partition(code),
                 source=place.shown,
-                rows=rows if len(file.keys) == 1 else rows.take(codes == code),
+                rows=parts[code],
                 units=dict(units[key]),
                 formats={name: dict(found) for (of, name), found in formats.items() if of == key},
                 set_aside={reason: n for (of, reason), n in file.rejected.items() if of in (code, -1)},

@@ -159,18 +159,17 @@ def test_rows_without_a_symbol_are_not_lost_silently(tmp_path, ending):
 
 @pytest.mark.parametrize("ending", [".csv", ".parquet"])
 @pytest.mark.parametrize("symbols", [[], ["symbol"]])
-def test_rows_that_an_unknown_column_tells_apart_are_never_one_partition(tmp_path, ending, symbols):
+@pytest.mark.parametrize("markets", [("US1", "US2"), (7, 9)])
+def test_rows_that_an_unknown_column_tells_apart_are_never_one_partition(tmp_path, ending, symbols, markets):
     path = tmp_path / f"BTCUSDT_1h{ending}"
-    both = pd.concat([some_frame().assign(isin=isin) for isin in ("US1", "US2")], ignore_index=True)
+    both = pd.concat([some_frame().assign(isin=isin) for isin in markets], ignore_index=True)
     written(both.assign(**dict.fromkeys(symbols, "BTCUSDT")), path)
     for read in (read_file, lambda path: ingest_files([path], tmp_path / "market.db")):
-        with pytest.raises(
-            BitcornError, match=r"6 of 12 rows of .* column isin \('US1', 'US2', ...\) tells them apart"
-        ):
+        with pytest.raises(BitcornError, match=r"6 of 12 rows of .* column isin \(.*, \.\.\.\) tells them apart"):
             read(path)
     assert not (tmp_path / "market.db").exists()
     named = Reading.of(mapping={"symbol": "isin"})
-    assert [partition.symbol for partition, _ in read_file(path, reading=named)] == ["US1", "US2"]
+    assert [partition.symbol for partition, _ in read_file(path, reading=named)] == [*map(str, markets)]
 
 
 @pytest.mark.parametrize("missing", [["ts"], ["close"], ["high", "volume"]])
