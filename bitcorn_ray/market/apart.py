@@ -6,10 +6,9 @@ looked for where 1 % of the rows stand at a time of another row:
 
 1. It holds text or whole numbers, in fewer different values than there are rows for two each, and of the rows at one
    time hardly any share its value.
-2. At most of these times there is a value of which a quarter of the rows stand beside others. So the pages of a
-   download, which overlap by a few rows, are not told apart by when they were fetched.
-3. Of numbers the rows of one value also follow each other, as those of a market do and those of a count (of trades)
-   don't.
+2. Of numbers the rows of one value follow each other, as those of a market do and those of a count (of trades) don't;
+   and at most of these times there is a value of which a quarter of the rows stand beside others, as do those of a
+   market, but not those of a page of a download that overlaps the next.
 """
 
 from __future__ import annotations
@@ -53,8 +52,9 @@ def mixture(places: NDArray[np.int64], columns: Mapping[str, pa.Array | pa.Chunk
             continue
         codes = pc.fill_null(encoded.indices.cast(pa.int64()), -1).to_numpy(zero_copy_only=False) + 1
         left = len(places) - len(np.unique(places * (len(values) + 1) + codes))
-        is_name = bool(parse_numbers(values)[1].any()) or _follow(places, codes)
-        if left <= _LEFT * repeated and is_name and _beside(places, codes, rows_at > 1):
+        if left > _LEFT * repeated:
+            continue
+        if parse_numbers(values)[1].any() or (_follow(places, codes) and _beside(places, codes, rows_at > 1)):
             shown = ", ".join(map(repr, values[:_SHOWN].to_pylist()))
             return (
                 f"{repeated:,} of {len(places):,} rows of {where} stand at the time of another row, and column {name} "

@@ -29,7 +29,7 @@ from bitcorn_ray.market.location import Location
 from bitcorn_ray.market.numbers import parse_numbers
 from bitcorn_ray.market.partition import Partition, partition_of_file
 from bitcorn_ray.market.reading import Reading
-from bitcorn_ray.market.timeframe import timeframe_ms, timeframe_of_ms, timeframe_word
+from bitcorn_ray.market.timeframe import meant_step, numeric_steps, timeframe_ms, timeframe_of_ms, timeframe_word
 from bitcorn_ray.market.times import read_times
 
 __all__ = ["BarFile", "KeyedBars", "column_names", "joined", "opened_file", "read_file", "require_one_each"]
@@ -202,21 +202,34 @@ class BarFile:
             raise BitcornError(
                 f"{self.place} does not say its symbol, neither in a column nor in its name: pass --symbol"
             )
-        if timeframe is None and self._timeframe is None:
-            times = np.concatenate(self._first_times[code])
-            try:
-                timeframe = timeframe_of_ms(modal_step(np.sort(times)))
-            except BitcornError as error:
-                raise BitcornError(f"{self.place} does not say its timeframe: {error}") from error
-        timeframe = (timeframe or self._timeframe or "").strip()
-        word = timeframe_word(timeframe)
-        timeframe_ms(word or timeframe)
-        return Partition(symbol, word or timeframe)
+        steps = numeric_steps(timeframe)
+        if (timeframe or self._timeframe) and not steps:
+            return Partition(symbol, self._checked(timeframe or self._timeframe or ""))
+        distance = modal_step(np.sort(np.concatenate(self._first_times[code])))
+        try:
+            return Partition(symbol, timeframe_of_ms(meant_step(steps, distance) if steps else distance))
+        except BitcornError as error:
+            raise BitcornError(f"{self.place} does not say its timeframe: {error}") from error
+
+    def _checked(self, timeframe: str) -> str:
+        """Return a timeframe as we write it. Raises BitcornError for what is none."""
+        text = timeframe.strip()
+        word = timeframe_word(text) or text
+        try:
+            timeframe_ms(word)
+        except BitcornError as error:
+            column = self._found.get("timeframe")
+            where = f"column {column!r} of {self.place}" if column else f"{self.place}"
+            raise BitcornError(f"{where}: {error}") from error
+        return word
 
     def _remember(self, codes: NDArray[np.int64], times: NDArray[np.int64]) -> None:
-        """Keep the first times of each key, whose distance is its timeframe where nothing says it."""
+        """Keep the first times of each key, whose distance is its timeframe where no word says it."""
         self._first_times += [[] for _ in range(len(self.keys) - len(self._first_times))]
-        for code in np.unique(codes) if "timeframe" not in self._found and self._timeframe is None else ():
+        for code in np.unique(codes):
+            in_column = self.keys[code][1]
+            if (in_column or self._timeframe) and not numeric_steps(in_column):
+                continue
             have = sum(map(len, self._first_times[code]))
             if have < _SAMPLE_TIMES:
                 self._first_times[code].append(times[codes == code][: _SAMPLE_TIMES - have].copy())

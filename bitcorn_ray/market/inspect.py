@@ -145,17 +145,17 @@ def _table(table: BarTable) -> InspectedTable:
 
 
 def _inspected(reader: BarReader, held: StoredPartition, ends: Ends) -> InspectedPartition:
-    problem, times = None, _times_of(ends)
+    times, untimed = _times_of(ends), ends.untimed
     if times is None:
         times, bad = reader.read_times(held)
-        times = ParsedTimes(times.ms[~bad], times.how, times.units)
-        if bad.any():
-            problem = f"{int(bad.sum())} rows have no time"
+        times, untimed = ParsedTimes(times.ms[~bad], times.how, times.units), int(bad.sum())
+    problem = f"{untimed} rows have no time" if untimed else held.table.doubt
     step = stored_step(held.partition.timeframe)
     if step is None:
         problem = f"{held.partition.timeframe!r} is no timeframe of a fixed length"
-    elif problem is None and len(times.ms) and ends.rows > 1 + (int(times.ms.max()) - int(times.ms.min())) // step:
-        problem = reader.mixture(held)
+    elif problem is None and len(times.ms):
+        too_many = ends.rows > 1 + (int(times.ms.max()) - int(times.ms.min())) // step
+        problem = reader.mixture(held) if too_many or held.table.no_timeframes else None
     return InspectedPartition(
         symbol=held.partition.symbol,
         timeframe=held.partition.timeframe,
@@ -175,7 +175,7 @@ def _times_of(ends: Ends) -> ParsedTimes | None:
     if not one_unit(ends.smallest, ends.largest):
         return None
     times, bad = read_times(pa.array([ends.smallest, ends.largest]))
-    return None if bad.any() else ParsedTimes(times.ms, times.how, dict.fromkeys(times.units, ends.rows))
+    return None if bad.any() else ParsedTimes(times.ms, times.how, dict.fromkeys(times.units, ends.rows - ends.untimed))
 
 
 def _range(ms: Any) -> dict[str, str | None]:

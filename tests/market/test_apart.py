@@ -24,6 +24,8 @@ def test_a_market_with_few_rows_and_repeated_rows_of_its_own_is_told_too():
     times = [*HOURS, *HOURS[:20], HOURS[50]]
     assert told(times, isin=["A"] * 100 + ["B"] * 20 + ["A"]) is not None
     assert told(times, isin=[None] * 100 + ["B"] * 20 + ["C"]) is not None
+    days = HOURS[0] + np.arange(100) * 86_400_000  # as many of each, of which five stand side by side
+    assert told([*HOURS, *days], step=["1Hutc"] * 100 + ["1Dutc"] * 100) is not None
 
 
 @pytest.mark.parametrize("values", [[1] * 100 + [2] * 100, ["256265"] * 100 + ["408065"] * 100])
@@ -41,7 +43,6 @@ def test_markets_may_be_numbered(values):
         ([*HOURS, *HOURS], [0.5] * 100 + [1.5] * 100),
         ([*HOURS, *HOURS], [(i * i + i // 100) % 11 for i in range(200)]),  # counts
         ([*HOURS, *HOURS[::-1]], ["day"] * 50 + ["night"] * 100 + ["day"] * 50),  # says no more than the time
-        (PAGES, [f"at {page}:00" for page in range(9) for _ in range(12)]),
         (PAGES, [1_700_000_000 + page for page in range(9) for _ in range(12)]),
         # numbers of which half the rows have none
         ([*HOURS, *HOURS], [None] * 100 + [i % 7 for i in range(100)]),

@@ -479,7 +479,7 @@ def test_an_unknown_timeframe_is_refused_with_those_that_exist(tmp_path):
         read_bars(make(tmp_path / "market.db", rows, KEYED), "BTCUSDT", "1d")
 
 
-@pytest.mark.parametrize(("timeframe", "message"), [("1M", "'1M' is a month"), ("hourly", "unknown timeframe")])
+@pytest.mark.parametrize(("timeframe", "message"), [("1M", "'1M' is a month"), ("by the hour", "unknown timeframe")])
 def test_what_is_no_timeframe_is_refused_even_where_it_is_stored(tmp_path, timeframe, message):
     path = make(tmp_path / "market.db", keyed_rows() + keyed_rows(timeframe=timeframe), KEYED)
     with pytest.raises(BitcornError, match=message):

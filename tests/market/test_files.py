@@ -158,6 +158,20 @@ def test_rows_without_a_symbol_are_not_lost_silently(tmp_path, ending):
 
 
 @pytest.mark.parametrize("ending", [".csv", ".parquet"])
+@pytest.mark.parametrize(("stored", "timeframe"), [(60, "1h"), (3600, "1h"), ("H1", "1h"), ("60min", "60m")])
+def test_timeframes_of_a_file_may_be_numbers_and_words(tmp_path, ending, stored, timeframe):
+    frame = some_frame().assign(symbol="A", interval=stored)
+    ((partition, bars),) = read_file(written(frame, tmp_path / f"all{ending}"))
+    assert (str(partition), len(bars)) == (f"A {timeframe}", 6)
+
+
+def test_what_is_no_timeframe_is_refused_with_its_column(tmp_path):
+    path = written(some_frame().assign(symbol="A", period="often"), tmp_path / "all.csv")
+    with pytest.raises(BitcornError, match=r"column 'period' of .*all.csv: unknown timeframe 'often'"):
+        read_file(path)
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
 @pytest.mark.parametrize("symbols", [[], ["symbol"]])
 @pytest.mark.parametrize("markets", [("US1", "US2"), (7, 9)])
 def test_rows_that_an_unknown_column_tells_apart_are_never_one_partition(tmp_path, ending, symbols, markets):
