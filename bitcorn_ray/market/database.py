@@ -161,7 +161,8 @@ class BarReader:
     def mixture(self, held: StoredPartition) -> str | None:
         """Say which column tells the rows of one of `held` apart that stand at the same times; see `apart`."""
         table = held.table
-        further = [name for name in table.all_columns if name not in table.columns.values()]
+        known = {stored for ours, stored in table.columns.items() if ours != "exchange" or ours in held.keys}
+        further = [name for name in table.all_columns if name not in known]
         if table.has("symbol", "timeframe") or not further:
             return None
         texts = [

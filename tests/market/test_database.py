@@ -310,6 +310,13 @@ def test_rows_that_an_unknown_column_tells_apart_are_never_one_partition(tmp_pat
     assert len(read_bars(path, "BTCUSDT", "1h", reading=known)[0]) == 12
 
 
+def test_exchanges_of_a_table_without_symbols_are_never_one_partition(tmp_path):
+    rows = [(*row, exchange) for exchange in ("binance", "okx") for row in plain_rows()]
+    path = make(tmp_path / "BTCUSDT.db", rows, [*PLAIN, "exchange"])
+    with pytest.raises(BitcornError, match="column exchange "):
+        read_bars(path, "BTCUSDT", "1h")
+
+
 def test_markets_that_are_numbered_are_never_one_partition(tmp_path):
     rows = [(*row, market) for market in (256_265, 408_065) for row in plain_rows()]
     path = make(tmp_path / "BTCUSDT.db", rows, [*PLAIN, "token"])

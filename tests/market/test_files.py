@@ -158,6 +158,20 @@ def test_rows_without_a_symbol_are_not_lost_silently(tmp_path, ending):
 
 
 @pytest.mark.parametrize("ending", [".csv", ".parquet"])
+@pytest.mark.parametrize("symbols", [["symbol", "timeframe"], ["symbol"], []])
+def test_a_symbol_of_several_exchanges_is_several(tmp_path, ending, symbols):
+    both = [some_frame().assign(exchange=name, close=i) for i, name in enumerate(["Binance ", "OKX"])]
+    one = some_frame().assign(exchange="OKX", symbol="SOL", timeframe="1h")[["exchange", *symbols, *some_frame()]]
+    frame = pd.concat(both, ignore_index=True).assign(symbol="BTC", timeframe="1h")[one.columns]
+    path = written(pd.concat([frame, one]) if symbols else frame, tmp_path / f"BTC_1h{ending}")
+    found = {str(partition): bars.close.tolist() for partition, bars in read_file(path)}
+    assert found["BTC.Binance 1h"] == [0.0] * 6
+    assert found["BTC.OKX 1h"] == [1.0] * 6
+    assert set(found) - {"BTC.Binance 1h", "BTC.OKX 1h"} == ({"SOL 1h"} if symbols else set())
+    assert {str(done.partition) for done in ingest_files([path], tmp_path / "market.db")} == set(found)
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
 @pytest.mark.parametrize(("stored", "timeframe"), [(60, "1h"), (3600, "1h"), ("H1", "1h"), ("60min", "60m")])
 def test_timeframes_of_a_file_may_be_numbers_and_words(tmp_path, ending, stored, timeframe):
     frame = some_frame().assign(symbol="A", interval=stored)

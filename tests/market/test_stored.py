@@ -123,3 +123,13 @@ def test_rows_of_two_markets_are_not_diagnosed_as_duplicates(tmp_path, markets):
         with pytest.raises(BitcornError, match=r"5 of 10 rows of .* column token .* tells them apart"):
             list(stored_rows(source))
         assert len(list(stored_rows(source, reading=Reading.of(None, ["symbol=token"])))) == 2
+
+
+def test_rows_of_several_exchanges_have_their_own_units(tmp_path):
+    rows = [(*row("AAA", n, 1000 if name else 1), name) for n in range(5) for name in ("okx", "")]
+    header = "symbol,date,unix,open,high,low,close,volume,exchange"
+    found = {s.partition.symbol: s for s in stored_rows(write_csv(tmp_path / "x.csv", rows, header))}
+    assert {name: (stored.units, len(stored.rows)) for name, stored in found.items()} == {
+        "AAA.okx": ({"s": 5}, 5),
+        "AAA": ({"ms": 5}, 5),
+    }
