@@ -1,6 +1,7 @@
 import sqlite3
 from contextlib import closing
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -101,6 +102,17 @@ def test_a_column_that_tells_rows_of_one_time_apart_is_a_problem(tmp_path):
     assert "column isin ('US1', 'US2', ...) tells them apart" in only.problem
     found = inspect_source(path, Reading.of(mapping={"symbol": "isin"})).partitions
     assert [(each.symbol, each.problem) for each in found] == [("US1", None), ("US2", None)]
+
+
+def test_a_column_that_tells_rows_of_a_file_apart_is_a_problem_though_its_footer_says_all(tmp_path):
+    rows = [(token, *row) for token in (7, 9) for row in bars()]
+    path = tmp_path / "BTCUSDT_1h.parquet"
+    pd.DataFrame(rows, columns=["token", "ts", "open", "high", "low", "close", "volume"]).to_parquet(path)
+    (only,) = inspect_source(path).partitions
+    assert "6 of 12 rows of" in only.problem
+    assert "column token (7, 9, ...) tells them apart" in only.problem
+    found = inspect_source(path, Reading.of(mapping={"symbol": "token"})).partitions
+    assert [(each.symbol, each.rows, each.problem) for each in found] == [("7", 6, None), ("9", 6, None)]
 
 
 def test_a_partition_in_two_tables_is_a_problem_and_a_view_of_one_is_none(tmp_path):
