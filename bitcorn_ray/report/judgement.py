@@ -208,7 +208,7 @@ def _track_chart(track: Track) -> Chart:
             line(f"realised{many}", root(realised), "var(--s2)", 1),
             line("forecast", root(forecast), "var(--s1)", 1.5),
         ],
-        layout={"xaxis": {"type": "date"}, "yaxis": {"title": {"text": "volatility, %"}, "type": "log"}},
+        layout={"xaxis": {"type": "date"}, "yaxis": {"title": {"text": "volatility, %"}, "type": "log", "nticks": 4}},
         height=320,
     )
 

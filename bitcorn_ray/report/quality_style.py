@@ -58,7 +58,8 @@ function drawPrice(key, figure) {
   button.onclick = () => { button.dataset.log = log ? 'no' : 'yes'; drawPrice(key, figure); };
   Plotly.react(key + '-price', traces, layout({height: narrow() ? 420 : 480, margin: {l: 56, r: 8, t: 8, b: 30},
     hovermode: 'closest', legend: {orientation: 'h', y: -0.12, yanchor: 'top', x: 0},
-    xaxis: {type: 'date'}, yaxis: {type: log ? 'log' : 'linear', tickformat: ',.6~g',
+    // By itself a logarithmic axis of more than a decade names every digit, which then overlap.
+    xaxis: {type: 'date'}, yaxis: {type: log ? 'log' : 'linear', tickformat: ',.6~g', nticks: log ? 3 : 0,
       fixedrange: narrow()}}), options);
 }
 

@@ -31,6 +31,7 @@ section > header > :last-child { flex: 1; min-width: 0; }
 .dot { display: inline-block; width: .6em; height: .6em; border-radius: 50%; background: currentColor;
   margin-right: .4em; }
 dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(230px, 1fr)); gap: 6px 20px; margin: 0; }
+section > header dl > :last-child { grid-column: 1 / -1; }
 dt { color: var(--soft); font-size: .8rem; } dd { margin: 0; overflow-wrap: anywhere; }
 .note, footer { color: var(--soft); font-size: .85rem; margin: 2px 0 6px; }
 .scroll { overflow-x: auto; max-height: 420px; overflow-y: auto; }
