@@ -28,8 +28,7 @@ from bitcorn_ray.forecasting import plan_forecasts
 from bitcorn_ray.learning.bands import outcome_known
 from bitcorn_ray.learning.forecasts import Forecasts
 from bitcorn_ray.learning.journal import Journal
-from bitcorn_ray.market.bars import Bars, show_time
-from bitcorn_ray.market.files import joined
+from bitcorn_ray.market.bars import Bars, joined, show_time
 from bitcorn_ray.market.loading import load_bars, load_partition
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.reading import Reading

@@ -18,6 +18,7 @@ __all__ = [
     "BAR_COLUMNS",
     "PRICE_COLUMNS",
     "Bars",
+    "joined",
     "modal_step",
     "require_chronology",
     "show_time",
@@ -146,6 +147,17 @@ def require_chronology(timestamp: NDArray[np.int64]) -> None:
         f"timestamps must rise: {show_time(int(timestamp[row]))} stands {what} (row {row}; "
         f"{int((steps <= 0).sum())} such rows in all): sort the bars by timestamp and keep one bar for each"
     )
+
+
+def joined(parts: Sequence[Bars]) -> Bars:
+    """Return bars that follow each other as one."""
+    if len(parts) == 1:
+        return parts[0]
+    columns: dict[str, Any] = {
+        name: np.concatenate([part.columns()[name] for part in parts]) for name in parts[0].columns()
+    }
+    extra = {name: np.concatenate([part.extra[name] for part in parts]) for name in parts[0].extra}
+    return Bars(**columns, extra=extra)
 
 
 def modal_step(timestamp: NDArray[np.int64]) -> int:

@@ -146,7 +146,6 @@ class BarReader:
             raise BitcornError(f"limit is {limit}: it must be at least 1, or None for all bars")
         held = self._find(symbol, timeframe)
         bars = self._bars(held, limit)[0]
-        assert bars.timestamp is not None
         if self._reading.policy is None and repeats(bars.timestamp) and (problem := self.mixture(held)):
             raise BitcornError(problem)
         return bars, held.partition
@@ -162,11 +161,13 @@ class BarReader:
     def mixture(self, held: StoredPartition) -> str | None:
         """Say which column tells the rows of one of `held` apart that stand at the same times; see `apart`."""
         table = held.table
-        further = [name for name in table.all_columns if name not in table.columns.values()]
+        known = {stored for ours, stored in table.columns.items() if ours != "exchange" or ours in held.keys}
+        further = [name for name in table.all_columns if name not in known]
         if table.has("symbol", "timeframe") or not further:
             return None
         texts = [
-            f"CASE typeof({c}) WHEN 'text' THEN {c} END AS t{place}" for place, c in enumerate(map(quoted, further))
+            f"CASE WHEN typeof({c}) IN ('text', 'integer') THEN CAST({c} AS TEXT) END AS t{place}"
+            for place, c in enumerate(map(quoted, further))
         ]
         query = f"SELECT {split_column(table.column('timestamp'), 0)}, {', '.join(texts)} FROM {table.source}"
         count = self._database.rows(f"SELECT count(*) FROM {table.source}{held.where()}", held.keys)[0][0]

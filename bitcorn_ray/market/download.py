@@ -21,8 +21,7 @@ from urllib.parse import urlsplit, urlunsplit
 import numpy as np
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.market.bars import BAR_COLUMNS, Bars, show_time
-from bitcorn_ray.market.files import joined
+from bitcorn_ray.market.bars import BAR_COLUMNS, Bars, joined, show_time
 from bitcorn_ray.market.ingest import write_bars
 from bitcorn_ray.market.partition import Partition, normalise_symbol
 from bitcorn_ray.market.timeframe import timeframe_ms, timeframe_of_ms

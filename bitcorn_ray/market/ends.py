@@ -18,11 +18,12 @@ _Place = tuple[str, tuple[Any, ...]]  # a table, and the values of its keys
 
 @dataclass(frozen=True)
 class Ends:
-    """Rows of a partition, and its smallest and largest time where these are numbers."""
+    """Rows of a partition, its smallest and largest time where these are numbers, and how many rows have no time."""
 
     rows: int
     smallest: int | float | None
     largest: int | float | None
+    untimed: int = 0
 
 
 def ends_of(database: Connection, held: Iterable[StoredPartition]) -> list[Ends]:
@@ -38,7 +39,7 @@ def ends_of(database: Connection, held: Iterable[StoredPartition]) -> list[Ends]
 
 _SUMMARY = (
     "n, CASE WHEN typeof(a) IN ('integer', 'real') THEN a END AS a, "
-    "CASE WHEN typeof(z) IN ('integer', 'real') THEN z END AS z"
+    "CASE WHEN typeof(z) IN ('integer', 'real') THEN z END AS z, n - timed AS untimed"
 )
 
 
@@ -47,8 +48,8 @@ def _of_keys(database: Connection, table: BarTable, keys: Sequence[str]) -> Mapp
     names = ", ".join(f"k{place}" for place in range(len(keys)))
     select = ", ".join(f"{column} AS k{place}" for place, column in enumerate(columns))
     groups = (
-        f"SELECT {select}, count(*) AS n, min({time}) AS a, max({time}) AS z FROM {table.source} "
-        f"GROUP BY {', '.join(columns)}"
+        f"SELECT {select}, count(*) AS n, min({time}) AS a, max({time}) AS z, count({time}) AS timed "
+        f"FROM {table.source} GROUP BY {', '.join(columns)}"
     )
     found = database.rows(f"SELECT {names}, {_SUMMARY} FROM ({groups})")
     return {(table.name, row[: len(keys)]): Ends(*row[len(keys) :]) for row in found}
@@ -57,7 +58,7 @@ def _of_keys(database: Connection, table: BarTable, keys: Sequence[str]) -> Mapp
 def _of_tables(database: Connection, tables: Sequence[BarTable]) -> Mapping[_Place, Ends]:
     each = " UNION ALL ".join(
         f"SELECT {place} AS place, count(*) AS n, min({table.column('timestamp')}) AS a, "
-        f"max({table.column('timestamp')}) AS z FROM {table.source}"
+        f"max({table.column('timestamp')}) AS z, count({table.column('timestamp')}) AS timed FROM {table.source}"
         for place, table in enumerate(tables)
     )
     found = database.rows(f"SELECT place, {_SUMMARY} FROM ({each})")

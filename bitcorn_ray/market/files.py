@@ -1,9 +1,9 @@
 """Bars out of files: whatever their format, by the names of their columns (see `formats` and `columns`).
 
 A file may hold one partition, named by its file name or by the caller, or several, told apart by a symbol and a
-timeframe column. Rows come in batches, in the file's order. A row that cannot be a bar, as it says no time or no
-symbol, is set aside and counted; a value that is not what its column should hold stops the reading, as then the column
-is not what it was taken for.
+timeframe column; a symbol that is on several exchanges, which a third column names, is SYMBOL.EXCHANGE. Rows come in
+batches, in the file's order. A row that cannot be a bar, as it says no time or no symbol, is set aside and counted; a
+value that is not what its column should hold stops the reading, as then the column is not what it was taken for.
 """
 
 from __future__ import annotations
@@ -22,23 +22,36 @@ from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.apart import mixture, repeats
-from bitcorn_ray.market.bars import BAR_COLUMNS, Bars, modal_step
+from bitcorn_ray.market.bars import BAR_COLUMNS, Bars, joined, modal_step
 from bitcorn_ray.market.columns import match_columns, match_extra
 from bitcorn_ray.market.formats import RawRows, opened_rows
 from bitcorn_ray.market.location import Location
 from bitcorn_ray.market.numbers import parse_numbers
 from bitcorn_ray.market.partition import Partition, partition_of_file
 from bitcorn_ray.market.reading import Reading
-from bitcorn_ray.market.timeframe import timeframe_ms, timeframe_of_ms, timeframe_word
+from bitcorn_ray.market.timeframe import meant_step, numeric_steps, timeframe_ms, timeframe_of_ms, timeframe_word
 from bitcorn_ray.market.times import read_times
 
-__all__ = ["BarFile", "KeyedBars", "column_names", "joined", "opened_file", "read_file", "require_one_each"]
+__all__ = [
+    "KEY_COLUMNS",
+    "BarFile",
+    "KeyedBars",
+    "column_names",
+    "joined",
+    "opened_file",
+    "read_file",
+    "require_one_each",
+]
 
-Key = tuple[str | None, str | None]
-"""Symbol and timeframe as the columns of a row say them, None where there is no such column."""
+Key = tuple[str | None, str | None, str | None]
+"""Symbol, timeframe and exchange as the columns of a row say them, None where there is no such column."""
+
+KEY_COLUMNS = ("symbol", "timeframe", "exchange")
+"""Our names of the columns that keys are made of."""
 
 _SAMPLE_TIMES = 4_096
 _MIXTURE_ROWS = 1_000_000
+_SHOWN_LETTERS = 200
 
 
 @dataclass(frozen=True)
@@ -69,7 +82,7 @@ def read_file(
         for (_, reason), count in file.rejected.items():
             raise BitcornError(f"{count} rows of {file.place} {reason}: remove or complete them")
         found = _partitions(file, batches)
-        if (reading or Reading()).policy is None and any(_repeats(bars) for _, bars in found):
+        if (reading or Reading()).policy is None and any(repeats(bars.timestamp) for _, bars in found):
             require_one_each(file)
         return found
 
@@ -114,7 +127,7 @@ class BarFile:
     def batches(self) -> Iterator[KeyedBars]:
         """Yield the rows in batches; call it once. Raises BitcornError for values that are not what they should be."""
         found, where, rows = self._found, self.place.shown, 0
-        texts = [found[name] for name in ("timestamp", "symbol", "timeframe") if name in found]
+        texts = [found[name] for name in ("timestamp", *KEY_COLUMNS) if name in found]
         numbers = {name: found[name] for name in BAR_COLUMNS[1:]} | self._extra
         for batch in self._rows.read(list(dict.fromkeys(numbers.values())), texts):
             rows += batch.num_rows
@@ -137,7 +150,7 @@ class BarFile:
         It takes the place of `batches`, whose prices and volumes it does not read, and raises as that does.
         """
         found, rows = self._found, 0
-        for batch in self._rows.read([], [found[n] for n in ("timestamp", "symbol", "timeframe") if n in found]):
+        for batch in self._rows.read([], [found[n] for n in ("timestamp", *KEY_COLUMNS) if n in found]):
             rows += batch.num_rows
             stored = batch.column(found["timestamp"])
             times, untimed = _times(stored, found["timestamp"], self.place.shown)
@@ -155,10 +168,10 @@ class BarFile:
 
         None where that is not known without reading the rows.
         """
-        if {"symbol", "timeframe"} & set(self._found) or not (self._symbol and self._timeframe):
+        if set(KEY_COLUMNS) & set(self._found) or not (self._symbol and self._timeframe):
             return None
         told = self._rows.ends(self._found["timestamp"])
-        return None if told is None or told[0] == 0 else (self.partition(self._code((None, None))), *told)
+        return None if told is None or told[0] == 0 else (self.partition(self._code((None, None, None))), *told)
 
     def mixture(self) -> str | None:
         """Say which column tells rows of its first million apart that stand at the same times; see `apart`."""
@@ -166,7 +179,7 @@ class BarFile:
         further = [name for name in names if name not in known.values() and names.count(name) == 1]
         if {"symbol", "timeframe"} <= set(known) or not further:
             return None
-        keys = [known[name] for name in ("timestamp", "symbol", "timeframe") if name in known]
+        keys = [known[name] for name in ("timestamp", *KEY_COLUMNS) if name in known]
         batches, rows = list[pa.RecordBatch](), 0
         with opened_rows(self.place) as opened:
             for batch in opened.read([], [*keys, *further]):
@@ -195,36 +208,51 @@ class BarFile:
 
         Raises BitcornError where nothing says its symbol, or its timeframe.
         """
-        symbol, timeframe = self.keys[code]
+        symbol, timeframe, exchange = self.keys[code]
+        on_several = len({venue for name, _, venue in self.keys if name == symbol}) > 1
         symbol = symbol or self._symbol
         if not symbol:
             raise BitcornError(
                 f"{self.place} does not say its symbol, neither in a column nor in its name: pass --symbol"
             )
-        if timeframe is None and self._timeframe is None:
-            times = np.concatenate(self._first_times[code])
-            try:
-                timeframe = timeframe_of_ms(modal_step(np.sort(times)))
-            except BitcornError as error:
-                raise BitcornError(f"{self.place} does not say its timeframe: {error}") from error
-        timeframe = (timeframe or self._timeframe or "").strip()
-        word = timeframe_word(timeframe)
-        timeframe_ms(word or timeframe)
-        return Partition(symbol, word or timeframe)
+        symbol = f"{symbol}.{exchange}" if on_several and exchange else symbol
+        steps = numeric_steps(timeframe)
+        if (timeframe or self._timeframe) and not steps:
+            return Partition(symbol, self._checked(timeframe or self._timeframe or ""))
+        distance = modal_step(np.sort(np.concatenate(self._first_times[code])))
+        try:
+            return Partition(symbol, timeframe_of_ms(meant_step(steps, distance) if steps else distance))
+        except BitcornError as error:
+            raise BitcornError(f"{self.place} does not say its timeframe: {error}") from error
+
+    def _checked(self, timeframe: str) -> str:
+        """Return a timeframe as we write it. Raises BitcornError for what is none."""
+        text = timeframe.strip()
+        word = timeframe_word(text) or text
+        try:
+            timeframe_ms(word)
+        except BitcornError as error:
+            column = self._found.get("timeframe")
+            where = f"column {column!r} of {self.place}" if column else f"{self.place}"
+            raise BitcornError(f"{where}: {error}") from error
+        return word
 
     def _remember(self, codes: NDArray[np.int64], times: NDArray[np.int64]) -> None:
-        """Keep the first times of each key, whose distance is its timeframe where nothing says it."""
+        """Keep the first times of each key, whose distance is its timeframe where no word says it."""
         self._first_times += [[] for _ in range(len(self.keys) - len(self._first_times))]
-        for code in np.unique(codes) if "timeframe" not in self._found and self._timeframe is None else ():
+        for code in np.unique(codes):
+            in_column = self.keys[code][1]
+            if (in_column or self._timeframe) and not numeric_steps(in_column):
+                continue
             have = sum(map(len, self._first_times[code]))
             if have < _SAMPLE_TIMES:
                 self._first_times[code].append(times[codes == code][: _SAMPLE_TIMES - have].copy())
 
     def _coded(self, batch: pa.RecordBatch) -> NDArray[np.int64]:
         """Return the place of each row's key; negative where it has none, which is counted."""
-        names = [name for name in ("symbol", "timeframe") if name in self._found]
+        names = [name for name in KEY_COLUMNS if name in self._found]
         if not names:
-            return np.full(batch.num_rows, self._code((None, None)), np.int64)
+            return np.full(batch.num_rows, self._code((None, None, None)), np.int64)
         encoded = [_encoded(batch.column(self._found[name])) for name in names]
         widest = max(len(values) for _, values in encoded) + 1
         combined = sum(codes * widest**place for place, (codes, _) in enumerate(encoded))
@@ -236,15 +264,16 @@ class BarFile:
         return codes[rows]
 
     def _code_of(self, parts: dict[str, str | None], count: int) -> int:
-        for name, value in parts.items():
-            if value is None or not value.strip():
+        said = {name: (value or "").strip() or None for name, value in parts.items()}
+        for name in ("symbol", "timeframe"):
+            if name in said and said[name] is None:
                 self.rejected[-1, f"have no {name}"] += count
                 return -1
-        symbol, timeframe = parts.get("symbol"), parts.get("timeframe")
-        if timeframe is not None and timeframe.strip().endswith("M"):
-            self.rejected[-1, f"are of timeframe {timeframe.strip()}, a month, which has no fixed length"] += count
+        timeframe = said.get("timeframe")
+        if timeframe is not None and timeframe.endswith("M"):
+            self.rejected[-1, f"are of timeframe {timeframe}, a month, which has no fixed length"] += count
             return -1
-        return self._code((symbol and symbol.strip(), timeframe and timeframe.strip()))
+        return self._code((said.get("symbol"), timeframe, said.get("exchange")))
 
     def _code(self, key: Key) -> int:
         if key not in self._codes:
@@ -259,11 +288,6 @@ def require_one_each(file: BarFile) -> None:
         raise BitcornError(problem)
 
 
-def _repeats(bars: Bars) -> bool:
-    assert bars.timestamp is not None
-    return repeats(bars.timestamp)
-
-
 def column_names(path: str | Path | Location) -> list[str]:
     """Names of a file's columns, without reading its rows. Raises BitcornError where it cannot be read."""
     with opened_rows(Location.of(path)) as rows:
@@ -274,6 +298,8 @@ def _found(rows: RawRows, mapping: Mapping[str, str], place: Location) -> dict[s
     found, missing = match_columns(rows.names, mapping)
     if missing:
         there = ", ".join(rows.names) or "none"
+        if len(there) > _SHOWN_LETTERS:  # no header, but some text
+            there = f"{there[:_SHOWN_LETTERS]}..."
         remedy = f"; say which it is by --map {missing[0]}=COLUMN" if rows.names else ""
         raise BitcornError(f"{place} has no column {', '.join(missing)}: it has {there}{remedy}")
     if twice := [name for name in found.values() if rows.names.count(name) > 1]:
@@ -310,17 +336,6 @@ def _encoded(column: pa.Array) -> tuple[NDArray[np.int64], list[str | None]]:
     encoded = column if pa.types.is_dictionary(column.type) else pc.dictionary_encode(column)
     codes = pc.fill_null(encoded.indices.cast(pa.int64()), -1).to_numpy(zero_copy_only=False) + 1
     return codes, [None, *(None if value is None else str(value) for value in encoded.dictionary.to_pylist())]
-
-
-def joined(parts: Sequence[Bars]) -> Bars:
-    """Return bars that follow each other as one."""
-    if len(parts) == 1:
-        return parts[0]
-    columns: dict[str, Any] = {
-        name: np.concatenate([part.columns()[name] for part in parts]) for name in parts[0].columns()
-    }
-    extra = {name: np.concatenate([part.extra[name] for part in parts]) for name in parts[0].extra}
-    return Bars(**columns, extra=extra)
 
 
 def _partitions(file: BarFile, batches: Sequence[KeyedBars]) -> list[tuple[Partition, Bars]]:

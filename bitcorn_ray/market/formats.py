@@ -165,6 +165,8 @@ def _unpacked(file: pa.NativeFile, magic: bytes, where: str) -> Iterator[tuple[A
         with pa.CompressedInputStream(file, "gzip") as text:
             yield text, None
     elif magic[:4] == b"PK\x03\x04" or where.lower().endswith(".zip"):
+        if magic[:4] == b"PK\x05\x06":  # an end without a beginning
+            raise BitcornError(f"{where} holds no file")
         with zipfile.ZipFile(file) as archive:
             members = [each for each in archive.namelist() if not each.endswith("/") and "__MACOSX" not in each]
             if len(members) != 1:

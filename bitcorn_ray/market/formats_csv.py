@@ -92,6 +92,8 @@ def _fields(line: str, delimiter: str) -> list[str]:
 
 
 def _explained(error: str, names: list[str], where: str) -> str:
+    if "invalid UTF8" in error:
+        return f"{where} cannot be read: it is no UTF-8: save it as UTF-8"
     match = _FAILURE.search(error)
     if match is None:
         return f"{where} cannot be read: {error.splitlines()[0]}"

@@ -28,8 +28,8 @@ from bitcorn_ray.market.connection import Connection
 from bitcorn_ray.market.mixed import merged_times, split_column
 from bitcorn_ray.market.names import Named, said_by_name
 from bitcorn_ray.market.partition import Partition, normalise_symbol
-from bitcorn_ray.market.tables import BarTable, numeric_steps
-from bitcorn_ray.market.timeframe import stored_step, timeframe_ms, timeframe_of_ms
+from bitcorn_ray.market.tables import BarTable
+from bitcorn_ray.market.timeframe import meant_step, numeric_steps, stored_step, timeframe_ms, timeframe_of_ms
 from bitcorn_ray.market.times import UNIT_BOUNDS
 
 __all__ = ["HeldPartitions", "StoredPartition", "one_unit"]
@@ -183,10 +183,7 @@ class HeldPartitions:
     def _meant(self, held: StoredPartition, steps: list[int]) -> tuple[str, str]:
         """Timeframe and unit that a bare number means; the bars' distance decides between several."""
         number = int(held.partition.timeframe)
-        step = steps[0]
-        if len(steps) > 1:
-            distance = modal_step(self.newest_times(held))
-            step = distance if distance in steps else steps[-1]
+        step = steps[0] if len(steps) == 1 else meant_step(steps, modal_step(self.newest_times(held)))
         unit = {60_000: "minutes", 1_000: "seconds", 1: "milliseconds"}[step // number]
         return timeframe_of_ms(step), unit
 

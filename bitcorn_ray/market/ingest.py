@@ -137,16 +137,20 @@ def _write(
     staging: Staging, db_path: str | Path, on_conflict: Conflict, on_rows: Callable[[int], None]
 ) -> list[IngestedPartition]:
     path = Path(db_path).expanduser()
+    is_new = not path.exists()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(open_target(path, staging.path)) as target:
+        with closing(open_target(path, staging.path, on_conflict)) as target:
             done = [
                 IngestedPartition(source.source, *counts)
                 for source in staging.sources
                 for counts in upsert_source(target, source, on_conflict, on_rows)
             ]
-            target.connection.execute("COMMIT")
+            target.commit()
             return done
     except (sqlite3.Error, OSError) as error:
         remedy = ": another process writes it, wait until that is done" if "locked" in str(error) else ""
         raise BitcornError(f"{path} cannot be written: {error}{remedy}") from error
+    finally:
+        if is_new and path.is_file() and path.stat().st_size == 0:  # nothing was written to what SQLite created
+            path.unlink()

@@ -7,7 +7,7 @@ units are mixed, are all times of a partition read. Of files the same, a file in
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -22,14 +22,15 @@ from bitcorn_ray.market.columns import match_columns
 from bitcorn_ray.market.connection import connected
 from bitcorn_ray.market.database import BarReader
 from bitcorn_ray.market.ends import Ends, ends_of
+from bitcorn_ray.market.files import opened_file
 from bitcorn_ray.market.formats import opened_rows
 from bitcorn_ray.market.held import StoredPartition, one_unit
 from bitcorn_ray.market.lake import hive_partition, is_bar_file, names_in_path
 from bitcorn_ray.market.location import Location
-from bitcorn_ray.market.partition import normalise_symbol
+from bitcorn_ray.market.partition import Partition, normalise_symbol
 from bitcorn_ray.market.reading import Reading
 from bitcorn_ray.market.source import is_database, shown_source, source_files
-from bitcorn_ray.market.spans import spans_of
+from bitcorn_ray.market.spans import Span, spans_of
 from bitcorn_ray.market.tables import BarTable
 from bitcorn_ray.market.timeframe import stored_step
 from bitcorn_ray.market.times import ParsedTimes, read_times
@@ -145,17 +146,17 @@ def _table(table: BarTable) -> InspectedTable:
 
 
 def _inspected(reader: BarReader, held: StoredPartition, ends: Ends) -> InspectedPartition:
-    problem, times = None, _times_of(ends)
+    times, untimed = _times_of(ends), ends.untimed
     if times is None:
         times, bad = reader.read_times(held)
-        times = ParsedTimes(times.ms[~bad], times.how, times.units)
-        if bad.any():
-            problem = f"{int(bad.sum())} rows have no time"
+        times, untimed = ParsedTimes(times.ms[~bad], times.how, times.units), int(bad.sum())
+    problem = f"{untimed} rows have no time" if untimed else held.table.doubt
     step = stored_step(held.partition.timeframe)
     if step is None:
         problem = f"{held.partition.timeframe!r} is no timeframe of a fixed length"
-    elif problem is None and len(times.ms) and ends.rows > 1 + (int(times.ms.max()) - int(times.ms.min())) // step:
-        problem = reader.mixture(held)
+    elif problem is None and len(times.ms):
+        too_many = ends.rows > 1 + (int(times.ms.max()) - int(times.ms.min())) // step
+        problem = reader.mixture(held) if too_many or held.table.no_timeframes else None
     return InspectedPartition(
         symbol=held.partition.symbol,
         timeframe=held.partition.timeframe,
@@ -175,7 +176,7 @@ def _times_of(ends: Ends) -> ParsedTimes | None:
     if not one_unit(ends.smallest, ends.largest):
         return None
     times, bad = read_times(pa.array([ends.smallest, ends.largest]))
-    return None if bad.any() else ParsedTimes(times.ms, times.how, dict.fromkeys(times.units, ends.rows))
+    return None if bad.any() else ParsedTimes(times.ms, times.how, dict.fromkeys(times.units, ends.rows - ends.untimed))
 
 
 def _range(ms: Any) -> dict[str, str | None]:
@@ -211,10 +212,23 @@ def _of_file(place: Location, name: str, reading: Reading) -> tuple[InspectedTab
             timeframe_from=f"column {found['timeframe']}"
             if "timeframe" in found
             else (by_name if named_timeframe else "the bars' most frequent distance"),
+            problem=_mixed(files, reading, partition, span),
         )
         for partition, span in sorted(told.items())
     ]
     return table, partitions
+
+
+def _mixed(files: Sequence[Location], reading: Reading, partition: Partition, span: Span) -> str | None:
+    """Say which column tells rows of one time apart, where there are more rows than a partition can have."""
+    step = stored_step(partition.timeframe)
+    if step is None or span.rows <= 1 + (span.last - span.first) // step:
+        return None
+    for place in files:
+        with opened_file(place, *names_in_path(place), reading) as file:
+            if problem := file.mixture():
+                return problem
+    return None
 
 
 def _with_problems(

@@ -2,7 +2,8 @@
 
 1. 11 or 12 values are a Binance kline: open time, open, high, low, close, volume, close time, quote volume, trades, ...
 2. 6 values are time, four prices, volume. Most write open, high, low, close; Bitfinex and Jesse write open, close,
-   high, low. The prices say which, as no price of a bar is above its high or below its low.
+   high, low; Coinbase low, high, open, close. The prices say which, as no price of a bar is above its high or below its
+   low.
 3. Anything else has its places 0, 1, 2, ... for names, for a mapping to say what they are.
 """
 
@@ -12,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.numbers import parse_numbers
@@ -25,8 +27,11 @@ BINANCE = (
 UNORDERED = ("timestamp", "price_1", "price_2", "price_3", "price_4", "volume")
 """Names of six places before it is known which price is which."""
 
-_USUAL, _CLOSE_SECOND = ("open", "high", "low", "close"), ("open", "close", "high", "low")
-_MAJORITY = 10  # so many times more rows speak for one order than for the other, as real files have wrong bars
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+_ORDERS = (("open", "high", "low", "close"), ("open", "close", "high", "low"), ("low", "high", "open", "close"))
+_MAJORITY = 10  # so many times more rows speak for one order than for another, as real files have wrong bars
 
 
 def named_places(count: int) -> list[str]:
@@ -39,21 +44,24 @@ def named_places(count: int) -> list[str]:
 def ordered_prices(batches: Iterable[pa.RecordBatch], where: str) -> Iterator[pa.RecordBatch]:
     """Give the four prices of unordered rows their names.
 
-    Rows that are flat say nothing and read the same in both orders. Raises BitcornError where rows speak for both.
+    A row speaks for an order if it can have no other; flat rows speak for none. Raises BitcornError where rows speak
+    for several, and where most can have none.
     """
-    usual = second = 0
+    votes, against = np.zeros(len(_ORDERS), np.int64), 0
     decided: tuple[str, ...] | None = None
     for batch in batches:
-        opened, *rest = (parse_numbers(batch.column(name))[0] for name in UNORDERED[1:5])
-        is_usual = _agrees(opened, rest[2], rest[0], rest[1])
-        is_second = _agrees(opened, rest[0], rest[1], rest[2])
-        usual, second = usual + int((is_usual & ~is_second).sum()), second + int((is_second & ~is_usual).sum())
-        order = _CLOSE_SECOND if second > usual else _USUAL
-        changed, decided = decided not in (None, order), order if usual != second else decided
-        if changed or min(usual, second) * _MAJORITY > max(usual, second):
+        prices = [parse_numbers(batch.column(name))[0] for name in UNORDERED[1:5]]
+        agrees = np.array([_agrees(**dict(zip(order, prices, strict=True))) for order in _ORDERS])
+        votes += (agrees & (agrees.sum(0) == 1)).sum(1)
+        against += int((np.isfinite(prices).all(0) & ~agrees.any(0)).sum())
+        best, second = np.sort(votes)[:-3:-1].tolist()
+        order = _ORDERS[int(votes.argmax())]
+        changed, decided = decided not in (None, order), order if best else decided
+        if changed or second * _MAJORITY > best or against > best:
+            told = ", ".join(f"{'-'.join(order)} ({rows})" for order, rows in zip(_ORDERS, votes.tolist(), strict=True))
             raise BitcornError(
-                f"{where} has no column names, and its prices are neither in the order {', '.join(_USUAL)} "
-                f"({usual} rows) nor {', '.join(_CLOSE_SECOND)} ({second} rows): write a header line"
+                f"{where} has no column names, and too few of its rows speak for one order of prices: {told}, none of "
+                f"these ({against}): write a header line"
             )
         names = [UNORDERED[0], *order, UNORDERED[5]]
         yield pa.RecordBatch.from_arrays(batch.select(UNORDERED).columns, names=names)
@@ -73,8 +81,7 @@ def is_data(fields: Sequence[str]) -> bool:
     return sum(_reads_as_number(field) for field in fields) >= 5
 
 
-def _agrees(*prices: np.ndarray[tuple[int], np.dtype[np.float64]]) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Rows in which high is the highest and low the lowest; prices: open, close, high, low."""
-    opened, close, high, low = prices
+def _agrees(*, open: Floats, high: Floats, low: Floats, close: Floats) -> Mask:
+    """Rows in which high is the highest and low the lowest."""
     with np.errstate(invalid="ignore"):
-        return (high >= np.maximum(opened, close)) & (low <= np.minimum(opened, close)) & (high >= low)
+        return (high >= np.maximum(open, close)) & (low <= np.minimum(open, close)) & (high >= low)

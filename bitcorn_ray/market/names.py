@@ -123,8 +123,10 @@ def _pair_of_words(words: list[str], cut: list[tuple[str, str]]) -> str | None:
         turned = first in QUOTES and (second not in QUOTES or (second not in MONEY and _rank(first) < _rank(second)))
         symbol = f"{second}{between}{first}" if turned else f"{first}{between}{second}"
         after = upper[place + 2 : place + 3]
-        if after and not turned and after[0] in QUOTES:  # BTC_USDT_USDT: a future, settled in the last one
-            return f"{first}/{second}:{after[0]}"
+        if after and not turned and after[0] in QUOTES:
+            if second not in MONEY and after[0] != second:  # my_BTC_USDT: the first is another word
+                continue
+            return f"{first}/{second}:{after[0]}"  # BTC_USDT_USDT: a future, settled in the last one
         if after and after[0] in _OTHER_MARKETS:
             symbol += cut[place + 2][0] + after[0]
         return symbol

@@ -21,10 +21,10 @@ from typing import Protocol
 import numpy as np
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.market.bars import Bars
+from bitcorn_ray.market.bars import Bars, joined
 from bitcorn_ray.market.columns import match_columns
 from bitcorn_ray.market.database import opened_bars
-from bitcorn_ray.market.files import column_names, joined, read_file
+from bitcorn_ray.market.files import column_names, read_file
 from bitcorn_ray.market.lake import hive_partition, is_bar_file, lake_units, names_in_path
 from bitcorn_ray.market.location import Location
 from bitcorn_ray.market.partition import Partition, normalise_symbol

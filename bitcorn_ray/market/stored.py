@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,10 +15,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bitcorn_ray.market.bars import Bars
+from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.market.apart import repeats
+from bitcorn_ray.market.bars import Bars, joined
 from bitcorn_ray.market.columns import match_columns
 from bitcorn_ray.market.database import opened_bars
-from bitcorn_ray.market.files import Key, opened_file
+from bitcorn_ray.market.files import KEY_COLUMNS, Key, opened_file, require_one_each
 from bitcorn_ray.market.formats import opened_rows
 from bitcorn_ray.market.lake import is_bar_file, names_in_path
 from bitcorn_ray.market.location import Location
@@ -59,7 +62,8 @@ def stored_rows(
 
     symbols, timeframes: only these, in any spelling; where nothing says the symbol of the bars and one is given, it is
     theirs. reading: what the user says about the source.
-    Raises BitcornError where the source cannot be read, and for a symbol or timeframe that it does not have.
+    Raises BitcornError where the source cannot be read, for a symbol or timeframe that it does not have, and for rows
+    of one time that a further column tells apart.
     """
     reading, there = reading or Reading(), list[Partition]()
 
@@ -91,6 +95,8 @@ def _of_database(
         for held in sorted(reader.held, key=lambda held: held.partition):
             if held.partition in usable and is_asked(held.partition):
                 rows, times = reader.read_held(held)
+                if repeats(rows.timestamp) and (problem := reader.mixture(held)):
+                    raise BitcornError(problem)
                 yield StoredRows(
                     partition=held.partition,
                     source=f"table {held.table.name} of {place.shown}",
@@ -116,16 +122,19 @@ def _of_files(
 
 def _of_file(place: Location, symbol: str | None, reading: Reading) -> Iterator[StoredRows]:
     named_symbol, named_timeframe = names_in_path(place)
-    units, formats = _forms(place, dict(reading.mapping))
     with opened_file(place, named_symbol or symbol, named_timeframe, reading) as file:
+        units, formats = _forms(place, dict(reading.mapping))
         batches = list(file.batches())
         codes = np.concatenate([batch.codes for batch in batches])
-        rows = _concatenated([batch.bars for batch in batches])
+        rows = joined([batch.bars for batch in batches])
+        parts = [rows if len(file.keys) == 1 else rows.take(codes == code) for code in range(len(file.keys))]
+        if any(repeats(part.timestamp) for part in parts):
+            require_one_each(file)
         for code, key in enumerate(file.keys):
             yield StoredRows(
                 partition=file.partition(code),
                 source=place.shown,
-                rows=rows if len(file.keys) == 1 else rows.take(codes == code),
+                rows=parts[code],
                 units=dict(units[key]),
                 formats={name: dict(found) for (of, name), found in formats.items() if of == key},
                 set_aside={reason: n for (of, reason), n in file.rejected.items() if of in (code, -1)},
@@ -140,7 +149,7 @@ def _forms(
     formats: dict[tuple[Key, str], Counter[str]] = {}
     with opened_rows(place) as raw:
         found, _ = match_columns(raw.names, mapping)
-        ours = [found[name] for name in ("timestamp", "symbol", "timeframe") if name in found]
+        ours = [found[name] for name in ("timestamp", *KEY_COLUMNS) if name in found]
         further = [name for name in dict.fromkeys(raw.names) if name not in found.values()]
         for batch in raw.read([], [*ours, *further]):
             for key, rows in _by_key(batch, found):
@@ -164,18 +173,18 @@ def _dates(column: pa.Array) -> dict[str, int]:
 
 
 def _by_key(batch: pa.RecordBatch, found: dict[str, str]) -> Iterator[tuple[Key, pa.RecordBatch]]:
-    """Split rows by what their symbol and timeframe columns say, as `BarFile.keys` has it; others are left out."""
-    names = [name for name in ("symbol", "timeframe") if name in found]
+    """Split rows by what their columns say, as `BarFile.keys` has it; without symbol or timeframe they are left out."""
+    names = [name for name in KEY_COLUMNS if name in found]
     if not names:
-        yield (None, None), batch
+        yield (None, None, None), batch
         return
-    texts = [pc.utf8_trim_whitespace(batch.column(found[name]).cast(pa.string())) for name in names]
+    texts = [pc.fill_null(pc.utf8_trim_whitespace(batch.column(found[name]).cast(pa.string())), "") for name in names]
     table = pa.table(dict(zip(names, texts, strict=True)))
     for values in table.group_by(names).aggregate([]).to_pylist():
-        if all(values[name] for name in names):
+        if all(values[name] for name in names if name != "exchange"):
             masks = [pc.equal(text, values[name]) for name, text in zip(names, texts, strict=True)]
-            chosen = masks[0] if len(masks) == 1 else pc.and_(*masks)
-            yield (values.get("symbol"), values.get("timeframe")), batch.filter(chosen)
+            symbol, timeframe, exchange = (values.get(name) or None for name in KEY_COLUMNS)
+            yield (symbol, timeframe, exchange), batch.filter(functools.reduce(pc.and_, masks))
 
 
 def _joined(partition: Partition, place: Location, parts: Sequence[StoredRows]) -> StoredRows:
@@ -190,15 +199,8 @@ def _joined(partition: Partition, place: Location, parts: Sequence[StoredRows]) 
     return StoredRows(
         partition=partition,
         source=place.shown,
-        rows=_concatenated([part.rows for part in parts]),
+        rows=joined([part.rows for part in parts]),
         units=dict(units),
         formats={name: dict(found) for name, found in formats.items()},
         set_aside=dict(set_aside),
     )
-
-
-def _concatenated(parts: Sequence[Bars]) -> Bars:
-    if len(parts) == 1:
-        return parts[0]
-    names = parts[0].columns()
-    return Bars(**{name: np.concatenate([part.columns()[name] for part in parts]) for name in names})  # type: ignore[arg-type]

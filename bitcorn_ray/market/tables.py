@@ -2,12 +2,14 @@
 
 1. A table's or view's columns say it (see `columns`), and a few of its rows confirm it: there are some, and what should
    be a time or a price is one in at least one of them.
-2. A column that is called like a timeframe but holds other things (a bar's number) is taken for a further column.
+2. A column that is called like a timeframe but holds other things (a bar's number) is taken for a further column,
+   unless the user says that it is one.
 3. Where the user names a table, it is the only one that counts.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -21,15 +23,12 @@ from bitcorn_ray.market.connection import Connection, quoted
 from bitcorn_ray.market.names import Named, said_by_name
 from bitcorn_ray.market.numbers import parse_numbers
 from bitcorn_ray.market.reading import Reading
-from bitcorn_ray.market.timeframe import timeframe_word
+from bitcorn_ray.market.timeframe import numeric_steps, timeframe_word
 from bitcorn_ray.market.times import read_times
 
-__all__ = ["BarTable", "IgnoredTable", "bar_tables", "find_tables", "numeric_steps"]
+__all__ = ["BarTable", "IgnoredTable", "bar_tables", "find_tables"]
 
 _HEAD_ROWS, _AT_ONCE = 16, 200
-_MINUTE = 60_000
-# What a bare number may mean as a timeframe: so many minutes, seconds or milliseconds.
-_MINUTES = {1, 2, 3, 5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 240, 360, 480, 720, 1_440, 4_320, 10_080}
 
 
 @dataclass(frozen=True)
@@ -37,8 +36,9 @@ class BarTable:
     """A table of bars.
 
     columns: the stored name of each of our columns; extra: of the further columns that are asked for; all_columns: of
-    all, in order. order: SQL that orders rows in time, stored: SQL that orders them as stored. leading: stored names of
-    the columns that an index starts with. named: what its name says.
+    all, in order. order: SQL that orders rows in time. leading: stored names of the columns that an index starts with.
+    named: what its name says. doubt: what its first rows say against it. no_timeframes: the column that is called like
+    a timeframe and is none.
     """
 
     name: str
@@ -49,6 +49,8 @@ class BarTable:
     is_view: bool
     leading: frozenset[str]
     named: Named = field(default_factory=Named)
+    doubt: str | None = None
+    no_timeframes: str | None = None
 
     @property
     def source(self) -> str:
@@ -110,8 +112,9 @@ def find_tables(database: Connection, reading: Reading) -> tuple[list[BarTable],
             ignored.append(IgnoredTable(described.name, described.columns, match.reason, unclear=match.unclear))
         else:
             likely.append(_bar_table(described, match, leading.get(described.name, frozenset())))
+    said = dict(reading.mapping)
     for start in range(0, len(likely), _AT_ONCE):
-        for table in _confirmed(database, likely[start : start + _AT_ONCE]):
+        for table in _confirmed(database, likely[start : start + _AT_ONCE], said):
             if isinstance(table, BarTable):
                 tables.append(table)
             else:
@@ -222,8 +225,8 @@ def _bar_table(described: _Described, match: _Matched, leading: frozenset[str]) 
     )
 
 
-def _confirmed(database: Connection, tables: list[BarTable]) -> list[BarTable | IgnoredTable]:
-    """Look at a few rows of each table: whether the columns hold what they are called."""
+def _confirmed(database: Connection, tables: list[BarTable], said: Mapping[str, str]) -> list[BarTable | IgnoredTable]:
+    """Look at a few rows of each table: whether the columns hold what they are called, or said to be."""
     from adbc_driver_manager import Error
 
     heads = [_head_query(place, table) for place, table in enumerate(tables)]
@@ -231,7 +234,7 @@ def _confirmed(database: Connection, tables: list[BarTable]) -> list[BarTable | 
         head = database.table(" UNION ALL ".join(heads), batch_rows=_HEAD_ROWS * len(tables))
     except Error as error:
         if len(tables) > 1:  # one of them cannot be read: each for itself
-            return [each for table in tables for each in _confirmed(database, [table])]
+            return [each for table in tables for each in _confirmed(database, [table], said)]
         what = str(error).partition("\n")[0].rpartition(": ")[2]
         return [IgnoredTable(tables[0].name, tables[0].all_columns, f"it cannot be read: {what}")]
     places = head.column("place").to_numpy()
@@ -239,7 +242,7 @@ def _confirmed(database: Connection, tables: list[BarTable]) -> list[BarTable | 
     wrong = {name: parse_numbers(head.column(name))[1] for name in PRICE_COLUMNS}
     wrong["timestamp"] = read_times(head.column("timestamp"))[1] & ~np.asarray(head.column("timestamp").is_null())
     return [
-        _judged(table, head.slice(start, stop - start), {name: rows[start:stop] for name, rows in wrong.items()})
+        _judged(table, head.slice(start, stop - start), {name: rows[start:stop] for name, rows in wrong.items()}, said)
         for table, start, stop in zip(tables, starts[:-1], starts[1:], strict=True)
     ]
 
@@ -253,31 +256,23 @@ def _head_query(place: int, table: BarTable) -> str:
     return f"SELECT * FROM ({select})"
 
 
-def _judged(table: BarTable, head: pa.Table, wrong: dict[str, NDArray[np.bool_]]) -> BarTable | IgnoredTable:
+def _judged(
+    table: BarTable, head: pa.Table, wrong: Mapping[str, NDArray[np.bool_]], said: Mapping[str, str]
+) -> BarTable | IgnoredTable:
     if head.num_rows == 0:
         return IgnoredTable(table.name, table.all_columns, "it is empty", empty=True)
     for name, rows in wrong.items():
         if rows.any() and (rows | np.asarray(head.column(name).is_null())).all():
             value, what = head.column(name)[int(rows.argmax())].as_py(), "time" if name == "timestamp" else "number"
             reason = f"column {table.column(name)} of table {table.name} holds {value!r}, which is not a {what}"
-            return IgnoredTable(table.name, table.all_columns, reason, unclear=True, table=table)
-    if table.has("timeframe") and not _mostly_timeframes(head.column("timeframe").to_pylist()):
-        return replace(table, columns={ours: stored for ours, stored in table.columns.items() if ours != "timeframe"})
-    return table
-
-
-def numeric_steps(value: object) -> list[int]:
-    """Milliseconds that a bare number may mean as a timeframe: minutes, seconds or milliseconds; none for others.
-
-    >>> numeric_steps("60"), numeric_steps(3600)
-    ([60000, 3600000], [3600000])
-    """
-    try:
-        number = int(str(value))
-    except ValueError:
-        return []
-    steps = [number * factor for factor in (1, 1_000, _MINUTE)]
-    return [step for step in steps if step % _MINUTE == 0 and step // _MINUTE in _MINUTES]
+            doubtful = replace(table, doubt=reason)
+            return IgnoredTable(table.name, table.all_columns, reason, unclear=True, table=doubtful)
+    if not table.has("timeframe") or "timeframe" in said:
+        return table
+    if _mostly_timeframes(head.column("timeframe").to_pylist()):
+        return table
+    columns = {ours: stored for ours, stored in table.columns.items() if ours != "timeframe"}
+    return replace(table, columns=columns, no_timeframes=table.columns["timeframe"])
 
 
 def _mostly_timeframes(values: list[object]) -> bool:

@@ -6,18 +6,36 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from bitcorn_ray.errors import BitcornError
 
-__all__ = ["same_timeframe", "stored_step", "timeframe_ms", "timeframe_of_ms", "timeframe_word"]
+__all__ = [
+    "meant_step",
+    "numeric_steps",
+    "same_timeframe",
+    "stored_step",
+    "timeframe_ms",
+    "timeframe_of_ms",
+    "timeframe_word",
+]
 
 _UNIT_MS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 _TIMEFRAME = re.compile(r"([1-9][0-9]{0,4})([mhdw])")
 _TIMEFRAME_WORD = re.compile(
     r"([1-9][0-9]{0,4}) ?(m|min|mins|minute|minutes|t|h|hr|hrs|hour|hours|d|day|days|w|wk|week|weeks)", re.IGNORECASE
 )
-_LONE = {"h": "1h", "hour": "1h", "d": "1d", "day": "1d", "daily": "1d", "w": "1w", "week": "1w", "weekly": "1w"}
+_LETTER_FIRST = re.compile(r"(?:PERIOD_)?([MHDW])([1-9][0-9]{0,2})")  # MetaTrader; its month is MN1
+_LONE = {
+    **{"minute": "1m", "minutely": "1m", "h": "1h", "hour": "1h", "hourly": "1h"},
+    **{"d": "1d", "day": "1d", "daily": "1d", "w": "1w", "week": "1w", "weekly": "1w"},
+    # Coinbase
+    **{"one_minute": "1m", "five_minute": "5m", "fifteen_minute": "15m", "thirty_minute": "30m"},
+    **{"one_hour": "1h", "two_hour": "2h", "four_hour": "4h", "six_hour": "6h", "one_day": "1d"},
+}
 _UNIT = {"t": "m"}
+# What a bare number may mean: so many minutes, seconds or milliseconds.
+_MINUTES = {1, 2, 3, 5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 240, 360, 480, 720, 1_440, 4_320, 10_080}
 
 
 def timeframe_ms(timeframe: str) -> int:
@@ -52,7 +70,7 @@ def timeframe_of_ms(step: int) -> str:
 
 
 def timeframe_word(text: str) -> str | None:
-    """Return the timeframe that a stored text means, such as `15min`, `1Hour` or `D`, as we write it; else None.
+    """Return the timeframe that a stored text means, such as `15min`, `1Hour`, `H4` or `D`, as we write it; else None.
 
     >>> timeframe_word("60min"), timeframe_word("D"), timeframe_word("1M")
     ('60m', '1d', None)
@@ -60,6 +78,8 @@ def timeframe_word(text: str) -> str | None:
     text = text.strip()
     if lone := _LONE.get(text.lower()):
         return lone
+    if letter_first := _LETTER_FIRST.fullmatch(text):
+        return f"{letter_first[2]}{letter_first[1].lower()}"
     match = _TIMEFRAME_WORD.fullmatch(text)
     if match is None or text.endswith("M"):
         return None
@@ -83,3 +103,26 @@ def stored_step(text: str) -> int | None:
     """
     word = timeframe_word(text)
     return None if word is None else timeframe_ms(word)
+
+
+def numeric_steps(value: object) -> list[int]:
+    """Milliseconds that a bare number may mean as a timeframe: minutes, seconds or milliseconds; none for others.
+
+    >>> numeric_steps("60"), numeric_steps(3600)
+    ([60000, 3600000], [3600000])
+    """
+    try:
+        number = int(str(value))
+    except ValueError:
+        return []
+    steps = [number * factor for factor in (1, 1_000, 60_000)]
+    return [step for step in steps if step % 60_000 == 0 and step // 60_000 in _MINUTES]
+
+
+def meant_step(steps: Sequence[int], distance: int) -> int:
+    """Return which of several steps a bare number means: that of the bars' distance, else minutes.
+
+    >>> meant_step(numeric_steps(60), 60_000)
+    60000
+    """
+    return distance if distance in steps else steps[-1]

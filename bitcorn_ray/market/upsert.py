@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -62,6 +62,7 @@ FROM (
 JOIN staging.incoming AS i ON i.rowid = r.id JOIN staging.incoming AS o ON o.rowid = r.kept
 WHERE r.id <> r.kept
 """
+_WAL = "PRAGMA main.journal_mode = WAL"
 _CHUNK_ROWS = 250_000
 _CACHE_KB = 65_536
 
@@ -73,6 +74,12 @@ class Target:
         self.connection = connection
         self._spellings = _Spellings(connection)
 
+    def commit(self) -> None:
+        """End the transaction; the database is in WAL mode then, unless another process reads it just now."""
+        self.connection.execute("COMMIT")
+        with suppress(sqlite3.OperationalError):
+            self.connection.execute(_WAL)
+
     def close(self) -> None:
         """Close it; what was not committed is undone."""
         self.connection.close()
@@ -82,9 +89,10 @@ class Target:
         return self._spellings.of(partition)
 
 
-def open_target(path: Path, staging: Path) -> Target:
+def open_target(path: Path, staging: Path, on_conflict: Conflict = "replace") -> Target:
     """Open a database for writing, begin a transaction, and attach the staging table.
 
+    on_conflict: where rows may yet be refused, not even the journal's mode is changed before the transaction ends.
     Raises sqlite3.Error where the file is no database or has another table `ohlcv`, and leaves it as it is.
     """
     connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
@@ -95,8 +103,9 @@ def open_target(path: Path, staging: Path) -> Target:
         connection.execute(_CREATE)
         connection.execute(f"EXPLAIN {_UPSERT} {_REPLACE}", {"first": 0, "end": 0})
         connection.execute("ROLLBACK")
-        # Before the write: one that is cut short then leaves nothing that a reader would have to roll back.
-        connection.execute("PRAGMA main.journal_mode = WAL")
+        if on_conflict != "error":
+            # Before the write: one that is cut short then leaves nothing that a reader would have to roll back.
+            connection.execute(_WAL)
         connection.execute(f"PRAGMA main.cache_size = -{_CACHE_KB}")
         connection.execute("BEGIN IMMEDIATE")
         connection.execute(_CREATE)

@@ -43,6 +43,7 @@ section > header > :last-child { flex: 1; min-width: 0; }
 .dot { display: inline-block; width: .6em; height: .6em; border-radius: 50%; background: currentColor;
   margin-right: .4em; }
 dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(230px, 1fr)); gap: 6px 20px; margin: 0; }
+dl > :last-child { grid-column: 1 / -1; }
 dt { color: var(--soft); font-size: .8rem; } dd { margin: 0; overflow-wrap: anywhere; }
 .note, footer { color: var(--soft); font-size: .85rem; margin: 2px 0 6px; }
 .scroll { overflow-x: auto; max-height: 420px; overflow-y: auto; }
@@ -118,7 +119,8 @@ function drawPrice(key, figure) {
   button.onclick = () => { button.dataset.log = log ? 'no' : 'yes'; drawPrice(key, figure); };
   Plotly.react(key + '-price', traces, layout({height: narrow() ? 420 : 480, margin: {l: 56, r: 8, t: 8, b: 30},
     hovermode: 'closest', legend: {orientation: 'h', y: -0.12, yanchor: 'top', x: 0},
-    xaxis: {type: 'date'}, yaxis: {type: log ? 'log' : 'linear', tickformat: ',.6~g',
+    // By itself a logarithmic axis of more than a decade names every digit, which then overlap.
+    xaxis: {type: 'date'}, yaxis: {type: log ? 'log' : 'linear', tickformat: ',.6~g', nticks: log ? 3 : 0,
       fixedrange: narrow()}}), options);
 }
 

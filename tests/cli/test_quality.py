@@ -67,3 +67,21 @@ def test_a_source_that_is_not_there_is_one_line(tmp_path):
     done = run(tmp_path / "nothing.db")
     assert done.exit_code == 2
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("timestamp:open:high:low:close:volume\n1577836800000:1:2:1:2:5\n", "has no column timestamp, open"),
+        (f"<html>{'x' * 100_000}</html>\n", "has no column timestamp, open"),
+        ("ts,open,high,low,close,volume,note\n1577836800000,1,2,1,2,5,\xe4\n", "no UTF-8: save it as UTF-8"),
+    ],
+)
+def test_a_file_that_cannot_be_understood_is_one_short_line(tmp_path, content, message):
+    path = tmp_path / "BTCUSDT_1h.csv"
+    path.write_bytes(content.encode("latin-1"))
+    done = run(path)
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert len(done.stderr) < 500 + len(str(path))

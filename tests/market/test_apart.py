@@ -5,6 +5,8 @@ import pytest
 from bitcorn_ray.market.apart import mixture, repeats
 
 HOURS = np.arange(100) * 3_600_000
+# Pages of a download, each of which begins with the last hour of the one before.
+PAGES = [hour for first in range(0, 99, 11) for hour in HOURS[first : first + 12]]
 
 
 def told(times, **columns):
@@ -22,6 +24,13 @@ def test_a_market_with_few_rows_and_repeated_rows_of_its_own_is_told_too():
     times = [*HOURS, *HOURS[:20], HOURS[50]]
     assert told(times, isin=["A"] * 100 + ["B"] * 20 + ["A"]) is not None
     assert told(times, isin=[None] * 100 + ["B"] * 20 + ["C"]) is not None
+    days = HOURS[0] + np.arange(100) * 86_400_000  # as many of each, of which five stand side by side
+    assert told([*HOURS, *days], step=["1Hutc"] * 100 + ["1Dutc"] * 100) is not None
+
+
+@pytest.mark.parametrize("values", [[1] * 100 + [2] * 100, ["256265"] * 100 + ["408065"] * 100])
+def test_markets_may_be_numbered(values):
+    assert "column token" in told([*HOURS, *HOURS], trades=[i % 7 for i in range(200)], token=values)
 
 
 @pytest.mark.parametrize(
@@ -31,8 +40,12 @@ def test_a_market_with_few_rows_and_repeated_rows_of_its_own_is_told_too():
         ([*HOURS, *HOURS], ["A"] * 200),  # one value
         ([*HOURS, *HOURS], [str(i % 100) + " o'clock" for i in range(200)]),  # says no more than the time
         ([*HOURS, *HOURS], [f"row {i}" for i in range(200)]),  # one value a row
-        ([*HOURS, *HOURS], ["1"] * 100 + ["2"] * 100),  # numbers
-        ([*HOURS, *HOURS], [1] * 100 + [2] * 100),
+        ([*HOURS, *HOURS], [0.5] * 100 + [1.5] * 100),
+        ([*HOURS, *HOURS], [(i * i + i // 100) % 11 for i in range(200)]),  # counts
+        ([*HOURS, *HOURS[::-1]], ["day"] * 50 + ["night"] * 100 + ["day"] * 50),  # says no more than the time
+        (PAGES, [1_700_000_000 + page for page in range(9) for _ in range(12)]),
+        # numbers of which half the rows have none
+        ([*HOURS, *HOURS], [None] * 100 + [i % 7 for i in range(100)]),
         (np.append(HOURS, HOURS[0]), ["first import"] * 100 + ["second import"]),  # too few to be another market
     ],
 )

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from small_bars import some_bars, with_extra
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.market.bars import Bars, modal_step, require_chronology, show_time
+from bitcorn_ray.market.bars import Bars, joined, modal_step, require_chronology, show_time
 
 
 def test_a_frame_of_bars_has_utc_times():
@@ -128,3 +128,11 @@ def test_further_columns_are_chosen_by_name():
 def test_further_columns_that_do_not_fit_are_refused(extra, message):
     with pytest.raises(BitcornError, match=message):
         replace(some_bars(), extra=extra)
+
+
+def test_bars_that_follow_each_other_are_one_with_their_further_columns():
+    bars = with_extra()
+    parts = [bars.take(slice(1)), bars.take(slice(1, None))]
+    assert joined(parts).to_frame().equals(bars.to_frame())
+    assert joined(parts).extra.keys() == bars.extra.keys() != set()
+    assert joined([bars]) is bars

@@ -310,6 +310,21 @@ def test_rows_that_an_unknown_column_tells_apart_are_never_one_partition(tmp_pat
     assert len(read_bars(path, "BTCUSDT", "1h", reading=known)[0]) == 12
 
 
+def test_exchanges_of_a_table_without_symbols_are_never_one_partition(tmp_path):
+    rows = [(*row, exchange) for exchange in ("binance", "okx") for row in plain_rows()]
+    path = make(tmp_path / "BTCUSDT.db", rows, [*PLAIN, "exchange"])
+    with pytest.raises(BitcornError, match="column exchange "):
+        read_bars(path, "BTCUSDT", "1h")
+
+
+def test_markets_that_are_numbered_are_never_one_partition(tmp_path):
+    rows = [(*row, market) for market in (256_265, 408_065) for row in plain_rows()]
+    path = make(tmp_path / "BTCUSDT.db", rows, [*PLAIN, "token"])
+    with pytest.raises(BitcornError, match=r"column token .* tells them apart: .* --map symbol=token"):
+        read_bars(path, "BTCUSDT", "1h")
+    assert rows_of(read_bars(path, "408065", "1h", reading=Reading.of(mapping={"symbol": "token"}))[0]) == plain_rows()
+
+
 @pytest.mark.parametrize("first", [1, 1.5, None], ids=["int", "real", "null"])
 @pytest.mark.parametrize("later", [1, 2.5, None], ids=["int", "real", "null"])
 def test_a_column_may_change_its_type_late(tmp_path, first, later):
@@ -471,7 +486,7 @@ def test_an_unknown_timeframe_is_refused_with_those_that_exist(tmp_path):
         read_bars(make(tmp_path / "market.db", rows, KEYED), "BTCUSDT", "1d")
 
 
-@pytest.mark.parametrize(("timeframe", "message"), [("1M", "'1M' is a month"), ("hourly", "unknown timeframe")])
+@pytest.mark.parametrize(("timeframe", "message"), [("1M", "'1M' is a month"), ("by the hour", "unknown timeframe")])
 def test_what_is_no_timeframe_is_refused_even_where_it_is_stored(tmp_path, timeframe, message):
     path = make(tmp_path / "market.db", keyed_rows() + keyed_rows(timeframe=timeframe), KEYED)
     with pytest.raises(BitcornError, match=message):

@@ -158,19 +158,46 @@ def test_rows_without_a_symbol_are_not_lost_silently(tmp_path, ending):
 
 
 @pytest.mark.parametrize("ending", [".csv", ".parquet"])
+@pytest.mark.parametrize("symbols", [["symbol", "timeframe"], ["symbol"], []])
+def test_a_symbol_of_several_exchanges_is_several(tmp_path, ending, symbols):
+    both = [some_frame().assign(exchange=name, close=i) for i, name in enumerate(["Binance ", "OKX"])]
+    one = some_frame().assign(exchange="OKX", symbol="SOL", timeframe="1h")[["exchange", *symbols, *some_frame()]]
+    frame = pd.concat(both, ignore_index=True).assign(symbol="BTC", timeframe="1h")[one.columns]
+    path = written(pd.concat([frame, one]) if symbols else frame, tmp_path / f"BTC_1h{ending}")
+    found = {str(partition): bars.close.tolist() for partition, bars in read_file(path)}
+    assert found["BTC.Binance 1h"] == [0.0] * 6
+    assert found["BTC.OKX 1h"] == [1.0] * 6
+    assert set(found) - {"BTC.Binance 1h", "BTC.OKX 1h"} == ({"SOL 1h"} if symbols else set())
+    assert {str(done.partition) for done in ingest_files([path], tmp_path / "market.db")} == set(found)
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+@pytest.mark.parametrize(("stored", "timeframe"), [(60, "1h"), (3600, "1h"), ("H1", "1h"), ("60min", "60m")])
+def test_timeframes_of_a_file_may_be_numbers_and_words(tmp_path, ending, stored, timeframe):
+    frame = some_frame().assign(symbol="A", interval=stored)
+    ((partition, bars),) = read_file(written(frame, tmp_path / f"all{ending}"))
+    assert (str(partition), len(bars)) == (f"A {timeframe}", 6)
+
+
+def test_what_is_no_timeframe_is_refused_with_its_column(tmp_path):
+    path = written(some_frame().assign(symbol="A", period="often"), tmp_path / "all.csv")
+    with pytest.raises(BitcornError, match=r"column 'period' of .*all.csv: unknown timeframe 'often'"):
+        read_file(path)
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
 @pytest.mark.parametrize("symbols", [[], ["symbol"]])
-def test_rows_that_an_unknown_column_tells_apart_are_never_one_partition(tmp_path, ending, symbols):
+@pytest.mark.parametrize("markets", [("US1", "US2"), (7, 9)])
+def test_rows_that_an_unknown_column_tells_apart_are_never_one_partition(tmp_path, ending, symbols, markets):
     path = tmp_path / f"BTCUSDT_1h{ending}"
-    both = pd.concat([some_frame().assign(isin=isin) for isin in ("US1", "US2")], ignore_index=True)
+    both = pd.concat([some_frame().assign(isin=isin) for isin in markets], ignore_index=True)
     written(both.assign(**dict.fromkeys(symbols, "BTCUSDT")), path)
     for read in (read_file, lambda path: ingest_files([path], tmp_path / "market.db")):
-        with pytest.raises(
-            BitcornError, match=r"6 of 12 rows of .* column isin \('US1', 'US2', ...\) tells them apart"
-        ):
+        with pytest.raises(BitcornError, match=r"6 of 12 rows of .* column isin \(.*, \.\.\.\) tells them apart"):
             read(path)
     assert not (tmp_path / "market.db").exists()
     named = Reading.of(mapping={"symbol": "isin"})
-    assert [partition.symbol for partition, _ in read_file(path, reading=named)] == ["US1", "US2"]
+    assert [partition.symbol for partition, _ in read_file(path, reading=named)] == [*map(str, markets)]
 
 
 @pytest.mark.parametrize("missing", [["ts"], ["close"], ["high", "volume"]])

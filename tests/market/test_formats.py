@@ -103,6 +103,7 @@ def test_a_large_parquet_file_comes_in_batches(tmp_path):
         ("a.csv.gz", b"no gzip", "cannot be read"),
         ("a.zip", zipped(CSV, "a.csv")[:-5], "cannot be read"),
         ("a.zip", zipped(b"", "folder/"), "holds 0 files"),
+        ("a.zip", b"PK\x05\x06" + b"\0" * 18, "holds no file"),
         ("a.feather", b"", "cannot be read"),
         ("a.feather", packed_feather()[:-9], "cannot be read"),
         ("a.parquet", parquet()[:-9], "cannot be read"),

@@ -1,6 +1,7 @@
 import sqlite3
 from contextlib import closing
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -70,6 +71,30 @@ def test_numbers_that_are_no_epochs_are_a_problem(tmp_path):
     assert (only.rows, only.first, only.problem) == (6, None, "6 rows have no time")
 
 
+def test_numbers_that_have_no_time_are_counted_beside_those_of_one_unit(tmp_path):
+    rows = bars()
+    rows[3] = (None, *rows[3][1:])
+    keyed = [("BTCUSDT", "1h", *row) for row in rows]
+    path = make(tmp_path / "m.db", ("ethusdt_1h", BARS, rows), ("bars", ("symbol", "tf", *BARS), keyed))
+    for only in inspect_source(path).partitions:
+        assert (only.rows, only.units, only.problem) == (6, {"ms": 5}, "1 rows have no time")
+
+
+def test_prices_that_the_first_rows_show_to_be_none_are_a_problem(tmp_path):
+    rows = [(at, "1,5", *rest) for at, _, *rest in bars()]
+    (only,) = inspect_source(make(tmp_path / "btcusdt_1h.db", ("candles", BARS, rows))).partitions
+    assert only.problem == "column \"open\" of table candles holds '1,5', which is not a number"
+
+
+def test_timeframes_in_unknown_words_are_a_problem_until_the_user_says_what_they_are(tmp_path):
+    rows = [("X", f"every {n} h", *row) for n in (1, 2) for row in bars(step=n * HOUR)]
+    path = make(tmp_path / "m.db", ("bars", ("symbol", "tf", *BARS), rows))
+    (only,) = inspect_source(path).partitions
+    assert "column tf ('every 1 h', 'every 2 h', ...) tells them apart" in only.problem
+    found = inspect_source(path, Reading.of(mapping={"timeframe": "tf"})).partitions
+    assert {each.problem for each in found} == {f"'every {n} h' is no timeframe of a fixed length" for n in (1, 2)}
+
+
 def test_a_column_that_tells_rows_of_one_time_apart_is_a_problem(tmp_path):
     rows = [(isin, *row) for isin in ("US1", "US2") for row in bars()]
     path = make(tmp_path / "btcusdt_1h.db", ("candles", ("isin", *BARS), rows))
@@ -77,6 +102,17 @@ def test_a_column_that_tells_rows_of_one_time_apart_is_a_problem(tmp_path):
     assert "column isin ('US1', 'US2', ...) tells them apart" in only.problem
     found = inspect_source(path, Reading.of(mapping={"symbol": "isin"})).partitions
     assert [(each.symbol, each.problem) for each in found] == [("US1", None), ("US2", None)]
+
+
+def test_a_column_that_tells_rows_of_a_file_apart_is_a_problem_though_its_footer_says_all(tmp_path):
+    rows = [(token, *row) for token in (7, 9) for row in bars()]
+    path = tmp_path / "BTCUSDT_1h.parquet"
+    pd.DataFrame(rows, columns=["token", "ts", "open", "high", "low", "close", "volume"]).to_parquet(path)
+    (only,) = inspect_source(path).partitions
+    assert "6 of 12 rows of" in only.problem
+    assert "column token (7, 9, ...) tells them apart" in only.problem
+    found = inspect_source(path, Reading.of(mapping={"symbol": "token"})).partitions
+    assert [(each.symbol, each.rows, each.problem) for each in found] == [("7", 6, None), ("9", 6, None)]
 
 
 def test_a_partition_in_two_tables_is_a_problem_and_a_view_of_one_is_none(tmp_path):

@@ -6,6 +6,7 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.layouts import BINANCE, UNORDERED, is_data, named_places, ordered_prices
 
 USUAL = ["timestamp", "open", "high", "low", "close", "volume"]
+LOW_FIRST = ["timestamp", "low", "high", "open", "close", "volume"]
 SECOND = ["timestamp", "open", "close", "high", "low", "volume"]
 
 
@@ -14,7 +15,7 @@ def batch(bars, names):
     return pa.RecordBatch.from_arrays([pa.array(columns[name]) for name in names], names=list(UNORDERED))
 
 
-@pytest.mark.parametrize("names", [USUAL, SECOND])
+@pytest.mark.parametrize("names", [USUAL, SECOND, LOW_FIRST])
 def test_the_prices_say_their_order(random_bars, names):
     bars = random_bars(50)
     [read] = ordered_prices([batch(bars, names)], "x")
@@ -40,6 +41,12 @@ def test_rows_that_speak_for_both_orders_are_refused(random_bars):
     mixed = pa.Table.from_batches(half).combine_chunks().to_batches()
     with pytest.raises(BitcornError, match=r"x has no column names.*write a header line"):
         list(ordered_prices(mixed, "x"))
+
+
+@pytest.mark.parametrize("names", [["open", "low", "high", "close"], ["high", "low", "close", "open"]])
+def test_prices_in_an_order_that_nobody_writes_are_refused(random_bars, names):
+    with pytest.raises(BitcornError, match=r"none of these \([1-9]\d*\): write a header line"):
+        list(ordered_prices([batch(random_bars(40), ["timestamp", *names, "volume"])], "x"))
 
 
 def test_places_are_named_by_their_number():

@@ -110,3 +110,26 @@ def test_the_files_of_one_partition_are_put_together(tmp_path, random_bars):
     assert str(stored.partition) == "AAA 1h"
     pd.testing.assert_frame_equal(stored.rows.to_frame(), bars)
     assert sum(stored.units.values()) == 100
+
+
+@pytest.mark.parametrize("markets", [("DE1", "DE2"), (256_265, 408_065)])
+def test_rows_of_two_markets_are_not_diagnosed_as_duplicates(tmp_path, markets):
+    rows = [(START + n * HOUR, 1, 2, 0.5, 1.5, 10, market) for n in range(5) for market in markets]
+    path = write_csv(tmp_path / "AAA_1h.csv", rows, "ts,open,high,low,close,volume,token")
+    with closing(sqlite3.connect(tmp_path / "AAA_1h.db")) as connection, connection:
+        connection.execute("CREATE TABLE bars (ts, open, high, low, close, volume, token)")
+        connection.executemany("INSERT INTO bars VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+    for source in (path, tmp_path / "AAA_1h.db"):
+        with pytest.raises(BitcornError, match=r"5 of 10 rows of .* column token .* tells them apart"):
+            list(stored_rows(source))
+        assert len(list(stored_rows(source, reading=Reading.of(None, ["symbol=token"])))) == 2
+
+
+def test_rows_of_several_exchanges_have_their_own_units(tmp_path):
+    rows = [(*row("AAA", n, 1000 if name else 1), name) for n in range(5) for name in ("okx", "")]
+    header = "symbol,date,unix,open,high,low,close,volume,exchange"
+    found = {s.partition.symbol: s for s in stored_rows(write_csv(tmp_path / "x.csv", rows, header))}
+    assert {name: (stored.units, len(stored.rows)) for name, stored in found.items()} == {
+        "AAA.okx": ({"s": 5}, 5),
+        "AAA": ({"ms": 5}, 5),
+    }

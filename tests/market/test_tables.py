@@ -5,7 +5,7 @@ import pytest
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.connection import connected
 from bitcorn_ray.market.reading import Reading
-from bitcorn_ray.market.tables import bar_tables, find_tables, numeric_steps
+from bitcorn_ray.market.tables import bar_tables, find_tables
 
 
 def tables(path, *statements):
@@ -133,13 +133,3 @@ def test_generated_columns_are_columns_too(tmp_path):
         "INSERT INTO a VALUES (1, 2, 0, 1, 1, 9000)",
     ]
     assert found(tmp_path / "a.db", *statements)[0] == ["a"]
-
-
-@pytest.mark.parametrize("value", [60, "60", 3600, 3_600_000, 1440])
-def test_bare_numbers_may_be_timeframes(value):
-    assert {60: 3_600_000, 3600: 3_600_000, 3_600_000: 3_600_000, 1440: 86_400_000}[int(value)] in numeric_steps(value)
-
-
-@pytest.mark.parametrize("value", [7, 0, -60, "x", None, 1.5, b"60"])
-def test_other_values_are_no_timeframes(value):
-    assert numeric_steps(value) == []

@@ -3,7 +3,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.market.timeframe import same_timeframe, timeframe_ms, timeframe_of_ms, timeframe_word
+from bitcorn_ray.market.timeframe import (
+    meant_step,
+    numeric_steps,
+    same_timeframe,
+    timeframe_ms,
+    timeframe_of_ms,
+    timeframe_word,
+)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +88,9 @@ def test_asking_for_a_month_is_refused_even_where_one_is_stored():
             ("2days", "2d"),
             ("1Week", "1w"),
         ],
-        *[("D", "1d"), ("w", "1w"), ("hour", "1h"), (" 30m ", "30m")],
+        *[("D", "1d"), ("w", "1w"), ("hour", "1h"), (" 30m ", "30m"), ("hourly", "1h")],
+        *[("H4", "4h"), ("M15", "15m"), ("PERIOD_D1", "1d"), ("MN1", None), ("h4", None)],
+        *[("ONE_HOUR", "1h"), ("FIFTEEN_MINUTE", "15m"), ("ONE_MONTH", None)],
         *[
             ("1M", None),
             ("M", None),
@@ -96,3 +105,20 @@ def test_asking_for_a_month_is_refused_even_where_one_is_stored():
 )
 def test_a_timeframe_is_known_in_the_spellings_of_exchanges(text, timeframe):
     assert timeframe_word(text) == timeframe
+
+
+@pytest.mark.parametrize("value", [60, "60", 3600, 3_600_000, 1440])
+def test_bare_numbers_may_be_timeframes(value):
+    assert {60: 3_600_000, 3600: 3_600_000, 3_600_000: 3_600_000, 1440: 86_400_000}[int(value)] in numeric_steps(value)
+
+
+@pytest.mark.parametrize("value", [7, 0, -60, "x", None, 1.5, b"60"])
+def test_other_values_are_no_timeframes(value):
+    assert numeric_steps(value) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "distance", "step"), [(60, 60_000, 60_000), (60, 3_600_000, 3_600_000), (60, 0, 3_600_000)]
+)
+def test_the_distance_of_the_bars_says_the_unit_of_a_bare_number(number, distance, step):
+    assert meant_step(numeric_steps(number), distance) == step
