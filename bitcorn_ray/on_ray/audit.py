@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -41,6 +42,7 @@ class PartitionAudit:
 @dataclass(frozen=True, kw_only=True)
 class _Work:
     system: FeatureSystem
+    stored: bytes  # the system, pickled before it has computed anything
     code: CodeIdentity
     symbols: tuple[str, ...] | None
     timeframes: tuple[str, ...] | None
@@ -89,6 +91,7 @@ def run_audit(
     jobs = source_jobs(source, symbols, timeframes, reading)
     work = _Work(
         system=system,
+        stored=b"",
         code=code_identity(system.function),
         symbols=None if symbols is None else tuple(symbols),
         timeframes=None if timeframes is None else tuple(timeframes),
@@ -97,9 +100,12 @@ def run_audit(
         reading=reading,
     )
     with ray_session(address):
+        from ray import cloudpickle
+
         from bitcorn_ray.on_ray.balanced import code_by_value, map_balanced
 
         with code_by_value(work.code):
+            work = replace(work, stored=cloudpickle.dumps(system))
             done, lost = map_balanced(partial(audit_jobs, work=work), jobs, [job.size for job in jobs], on_done)
     for job in lost:
         named = job.label()
@@ -132,8 +138,11 @@ def _audited(reader: PartitionReader, partition: Partition, work: _Work) -> Part
     started = time.perf_counter()
     try:
         loaded = load_partition(reader, partition, work.reading.policy)
-        system = work.system.on_grid(loaded.bars.grid_step())
-        report = audit(loaded.bars, system, cuts=work.cuts, seed=work.seed)
+        step = loaded.bars.grid_step()
+        # Read anew, the functions of a user's module have globals of their own.
+        untouched = pickle.loads(work.stored).on_grid(step)
+        system = work.system.on_grid(step)
+        report = audit(loaded.bars, system, cuts=work.cuts, seed=work.seed, untouched=untouched)
     except Exception as error:  # one partition must not take the others with it
         return _failed(partition, error)
     seconds = time.perf_counter() - started
