@@ -57,7 +57,7 @@ def values_of(value: Any, feature: str, system: str, count: int) -> NDArray[Any]
         raise BitcornError(f"{named} holds values that are no numbers: {values.dtype}; return real ones")
     if np.ma.is_masked(value):
         raise BitcornError(f"{named} has masked values: return NaN where there is none")
-    index = getattr(value, "index", None)  # of a series of pandas; values are taken row by row, whatever it says
+    index: Any = getattr(value, "index", None)  # of a series of pandas; values are taken row by row, whatever it says
     if hasattr(index, "get_level_values") and not index.get_level_values(-1).is_monotonic_increasing:
         raise BitcornError(
             f"{named} is a series whose index does not rise, so that its rows may not be those of the bars: bring it "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -42,7 +41,7 @@ class PartitionAudit:
 @dataclass(frozen=True, kw_only=True)
 class _Work:
     system: FeatureSystem
-    stored: bytes  # the system, pickled before it has computed anything
+    stored: bytes  # the system, packed before it has computed anything
     code: CodeIdentity
     symbols: tuple[str, ...] | None
     timeframes: tuple[str, ...] | None
@@ -100,13 +99,12 @@ def run_audit(
         reading=reading,
     )
     with ray_session(address):
-        from ray import cloudpickle
+        from bitcorn_ray.on_ray.balanced import map_balanced
+        from bitcorn_ray.on_ray.carried import pack
 
-        from bitcorn_ray.on_ray.balanced import code_by_value, map_balanced
-
-        with code_by_value(work.code):
-            work = replace(work, stored=cloudpickle.dumps(system))
-            done, lost = map_balanced(partial(audit_jobs, work=work), jobs, [job.size for job in jobs], on_done)
+        work = replace(work, stored=pack(system, work.code))
+        sizes = [job.size for job in jobs]
+        done, lost = map_balanced(partial(audit_jobs, work=work), jobs, sizes, work.code, on_done)
     for job in lost:
         named = job.label()
         error = "the worker that audited it died each time: see Ray's logs for memory or a crashing library"
@@ -136,11 +134,12 @@ def _audit_file(job: FeatureJob, work: _Work) -> list[PartitionAudit]:
 
 def _audited(reader: PartitionReader, partition: Partition, work: _Work) -> PartitionAudit:
     started = time.perf_counter()
+    from bitcorn_ray.on_ray.carried import unpack
+
     try:
         loaded = load_partition(reader, partition, work.reading.policy)
         step = loaded.bars.grid_step()
-        # Read anew, the functions of a user's module have globals of their own.
-        untouched = pickle.loads(work.stored).on_grid(step)
+        untouched = unpack(work.stored).on_grid(step)
         system = work.system.on_grid(step)
         report = audit(loaded.bars, system, cuts=work.cuts, seed=work.seed, untouched=untouched)
     except Exception as error:  # one partition must not take the others with it
