@@ -7,6 +7,7 @@ reads as None.
 from __future__ import annotations
 
 import json
+import os
 import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -44,7 +45,7 @@ class Storage:
     def __init__(self, location: str | Path) -> None:
         """Open a folder or a URI such as `s3://bucket/folder`; nothing is created before something is written.
 
-        Raises BitcornError for a URI that pyarrow does not understand.
+        Raises BitcornError for a URI that pyarrow does not understand or that names no bucket, and for a file.
         """
         self.location = str(location)
         if "://" in self.location:
@@ -52,6 +53,10 @@ class Storage:
         else:
             self._fs, self._root = fs.LocalFileSystem(use_mmap=True), str(Path(location).expanduser().absolute())
         self.is_local = isinstance(self._fs, fs.LocalFileSystem)
+        if not self._root:
+            raise BitcornError(f"the cache at {self.shown} has no place: name a bucket or folder")
+        if self.is_local and os.path.isfile(self._root):
+            raise BitcornError(f"the cache at {self.shown} is a file: give a folder")
 
     @property
     def address(self) -> str:

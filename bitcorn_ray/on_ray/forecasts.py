@@ -15,7 +15,7 @@ import ray
 
 from bitcorn_ray.cache.code import CodeIdentity
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.on_ray.balanced import code_by_value
+from bitcorn_ray.on_ray.carried import pack, unpack
 
 __all__ = ["map_with_actors"]
 
@@ -29,7 +29,7 @@ class _Actor:
     """Makes the worker when the actor starts, and does one job at a time."""
 
     def __init__(self, make: bytes) -> None:
-        self._work: Callable[[Any], Any] = ray.cloudpickle.loads(make)()
+        self._work: Callable[[Any], Any] = unpack(make)()
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         return {"place": row["place"], "result": pickle.dumps(self._work(pickle.loads(row["job"])), protocol=5)}
@@ -49,7 +49,7 @@ def map_with_actors(
     first. code: of the feature system, whose own modules travel with the jobs. on_done: called with each result as it
     arrives. gpus: for each actor.
     Returns the results in the order of their arrival, and the jobs whose actors died each time.
-    Raises BitcornError for more GPUs than Ray has.
+    Raises BitcornError for more GPUs than Ray has, and a worker that cannot be sent to them.
     """
     context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = False
@@ -58,14 +58,14 @@ def map_with_actors(
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     waiting, results = dict(enumerate(jobs)), list[Result]()
     actor: Any = _Actor  # Ray takes classes too, its annotations do not
-    with code_by_value(code), ray.data.DataContext.current(context):
+    with ray.data.DataContext.current(context):
         largest_first = sorted(waiting, key=lambda place: -sizes[place])
         rows = [{"place": place, "job": pickle.dumps(waiting[place])} for place in largest_first]
         with warnings.catch_warnings():  # Ray has no other way yet to bound the retries
             warnings.simplefilter("ignore", DeprecationWarning)
             dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
                 actor,
-                fn_constructor_args=[ray.cloudpickle.dumps(make)],
+                fn_constructor_args=[pack(make, code)],
                 compute=ray.data.ActorPoolStrategy(size=_pool_size(len(jobs), gpus), max_tasks_in_flight_per_actor=1),
                 num_cpus=1,
                 num_gpus=gpus or None,

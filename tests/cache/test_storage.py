@@ -53,6 +53,14 @@ def test_a_record_that_is_flipped_or_cut_is_none(tmp_path, place, bit, cut):
     assert storage.read_json("x.json") in (None, value)
 
 
+def test_a_file_and_a_place_without_a_name_are_no_cache(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(BitcornError, match="file is a file: give a folder"):
+        Storage(tmp_path / "file")
+    with pytest.raises(BitcornError, match="name a bucket or folder"):
+        Storage("s3://")
+
+
 def test_what_is_not_json_is_refused_and_leaves_nothing(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         Storage(tmp_path).publish_json("value", {"x": float("nan")})
