@@ -1,6 +1,6 @@
 """Training on Ray Train: `learning.training.fit` in each worker, which finds the process group that Ray made.
 
-1. The data go into the object store once, and all workers of a node read them there. 2. `TorchTrainer` starts the
+1. The data go into the object store once, and all workers of a node read them there. 2. Ray Train starts the
 workers. 3. The first worker saves checkpoints in a folder that all of them see, and puts what happens into a queue.
 4. Where a worker dies, Ray starts all anew, as many as there is room for, and they go on from the last checkpoint.
 """
@@ -21,6 +21,7 @@ import ray
 import ray.train
 import torch
 from ray.train.torch import TorchTrainer
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.util.queue import Empty, Queue
 
 from bitcorn_ray.errors import BitcornError
@@ -75,7 +76,8 @@ def fit_on_ray(
         "checkpoints": (str(checkpoints.folder), checkpoints.identity),
     }
     worker: Any = _train_worker
-    trainer = TorchTrainer(
+    # One worker needs no process group, and its controller no PyTorch: seconds less until it runs.
+    trainer = (TorchTrainer if most > 1 else DataParallelTrainer)(
         worker,
         train_loop_config=loop_config,
         scaling_config=ray.train.ScalingConfig(

@@ -46,9 +46,12 @@ def found_by_a_sweep(market, seed, folder):
         "out": str(folder / "sweep"),
         "workers": 0,
         "model": {"horizons": [1, 4, 12], "seq_len": 8, "num_layers": 1, "hidden_size": int(rng.choice([4, 8, 16]))},
-        "training": {"epochs": 2, "threads": 1, "deterministic": True, "seed": seed},
+        "training": {"epochs": 8, "patience": 2, "threads": 1, "deterministic": True, "seed": seed},
         "folds": {"train": 2_000, "validation": 500, "test": 800, "last": 3},
-        "search": {"training.learning_rate": {"grid": np.exp(rng.uniform(-9, -4, TRIALS)).tolist()}},
+        "search": {
+            "training.learning_rate": {"grid": (10 ** rng.uniform(-3, -2, TRIALS // 2)).tolist()},
+            "model.reference_span": {"grid": [24, 96]},
+        },
         "sweep": {"trials": TRIALS, "search": "grid"},
     }
     swept, _, _ = make_sweep(values)
