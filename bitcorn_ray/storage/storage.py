@@ -159,8 +159,9 @@ class Storage:
     def names(self) -> list[str]:
         """Names of the files and folders at the root, sorted; none where there is no such place."""
         selector = fs.FileSelector(self._root, allow_not_found=True)
-        with self._reading():
+        with self._reading(), suppress(NotADirectoryError):
             return sorted(info.base_name for info in self._fs.get_file_info(selector))
+        return []
 
     def add_line(self, log: str, line: str) -> None:
         """Add a line to a log. Raises BitcornError where that cannot be done."""

@@ -98,7 +98,9 @@ def leaderboard(
     found = {name: fold_records(plan, each) for name, each in trials.items() if each.setting and each.state != "failed"}
     found = {name: records for name, records in found.items() if records}
     if not found:
-        raise BitcornError(f"none of the {len(trials)} trials of the sweep in {folder.shown} has a fold: nothing to compare")
+        raise BitcornError(
+            f"none of the {len(trials)} trials of the sweep in {folder.shown} has a fold: nothing to compare"
+        )
     baselines = SweepBaselines(
         folder=folder,
         config=config,
