@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -66,6 +67,11 @@ class RunConfig:
     def reading(self) -> Reading:
         """How the source is to be read."""
         return Reading.of(self.table, self.mapping, policy=self.clean)
+
+    def to_json(self) -> dict[str, Any]:
+        """The same in plain values, as a file would say it."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))  # tuples are lists there
+        return plain
 
     @classmethod
     def load(cls, path: str | Path | None, overrides: Mapping[str, Any]) -> RunConfig:

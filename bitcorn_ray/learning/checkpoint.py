@@ -27,7 +27,7 @@ from bitcorn_ray.learning.dataset import TrainingData
 from bitcorn_ray.storage.publish import TEMPORARY
 from bitcorn_ray.storage.storage import Storage
 
-__all__ = ["CheckpointFolder", "training_identity"]
+__all__ = ["CheckpointFolder", "data_digest", "training_identity"]
 
 _log = logging.getLogger(__name__)
 _KEPT = 2
@@ -38,7 +38,16 @@ _FREE = {"epochs", "patience", "threads", "checkpoint_epochs", "checkpoint_minut
 def training_identity(data: TrainingData, model: ModelConfig, training: TrainingConfig) -> str:
     """Digest of the data and of what the configuration says about the result."""
     config = {name: value for name, value in asdict(training).items() if name not in _FREE}
-    digest = hashlib.sha256(json.dumps([asdict(model), config, data.names]).encode())
+    return _digest([asdict(model), config, data.names], data)
+
+
+def data_digest(data: TrainingData) -> str:
+    """Digest of all that a training sees: features as they are scaled, targets, and which windows are for what."""
+    return _digest([data.names], data)
+
+
+def _digest(values: list[Any], data: TrainingData) -> str:
+    digest = hashlib.sha256(json.dumps(values).encode())
     for item in fields(data):
         value = getattr(data, item.name)
         if isinstance(value, np.ndarray):

@@ -106,7 +106,7 @@ def fit_on_ray(
         raise BitcornError(returned["refused"])
     weights = {name: torch.from_numpy(value.copy()) for name, value in returned["weights"].items()}
     history = [EpochResult(**each) for each in returned["history"]]
-    return FitResult(weights, history, returned["learned"], returned["precision"])
+    return FitResult(weights, history, returned["learned"], returned["precision"], returned["machines"])
 
 
 def _train_worker(config: dict[str, Any]) -> dict[str, Any]:
@@ -134,7 +134,8 @@ def _train_worker(config: dict[str, Any]) -> dict[str, Any]:
         return {"refused": str(error)}
     weights = {name: value.numpy() for name, value in fitted.weights.items()}
     history = [asdict(result) for result in fitted.history]
-    return {"weights": weights, "history": history, "learned": fitted.learned, "precision": fitted.precision}
+    told = {"learned": fitted.learned, "precision": fitted.precision, "machines": fitted.machines}
+    return {"weights": weights, "history": history, **told}
 
 
 def _cpus_per_worker(least: int, most: int, gpus: float) -> int:

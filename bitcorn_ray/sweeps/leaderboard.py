@@ -84,7 +84,7 @@ def leaderboard(
     """
     folder = SweepFolder(sweep)
     written = folder.plan()
-    config, bars, trials = SweepConfig.load(_fields(written["config"])), folder.bars(), folder.journal.read()
+    config, bars, trials = SweepConfig.from_json(written["config"]), folder.bars(), folder.journal.read()
     horizons = config.run.model.horizons
     folds = walk_forward_folds(config.folds, timelines_of(bars), max(horizons), config.run.model.seq_len)
     plan = TrialPlan(
@@ -125,11 +125,6 @@ def _best(found: Mapping[str, Sequence[Sequence[FoldRecord]]]) -> str:
     """Name of the trial with the lowest validation loss among those that came furthest: not all have ended."""
     means = {name: np.mean([record.loss for of_fold in folds for record in of_fold]) for name, folds in found.items()}
     return min(found, key=lambda name: (-len(found[name]), means[name]))
-
-
-def _fields(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration as `SweepConfig.to_json` wrote it, as a file would say it."""
-    return {name: value for name, value in config.items() if value is not None and value != []}
 
 
 def _later(folds: Sequence[Any], place: int) -> list[Sequence[FoldRows]]:

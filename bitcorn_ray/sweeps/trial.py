@@ -82,7 +82,8 @@ class Variant:
     """Features of all partitions by one system.
 
     matrix: (T, F) float32, the rows of one partition after those of another, NaN in warm-up rows; nobody writes to it.
-    features: their names. spec, version: of the system. keys: of the cache's entries, one a partition.
+    features: their names. spec, version: of the system. keys: of the cache's entries, one a partition. origins: what a
+    run records of these, see `partition_lineage`.
     """
 
     spec: str
@@ -90,6 +91,7 @@ class Variant:
     features: tuple[str, ...]
     matrix: NDArray[np.float32]
     keys: tuple[str, ...]
+    origins: tuple[Mapping[str, Any], ...] = ()
 
     def columns(self, wanted: Sequence[str] | None) -> list[int]:
         """Places of some features, None for all. Raises BitcornError for names that it does not have."""
