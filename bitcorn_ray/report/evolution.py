@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any
 
 from rich.table import Table
@@ -94,6 +95,7 @@ def evolution_figure(result: Mapping[str, Any]) -> Any:
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
+    result = _escaped(result)
     features = list(result["generations"][-1]["survival"])
     panels = (_PANEL, 60 + _ROW * len(features), _PANEL // 2)  # in pixels, as all that follows
     inner = sum(panels) + 2 * _BETWEEN
@@ -149,6 +151,15 @@ def evolution_figure(result: Mapping[str, Any]) -> Any:
         height=inner + _TOP + _BOTTOM,
     )
     return figure
+
+
+def _escaped(value: Any) -> Any:
+    """The same with all texts, names of features among them, as text: Plotly takes tags for markup."""
+    if isinstance(value, Mapping):
+        return {escape(str(name), quote=False): _escaped(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_escaped(each) for each in value]
+    return escape(value, quote=False) if isinstance(value, str) else value
 
 
 def _add_front(figure: Any, result: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def fan_figure(panels: Sequence[FanPanel]) -> Any:
     if len(shown) > 1:
         buttons = [
             {
-                "label": panel.name,
+                "label": _name(panel),
                 "method": "update",
                 "args": [{"visible": [owner == place for owner in owners]}, {"title.text": _title(panel)}],
             }
@@ -88,6 +89,11 @@ def fan_figure(panels: Sequence[FanPanel]) -> Any:
         menu = {"buttons": buttons, "x": 1, "xanchor": "right", "y": 1.18, "yanchor": "top", "showactive": True}
         figure.update_layout(updatemenus=[menu])
     return figure
+
+
+def _name(panel: FanPanel) -> str:
+    """The name as text: Plotly takes tags in texts for markup."""
+    return escape(panel.name, quote=False)
 
 
 def _title(panel: FanPanel) -> str:
@@ -100,7 +106,7 @@ def _title(panel: FanPanel) -> str:
     if len(panel.fans) > 1:
         what = f"forecasts from {len(panel.fans)} cutoffs, the last at {_minute(last.cutoff)} UTC"
     samples = sorted({fan.sample for fan in panel.fans})
-    return f"<b>{panel.name}</b>, {what}<br><sub>{bands}; {', '.join(samples)}</sub>"
+    return f"<b>{_name(panel)}</b>, {what}<br><sub>{bands}; {', '.join(samples)}</sub>"
 
 
 def _band_traces(panel: FanPanel) -> list[Any]:
@@ -133,7 +139,7 @@ def _band_traces(panel: FanPanel) -> list[Any]:
                     line={"width": 0},
                     hoverinfo="skip",
                     name=f"{coverage:.0%} band",
-                    legendgroup=f"{panel.name} {coverage}",
+                    legendgroup=f"{_name(panel)} {coverage}",
                     showlegend=in_legend,
                 )
             )
@@ -177,7 +183,7 @@ def _line_traces(panel: FanPanel) -> list[Any]:
                 text=_hover(fan),
                 hovertemplate="%{text}<extra></extra>",
                 name="forecast",
-                legendgroup=f"{panel.name} forecast",
+                legendgroup=f"{_name(panel)} forecast",
                 showlegend=place == 0,
             )
         )

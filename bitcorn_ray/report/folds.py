@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from html import escape
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,8 @@ def folds_figure(plan: dict[str, Any]) -> Any:
 
     if not plan["folds"]:
         raise BitcornError("there is no fold to draw")
+    # Plotly takes tags in texts for markup.
+    plan = {**plan, "partitions": [{**one, "name": escape(one["name"], quote=False)} for one in plan["partitions"]]}
     names = [f"fold {fold['fold']}" for fold in plan["folds"]]
     figure = go.Figure(
         [_bar("bars", _BARS, [one["name"] for one in plan["partitions"]], _held(plan["partitions"]), 0.25)]
