@@ -132,13 +132,17 @@ def test_runs_are_used_where_they_lie(market_db, place, tmp_path):
     listed = json.loads(bitcorn("runs", "ls", place("models"), "--json").stdout)
     assert [row["name"] for row in listed["runs"]] == ["a"]
     bitcorn("runs", "show", place("models/a"), "--json")
+    bitcorn("runs", "show", place("models/a"), "--lineage")
+    again = ("--source", place("bars"), *there, "--out", place("again"))
+    made = json.loads(bitcorn("reproduce", place("models/a"), *again, "--json").stdout)
+    assert (made["equal"], made["weight_difference"]) == (True, 0.0)
     bitcorn("runs", "compare", place("models/a"), place("models/a"))
     watched = bitcorn("watch", place("models/a"), place("bars"), "--once", status=2)
     assert "the journal cannot be at s3://" in watched.stderr
     bitcorn("watch", place("models/a"), place("bars"), "--once", "--out", tmp_path / "j.jsonl")
     refused = bitcorn("ingest", place("bars/x.csv"), "--db", place("m.db"), status=2)
     assert "bars go to an object store by `bitcorn export`" in refused.stderr
-    for name in ("bars", "cache", "models", "out"):
+    for name in ("again", "bars", "cache", "models", "out"):
         require_secret_kept(place(name))
     assert SECRET not in (tmp_path / "j.jsonl").read_text()
 
