@@ -60,6 +60,10 @@ def require_secret_kept(place):
         assert SECRET.encode() not in content, name
 
 
+def require_hidden(text):
+    assert SECRET not in text
+
+
 def killed(code, values, cache_dir, ready):
     """Run code in a process of its own, and kill it when it is ready."""
     process = subprocess.Popen(
@@ -140,6 +144,15 @@ def test_runs_are_used_where_they_lie(market_db, place, tmp_path):
     watched = bitcorn("watch", place("models/a"), place("bars"), "--once", status=2)
     assert "the journal cannot be at s3://" in watched.stderr
     bitcorn("watch", place("models/a"), place("bars"), "--once", "--out", tmp_path / "j.jsonl")
+    for command in ("forecast", "evaluate", "watch"):
+        bitcorn(command, place("models/a"), place("bars"), "--symbols", "NONE", status=2)
+    named = ("--symbol", "AAAUSDT", "--timeframe", "1h")
+    bitcorn("ingest", place("bars/symbol=AAAUSDT/timeframe=1h/bars.parquet"), *named, "--db", tmp_path / "back.db")
+    bitcorn("inspect", place("bars"))
+    bitcorn("inspect", place("none"), status=2)
+    bitcorn("cache", "ls", *there)
+    bitcorn("cache", "explain", place("bars"), *there, "--json")
+    load_market_data(place("bars"), "AAAUSDT", "1h", log_fn=lambda line: require_hidden(line))
     refused = bitcorn("ingest", place("bars/x.csv"), "--db", place("m.db"), status=2)
     assert "bars go to an object store by `bitcorn export`" in refused.stderr
     for name in ("again", "bars", "cache", "models", "out"):
@@ -157,6 +170,7 @@ def test_a_sweep_whose_driver_was_killed_goes_on_there(market_db, place, cache_d
         tune(values)
     lines = []
     done = tune(values, resume=True, log_fn=lines.append)
+    require_hidden(repr(done))
     after = {file.name: file.written for file in records.files()}
     assert before.items() <= after.items()
     assert len(after) == 6  # two trials of three folds, none twice
@@ -182,7 +196,7 @@ def test_an_evolution_leaves_its_winner_there(market_db, place, monkeypatch):
     assert config.features == done.system
     names = set(contents(place("evolved")))
     assert {"evolution.json", "evolution.parquet", "evolution.html", "system.json", "winner.yaml"} <= names
-    assert SECRET not in json.dumps(done.to_json())
+    require_hidden(json.dumps(done.to_json()) + repr(done))
     require_secret_kept(place("evolved"))
 
 

@@ -71,7 +71,7 @@ def fit_on_ray(
         "training": asdict(training),
         "gpu": gpus > 0,
         "queue": queue,
-        "checkpoints": (checkpoints.storage.address, checkpoints.identity),
+        "checkpoints": checkpoints,  # not as text: Ray writes down what is plain in a configuration
     }
     worker: Any = _train_worker
     trainer = TorchTrainer(
@@ -114,7 +114,7 @@ def _train_worker(config: dict[str, Any]) -> dict[str, Any]:
     device = str(ray.train.torch.get_device()) if config["gpu"] else "cpu"
     data = TrainingData(**ray.get(config["data"]))
     model, training = ModelConfig(**config["model"]), TrainingConfig(**config["training"])
-    checkpoints = CheckpointFolder(*config["checkpoints"])
+    checkpoints: CheckpointFolder = config["checkpoints"]
 
     def tell(told: EpochResult | Progress) -> None:
         config["queue"].put((type(told).__name__, asdict(told)))

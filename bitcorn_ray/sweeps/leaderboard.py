@@ -92,7 +92,7 @@ def leaderboard(
         seeds=config.sweep.seeds,
         objective=config.sweep.objective,
         device="cpu",
-        records=folder.records.storage.address,
+        records=folder.records,
         identities=written["identities"],
     )
     found = {name: fold_records(plan, each) for name, each in trials.items() if each.setting and each.state != "failed"}

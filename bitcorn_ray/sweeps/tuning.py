@@ -10,7 +10,7 @@ A sweep that was cut short, by Ctrl-C or a power cut, goes on with `resume`: wha
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,16 +40,17 @@ OnTrial = Callable[[Trial], None]
 class SweepResult:
     """What a sweep came to.
 
-    folder: of its files (see `results`). ended: "done", "time" (max_hours are over) or "interrupted" (by Ctrl-C).
+    folder: of its files (see `results`), a URI with its secrets. ended: "done", "time" (max_hours are over) or
+    "interrupted" (by Ctrl-C).
     trials: all of them. best: the one with the lowest validation loss over all folds, None where no trial has a fold.
     run: folder of its run, None where it was not trained.
     """
 
-    folder: str
+    folder: str = field(repr=False)
     ended: str
     trials: tuple[Trial, ...]
     best: Trial | None
-    run: str | None
+    run: str | None = field(repr=False)
 
 
 def tune(
@@ -110,7 +111,7 @@ def trial_plan(config: SweepConfig, data: SweepData, folder: SweepFolder) -> Tri
         seeds=config.sweep.seeds,
         objective=config.sweep.objective,
         device="cuda" if config.sweep.resources.gpu else "cpu",
-        records=folder.records.storage.address,
+        records=folder.records,
         identities=data.identities,
     )
 
