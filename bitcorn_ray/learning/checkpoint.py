@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
 from pickle import UnpicklingError
@@ -73,7 +74,7 @@ class CheckpointFolder:
         except BitcornError as error:
             _log.warning("no checkpoint could be saved, training goes on without: %s", error)
             return False
-        self._remove(self._snapshots()[:-_KEPT])
+        self._remove(lambda: self._snapshots()[:-_KEPT])
         return True
 
     def load(self) -> dict[str, Any] | None:
@@ -101,14 +102,15 @@ class CheckpointFolder:
 
     def clear(self) -> None:
         """Remove all snapshots, and the folder where nothing else is in it."""
-        self._remove([name for name in self.storage.names() if name.startswith(("step-", TEMPORARY))])
+        self._remove(lambda: [name for name in self.storage.names() if name.startswith(("step-", TEMPORARY))])
         self.storage.remove_empty()
 
     def _snapshots(self) -> list[str]:
         return [name for name in self.storage.names() if name.startswith("step-") and name.endswith(".pt")]
 
-    def _remove(self, names: list[str]) -> None:
+    def _remove(self, which: Callable[[], list[str]]) -> None:
+        """Remove what is no longer needed; a store that does not answer just now ends no training."""
         try:
-            self.storage.delete(names)
+            self.storage.delete(which())
         except BitcornError as error:
             _log.warning("checkpoints that are no longer needed stay: %s", error)

@@ -8,6 +8,7 @@ file, each line is an object of its own below the log's name.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 import uuid
@@ -29,6 +30,7 @@ from bitcorn_ray.storage.publish import TEMPORARY, is_object_store, publish, pub
 
 __all__ = ["Storage", "StoredFile", "publish_file"]
 
+_log = logging.getLogger(__name__)
 _CHECKSUM = "crc32"
 _REMOTE_REQUESTS = 16  # at once: each waits for the network, not for a processor
 
@@ -200,9 +202,13 @@ class Storage:
             self.delete([f"{TEMPORARY}probe"])
 
     def remove_folder(self, name: str) -> None:
-        """Remove a folder with all that is in it; one that is gone already is no error."""
-        with self._writing(), suppress(FileNotFoundError):
+        """Remove a folder that is no longer needed, with all that is in it; what cannot be removed stays."""
+        try:
             self._fs.delete_dir(self._path(name))
+        except FileNotFoundError:
+            return
+        except (OSError, pa.ArrowException) as error:
+            _log.warning("%s in %s cannot be removed: %s", name, self.shown, reason_of(error, self.address))
 
     def remove_empty(self) -> None:
         """Remove the folder itself where nothing is in it; an object store has no empty folders."""

@@ -164,3 +164,12 @@ def test_a_file_that_cannot_be_written_is_told_and_leaves_the_older_one(tmp_path
             publish_file(place, "page", "x")
         assert "secret" not in str(caught.value)
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_folder_that_cannot_be_removed_stays_with_a_warning(tmp_path, s3_server, caplog):
+    (tmp_path / "file").write_text("mine")
+    Storage(tmp_path).remove_folder("file")
+    Storage(s3_server[0]("x").replace("@bucket/", "@nobucket/")).remove_folder("y")
+    assert (tmp_path / "file").exists()
+    assert "file in " in caplog.text
+    assert "secret" not in caplog.text
