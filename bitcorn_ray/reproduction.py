@@ -94,7 +94,7 @@ def reproduce(
         require_free(out, resume=False, overwrite=False)
     with tempfile.TemporaryDirectory(prefix="bitcorn-reproduce-") as folder:
         made = str(out or f"{folder}/run")
-        config = {**recorded["config"], "db": place, "out": made}
+        config = {**recorded["config"], "db": place, "out": made, "mlflow": None}
         told = _compared_bars(recorded, config)
         _train_again(recorded, config, told.until, cache_dir, log_fn)
         return _compared(run, made, recorded, told, None if out is None else shown_uri(out))
