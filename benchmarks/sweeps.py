@@ -22,6 +22,7 @@ from benchmarks.timing import Figure
 from bitcorn_ray.learning.search import Space
 from bitcorn_ray.learning.suggest import Outcome, suggester_of
 from bitcorn_ray.learning.sweep import Resources, SweepOptions
+from bitcorn_ray.storage.storage import Storage
 from bitcorn_ray.sweeps.config import SweepConfig
 from bitcorn_ray.sweeps.data import sweep_data
 from bitcorn_ray.sweeps.folder import SweepFolder
@@ -123,7 +124,7 @@ def sharing(trials: int = 32, megabytes: int = 256) -> list[Figure]:
             suggester_of("grid", Space.parse({"x": {"choice": list(range(trials))}}), 0),
             SweepOptions(trials=trials, resources=Resources(cpu=_CPUS / trials)),
             folds=1,
-            folder=Path(name),
+            storage=Storage(name),
             on_event=on_event,
         )
         seconds = time.perf_counter() - started
@@ -149,7 +150,7 @@ def driver(trials: int = 2_000) -> list[Figure]:
                 suggester_of("random", Space.parse({"x": {"uniform": [0, 1]}}), count),
                 SweepOptions(search="random", trials=count),
                 folds=1,
-                folder=Path(name),
+                storage=Storage(name),
                 on_event=lambda event: None,
             )
             return time.perf_counter() - started
@@ -186,9 +187,8 @@ def _searched(values: Mapping[str, Any], cache: Path) -> tuple[float, dict[str, 
             outcomes[event.trial] = event.outcome
 
     config, started = SweepConfig.load(values), time.perf_counter()
-    data, folder = sweep_data(config, cache_dir=cache), SweepFolder(Path(config.run.out))
+    data, folder = sweep_data(config, cache_dir=cache), SweepFolder(config.run.out)
     plan = trial_plan(config, data, folder)
-    folder.path.mkdir()
     run_trials(
         partial(run_trial, plan),
         hold({"bars": data.bars, **data.variants}),
@@ -196,7 +196,7 @@ def _searched(values: Mapping[str, Any], cache: Path) -> tuple[float, dict[str, 
         suggester_of(config.sweep.search, config.space, config.sweep.seed),
         config.sweep,
         folds=len(plan.folds),
-        folder=folder.path,
+        storage=folder.storage,
         on_event=on_event,
     )
     return time.perf_counter() - started, outcomes

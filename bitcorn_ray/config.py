@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,8 +12,9 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
 from bitcorn_ray.market.policy import CleaningPolicy
 from bitcorn_ray.market.reading import Reading
+from bitcorn_ray.storage.location import Location, recorded_uri, shown_uri
 
-__all__ = ["RunConfig", "read_yaml", "validated"]
+__all__ = ["RunConfig", "read_yaml", "recorded_config", "validated"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +68,11 @@ class RunConfig:
         """How the source is to be read."""
         return Reading.of(self.table, self.mapping, policy=self.clean)
 
+    def to_json(self) -> dict[str, Any]:
+        """The same in plain values, as a file would say it."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))  # tuples are lists there
+        return plain
+
     @classmethod
     def load(cls, path: str | Path | None, overrides: Mapping[str, Any]) -> RunConfig:
         """Read a YAML file, if any, and put ``overrides`` over it; None among these leaves the file's value.
@@ -78,23 +85,37 @@ class RunConfig:
         for one, other in (("symbol", "symbols"), ("symbols", "symbol")):
             if overrides.get(one):
                 values.pop(other, None)
-        made: RunConfig = _made(cls, _merged(values, overrides), each="", before=f"{path}: " if path else "")
+        before = f"{shown_uri(path)}: " if path else ""
+        made: RunConfig = _made(cls, _merged(values, overrides), each="", before=before)
         return made
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Read the fields of a YAML file. Raises BitcornError where it is missing, is no YAML or holds no fields."""
+    """Read the fields of a YAML file, at a path or URI.
+
+    Raises BitcornError where it is missing, is no YAML or holds no fields.
+    """
     import yaml
 
+    shown = shown_uri(path)
     try:
-        values = yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8")) or {}
-    except OSError as error:
-        raise BitcornError(f"no configuration at {path}: {error.strerror}") from error
+        with Location.of(path).opened() as file:
+            values = yaml.safe_load(bytes(file.read())) or {}
+    except BitcornError as error:
+        raise BitcornError(f"no configuration at {shown}: {error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BitcornError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+        raise BitcornError(f"{shown} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
-        raise BitcornError(f"{path} holds {type(values).__name__}, not fields with values such as `db: market.db`")
+        raise BitcornError(
+            f"{shown_uri(path)} holds {type(values).__name__}, not fields with values such as `db: market.db`"
+        )
     return values
+
+
+def recorded_config(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration in plain values as it may be kept: without the secrets of places, see `recorded_uri`."""
+    places = {name: values[name] for name in ("db", "out", "mlflow") if isinstance(values.get(name), str)}
+    return {**values, **{name: recorded_uri(place) for name, place in places.items()}}
 
 
 def validated(kind: Any, values: Any, where: str) -> Any:

@@ -134,7 +134,7 @@ def load_market_data(
         # A slice inherits the attributes: only a frame that still has all rows counts as the whole load.
         frame.attrs["all_rows"] = len(bars)
     if log_fn:
-        log_fn(f"loaded {len(bars):,} bars of {partition} from {db_path}")
+        log_fn(f"loaded {len(bars):,} bars of {partition} from {shown_source(db_path)}")
     return MarketDataResult(frame, report)
 
 

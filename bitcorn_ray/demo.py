@@ -18,9 +18,10 @@ from bitcorn_ray.data_loader import compute_features, load_market_data
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.forecaster import Forecaster
 from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
-from bitcorn_ray.learning.runs import require_writable
 from bitcorn_ray.market.ingest import ingest_files
 from bitcorn_ray.market.simulate import simulate_bars
+from bitcorn_ray.storage.location import local_file
+from bitcorn_ray.storage.storage import Storage
 from bitcorn_ray.training_service import epoch_line, train_from_config
 
 __all__ = ["run_demo"]
@@ -31,13 +32,13 @@ _BARS = 2 * 365 * 24
 _NOTE = "SIMULATED.txt"
 
 
-def run_demo(folder: Path, log_fn: Callable[[str], None]) -> dict[str, Any]:
+def run_demo(folder: str | Path, log_fn: Callable[[str], None]) -> dict[str, Any]:
     """Run it in ``folder`` on the running Ray; may be repeated. Returns plain values, the forecast's times excepted.
 
     Raises BitcornError where the folder holds files that no demonstration wrote.
     """
-    folder = folder.expanduser().absolute()
-    require_writable(folder)
+    folder = local_file(folder, "demonstration", "give a folder here").absolute()
+    Storage(folder, "demonstration", "give another --out").require_writable()
     if folder.exists() and not (folder / _NOTE).exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BitcornError(f"{folder} holds something else: give an empty or new folder with --out")
     (folder / "bars").mkdir(parents=True, exist_ok=True)

@@ -28,7 +28,9 @@ from bitcorn_ray.learning.forecasts import Forecasts
 from bitcorn_ray.market.bars import Bars, show_time
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.reading import Reading
+from bitcorn_ray.market.source import shown_source
 from bitcorn_ray.market.timeframe import timeframe_ms
+from bitcorn_ray.storage.location import shown_uri
 from bitcorn_ray.validation.baselines import baseline_forecasts
 from bitcorn_ray.validation.history import History, realised_returns, realised_variances
 from bitcorn_ray.validation.metrics import HorizonMetrics, forecast_metrics
@@ -99,7 +101,7 @@ def evaluate(
     Raises BitcornError where nothing is out of sample, and as `Forecaster.load` and `plan_forecasts` do.
     """
     forecaster = Forecaster.load(run, allow_changed_code=allow_changed_code)
-    unseen = _unseen_from(forecaster.run.metadata, str(run))
+    unseen = _unseen_from(forecaster.run.metadata, shown_uri(run))
     plan = plan_forecasts(
         forecaster,
         source,
@@ -118,7 +120,7 @@ def evaluate(
             continue
         try:
             facts, fitted, cutoffs = _ranges(forecaster, done.partition, unseen)
-            features = worker.features(done.bars, Source(Path(done.source), done.partition, complete=True))
+            features = worker.features(done.bars, Source(done.source, done.partition, complete=True))
             one, remarks, rows = judged_from(done.bars, done.partition, done.forecasts, fitted, cutoffs, features)
             told.append(_told(done.partition, done.forecasts, one, remarks, rows, show_time(fitted - 1), facts))
             judged.append(one)
@@ -128,8 +130,8 @@ def evaluate(
     if not judged:
         raise BitcornError("; ".join(f"{name}: {why}" for name, why in errors.items()))
     return Evaluation(
-        run=str(run),
-        source=str(source),
+        run=shown_uri(run),
+        source=shown_source(source),
         horizons=forecaster.run.config.horizons,
         partitions=tuple(told),
         skill=told[0].skill if len(told) == 1 else tuple(judge(forecaster.run.config.horizons, judged)),

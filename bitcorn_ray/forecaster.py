@@ -30,6 +30,7 @@ from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.policy import CleaningPolicy
 from bitcorn_ray.market.reading import Reading
 from bitcorn_ray.market.timeframe import timeframe_ms
+from bitcorn_ray.storage.location import shown_uri
 from bitcorn_ray.validation.calibration import COVERAGES, RollingConformal
 
 if TYPE_CHECKING:
@@ -58,19 +59,19 @@ class Forecaster:
         allow_changed_code: bool = False,
         device: str = "cpu",
     ) -> Forecaster:
-        """Load a run from its folder.
+        """Load a run from its folder, or from a URI such as `s3://bucket/run`.
 
         system: the feature system, where its name does not lead to it (one of a notebook). allow_changed_code: forecast
         although the code of the features changed since the training; what changed is then among the notes, as other
         versions of libraries always are. device: for the model.
         Raises BitcornError where it is no run, or was trained on other features than there are here, with what differs.
         """
-        run = load_run(folder, device)
+        run, shown = load_run(folder, device), shown_uri(folder)
         name = run.metadata["feature_system"]
         if name is None and system is None:
-            raise BitcornError(f"the run in {folder} does not say its feature system: train it with feature_system set")
+            raise BitcornError(f"the run in {shown} does not say its feature system: train it with feature_system set")
         found = (system or find_system(name)).on_grid(timeframe_ms(run.metadata["timeframe"]))
-        return cls(run, found, _compared(run.metadata, found, str(folder), allow_changed_code))
+        return cls(run, found, _compared(run.metadata, found, shown, allow_changed_code))
 
     def predict(self, bars: pd.DataFrame, *, last: int = 1, horizons: Sequence[int] | None = None) -> pd.DataFrame:
         """Forecast from the last bar, or from each of the last so many.

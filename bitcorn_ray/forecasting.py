@@ -32,10 +32,10 @@ from bitcorn_ray.market.bars import Bars, show_time
 from bitcorn_ray.market.loading import load_partition
 from bitcorn_ray.market.partition import Partition, normalise_symbol, select_partitions
 from bitcorn_ray.market.reading import Reading
-from bitcorn_ray.market.source import PartitionReader, is_database, opened_source, shown_source, source_files
+from bitcorn_ray.market.source import PartitionReader, is_database, opened_by_worker, shown_source, source_files
 from bitcorn_ray.market.timeframe import timeframe_ms
 from bitcorn_ray.report.fan import Fan, FanPanel
-from bitcorn_ray.report.files import write_whole
+from bitcorn_ray.storage.storage import publish_file
 from bitcorn_ray.validation.calibration import RollingConformal
 
 __all__ = [
@@ -185,7 +185,7 @@ class ForecastWorker:
         """Forecast the partitions of a job. Any failure becomes the error of its partition."""
         try:
             require_same_code(self._plan.code)
-            with opened_source(job.path, self._plan.reading) as reader:
+            with opened_by_worker(job.path, self._plan.reading) as reader:
                 timeframe = self._plan.forecaster.run.metadata["timeframe"]
                 every = asked_of(reader.partitions, self._plan.symbols, [timeframe])
                 return [
@@ -278,8 +278,9 @@ def write_parquet(results: Sequence[PartitionForecast], path: str | Path) -> int
     Raises BitcornError where it cannot be written.
     """
     tables = [plain_table(each.forecasts.to_table()) for each in results if each.forecasts is not None]
-    table = pa.concat_tables(tables)
-    write_whole(path, "forecasts", lambda temporary: pq.write_table(table, temporary))
+    table, sink = pa.concat_tables(tables), pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    publish_file(path, "forecasts", sink.getvalue())
     return int(table.num_rows)
 
 
@@ -297,8 +298,9 @@ def _asked_jobs(
         symbols = trained if unread else [symbol for symbol in trained if normalise_symbol(symbol) in there]
         if not symbols:
             raise BitcornError(
-                f"{source} holds none of the symbols that the run was trained on ({', '.join(trained)}): it has "
-                f"{', '.join(sorted({p.symbol for p in known}))}; name those to forecast with symbols"
+                f"{shown_source(source)} holds none of the symbols that the run was trained on "
+                f"({', '.join(trained)}): it has {', '.join(sorted({p.symbol for p in known}))}; name those to "
+                "forecast with symbols"
             )
     if symbols is not None and not unread:
         select_partitions(known, symbols, None)  # names those that exist where one does not

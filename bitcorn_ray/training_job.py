@@ -6,19 +6,24 @@ on the validation windows, save it, and remove the checkpoints.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bitcorn_ray.learning.checkpoint import CheckpointFolder, training_identity
+from bitcorn_ray.config import recorded_config
+from bitcorn_ray.learning.checkpoint import CheckpointFolder, data_digest, training_identity
 from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
 from bitcorn_ray.learning.logs import TrainingLogs
+from bitcorn_ray.learning.machine import own_shape
 from bitcorn_ray.learning.progress import EpochResult, FitResult, Progress
-from bitcorn_ray.learning.runs import Run, assemble_run, require_writable, save_run
+from bitcorn_ray.learning.runs import Run, assemble_run, run_storage, save_run
 from bitcorn_ray.learning.training import fit
+from bitcorn_ray.lineage import package_code
+from bitcorn_ray.storage.location import shown_uri
+from bitcorn_ray.storage.storage import Storage
 from bitcorn_ray.training_inputs import TrainingInputs
 
 __all__ = ["TrainingJob", "checkpoint_folder"]
@@ -27,22 +32,27 @@ OnEpoch = Callable[[EpochResult], None]
 OnProgress = Callable[[Progress], None]
 
 
-def checkpoint_folder(run_folder: Path) -> Path:
-    """Folder of the checkpoints of a run that is being trained."""
-    return run_folder / "checkpoints"
+def checkpoint_folder(run: Storage) -> str:
+    """Folder or URI of the checkpoints of a run that is being trained."""
+    return run.child("checkpoints").address
 
 
 @dataclass
 class TrainingJob:
-    """One training, wherever it runs. on_ray: workers, GPUs for each and failures allowed; None: in this process."""
+    """One training, wherever it runs.
+
+    on_ray: workers, GPUs for each and failures allowed; None: in this process. config: in plain values, for the run's
+    lineage; None where a training is given in Python.
+    """
 
     model: ModelConfig
     training: TrainingConfig
     device: str
-    artifacts_dir: Path | None
+    artifacts_dir: str | Path | None
     log_fn: Callable[[str], None] | None
     mlflow: str | None = None
     on_ray: tuple[int | tuple[int, int], float, int] | None = None
+    config: Mapping[str, Any] | None = None
 
     def run(
         self,
@@ -53,9 +63,9 @@ class TrainingJob:
         on_progress: OnProgress | None = None,
     ) -> Run:
         """Do it. resume: go on from the folder's checkpoints, if any. Raises BitcornError as `fit` and its parts do."""
-        folder = Path(self.artifacts_dir).expanduser().absolute() if self.artifacts_dir is not None else None
+        folder = run_storage(self.artifacts_dir) if self.artifacts_dir is not None else None
         if folder is not None:
-            require_writable(folder)
+            folder.require_writable()
         with self._session():
             given = inputs()
             self._say_windows(given.about["data"])
@@ -63,14 +73,37 @@ class TrainingJob:
             train, given = self._where(given, checkpoints, on_progress)
             fitted = self._logged(train, folder, on_epoch)
             run = assemble_run(
-                fitted, given.data, given.scaler, self.model, self.training, given.feature_cols, given.about
+                fitted,
+                given.data,
+                given.scaler,
+                self.model,
+                self.training,
+                given.feature_cols,
+                self._about(given, fitted),
             )
         if folder is not None:
-            save_run(run, folder)
+            save_run(run, folder.address)
             if checkpoints is not None:
                 checkpoints.clear()
-            self._say(f"run saved to {self.artifacts_dir}")
+            self._say(f"run saved to {shown_uri(str(self.artifacts_dir))}")
         return run
+
+    def _about(self, given: TrainingInputs, fitted: FitResult) -> dict[str, Any]:
+        """Facts for the metadata, the lineage complete."""
+        if self.on_ray is None:
+            shape = own_shape()
+        else:
+            from bitcorn_ray.on_ray.session import cluster_shape
+
+            shape = cluster_shape()
+        data = {**given.about.get("lineage", {}).get("data", {}), "digest": data_digest(given.data)}
+        made = {
+            "data": data,
+            "code": package_code(),
+            "config": None if self.config is None else recorded_config(self.config),
+            "cluster": {"ray": self.on_ray is not None, **shape, "workers": fitted.machines},
+        }
+        return {**given.about, "lineage": made}
 
     def _session(self) -> AbstractContextManager[None]:
         if self.on_ray is None:
@@ -80,7 +113,7 @@ class TrainingJob:
         return ray_session()
 
     def _folder_of_checkpoints(
-        self, folder: Path | None, given: TrainingInputs, resume: bool
+        self, folder: Storage | None, given: TrainingInputs, resume: bool
     ) -> CheckpointFolder | None:
         if folder is None:
             return None
@@ -126,13 +159,13 @@ class TrainingJob:
         return lambda told: there(on_epoch=told), replace(given, data=shared.data)
 
     def _logged(
-        self, train: Callable[[OnEpoch], FitResult], folder: Path | None, on_epoch: OnEpoch | None
+        self, train: Callable[[OnEpoch], FitResult], folder: Storage | None, on_epoch: OnEpoch | None
     ) -> FitResult:
         """Train, log to the run's folder, and hand each epoch on."""
         if folder is None:
             return train(on_epoch or (lambda result: None))
         parameters = {**asdict(self.model), **asdict(self.training)}
-        logs = TrainingLogs(folder / "tensorboard", self.model.horizons, parameters, self.mlflow)
+        logs = TrainingLogs(folder, self.model.horizons, parameters, self.mlflow)
 
         def told(result: EpochResult) -> None:
             logs.epoch(result)

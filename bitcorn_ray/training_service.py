@@ -10,7 +10,7 @@ trains what a `RunConfig` says, on one or several symbols. While a training runs
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, List, Optional, Tuple
@@ -20,8 +20,9 @@ from bitcorn_ray.learning.checkpoint import CheckpointFolder
 from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
 from bitcorn_ray.learning.model import LSTMMultiHead
 from bitcorn_ray.learning.progress import EpochResult, Progress
-from bitcorn_ray.learning.runs import Run, is_run, require_writable
+from bitcorn_ray.learning.runs import Run, is_run, run_storage
 from bitcorn_ray.market.partition import Partition
+from bitcorn_ray.storage.location import shown_uri
 from bitcorn_ray.training_inputs import TrainingInputs, inputs_from_frame, inputs_from_source
 from bitcorn_ray.training_job import TrainingJob, checkpoint_folder
 
@@ -124,13 +125,13 @@ class TrainingResult:
 def train_multihorizon_model(
     request: MultiHorizonTrainingRequest,
     *,
-    artifacts_dir: Optional[Path] = None,
+    artifacts_dir: Optional[str | Path] = None,
     log_fn: LogFn = None,
 ) -> TrainingResult:
     """Train in this process.
 
-    artifacts_dir: folder to write the run to (model.pt, scaler.pkl, metadata.json and more). log_fn: called with a line
-    an epoch. Raises BitcornError (a ValueError) for missing columns, too few rows, and impossible values.
+    artifacts_dir: folder or URI to write the run to (model.pt, scaler.pkl, metadata.json and more). log_fn: called with
+    a line an epoch. Raises BitcornError (a ValueError) for missing columns, too few rows, and impossible values.
     """
     job = TrainingJob(request.model_config(), request.training_config(), request.device, artifacts_dir, log_fn)
 
@@ -144,7 +145,7 @@ def train_multihorizon_model(
 def train_on_ray(
     request: MultiHorizonTrainingRequest,
     *,
-    artifacts_dir: Path,
+    artifacts_dir: str | Path,
     workers: int | Tuple[int, int] = 1,
     gpus: float = 0,
     max_failures: int = 3,
@@ -175,6 +176,7 @@ def train_from_config(
     cache_dir: Optional[str | Path] = None,
     resume: bool = False,
     max_failures: int = 3,
+    until: Optional[Sequence[int]] = None,
     on_epoch: Optional[OnEpoch] = None,
     on_progress: Optional[OnProgress] = None,
     log_fn: LogFn = None,
@@ -183,11 +185,13 @@ def train_from_config(
 
     Several symbols train one model, their windows drawn across all. With workers the training runs on Ray as
     `train_on_ray` does, with 0 in this process. resume: go on from where a training into the same folder was cut short.
+    until: for each symbol the opening of the last bar to train on, in ms, where the source has later ones.
     Raises BitcornError as `load_market_data`, `prepare_features` and `train_on_ray` do.
     """
     job = TrainingJob(
-        config.model, config.training, "cuda" if config.gpus else "cpu", Path(config.out), log_fn, config.mlflow
+        config.model, config.training, "cuda" if config.gpus else "cpu", config.out, log_fn, config.mlflow
     )
+    job.config = config.to_json()
     if config.workers:
         job.on_ray = (config.workers, config.gpus, max_failures)
 
@@ -201,6 +205,7 @@ def train_from_config(
             config.training,
             reading=config.reading,
             cache_dir=cache_dir,
+            until=until,
             log_fn=log_fn,
         )
 
@@ -208,20 +213,20 @@ def train_from_config(
 
 
 def require_free(folder: str | Path, *, resume: bool, overwrite: bool) -> None:
-    """Raise BitcornError where a training into a folder would lose what is there.
+    """Raise BitcornError where a training into a folder or URI would lose what is there.
 
     resume: a training that was cut short may be there. overwrite: anything may.
     """
-    path = Path(folder).expanduser()
-    require_writable(path)
-    if overwrite or not path.is_dir() or not any(path.iterdir()):
+    storage, shown = run_storage(folder), shown_uri(folder)
+    storage.require_writable()
+    if overwrite or not storage.names():
         return
-    if is_run(path):
-        raise BitcornError(f"{folder} holds a finished run: give another --out, or --overwrite")
-    if not CheckpointFolder(checkpoint_folder(path)):
-        raise BitcornError(f"{folder} holds something already: give another --out, or --overwrite")
+    if is_run(folder):
+        raise BitcornError(f"{shown} holds a finished run: give another --out, or --overwrite")
+    if not CheckpointFolder(checkpoint_folder(storage)):
+        raise BitcornError(f"{shown} holds something already: give another --out, or --overwrite")
     if not resume:
-        raise BitcornError(f"{folder} holds a training that was cut short: --resume goes on, --overwrite starts anew")
+        raise BitcornError(f"{shown} holds a training that was cut short: --resume goes on, --overwrite starts anew")
 
 
 def epoch_line(result: EpochResult, epochs: int) -> str:

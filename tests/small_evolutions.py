@@ -41,7 +41,7 @@ def evolve_here(monkeypatch, stop_after=None):
 
     ran = []
 
-    def run_trials(work, held, configure, suggester, options, *, folds, folder, on_event, past):
+    def run_trials(work, held, configure, suggester, options, *, folds, storage, on_event, past):
         for name, point in past.begun:
             if stop_after is not None and len(ran) >= stop_after:
                 return "interrupted"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from bitcorn_ray.sweeps.config import SweepConfig
 from bitcorn_ray.sweeps.data import sweep_data
@@ -43,7 +42,7 @@ def make_sweep(values, stop_last_after=None):
     stop_last_after: folds after which the last trial is stopped.
     """
     config = SweepConfig.load(values)
-    folder, data = SweepFolder(Path(config.run.out)), sweep_data(config)
+    folder, data = SweepFolder(config.run.out), sweep_data(config)
     folder.begin(config, data.identities, data.bars)
     plan = trial_plan(config, data, folder)
     points = list(config.space.points())

@@ -27,7 +27,7 @@ def test_the_demo_goes_all_the_way_twice(short_demo, ray_cluster, tmp_path):
 
 def test_a_place_that_is_no_folder_is_refused(tmp_path):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(BitcornError, match="nothing can be written to"):
+    with pytest.raises(BitcornError, match="cannot be written"):
         demo.run_demo(tmp_path / "file" / "demo", print)
 
 

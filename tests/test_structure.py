@@ -12,16 +12,26 @@ import bitcorn_ray
 PACKAGE = Path(bitcorn_ray.__file__).parent
 # What each room may import of the others. Front doors (the files of the top level, and cli) may import all.
 MAY_IMPORT = {
-    "market": set(),
-    "features": {"market"},
-    "cache": {"market", "features"},
+    "storage": set(),
+    "market": {"storage"},
+    "features": {"storage", "market"},
+    "cache": {"storage", "market", "features"},
     "validation": set(),
-    "learning": {"market", "validation"},
-    "report": set(),
-    "on_ray": {"market", "features", "cache", "validation", "learning"},
+    "learning": {"storage", "market", "validation"},
+    "report": {"storage"},
+    "on_ray": {"storage", "market", "features", "cache", "validation", "learning"},
 }
 # Sweeps stand on all rooms and on the doors through which a single training goes; evolution stands on sweeps.
-_BELOW_SWEEPS = {*MAY_IMPORT, "config", "data_loader", "forecaster", "training_inputs", "training_job", "walk_forward"}
+_BELOW_SWEEPS = {
+    *MAY_IMPORT,
+    "config",
+    "data_loader",
+    "forecaster",
+    "lineage",
+    "training_inputs",
+    "training_job",
+    "walk_forward",
+}
 MAY_IMPORT |= {"sweeps": _BELOW_SWEEPS, "evolution": {*_BELOW_SWEEPS, "sweeps"}}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

@@ -1,8 +1,11 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from small_training import MODEL, TRAINING, make_data
 
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.storage.storage import Storage
 from bitcorn_ray.training_inputs import TrainingInputs
 from bitcorn_ray.training_job import TrainingJob, checkpoint_folder
 
@@ -23,7 +26,7 @@ def test_a_job_says_what_it_does_and_leaves_a_run(inputs, tmp_path):
     assert run.metadata["best_epoch"] == min(epochs, key=lambda epoch: epoch.val_loss).epoch
     assert lines[0].endswith("purged between them, 0 left out")
     assert lines[-1] == f"run saved to {tmp_path / 'run'}"
-    assert not checkpoint_folder(tmp_path / "run").exists()
+    assert not Path(checkpoint_folder(Storage(tmp_path / "run"))).exists()
     assert list((tmp_path / "run" / "tensorboard").glob("events.*"))
 
 
@@ -39,7 +42,7 @@ def test_the_folder_is_looked_at_before_the_inputs_are_made(tmp_path):
     def never():
         raise AssertionError("too early")
 
-    with pytest.raises(BitcornError, match="nothing can be written to"):
+    with pytest.raises(BitcornError, match=r"the run at .* cannot be written"):
         TrainingJob(MODEL, TRAINING, "cpu", tmp_path / "file" / "run", None).run(never, resume=False)
 
 
@@ -54,4 +57,4 @@ def test_a_training_that_fails_closes_its_logs_and_keeps_its_checkpoints(inputs,
     with pytest.raises(BitcornError, match="no finite number in epoch 2"):
         TrainingJob(MODEL, TRAINING, "cpu", tmp_path / "run", None).run(lambda: inputs, resume=False, on_epoch=spoil)
     assert len(seen) == 1
-    assert list(checkpoint_folder(tmp_path / "run").glob("*.pt"))
+    assert list(Path(checkpoint_folder(Storage(tmp_path / "run"))).glob("*.pt"))

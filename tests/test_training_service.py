@@ -127,7 +127,7 @@ def test_bad_requests_are_refused(request_for, changes, message):
 def test_a_folder_that_cannot_be_written_is_refused_before_the_training(request_for, tmp_path, place):
     (tmp_path / "file").write_text("mine")
     lines = []
-    with pytest.raises(BitcornError, match="nothing can be written to"):
+    with pytest.raises(BitcornError, match="cannot be written"):
         train_multihorizon_model(request_for(), artifacts_dir=tmp_path / place, log_fn=lines.append)
     assert lines == []
     assert (tmp_path / "file").read_text() == "mine"

@@ -9,12 +9,12 @@ from bitcorn_ray.cache.receipts import FileReceipt
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.database import opened_bars
 from bitcorn_ray.market.lake import names_in_path
-from bitcorn_ray.market.location import Location
 from bitcorn_ray.market.partition import Partition, normalise_symbol, select_partitions
 from bitcorn_ray.market.reading import Reading
 from bitcorn_ray.market.resample import derived_partitions
 from bitcorn_ray.market.source import SourceFile, is_database, partition_named
 from bitcorn_ray.market.timeframe import same_timeframe
+from bitcorn_ray.storage.location import Location
 
 __all__ = ["FeatureJob", "asked_of", "asked_partitions", "is_asked", "require_found"]
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from bitcorn_ray.cache.identity import FORMAT, KEY_LENGTH
-from bitcorn_ray.cache.storage import StoredFile
-from bitcorn_ray.market.location import shown_uri
 from bitcorn_ray.market.partition import Partition, normalise_symbol
-from bitcorn_ray.market.publish import TEMPORARY
+from bitcorn_ray.storage.location import shown_uri
+from bitcorn_ray.storage.publish import TEMPORARY
+from bitcorn_ray.storage.storage import StoredFile
 
 __all__ = [
     "chunk_name",

@@ -38,11 +38,10 @@ from bitcorn_ray.cache.names import (
     source_id,
     use_name,
 )
-from bitcorn_ray.cache.storage import Storage, StoredFile
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import Bars, show_time
 from bitcorn_ray.market.partition import Partition
-from bitcorn_ray.market.publish import TEMPORARY
+from bitcorn_ray.storage.storage import Storage, StoredFile
 
 __all__ = ["GRACE_SECONDS", "FeatureCache"]
 
@@ -56,11 +55,14 @@ class FeatureCache:
     """The cache in one folder or at one URI; nothing is created before something is written.
 
     grace: seconds for which what was used is kept when it is superseded or pruned.
+    Raises BitcornError for a URI that pyarrow does not understand, and for a local file.
     """
 
     def __init__(self, location: str | Path, grace: float = GRACE_SECONDS) -> None:
-        self.storage = Storage(location)
+        self.storage = Storage(location, "cache", "give another one or turn the cache off")
         self.grace = grace
+        if self.storage.is_file:
+            raise BitcornError(f"the cache at {self.storage.shown} is a file: give a folder")
 
     # Chunks
 
@@ -140,9 +142,7 @@ class FeatureCache:
 
     def require_writable(self) -> None:
         """Raise BitcornError where the cache cannot be written."""
-        probe = f"uses/{TEMPORARY}probe"
-        self.storage.publish(probe, b"")
-        self.storage.delete([probe])
+        self.storage.require_writable()
 
     def _manifest(self, plan: EntryPlan, bars: Bars) -> dict[str, Any]:
         system, times = plan.identity.system, bars.timestamp
@@ -195,7 +195,7 @@ class FeatureCache:
             )
         if not complete:
             return []
-        others = [file.name for file in self.storage.list(folder) if file.name != name and file.name.endswith(".json")]
+        others = [file.name for file in self.storage.files(folder) if file.name != name and file.name.endswith(".json")]
         links = zip(others, self.storage.read_jsons(others), strict=True)
         return [other for other, link in links if link is None or link.get("complete")]
 
@@ -207,7 +207,7 @@ class FeatureCache:
 
     def _links_of(self, source: str | Path) -> list[StoredFile]:
         ours = f"links/{source_id(source)}-"
-        return [f for f in self.storage.list("links") if f.name.startswith(ours) and f.name.endswith(".json")]
+        return [f for f in self.storage.files("links") if f.name.startswith(ours) and f.name.endswith(".json")]
 
     def forget(self, links: Collection[str], grace: float | None = None) -> int:
         """Remove links, and the entries that no link needs any more; returns how many entries went.
@@ -219,7 +219,7 @@ class FeatureCache:
         kept = self._in_use({key_of(name) for name in links}, self.grace if grace is None else grace)
         gone = [name for name in links if key_of(name) not in kept]
         self.storage.delete(gone)
-        linked = {key_of(file.name) for file in self.storage.list("links")}
+        linked = {key_of(file.name) for file in self.storage.files("links")}
         return self.remove_entries({key_of(name) for name in gone} - linked)
 
     def remove_entries(self, keys: Collection[str]) -> int:
@@ -242,7 +242,7 @@ class FeatureCache:
         used. Without, removes all that the cache wrote and returns the number of entries.
         """
         if source is None:
-            files = [file for file in self.storage.list() if is_ours(file)]
+            files = [file for file in self.storage.files() if is_ours(file)]
             count = sum(file.name.endswith(".meta.json") for file in files)
             self.storage.delete(
                 file.name for file in sorted(files, key=lambda file: not file.name.endswith(".meta.json"))
@@ -251,7 +251,7 @@ class FeatureCache:
             names = [file.name for file in self._links_of(source)]
             count = len({key_of(name) for name in names})
             self.forget(names, grace=0.0)
-            self.storage.delete([file.name for file in self.storage.list("sources") if source_id(source) in file.name])
+            self.storage.delete([file.name for file in self.storage.files("sources") if source_id(source) in file.name])
         if count or self.storage.existing(["index.json"]):
             self.refresh_index()
         return count
@@ -260,18 +260,18 @@ class FeatureCache:
 
     def manifests(self) -> dict[str, dict[str, Any]]:
         """Every readable manifest by its entry's key."""
-        names = [file.name for file in self.storage.list("features") if is_manifest(file)]
+        names = [file.name for file in self.storage.files("features") if is_manifest(file)]
         read = zip(names, self.storage.read_jsons(names), strict=True)
         return {key_of(name): each for name, each in read if each is not None and is_understood(each)}
 
     def entries(self) -> list[dict[str, Any]]:
         """Every manifest, without its identity, with `used_by` (the links to it) and `last_used`; newest first."""
         used_by: dict[str, list[dict[str, Any]]] = {}
-        for link in self.storage.read_jsons(file.name for file in self.storage.list("links")):
+        for link in self.storage.read_jsons(file.name for file in self.storage.files("links")):
             if link is not None:
                 used_by.setdefault(link["key"], []).append({k: link[k] for k in ("db_path", "symbol", "timeframe")})
-        uses = {key_of(file.name): file.written for file in self.storage.list("uses")}
-        made = {key_of(file.name): file.written for file in self.storage.list("features") if is_manifest(file)}
+        uses = {key_of(file.name): file.written for file in self.storage.files("uses")}
+        made = {key_of(file.name): file.written for file in self.storage.files("features") if is_manifest(file)}
         entries = []
         for key, manifest in self.manifests().items():
             seen = max(uses.get(key, 0.0), made.get(key, 0.0))

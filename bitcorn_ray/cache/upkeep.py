@@ -18,10 +18,10 @@ import numpy as np
 from bitcorn_ray.cache.chunk_file import decode_bars, decode_chunk
 from bitcorn_ray.cache.names import chunk_name, is_ours, key_of
 from bitcorn_ray.cache.receipts import keys_of_receipt
-from bitcorn_ray.cache.storage import StoredFile
 from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.market.publish import TEMPORARY
+from bitcorn_ray.storage.publish import TEMPORARY
+from bitcorn_ray.storage.storage import StoredFile
 
 __all__ = ["Damage", "Pruned", "prune", "stats", "verify"]
 
@@ -48,7 +48,7 @@ class Pruned:
 def stats(cache: FeatureCache) -> dict[str, Any]:
     """Count entries, chunks and bytes, in plain values."""
     entries = cache.entries()
-    files = {file.name: file for file in cache.storage.list("features")}
+    files = {file.name: file for file in cache.storage.files("features")}
     chunks = {chunk_name(chunk["key"]) for entry in entries for chunk in entry["chunks"]}
     orphans = [file for name, file in files.items() if name.endswith(".parquet") and name not in chunks]
     uses = sorted(entry["last_used"] for entry in entries)
@@ -57,7 +57,7 @@ def stats(cache: FeatureCache) -> dict[str, Any]:
         "entries": len(entries),
         "chunks": len(chunks & files.keys()),
         "rows": sum(entry["rows"] for entry in entries),
-        "bytes": sum(file.size for file in cache.storage.list()),
+        "bytes": sum(file.size for file in cache.storage.files()),
         "unreferenced_bytes": sum(file.size for file in orphans),
         "longest_unused_since": uses[0] if uses else None,
         "last_used": uses[-1] if uses else None,
@@ -99,7 +99,7 @@ def prune(
     now = time.time()
     entries = sorted(cache.entries(), key=lambda entry: str(entry["last_used"]))
     age = {entry["key"]: now - datetime.fromisoformat(entry["last_used"]).timestamp() for entry in entries}
-    files = {file.name: file for file in cache.storage.list()}
+    files = {file.name: file for file in cache.storage.files()}
     sizes = {key_of(name): file.size for name, file in files.items() if name.endswith(".parquet")}
     holders: dict[str, int] = {}
     for entry in entries:
@@ -153,7 +153,7 @@ def _notes_of_none(cache: FeatureCache, files: dict[str, StoredFile], kept: set[
 
 
 def _damaged_records(cache: FeatureCache) -> Iterator[Damage]:
-    names = [f.name for f in cache.storage.list() if f.name.endswith(".json") and is_ours(f)]
+    names = [f.name for f in cache.storage.files() if f.name.endswith(".json") and is_ours(f)]
     for name, value in zip(names, cache.storage.read_jsons(names), strict=True):
         if value is None:
             yield Damage(file=name, problem="it is torn or its checksum differs")

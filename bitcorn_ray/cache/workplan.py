@@ -26,17 +26,17 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.market.clean import cleaning_counts
 from bitcorn_ray.market.loading import load_partition
-from bitcorn_ray.market.location import Location
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.quality import quality_flags, quality_report
 from bitcorn_ray.market.reading import Reading
 from bitcorn_ray.market.source import (
     PartitionReader,
     fingerprint,
-    opened_source,
+    opened_by_worker,
     shown_source,
     source_files,
 )
+from bitcorn_ray.storage.location import Location
 
 __all__ = [
     "FeaturePlan",
@@ -209,7 +209,7 @@ def _compute_file(
 ) -> Iterator[PartitionStatus]:
     started, left = time.perf_counter(), list(jobs)
     try:
-        with opened_source(path, work.reading) as reader:
+        with opened_by_worker(path, work.reading) as reader:
             while left:
                 job = left[0]
                 asked = [job.partition] if job.partition else None

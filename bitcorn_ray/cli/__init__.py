@@ -23,6 +23,7 @@ from bitcorn_ray.cli.inspect import inspect
 from bitcorn_ray.cli.leaderboard import leaderboard
 from bitcorn_ray.cli.options import OrderedGroup
 from bitcorn_ray.cli.quality import quality
+from bitcorn_ray.cli.reproduce import reproduce
 from bitcorn_ray.cli.runs import runs
 from bitcorn_ray.cli.train import train
 from bitcorn_ray.cli.tune import tune
@@ -62,6 +63,7 @@ for _command in (
     forecast,
     watch,
     runs,
+    reproduce,
     demo,
 ):
     main.add_command(_command)

@@ -18,6 +18,7 @@ from bitcorn_ray.cli.options import (
 )
 from bitcorn_ray.data_loader import open_cache
 from bitcorn_ray.report.console import cache_table, counted, explain_table, show, size
+from bitcorn_ray.storage.location import shown_uri
 
 __all__ = ["cache"]
 
@@ -87,7 +88,7 @@ def cache_verify(repair: bool, cache_dir: str | None, as_json: bool, address: st
     damaged = verify(store, repair)
     done = ", removed" if repair else ""
     lines = [f"{damage.file}: {damage.problem}{done}" for damage in damaged]
-    state = "all of {} is whole" if any(store.storage.list()) else "nothing is in {}"
+    state = "all of {} is whole" if any(store.storage.files()) else "nothing is in {}"
     show(
         {"folder": store.storage.shown, "damaged": [asdict(damage) for damage in damaged], "repaired": repair},
         lambda: "\n".join(lines) or state.format(store.storage.shown),
@@ -180,4 +181,4 @@ def cache_explain(
     from bitcorn_ray.cache.explain import explain
 
     rows = [asdict(each) for each in explain(source, system_of(system), open_cache(cache_dir), symbols, timeframes)]
-    show({"source": source, "system": system, "partitions": rows}, lambda: explain_table(rows), as_json)
+    show({"source": shown_uri(source), "system": system, "partitions": rows}, lambda: explain_table(rows), as_json)

@@ -22,6 +22,7 @@ from bitcorn_ray.cli.options import (
 from bitcorn_ray.market.reading import Reading
 from bitcorn_ray.report.cleaning import cleaning_line
 from bitcorn_ray.report.console import audit_tables, features_table, progress, show
+from bitcorn_ray.storage.location import shown_uri
 
 __all__ = ["audit_system", "features"]
 
@@ -70,7 +71,7 @@ def features(
         done = run_features(plan, store, lambda status: advance(f"{status.symbol} {status.timeframe}"))
     rows = [{name: value for name, value in asdict(status).items() if name != "superseded"} for status in done]
     show(
-        {"source": source, "system": found.spec, "partitions": rows},
+        {"source": shown_uri(source), "system": found.spec, "partitions": rows},
         lambda: (features_table(rows), *_cleaned(rows)),
         as_json,
     )
@@ -121,7 +122,7 @@ def audit_system(
         )
     rows = [asdict(result) for result in done]
     show(
-        {"source": source, "system": found.spec, "partitions": rows},
+        {"source": shown_uri(source), "system": found.spec, "partitions": rows},
         lambda: (*audit_tables(rows), *_cleaned(rows)),
         as_json,
     )

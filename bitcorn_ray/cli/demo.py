@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from bitcorn_ray.cli.options import common_options, ray_for, say
@@ -25,7 +23,7 @@ def demo(out: str, as_json: bool, address: str | None) -> None:
     from bitcorn_ray.demo import run_demo
 
     with ray_for(address):
-        result = run_demo(Path(out), log_fn=say)
+        result = run_demo(out, log_fn=say)
     rows = plain_rows(result["forecast"])
     show(
         {**result, "forecast": rows},

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,10 +16,11 @@ from bitcorn_ray.cli.options import (
     reading_options,
     say,
 )
-from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.reading import Reading
 from bitcorn_ray.report.console import show
 from bitcorn_ray.report.evaluation import evaluation_tables
+from bitcorn_ray.storage.location import Location, shown_uri
+from bitcorn_ray.storage.storage import publish_file
 
 if TYPE_CHECKING:
     from bitcorn_ray.config import RunConfig
@@ -65,7 +65,7 @@ def evaluate(
 
     if source is not None and db is not None:
         raise click.UsageError("give the source of bars once: as SOURCE or as --db")
-    if Path(run).is_file():
+    if Location.of(run).info() is not None:
         config = _trained(run, cache_dir, address)
         if source is None and db is None:
             source, reading = config.db, config.reading if reading == Reading() else reading
@@ -84,10 +84,12 @@ def evaluate(
     )
     result = done.to_json()
     if out is not None:
-        _write(Path(out), result)
+        publish_file(out, "evaluation", strict_json(result))
     for note in done.notes:
         say(note)
-    show(json.loads(strict_json(result)), lambda: evaluation_tables(result), as_json, f"{run}, out of sample")
+    show(
+        json.loads(strict_json(result)), lambda: evaluation_tables(result), as_json, f"{shown_uri(run)}, out of sample"
+    )
     end_with_failures(f"{name}: {why}" for name, why in done.errors.items())
 
 
@@ -99,7 +101,7 @@ def _trained(file: str, cache_dir: str | None, address: str | None) -> RunConfig
 
     config = RunConfig.load(file, {})
     if is_run(config.out):
-        say(f"{config.out} holds a run: it is judged as it is")
+        say(f"{shown_uri(config.out)} holds a run: it is judged as it is")
         return config
     if not config.training.test_frac:
         config = RunConfig.load(file, {"training": {"test_frac": 0.1}})
@@ -112,12 +114,3 @@ def _trained(file: str, cache_dir: str | None, address: str | None) -> RunConfig
             log_fn=say,
         )
     return config
-
-
-def _write(path: Path, result: dict[str, Any]) -> None:
-    from bitcorn_ray.learning.artifacts import strict_json
-
-    try:
-        path.expanduser().write_text(strict_json(result), encoding="utf-8")
-    except OSError as error:
-        raise BitcornError(f"the evaluation cannot be written to {path}: {error.strerror or error}") from error

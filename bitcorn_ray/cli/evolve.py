@@ -80,7 +80,8 @@ def evolve(
     result = json.loads(strict_json(done.to_json()))
 
     def shown() -> tuple[Any, ...]:
-        where = f"feature system of the winner in {done.folder}/system.json; pictures in {done.folder}/evolution.html"
+        place = result["evolution"]
+        where = f"feature system of the winner in {place}/system.json; pictures in {place}/evolution.html"
         parts = (front_table(result), *([importance_table(result)] if result["importance"] else ()))
         return (*parts, where if result["winner"] else "no winner was chosen")
 

@@ -6,6 +6,7 @@ import click
 
 from bitcorn_ray.cli.options import common_options
 from bitcorn_ray.report.console import show
+from bitcorn_ray.storage.location import shown_uri
 
 __all__ = ["folds"]
 
@@ -31,5 +32,5 @@ def folds(config: str, plot: str | None, as_json: bool, address: str | None) -> 
     plan = plan_folds(config).to_json()
     if plot is not None:
         write_folds(plan, plot)
-    shown = {**plan, **({"plot": plot} if plot else {})}
-    show(shown, lambda: (folds_table(plan), f"picture: {plot}" if plot else None), as_json)
+    shown = {**plan, **({"plot": shown_uri(plot)} if plot else {})}
+    show(shown, lambda: (folds_table(plan), f"picture: {shown_uri(plot)}" if plot else None), as_json)

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,6 +25,7 @@ from bitcorn_ray.cli.options import (
 )
 from bitcorn_ray.report.console import forecast_table, plain_rows, progress, show
 from bitcorn_ray.report.watch import WatchScreen, skill_table
+from bitcorn_ray.storage.location import Location, local_file, shown_uri
 
 if TYPE_CHECKING:
     from bitcorn_ray.forecaster import Forecaster
@@ -107,12 +109,12 @@ def forecast(
     if plot and there:
         write_fan(fan_panels(there), plot)
     _tell(there)
-    files = {"out": out, "rows": written} if out else {"forecast": _rows(there)}
+    files = {"out": shown_uri(out), "rows": written} if out else {"forecast": _rows(there)}
     result = {
-        "run": run,
-        "source": source or db,
+        "run": shown_uri(run),
+        "source": shown_uri(source or db or ""),
         **files,
-        "plot": plot,
+        "plot": plot and shown_uri(plot),
         "left_out": {str(each.partition): each.forecasts.left_out for each in there if each.forecasts},
         "failed": {str(each.partition): each.error for each in done if each.error},
         "notes": list(forecaster.notes),
@@ -155,16 +157,18 @@ def watch(
     Example:
       bitcorn watch models/run_001 market.db --interval 10s
     """
-    from pathlib import Path
-
     from bitcorn_ray.watching import Watcher
 
     seconds = amount(interval, {"ms": 1e-3, "s": 1, "m": 60, "h": 3_600}, "--interval") or 0.0
     forecaster = load_forecaster(run, allow_changed_code)
-    journal = Path(out) if out else Path(run) / "watch.jsonl"
+    journal = _journal(run, out)
     made = 0
     with Watcher(forecaster, source, journal, listed(symbols), reading) as watcher:
-        view = None if as_json else WatchScreen(f"{run} watches {source}; journal {journal}; Ctrl-C ends")
+        view = (
+            None
+            if as_json
+            else WatchScreen(f"{shown_uri(run)} watches {shown_uri(source)}; journal {journal}; Ctrl-C ends")
+        )
         try:
             with view or nullcontext():
                 while True:
@@ -185,6 +189,12 @@ def watch(
             show({}, lambda: skill_table(watcher.skill()), as_json)
         failed = dict(watcher.errors)
     end_with_failures(f"{partition} is not watched: {error}" for partition, error in failed.items())
+
+
+def _journal(run: str, out: str | None) -> Path:
+    """File of the journal. Raises BitcornError for a URI: lines can only be added to a file here."""
+    place = out or Location.of(run).child("watch.jsonl").address
+    return local_file(place, "journal", "name one with --out")
 
 
 def load_forecaster(run: str, allow_changed_code: bool) -> Forecaster:

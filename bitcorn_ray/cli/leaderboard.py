@@ -9,6 +9,7 @@ import click
 from bitcorn_ray.cli.options import cache_dir_option, common_options, look_in_working_folder
 from bitcorn_ray.report.console import show
 from bitcorn_ray.report.sweeps import leaderboard_tables
+from bitcorn_ray.storage.location import shown_uri
 
 __all__ = ["leaderboard"]
 
@@ -34,4 +35,4 @@ def leaderboard(sweep: str, level: float, cache_dir: str | None, as_json: bool, 
 
     look_in_working_folder()
     result = json.loads(strict_json(judge_sweep(sweep, level=level, cache_dir=cache_dir).to_json()))
-    show(result, lambda: leaderboard_tables(result), as_json, f"{sweep}, on test windows")
+    show(result, lambda: leaderboard_tables(result), as_json, f"{shown_uri(sweep)}, on test windows")

@@ -8,6 +8,7 @@ import click
 
 from bitcorn_ray.cli.options import common_options, listed, reading_options
 from bitcorn_ray.report.console import progress, show
+from bitcorn_ray.storage.location import shown_uri
 
 if TYPE_CHECKING:
     from bitcorn_ray.market.diagnosis import Diagnosis
@@ -66,8 +67,12 @@ def quality(
             advance(str(partition))
     if out is not None:
         write_quality(panels, out)
-    shown: dict[str, Any] = {"source": source, "partitions": rows, **({"page": out} if out else {})}
-    show(shown, lambda: (*quality_tables(rows), f"page: {out}" if out else None), as_json)
+    shown: dict[str, Any] = {
+        "source": shown_uri(source),
+        "partitions": rows,
+        **({"page": shown_uri(out)} if out else {}),
+    }
+    show(shown, lambda: (*quality_tables(rows), f"page: {shown_uri(out)}" if out else None), as_json)
 
 
 def _panel(stored: StoredRows, found: Diagnosis) -> QualityPanel:

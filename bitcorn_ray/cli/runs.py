@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import click
@@ -11,7 +10,9 @@ import click
 from bitcorn_ray.cli.options import OrderedGroup, common_options, say, system_of
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.report.console import show
+from bitcorn_ray.report.lineage import lineage_tables
 from bitcorn_ray.report.runs import comparison_tables, run_table, runs_table
+from bitcorn_ray.storage.location import Location, shown_uri
 
 __all__ = ["runs"]
 
@@ -34,31 +35,39 @@ def runs_ls(folder: str, as_json: bool, address: str | None) -> None:
     from bitcorn_ray.learning.runs import find_runs
 
     rows = []
-    for path in find_runs(folder):
-        name = str(path.relative_to(Path(folder).expanduser()))
+    root = Location.of(folder)
+    for name in find_runs(folder):
+        place = root.child(name) if name else root
         try:
-            rows.append({"name": name, **_summary(str(path))})
+            rows.append({"name": name or ".", **_summary(place.address)})
         except BitcornError as error:
-            rows.append({"name": name, "run": str(path), "created": None, "error": str(error)})
+            rows.append({"name": name or ".", "run": place.shown, "created": None, "error": str(error)})
             say(str(error))
     rows.sort(key=lambda row: row["created"] or "", reverse=True)
-    show({"folder": folder, "runs": rows}, lambda: runs_table(rows) if rows else f"no runs in {folder}", as_json)
+    shown = shown_uri(folder)
+    show({"folder": shown, "runs": rows}, lambda: runs_table(rows) if rows else f"no runs in {shown}", as_json)
 
 
 @runs.command("show")
 @click.argument("run")
+@click.option("--lineage", is_flag=True, help="Say what it was made of: data, code, configuration, versions, machines.")
 @common_options
-def runs_show(run: str, as_json: bool, address: str | None) -> None:
+def runs_show(run: str, lineage: bool, as_json: bool, address: str | None) -> None:
     """Say everything about one run: data, features, network, training, losses, calibration.
 
-    With --json: all of its metadata.
+    With --json: all of its metadata, or all of its lineage. `bitcorn reproduce` makes it again from that.
 
     \b
     Example:
       bitcorn runs show models/run_001
+      bitcorn runs show models/run_001 --lineage --json
     """
     from bitcorn_ray.learning.runs import read_metadata
+    from bitcorn_ray.lineage import run_lineage
 
+    if lineage:
+        recorded = run_lineage(run)
+        return show(recorded, lambda: lineage_tables(recorded), as_json)
     row = _summary(run)
     show(read_metadata(run) if as_json else row, lambda: run_table(row), as_json)
 
@@ -109,12 +118,13 @@ def runs_import(
       bitcorn runs import old/BTCUSDT_1h --trust-pickle --out models/old
     """
     from bitcorn_ray.learning.legacy import import_older
-    from bitcorn_ray.learning.runs import is_run, require_writable, save_run
+    from bitcorn_ray.learning.runs import is_run, run_storage, save_run
 
-    require_writable(out)
-    if not overwrite and Path(out).is_dir() and any(Path(out).iterdir()):
+    target = run_storage(out)
+    target.require_writable()
+    if not overwrite and target.names():
         what = "a run" if is_run(out) else "something"
-        raise BitcornError(f"{out} holds {what} already: give another --out, or --overwrite")
+        raise BitcornError(f"{target.shown} holds {what} already: give another --out, or --overwrite")
     found = system_of(system)
     run = import_older(folder, feature_system=found.spec, timeframe=timeframe, trust_pickle=trust_pickle)
     if absent := sorted(set(run.metadata["feature_cols"]) - set(found.features)):
@@ -123,7 +133,7 @@ def runs_import(
             "--system"
         )
     save_run(run, out)
-    say(f"imported {folder} to {out}")
+    say(f"imported {shown_uri(folder)} to {shown_uri(out)}")
     row = _summary(out)
     show(row, lambda: run_table(row), as_json)
 
@@ -132,4 +142,4 @@ def _summary(run: str) -> dict[str, Any]:
     from bitcorn_ray.learning.runs import read_metadata
     from bitcorn_ray.learning.summary import summary
 
-    return summary(run, read_metadata(run))
+    return summary(shown_uri(run), read_metadata(run))

@@ -21,6 +21,7 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.report.cleaning import cleaning_line
 from bitcorn_ray.report.console import show
 from bitcorn_ray.report.training import training_progress
+from bitcorn_ray.storage.location import shown_uri
 
 __all__ = ["train"]
 
@@ -118,8 +119,8 @@ def train(
             log_fn=say,
         )
     told = ("symbol", "timeframe", "partitions", "best_epoch", "val_loss", "history", "cleaning")
-    summary = {"run": config.out, **{name: trained.metadata[name] for name in told}}
-    best = f"best epoch {summary['best_epoch']}, validation loss {summary['val_loss']:.4f}; run in {config.out}"
+    summary = {"run": shown_uri(config.out), **{name: trained.metadata[name] for name in told}}
+    best = f"best epoch {summary['best_epoch']}, validation loss {summary['val_loss']:.4f}; run in {summary['run']}"
     cleaned = (summary["cleaning"] or {"partitions": {}})["partitions"]
     show(summary, lambda: (*(cleaning_line(*each) for each in cleaned.items()), best), as_json)
 

@@ -10,6 +10,7 @@ import click
 from bitcorn_ray.cli.options import common_options, look_in_working_folder, say, search_options
 from bitcorn_ray.report.console import show
 from bitcorn_ray.report.sweeps import live_trials, trials_table
+from bitcorn_ray.storage.location import shown_uri
 
 __all__ = ["tune"]
 
@@ -56,19 +57,19 @@ def tune(
             log_fn=say,
         )
     summary = {
-        "sweep": done.folder,
+        "sweep": shown_uri(done.folder),
         "ended": done.ended,
-        "run": done.run,
+        "run": done.run and shown_uri(done.run),
         "best": None if done.best is None else {**asdict(done.best), "loss": done.best.loss},
         "trials": [asdict(each) for each in done.trials],
     }
     shown = json.loads(strict_json(summary))
-    told_of = f"run of the best trial in {done.run}" if done.run else "no run was trained"
+    told_of = f"run of the best trial in {shown['run']}" if done.run else "no run was trained"
     show(
         shown,
-        lambda: (trials_table(shown["trials"]), f"{told_of}; judge it with: bitcorn leaderboard {done.folder}"),
+        lambda: (trials_table(shown["trials"]), f"{told_of}; judge it with: bitcorn leaderboard {shown['sweep']}"),
         as_json,
     )
     if done.ended == "interrupted":
-        say(f"--resume goes on with the sweep in {done.folder}")
+        say(f"--resume goes on with the sweep in {shown['sweep']}")
         raise KeyboardInterrupt

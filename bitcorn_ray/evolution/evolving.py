@@ -72,8 +72,8 @@ def evolve(
 
     overrides = {"out": None if out is None else str(out), "generations": generations, "max_hours": max_hours}
     loaded, say = EvolveConfig.load(config, overrides), log_fn or (lambda line: None)
-    folder = SweepFolder(Path(loaded.sweep.run.out).expanduser().absolute())
-    folder.require_free(loaded.sweep.run.out, resume)
+    folder = SweepFolder(loaded.sweep.run.out)
+    folder.require_free(resume)
     data = evolve_data(loaded, cache_dir=cache_dir, log_fn=log_fn)
     searched = len(data.folds) - loaded.options.held_out
     if searched < 1:
@@ -94,7 +94,7 @@ def evolve(
         made, ended = _generations(trials, replace(plan, folds=plan.folds[:searched]), on_generation)
         front = pareto_front([each for each in told.individuals() if each.losses])
         evolution = Evolution(
-            folder=str(folder.path),
+            folder=folder.storage.address,
             ended=ended,
             tried=len(told.trials),
             generations=tuple(made),
@@ -197,7 +197,7 @@ class _Trials:
             _Given(),
             replace(options, max_hours=hours),
             folds=folds,
-            folder=self.folder.path,
+            storage=self.folder.storage,
             on_event=on_event,
             past=Past(begun=points),
         )

@@ -140,18 +140,19 @@ def importance_trial(
     setting = Setting.from_json(configuration)
     for done, fold in enumerate(plan.folds, start=1):
         name = _file(plan, shuffles, setting, done - 1)
-        if not (folder.path / name).is_file():
+        if not folder.storage.has(name):
             found = fold_importance(
                 fetch("bars"), fetch(setting.system), setting, fold.rows, plan.objective, shuffles, plan.device
             )
-            folder.write(name, json.dumps(found).encode())
-        loss = json.loads((folder.path / name).read_text(encoding="utf-8"))["loss"]
+            folder.storage.publish(name, json.dumps(found).encode())
+        loss = json.loads(bytes(folder.storage.read(name)))["loss"]
         report({"fold": done, "fold_loss": loss, "loss": loss, "seconds": 0.0, "reused": False})
 
 
 def is_known(plan: TrialPlan, shuffles: Shuffles, folder: SweepFolder, setting: Setting) -> bool:
     """Tell whether `importance_trial` is done with all folds."""
-    return all((folder.path / _file(plan, shuffles, setting, place)).is_file() for place in range(len(plan.folds)))
+    names = [_file(plan, shuffles, setting, place) for place in range(len(plan.folds))]
+    return len(folder.storage.existing(names)) == len(names)
 
 
 def read_importance(plan: TrialPlan, shuffles: Shuffles, folder: SweepFolder, setting: Setting) -> list[Importance]:
@@ -160,7 +161,7 @@ def read_importance(plan: TrialPlan, shuffles: Shuffles, folder: SweepFolder, se
         return []
     increases = dict[str, list[float]]()
     for place in range(len(plan.folds)):
-        found = json.loads((folder.path / _file(plan, shuffles, setting, place)).read_text(encoding="utf-8"))
+        found = json.loads(bytes(folder.storage.read(_file(plan, shuffles, setting, place))))
         for feature, losses in found["shuffled"].items():
             increases.setdefault(feature, []).extend(loss - found["loss"] for loss in losses)
     made = [

@@ -13,19 +13,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import yaml
 
+from bitcorn_ray.config import recorded_config
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.evolution.config import EvolveConfig
 from bitcorn_ray.evolution.importance import Importance
 from bitcorn_ray.evolution.population import Individual
 from bitcorn_ray.learning.artifacts import strict_json
-from bitcorn_ray.report.evolution import write_evolution
+from bitcorn_ray.report.evolution import evolution_page
+from bitcorn_ray.storage.location import shown_uri
 from bitcorn_ray.sweeps.folder import SweepFolder
 from bitcorn_ray.sweeps.results import parquet_bytes
 
@@ -94,13 +96,14 @@ class Judged:
 class Evolution:
     """What an evolution came to.
 
-    folder: of its files. ended: "done", "time" or "interrupted". tried: how many different individuals. front: of all,
+    folder: of its files, a URI with its secrets. ended: "done", "time" or "interrupted". tried: how many different
+    individuals. front: of all,
     fewest features first. winner: name of one of these, chosen on the search folds. system: text of its feature system.
     compared: every system whole, and all together, with the winner's hyperparameters, on the held-out folds.
     importance: of the winner's features, the most important first. All of the last four are empty where interrupted.
     """
 
-    folder: str
+    folder: str = field(repr=False)
     ended: str
     tried: int
     generations: tuple[Generation, ...]
@@ -114,7 +117,7 @@ class Evolution:
         """Everything in plain values."""
         return {
             "format": 1,
-            "evolution": self.folder,
+            "evolution": shown_uri(self.folder),
             "ended": self.ended,
             "tried": self.tried,
             "winner": self.winner,
@@ -145,16 +148,17 @@ def choose_winner(front: Sequence[Individual]) -> Individual:
 
 def write_results(folder: SweepFolder, config: EvolveConfig, evolution: Evolution, folds: Mapping[str, Any]) -> None:
     """Write all that came of it. folds: which were searched on and which held out, for the JSON."""
-    result = {**evolution.to_json(), "folds": dict(folds), "config": config.to_json()}
-    folder.write("evolution.parquet", _parquet(evolution, config.features))
+    result = {**evolution.to_json(), "folds": dict(folds), "config": recorded_config(config.to_json())}
+    folder.storage.publish("evolution.parquet", _parquet(evolution, config.features))
     if evolution.winner is not None:
         winner = next(each for each in evolution.front if each.individual.name == evolution.winner).individual
-        named = {"name": folder.path.name, "system": evolution.system, "features": list(winner.features)}
-        folder.write("system.json", strict_json(named).encode())
-        folder.write("winner.yaml", _run_yaml(folder, config, winner, str(evolution.system)))
+        named = {"name": folder.storage.name, "system": evolution.system, "features": list(winner.features)}
+        folder.storage.publish("system.json", strict_json(named).encode())
+        folder.storage.publish("winner.yaml", _run_yaml(folder, config, winner, str(evolution.system)))
     if evolution.generations:
-        write_evolution(json.loads(strict_json(result)), folder.path / "evolution.html")
-    folder.write("evolution.json", strict_json(result).encode())
+        page = evolution_page(json.loads(strict_json(result)))
+        folder.storage.publish("evolution.html", page.encode())
+    folder.storage.publish("evolution.json", strict_json(result).encode())
 
 
 def _run_yaml(folder: SweepFolder, config: EvolveConfig, winner: Individual, system: str) -> bytes:
@@ -165,9 +169,10 @@ def _run_yaml(folder: SweepFolder, config: EvolveConfig, winner: Individual, sys
         features=system,
         model=setting.model,
         training=setting.training,
-        out=str(folder.path / "run"),
+        out=folder.storage.child("run").address,
     )
-    values = {name: value for name, value in json.loads(strict_json(asdict(run))).items() if value not in (None, [])}
+    plain = recorded_config(json.loads(strict_json(asdict(run))))
+    values = {name: value for name, value in plain.items() if value not in (None, [])}
     return str(yaml.safe_dump(values, sort_keys=False)).encode()
 
 

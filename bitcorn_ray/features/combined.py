@@ -17,7 +17,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from numpy.typing import NDArray
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.market.bars import Bars
+from bitcorn_ray.storage.location import Location, shown_uri
 
 __all__ = ["CombinedSystem", "combine", "combined_names", "combined_text", "is_combined", "parse_combined"]
 
@@ -160,18 +160,21 @@ def parse_combined(text: str, find: Callable[[str], FeatureSystem]) -> CombinedS
 
 
 def _is_file(text: str) -> bool:
-    return text.endswith(".json") and "=" not in text  # a parameter may be the name of a file
+    head = text.partition("?")[0] if "://" in text else text
+    return head.endswith(".json") and "=" not in head  # a parameter may be the name of a file
 
 
 def _read(path: str) -> str:
+    shown = shown_uri(path)
     try:
-        text = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))["system"]
-    except OSError as error:
-        raise BitcornError(f"no feature system at {path}: {error.strerror or error}") from error
+        with Location.of(path).opened() as file:
+            text = json.loads(bytes(file.read()))["system"]
+    except BitcornError as error:
+        raise BitcornError(f"no feature system at {shown}: {error}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise BitcornError(f"{path} holds no feature system: it must be JSON with a field `system`") from error
+        raise BitcornError(f"{shown} holds no feature system: it must be JSON with a field `system`") from error
     if not isinstance(text, str) or not is_combined(text) or _is_file(text):
-        raise BitcornError(f"{path} names {text!r}, which is no combined system such as v2[rsi_14]+v4[adx]")
+        raise BitcornError(f"{shown} names {text!r}, which is no combined system such as v2[rsi_14]+v4[adx]")
     return text
 
 

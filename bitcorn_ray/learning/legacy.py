@@ -10,6 +10,7 @@ marked "unknown", and their bands start on the bars that are forecast from, infi
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 from collections.abc import Mapping
@@ -29,6 +30,7 @@ from bitcorn_ray.learning.heads import from_per_horizon_heads
 from bitcorn_ray.learning.model import build_model
 from bitcorn_ray.learning.runs import FORMAT, Run, load_weights
 from bitcorn_ray.learning.scaling import scaler_from_json, scaler_to_json
+from bitcorn_ray.storage.storage import Storage
 
 __all__ = ["import_older"]
 
@@ -44,28 +46,29 @@ def import_older(folder: str | Path, *, feature_system: str, timeframe: str | No
     trust_pickle: unpickle the scaler, which can run any code that its writer put into it.
     Raises BitcornError where a file is missing or is not understood, and where the scaler is not trusted.
     """
-    folder = Path(folder).expanduser()
-    found, meta = _read_meta(folder)
-    config = _config(found, meta)
+    storage = Storage(folder, "older model")
+    found, meta = _read_meta(storage)
+    shown = f"{storage.shown}/{found}"
+    config = _config(shown, meta)
     timeframe = timeframe or meta.get("timeframe")
     if not timeframe:
-        raise BitcornError(f"{found} does not say the timeframe of its bars: give it, such as 1h")
+        raise BitcornError(f"{shown} does not say the timeframe of its bars: give it, such as 1h")
     columns = [str(name) for name in meta["feature_cols"]]
-    state = _read_state(_first_of(folder, _WEIGHTS))
+    state = _read_state(storage, _first_of(storage, _WEIGHTS))
     model = build_model(len(columns), config)
     try:
         load_weights(model, from_per_horizon_heads(state, config.horizons))
     except (KeyError, RuntimeError) as error:
         what = f"there is no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
-        raise BitcornError(f"the weights in {folder} are not those of {found.name}: {what}") from error
+        raise BitcornError(f"the weights in {storage.shown} are not those of {found}: {what}") from error
     model.eval()
-    scaler = _read_scaler(_first_of(folder, _SCALERS), columns, trust_pickle)
+    scaler = _read_scaler(storage, _first_of(storage, _SCALERS), columns, trust_pickle)
     symbol = meta.get("symbol")
     unknown = dict.fromkeys(("bars", "first", "last", "train", "validation", "test"))
     metadata = {
         "format": FORMAT,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "imported_from": str(folder.absolute()),
+        "imported_from": storage.shown,
         "timeframe": str(timeframe),
         "partitions": [{"symbol": str(symbol), "timeframe": str(timeframe), **unknown}] if symbol else [],
         "feature_system": feature_system,
@@ -80,28 +83,31 @@ def import_older(folder: str | Path, *, feature_system: str, timeframe: str | No
     return Run(model, scaler, metadata)
 
 
-def _first_of(folder: Path, names: tuple[str, ...]) -> Path:
+def _first_of(storage: Storage, names: tuple[str, ...]) -> str:
+    there = storage.existing(names)
     for name in names:
-        if (folder / name).is_file():
-            return folder / name
-    raise BitcornError(f"{folder} has no {' or '.join(names)}: give the folder that the older system wrote")
+        if name in there:
+            return name
+    raise BitcornError(f"{storage.shown} has no {' or '.join(names)}: give the folder that the older system wrote")
 
 
-def _read_meta(folder: Path) -> tuple[Path, dict[str, Any]]:
-    """The JSON file that describes the model, by its content."""
-    for path in sorted(folder.glob("*.json")):
+def _read_meta(storage: Storage) -> tuple[str, dict[str, Any]]:
+    """Name and content of the JSON file that describes the model, by its content."""
+    for name in storage.names():
         try:
-            meta = json.loads(path.read_text(encoding="utf-8"))
+            meta = json.loads(bytes(storage.read(name))) if name.endswith(".json") else None
         except (OSError, ValueError):
             continue
         if isinstance(meta, dict) and "feature_cols" in meta:
             if "format" in meta:
-                raise BitcornError(f"{folder} holds a run already: there is nothing to import")
-            return path, meta
-    raise BitcornError(f"{folder} has no JSON file with feature_cols: give the folder that the older system wrote")
+                raise BitcornError(f"{storage.shown} holds a run already: there is nothing to import")
+            return name, meta
+    raise BitcornError(
+        f"{storage.shown} has no JSON file with feature_cols: give the folder that the older system wrote"
+    )
 
 
-def _config(path: Path, meta: Mapping[str, Any]) -> ModelConfig:
+def _config(path: str, meta: Mapping[str, Any]) -> ModelConfig:
     hidden = next((meta[name] for name in ("hidden", "hidden_size", "hidden_dim") if name in meta), None)
     absent = [name for name in ("seq_len", "horizons", "num_layers") if name not in meta]
     if absent or hidden is None:
@@ -120,9 +126,10 @@ def _config(path: Path, meta: Mapping[str, Any]) -> ModelConfig:
         raise BitcornError(f"{path} is not understood: {error}") from error
 
 
-def _read_state(path: Path) -> dict[str, Tensor]:
+def _read_state(storage: Storage, found: str) -> dict[str, Tensor]:
+    path = f"{storage.shown}/{found}"
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(io.BytesIO(storage.read(found)), map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, UnpicklingError, zipfile.BadZipFile, KeyError, ValueError) as error:
         raise BitcornError(
             f"{path} is no state dict of tensors ({str(error).partition('.')[0]}): save model.state_dict() and not the "
@@ -136,8 +143,9 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     return {str(name).removeprefix("module."): value.float() for name, value in state.items()}
 
 
-def _read_scaler(path: Path, columns: list[str], trust_pickle: bool) -> Any:
+def _read_scaler(storage: Storage, found: str, columns: list[str], trust_pickle: bool) -> Any:
     """Rebuild the StandardScaler from its numbers."""
+    path = f"{storage.shown}/{found}"
     if not trust_pickle:
         raise BitcornError(
             f"{path} is a pickle, and to read a pickle is to run whatever code its writer put into it: pass "
@@ -146,7 +154,7 @@ def _read_scaler(path: Path, columns: list[str], trust_pickle: bool) -> Any:
     import joblib
 
     try:
-        scaler = joblib.load(path)
+        scaler = joblib.load(io.BytesIO(storage.read(found)))
     except Exception as error:  # whatever the pickle does
         raise BitcornError(f"{path} cannot be unpickled: {type(error).__name__}: {error}") from error
     mean, scale = getattr(scaler, "mean_", None), getattr(scaler, "scale_", None)

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.learning.progress import EpochResult
+from bitcorn_ray.storage.storage import Storage
 
 __all__ = ["TrainingLogs"]
+
+_log = logging.getLogger(__name__)
 
 
 class TrainingLogs:
     """Logs of one training: a scalar an epoch for each of loss by horizon, learning rate and samples per second.
 
-    folder: of the event files. horizons: bars ahead. parameters: of the training, in plain values.
+    run: where the run will be; the event files lie in `tensorboard` there. They are written in a local folder, and
+    published after each epoch where the run is elsewhere. horizons: bars ahead. parameters: in plain values.
     mlflow: address of a server or folder, by default MLFLOW_TRACKING_URI; without either MLflow is left alone.
     Raises BitcornError where MLflow is asked for and not installed.
     """
 
     def __init__(
-        self, folder: Path, horizons: Sequence[int], parameters: Mapping[str, Any], mlflow: str | None = None
+        self, run: Storage, horizons: Sequence[int], parameters: Mapping[str, Any], mlflow: str | None = None
     ) -> None:
-        self._folder, self._horizons, self._last = folder, horizons, 0
+        self._place, self._horizons, self._last = run.child("tensorboard", "event files"), horizons, 0
+        self._local: TemporaryDirectory[str] | None = None
         self._events: Any = None
         self._mlflow: Any = None
         address = mlflow or os.environ.get("MLFLOW_TRACKING_URI")
@@ -32,7 +39,7 @@ class TrainingLogs:
             self._mlflow = _mlflow()
             self._mlflow.set_tracking_uri(address)
             self._mlflow.set_experiment("bitcorn")
-            self._mlflow.start_run(run_name=folder.parent.name)
+            self._mlflow.start_run(run_name=run.name)
             self._mlflow.log_params(parameters)
 
     def epoch(self, result: EpochResult) -> None:
@@ -44,7 +51,7 @@ class TrainingLogs:
             return
         self._last = result.epoch
         if self._events is None:
-            self._events = _event_files(self._folder)
+            self._events = self._begun()
         values = {
             "loss/train": result.train_loss,
             "loss/validation": result.val_loss,
@@ -55,6 +62,7 @@ class TrainingLogs:
             values |= {f"loss/{part}/{horizon}": loss for horizon, loss in zip(self._horizons, losses, strict=True)}
         for name, value in values.items():
             self._events.add_scalar(name, value, result.epoch)
+        self._publish()
         if self._mlflow:
             self._mlflow.log_metrics(values, step=result.epoch)
 
@@ -62,17 +70,34 @@ class TrainingLogs:
         """Finish the files, and MLflow's run."""
         if self._events is not None:
             self._events.close()
+            self._publish()
+        if self._local is not None:
+            self._local.cleanup()
         if self._mlflow:
             self._mlflow.end_run()
 
+    def _begun(self) -> Any:
+        from tensorboardX import SummaryWriter
 
-def _event_files(folder: Path) -> Any:
-    from tensorboardX import SummaryWriter
+        path, elsewhere = self._place.handle
+        if elsewhere is not None:
+            self._local = TemporaryDirectory(prefix="bitcorn-tensorboard-")
+            path = self._local.name
+        try:
+            return SummaryWriter(path, flush_secs=1)  # one looks while it trains
+        except OSError as error:
+            raise BitcornError(f"nothing can be written to {path}: {error}") from error
 
-    try:
-        return SummaryWriter(str(folder), flush_secs=1)  # one looks while it trains
-    except OSError as error:
-        raise BitcornError(f"nothing can be written to {folder}: {error}") from error
+    def _publish(self) -> None:
+        """Put the event files where the run is; a training does not end because of them."""
+        if self._local is None:
+            return
+        self._events.flush()
+        try:
+            for file in Path(self._local.name).iterdir():
+                self._place.publish(file.name, file.read_bytes())
+        except BitcornError as error:
+            _log.warning("an epoch cannot be seen in TensorBoard yet: %s", error)
 
 
 def _mlflow() -> Any:

@@ -1,4 +1,4 @@
-"""A run: one training and its folder of artifacts.
+"""A run: one training and its artifacts, in a folder or at a URI.
 
     model.pt          the weights, a state dict of tensors
     scaler.pkl        the fitted StandardScaler, for code of the older system
@@ -13,15 +13,13 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import platform
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -29,10 +27,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.learning.artifacts import digest, read_checked, replace_files, require_writable, strict_json
+from bitcorn_ray.learning.artifacts import digest, read_checked, strict_json
 from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
 from bitcorn_ray.learning.dataset import TrainingData
 from bitcorn_ray.learning.heads import from_per_horizon_heads
+from bitcorn_ray.learning.machine import installed_versions
 from bitcorn_ray.learning.model import LSTMMultiHead, build_model
 from bitcorn_ray.learning.predict import predict_windows
 from bitcorn_ray.learning.scaling import scaler_from_json, scaler_to_json
@@ -40,6 +39,8 @@ from bitcorn_ray.learning.training import FitResult
 from bitcorn_ray.market.bars import show_time
 from bitcorn_ray.market.partition import Partition, normalise_symbol
 from bitcorn_ray.market.timeframe import timeframe_ms
+from bitcorn_ray.storage.location import Location, reason_of
+from bitcorn_ray.storage.storage import Storage
 from bitcorn_ray.validation.calibration import COVERAGES, RollingConformal, conformal_quantile, conformal_scores
 
 if TYPE_CHECKING:
@@ -47,8 +48,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FORMAT", "PastScores", "Run", "assemble_run", "find_runs", "is_run", "load_run", "load_weights", "read_metadata",
-    "require_writable", "save_run",
+    "run_storage", "save_run",
 ]  # fmt: skip
+
+Place = TypeVar("Place", str, Path)
 
 FORMAT = 2
 # What a forecast needs of the metadata.
@@ -140,40 +143,45 @@ def assemble_run(
         "history": [asdict(result) for result in fitted.history],
         "precision": fitted.precision,
         "learned": fitted.learned,
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+        "versions": installed_versions(),
     }
     return Run(model, scaler, json.loads(strict_json(metadata)), scores)
 
 
-def is_run(folder: str | Path) -> bool:
-    """Tell whether a folder holds a run."""
-    return (Path(folder) / _METADATA).is_file()
+def run_storage(place: str | Path) -> Storage:
+    """Return where a run is or will be. place: a folder, or a URI such as `s3://bucket/run`."""
+    return Storage(place, "run", "make room, or give another --out")
 
 
-def find_runs(folder: str | Path) -> list[Path]:
-    """Return the folders of all runs in a folder, itself included, sorted; hidden folders are passed over.
+def is_run(place: str | Path) -> bool:
+    """Tell whether a folder or URI holds a run."""
+    return run_storage(place).has(_METADATA)
 
-    Raises BitcornError where there is no such folder.
+
+def find_runs(place: str | Path) -> list[str]:
+    """Return the paths of all runs below a folder or URI, from there ("" for itself), sorted.
+
+    Hidden folders are passed over. Raises BitcornError where there is no such folder.
     """
-    root = Path(folder).expanduser()
-    if not root.is_dir():
+    root = Location.of(place)
+    if not root.is_remote and not root.path.is_dir():
         raise BitcornError(f"no folder {root}: give the one that trainings wrote their runs to")
-    found = []
-    for path, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        if _METADATA in files:
-            found.append(Path(path))
-    return sorted(found)
+    names = (file.relative_to(root) for file in root.files(lambda folder: not folder.startswith(".")))
+    found = (name.rpartition("/") for name in names)
+    return sorted(
+        folder
+        for folder, _, name in found
+        if name == _METADATA and not any(part.startswith(".") for part in folder.split("/"))
+    )
 
 
-def save_run(run: Run, folder: str | Path) -> Path:
-    """Write the artifacts of a run, over those of an older one.
+def save_run(run: Run, place: Place) -> Place:
+    """Write the artifacts of a run to a folder or URI, over those of an older one; returns the place.
 
-    Raises BitcornError where the folder cannot be written or the disk is full; an older run is then still whole.
+    Raises BitcornError where it cannot be written or the disk is full; an older run in a folder is then still whole.
     """
     import joblib
 
-    folder = Path(folder).expanduser()
     contents = {_MODEL: io.BytesIO(), _SCALER: io.BytesIO(), _CALIBRATION: io.BytesIO()}
     torch.save({name: value.detach().cpu() for name, value in run.model.state_dict().items()}, contents[_MODEL])
     joblib.dump(run.scaler, contents[_SCALER])
@@ -181,27 +189,32 @@ def save_run(run: Run, folder: str | Path) -> Path:
     np.savez(contents[_CALIBRATION], **arrays)
     files = {name: content.getvalue() for name, content in contents.items()}
     digests = {name: digest(content) for name, content in files.items()}
-    replace_files(folder, {**files, _METADATA: strict_json({**run.metadata, "files": digests}).encode()})
-    return folder
+    metadata = strict_json({**run.metadata, "files": digests}).encode()
+    run_storage(place).publish_together({**files, _METADATA: metadata})
+    return place
 
 
-def read_metadata(folder: str | Path) -> dict[str, Any]:
+def read_metadata(place: str | Path) -> dict[str, Any]:
     """Read what a run says about itself, without its weights.
 
-    Raises BitcornError where the folder holds no run, a damaged one, or one of a newer version.
+    Raises BitcornError where the folder or URI holds no run, a damaged one, or one of a newer version.
     """
-    folder = Path(folder).expanduser()
-    if not is_run(folder):
-        raise BitcornError(f"{folder} holds no run (no {_METADATA}): give the folder that a training wrote")
+    storage = run_storage(place)
+    if not storage.has(_METADATA):
+        raise BitcornError(f"{storage.shown} holds no run (no {_METADATA}): give the place that a training wrote")
     try:
-        metadata: dict[str, Any] = json.loads((folder / _METADATA).read_text(encoding="utf-8"))
+        metadata: dict[str, Any] = json.loads(bytes(storage.read(_METADATA)))
         if not isinstance(metadata, dict):
             raise ValueError(f"{_METADATA} holds no fields")
         number = metadata.get("format")
         if number is None and "feature_cols" in metadata:
-            raise BitcornError(f"{folder} holds a model of the older system: `bitcorn runs import` makes a run of it")
+            raise BitcornError(
+                f"{storage.shown} holds a model of the older system: `bitcorn runs import` makes a run of it"
+            )
         if isinstance(number, int) and number > FORMAT:
-            raise BitcornError(f"the run in {folder} has format {number}, newer than {FORMAT}: update bitcorn_ray")
+            raise BitcornError(
+                f"the run in {storage.shown} has format {number}, newer than {FORMAT}: update bitcorn_ray"
+            )
         if number == 1:
             metadata = _from_format_1(metadata)
         if absent := _NEEDED - metadata.keys():
@@ -209,24 +222,24 @@ def read_metadata(folder: str | Path) -> dict[str, Any]:
     except BitcornError:
         raise
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise _damaged(folder, error) from error
+        raise _damaged(storage, error) from error
     return metadata
 
 
-def load_run(folder: str | Path, device: str = "cpu") -> Run:
+def load_run(place: str | Path, device: str = "cpu") -> Run:
     """Rebuild a run from tensors, arrays and JSON alone; nothing is unpickled.
 
-    device: for the model. Runs of format 1 are taken over: their forecasts stay the same, their bands start anew.
-    Raises BitcornError where the folder holds no run, or one that is damaged.
+    place: a folder, or a URI such as `s3://bucket/run`. device: for the model. Runs of format 1 are taken over: their
+    forecasts stay the same, their bands start anew.
+    Raises BitcornError where there is no run, or one that is damaged.
     """
-    folder = Path(folder).expanduser()
-    metadata = read_metadata(folder)
+    metadata, storage = read_metadata(place), run_storage(place)
     try:
         digests = metadata.pop("files", {})
-        state = torch.load(io.BytesIO(read_checked(folder / _MODEL, digests)), map_location="cpu", weights_only=True)
+        state = torch.load(io.BytesIO(read_checked(storage, _MODEL, digests)), map_location="cpu", weights_only=True)
         if metadata.get("format") == 1:
             state = from_per_horizon_heads(state, metadata["horizons"])
-        scores = _read_scores(read_checked(folder / _CALIBRATION, digests)) if _CALIBRATION in digests else []
+        scores = _read_scores(read_checked(storage, _CALIBRATION, digests)) if _CALIBRATION in digests else []
         if scores and len(scores) != len(metadata["partitions"]):
             raise ValueError(f"{_CALIBRATION} has {len(scores)} partitions")
         run = Run(LSTMMultiHead(1), scaler_from_json(metadata["scaler"]), metadata, scores)
@@ -237,7 +250,7 @@ def load_run(folder: str | Path, device: str = "cpu") -> Run:
         OSError, KeyError, TypeError, ValueError, AttributeError, RuntimeError, EOFError, UnpicklingError,
         zipfile.BadZipFile,
     ) as error:  # fmt: skip
-        raise _damaged(folder, error) from error
+        raise _damaged(storage, error) from error
     return run
 
 
@@ -310,6 +323,5 @@ def _read_scores(content: bytes) -> list[PastScores]:
         return [PastScores(arrays[f"bars_{place}"], arrays[f"scores_{place}"]) for place in range(count)]
 
 
-def _damaged(folder: Path, error: Exception) -> BitcornError:
-    what = str(error).partition("\n")[0] or type(error).__name__
-    return BitcornError(f"the run in {folder} is damaged: {what}; train it anew")
+def _damaged(storage: Storage, error: Exception) -> BitcornError:
+    return BitcornError(f"the run in {storage.shown} is damaged: {reason_of(error, storage.address)}; train it anew")

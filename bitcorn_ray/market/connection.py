@@ -23,8 +23,9 @@ from typing import Any
 import pyarrow as pa
 
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.storage.location import local_file
 
-__all__ = ["BUSY_SECONDS", "Connection", "connected", "quoted"]
+__all__ = ["BUSY_SECONDS", "Connection", "connected", "local_database", "quoted"]
 
 BUSY_SECONDS = 30.0
 """How long a locked database is tried again before it is reported."""
@@ -62,6 +63,11 @@ class Connection:
         self._connection.commit()
 
 
+def local_database(path: str | Path) -> Path:
+    """Return the path of a database. Raises BitcornError for a URI: SQLite knows files only."""
+    return local_file(path, "database", "bars go to an object store by `bitcorn export`")
+
+
 @contextmanager
 def connected(db_path: str | Path) -> Iterator[Connection]:
     """Open a database for reading.
@@ -71,7 +77,7 @@ def connected(db_path: str | Path) -> Iterator[Connection]:
     """
     from adbc_driver_manager import Error as AdbcError
 
-    path = Path(db_path).expanduser()
+    path = local_database(db_path)
     if not path.is_file():
         raise BitcornError(f"no database at {path}: check the path")
     try:

@@ -17,13 +17,15 @@ import pyarrow as pa
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import Bars
 from bitcorn_ray.market.lake import is_bar_file, names_in_path
-from bitcorn_ray.market.location import Location, filesystem_of
 from bitcorn_ray.market.partition import Partition, normalise_symbol, select_partitions
-from bitcorn_ray.market.publish import publish
 from bitcorn_ray.market.reading import Reading
 from bitcorn_ray.market.source import SourceFile, is_database, opened_source, partition_named, source_files
+from bitcorn_ray.storage.location import Location
+from bitcorn_ray.storage.storage import publish_file
 
 __all__ = ["ExportedPartition", "export_bars"]
+
+_LONGEST_NAME = 255  # in bytes, of most file systems
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ def export_bars(
     """
     held = [(file, each) for file in source_files(source) for each in _partitions(file, reading)]
     chosen = set(select_partitions([partition for _, partition in held], symbols, timeframes))
+    for partition in chosen:
+        _require_short(partition)
     root = Location.of(target)
     _require_free(root, chosen)
     done = []
@@ -75,6 +79,16 @@ def _partitions(file: SourceFile, reading: Reading | None) -> list[Partition]:
 
 def _name(partition: Partition) -> str:
     return f"symbol={quote(partition.symbol, safe='')}/timeframe={quote(partition.timeframe, safe='')}/bars.parquet"
+
+
+def _require_short(partition: Partition) -> None:
+    """Refuse what no folder can be named by."""
+    longest = max(len(part.encode()) for part in _name(partition).split("/"))
+    if longest > _LONGEST_NAME:
+        raise BitcornError(
+            f"{partition.symbol[:40]}... cannot be exported: its folder's name would have {longest:,} bytes, and "
+            f"{_LONGEST_NAME} is the most; leave it out with symbols"
+        )
 
 
 def _require_free(root: Location, partitions: set[Partition]) -> None:
@@ -102,9 +116,5 @@ def _written(root: Location, partition: Partition, bars: Bars) -> ExportedPartit
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table({"timestamp": times, **columns}), sink, compression="zstd")
     content, place = sink.getvalue(), root.child(_name(partition))
-    try:
-        publish(*filesystem_of(place.address, f"{root} cannot be opened"), content)
-    except (OSError, pa.ArrowException) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0].replace(place.address, place.shown)
-        raise BitcornError(f"{place} cannot be written: {reason}") from error
+    publish_file(place.address, f"bars of {partition}", content)
     return ExportedPartition(partition, len(bars), place.shown, content.size)

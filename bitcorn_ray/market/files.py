@@ -25,12 +25,12 @@ from bitcorn_ray.market.apart import mixture, repeats
 from bitcorn_ray.market.bars import BAR_COLUMNS, Bars, joined, modal_step
 from bitcorn_ray.market.columns import match_columns, match_extra
 from bitcorn_ray.market.formats import RawRows, opened_rows
-from bitcorn_ray.market.location import Location
 from bitcorn_ray.market.numbers import parse_numbers
 from bitcorn_ray.market.partition import Partition, partition_of_file
 from bitcorn_ray.market.reading import Reading
 from bitcorn_ray.market.timeframe import meant_step, numeric_steps, timeframe_ms, timeframe_of_ms, timeframe_word
 from bitcorn_ray.market.times import read_times
+from bitcorn_ray.storage.location import Location
 
 __all__ = [
     "KEY_COLUMNS",

@@ -23,7 +23,7 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.formats_csv import HEAD_BYTES, CsvHead, csv_head, csv_rows
 from bitcorn_ray.market.formats_json import json_rows
 from bitcorn_ray.market.layouts import UNORDERED, ordered_prices
-from bitcorn_ray.market.location import Location
+from bitcorn_ray.storage.location import Location
 
 __all__ = ["FILE_ENDINGS", "RawRows", "opened_rows"]
 

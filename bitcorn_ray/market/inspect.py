@@ -26,7 +26,6 @@ from bitcorn_ray.market.files import opened_file
 from bitcorn_ray.market.formats import opened_rows
 from bitcorn_ray.market.held import StoredPartition, one_unit
 from bitcorn_ray.market.lake import hive_partition, is_bar_file, names_in_path
-from bitcorn_ray.market.location import Location
 from bitcorn_ray.market.partition import Partition, normalise_symbol
 from bitcorn_ray.market.reading import Reading
 from bitcorn_ray.market.source import is_database, shown_source, source_files
@@ -34,6 +33,7 @@ from bitcorn_ray.market.spans import Span, spans_of
 from bitcorn_ray.market.tables import BarTable
 from bitcorn_ray.market.timeframe import stored_step
 from bitcorn_ray.market.times import ParsedTimes, read_times
+from bitcorn_ray.storage.location import Location
 
 __all__ = ["InspectedPartition", "InspectedTable", "Inspection", "inspect_source"]
 

@@ -10,8 +10,8 @@ from urllib.parse import unquote
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.formats import FILE_ENDINGS
-from bitcorn_ray.market.location import Location
 from bitcorn_ray.market.partition import Partition, normalise_symbol, partition_of_file
+from bitcorn_ray.storage.location import Location
 
 __all__ = ["hive_partition", "is_bar_file", "lake_units", "names_in_path"]
 

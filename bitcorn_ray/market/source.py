@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,16 +27,17 @@ from bitcorn_ray.market.columns import match_columns
 from bitcorn_ray.market.database import opened_bars
 from bitcorn_ray.market.files import column_names, read_file
 from bitcorn_ray.market.lake import hive_partition, is_bar_file, lake_units, names_in_path
-from bitcorn_ray.market.location import Location
 from bitcorn_ray.market.partition import Partition, normalise_symbol
 from bitcorn_ray.market.reading import Reading
 from bitcorn_ray.market.timeframe import same_timeframe
+from bitcorn_ray.storage.location import Location
 
 __all__ = [
     "PartitionReader",
     "SourceFile",
     "fingerprint",
     "is_database",
+    "opened_by_worker",
     "opened_source",
     "partition_named",
     "read_partition",
@@ -88,7 +90,10 @@ def source_files(source: str | Path) -> list[SourceFile]:
     if file is not None:
         return [SourceFile(file, file.size or 0)]
     if not place.is_remote and not place.path.is_dir():
-        raise BitcornError(f"no database, file or folder of bars at {place}: check the path")
+        raise BitcornError(
+            f"no database, file or folder of bars at {place}: check the path; where only another machine has it, "
+            "`bitcorn export` there puts its bars on storage that both see"
+        )
     return [SourceFile(unit, unit.size or 0) for unit in lake_units(place)]
 
 
@@ -131,6 +136,22 @@ def opened_source(path: str | Path | Location, reading: Reading | None = None) -
             yield reader
     else:
         yield _FileReader(place, reading)
+
+
+@contextmanager
+def opened_by_worker(path: str | Path, reading: Reading | None = None) -> Iterator[PartitionReader]:
+    """Open what another process, perhaps on another machine, has found; see `opened_source`.
+
+    Raises BitcornError as that does, and for what only the other machine has.
+    """
+    place = Location.of(path)
+    if not place.is_remote and not place.path.exists():
+        raise BitcornError(
+            f"{place} is not on {socket.gethostname()}, whose worker was to read it: give bars where all nodes find "
+            "them; `bitcorn export` puts those of a database on shared storage, such as --to s3://bucket/bars"
+        )
+    with opened_source(place, reading) as reader:
+        yield reader
 
 
 def read_partition(

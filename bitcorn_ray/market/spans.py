@@ -19,10 +19,10 @@ from bitcorn_ray.market.files import BarFile, opened_file, read_file
 from bitcorn_ray.market.formats import opened_rows
 from bitcorn_ray.market.held import one_unit
 from bitcorn_ray.market.lake import names_in_path
-from bitcorn_ray.market.location import Location
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.reading import Reading
 from bitcorn_ray.market.times import ParsedTimes, read_times
+from bitcorn_ray.storage.location import Location
 
 __all__ = ["Span", "spans_of"]
 

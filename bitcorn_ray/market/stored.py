@@ -23,12 +23,12 @@ from bitcorn_ray.market.database import opened_bars
 from bitcorn_ray.market.files import KEY_COLUMNS, Key, opened_file, require_one_each
 from bitcorn_ray.market.formats import opened_rows
 from bitcorn_ray.market.lake import is_bar_file, names_in_path
-from bitcorn_ray.market.location import Location
 from bitcorn_ray.market.partition import Partition, normalise_symbol, select_partitions
 from bitcorn_ray.market.reading import Reading
 from bitcorn_ray.market.source import is_database, partition_named, source_files
 from bitcorn_ray.market.timeframe import same_timeframe
 from bitcorn_ray.market.times import UNIT_BOUNDS, read_times
+from bitcorn_ray.storage.location import Location
 
 __all__ = ["StoredRows", "stored_rows"]
 

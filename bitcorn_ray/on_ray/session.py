@@ -13,7 +13,7 @@ from typing import Any
 
 from bitcorn_ray.errors import BitcornError
 
-__all__ = ["ray_session"]
+__all__ = ["cluster_shape", "ray_session"]
 
 _REACH_SECONDS = 10
 
@@ -47,6 +47,15 @@ def ray_session(address: str | None = None, cpus: int | None = None) -> Iterator
         yield
     finally:
         ray.shutdown()
+
+
+def cluster_shape() -> dict[str, Any]:
+    """Nodes, CPUs and GPUs of the Ray that this process is connected to."""
+    import ray
+
+    have = ray.cluster_resources()
+    nodes = sum(bool(node["Alive"]) for node in ray.nodes())
+    return {"nodes": nodes, "cpus": have.get("CPU", 0.0), "gpus": have.get("GPU", 0.0)}
 
 
 def _require_listening(address: str) -> None:

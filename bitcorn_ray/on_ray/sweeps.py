@@ -15,7 +15,6 @@ import json
 import logging
 import math
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -37,6 +36,7 @@ from bitcorn_ray.learning.search import Point
 from bitcorn_ray.learning.suggest import Outcome, Suggester
 from bitcorn_ray.learning.sweep import Resources, SweepOptions
 from bitcorn_ray.on_ray.schedulers import FOLD, LOSS, scheduler_of
+from bitcorn_ray.storage.storage import Storage
 
 __all__ = ["Past", "TrialEvent", "hold", "run_trials"]
 
@@ -87,7 +87,7 @@ def run_trials(
     options: SweepOptions,
     *,
     folds: int,
-    folder: Path,
+    storage: Storage,
     on_event: Callable[[TrialEvent], None],
     past: Past | None = None,
 ) -> str:
@@ -96,7 +96,7 @@ def run_trials(
     work: called in a worker with a function that fetches what is held by its name, the configuration of the trial's
     point, and a function to report each fold with, its number from 1 as "fold" and the mean so far as "loss", lower is
     better. held: references, see `hold`. configure: called here, a BitcornError fails the trial. folds: of a whole
-    trial. folder: for Ray's own files while it runs, seen by all nodes. on_event: called in this process.
+    trial. storage: for Ray's own files while it runs, seen by all nodes. on_event: called in this process.
     Returns why it ended: "done", "interrupted" (by Ctrl-C), "time" or "failures".
     Raises BitcornError for more resources than Ray has, and as the suggester does.
     """
@@ -112,9 +112,11 @@ def run_trials(
         return "done"
     search = _Search(suggester, configure, watch, past.begun, len(past.ended) + len(past.begun), wanted)
     resources = {"cpu": options.resources.cpu, **({"gpu": options.resources.gpu} if options.resources.gpu else {})}
-    for left in folder.glob("ray-*"):  # by a driver that was killed
-        shutil.rmtree(left, ignore_errors=True)
-    storage = folder / f"ray-{uuid.uuid4().hex[:8]}"
+    for left in storage.names():
+        if left.startswith("ray-"):  # by a driver that was killed
+            storage.remove_folder(left)
+    own = f"ray-{uuid.uuid4().hex[:8]}"
+    path, filesystem = storage.child(own).handle
     with _settings(), _interrupts(watch):
         tuner = tune.Tuner(
             tune.with_resources(partial(_trial, work=work, held=held), resources),
@@ -129,7 +131,8 @@ def run_trials(
             ),
             run_config=tune.RunConfig(
                 name="trials",
-                storage_path=str(storage),
+                storage_path=path,
+                storage_filesystem=filesystem,
                 stop=watch,
                 callbacks=[_Forget()],
                 failure_config=tune.FailureConfig(max_failures=_RESTARTS),
@@ -139,7 +142,7 @@ def run_trials(
         try:
             tuner.fit()
         finally:
-            shutil.rmtree(storage, ignore_errors=True)
+            storage.remove_folder(own)
             del tuner
             _give_back()
     if search.refused is not None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -65,7 +64,7 @@ def fit_on_ray(
     """
     least, most = (workers, workers) if isinstance(workers, int) else workers
     cpus = _cpus_per_worker(least, most, gpus)
-    storage = checkpoints.folder / "ray"
+    path, filesystem = checkpoints.storage.child("ray").handle
     queue = Queue(actor_options={"num_cpus": 0})
     loop_config = {
         "data": data.reference,
@@ -73,7 +72,7 @@ def fit_on_ray(
         "training": asdict(training),
         "gpu": gpus > 0,
         "queue": queue,
-        "checkpoints": (str(checkpoints.folder), checkpoints.identity),
+        "checkpoints": checkpoints,  # not as text: Ray writes down what is plain in a configuration
     }
     worker: Any = _train_worker
     # One worker needs no process group, and its controller no PyTorch: seconds less until it runs.
@@ -88,7 +87,8 @@ def fit_on_ray(
         # Ray goes on with what it knows under a name: what there is to go on from is in our checkpoints.
         run_config=ray.train.RunConfig(
             name=uuid.uuid4().hex,
-            storage_path=str(storage),
+            storage_path=path,
+            storage_filesystem=filesystem,
             failure_config=ray.train.FailureConfig(max_failures=max_failures),
         ),
     )
@@ -98,17 +98,17 @@ def fit_on_ray(
     except ray.train.TrainingFailedError as error:
         raise BitcornError(
             f"the training failed {max_failures + 1} times, the last time with: {_reason(error)}. Its checkpoints are "
-            f"in {checkpoints.folder}, to be gone on from"
+            f"in {checkpoints.storage.shown}, to be gone on from"
         ) from error
     finally:
-        shutil.rmtree(storage, ignore_errors=True)
-        checkpoints.remove_empty()
+        checkpoints.storage.remove_folder("ray")
+        checkpoints.storage.remove_empty()
     returned = result.return_value
     if "refused" in returned:
         raise BitcornError(returned["refused"])
     weights = {name: torch.from_numpy(value.copy()) for name, value in returned["weights"].items()}
     history = [EpochResult(**each) for each in returned["history"]]
-    return FitResult(weights, history, returned["learned"], returned["precision"])
+    return FitResult(weights, history, returned["learned"], returned["precision"], returned["machines"])
 
 
 def _train_worker(config: dict[str, Any]) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def _train_worker(config: dict[str, Any]) -> dict[str, Any]:
     device = str(ray.train.torch.get_device()) if config["gpu"] else "cpu"
     data = TrainingData(**ray.get(config["data"]))
     model, training = ModelConfig(**config["model"]), TrainingConfig(**config["training"])
-    checkpoints = CheckpointFolder(*config["checkpoints"])
+    checkpoints: CheckpointFolder = config["checkpoints"]
 
     def tell(told: EpochResult | Progress) -> None:
         config["queue"].put((type(told).__name__, asdict(told)))
@@ -136,7 +136,8 @@ def _train_worker(config: dict[str, Any]) -> dict[str, Any]:
         return {"refused": str(error)}
     weights = {name: value.numpy() for name, value in fitted.weights.items()}
     history = [asdict(result) for result in fitted.history]
-    return {"weights": weights, "history": history, "learned": fitted.learned, "precision": fitted.precision}
+    told = {"learned": fitted.learned, "precision": fitted.precision, "machines": fitted.machines}
+    return {"weights": weights, "history": history, **told}
 
 
 def _cpus_per_worker(least: int, most: int, gpus: float) -> int:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from html import escape
 from typing import Any
 
 from rich.table import Table
 
 from bitcorn_ray.report.console import table
-from bitcorn_ray.report.files import write_whole
 from bitcorn_ray.report.sweeps import shown_point
 
 __all__ = [
     "evolution_figure",
+    "evolution_page",
     "front_table",
     "generation_line",
     "generations_table",
     "importance_table",
-    "write_evolution",
 ]
 
 _WHOLE, _FRONT, _WINNER, _HELD_OUT = "#636363", "#08519c", "#d95f02", "#31a354"
@@ -82,10 +81,10 @@ def importance_table(result: Mapping[str, Any]) -> Table:
     return table(("feature of the winner", "loss increase", "+-"), rows, left=(0,))
 
 
-def write_evolution(result: Mapping[str, Any], path: str | Path) -> None:
-    """Write the page, whole or not at all. Raises BitcornError where it cannot be written."""
-    page = evolution_figure(result).to_html(include_plotlyjs=True, full_html=True, config={"displaylogo": False})
-    write_whole(path, "picture of the evolution", lambda temporary: temporary.write_text(page, encoding="utf-8"))
+def evolution_page(result: Mapping[str, Any]) -> str:
+    """Make the page, in HTML."""
+    figure = evolution_figure(result)
+    return str(figure.to_html(include_plotlyjs=True, full_html=True, config={"displaylogo": False}))
 
 
 def evolution_figure(result: Mapping[str, Any]) -> Any:
@@ -96,6 +95,7 @@ def evolution_figure(result: Mapping[str, Any]) -> Any:
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
+    result = _escaped(result)
     features = list(result["generations"][-1]["survival"])
     panels = (_PANEL, 60 + _ROW * len(features), _PANEL // 2)  # in pixels, as all that follows
     inner = sum(panels) + 2 * _BETWEEN
@@ -151,6 +151,15 @@ def evolution_figure(result: Mapping[str, Any]) -> Any:
         height=inner + _TOP + _BOTTOM,
     )
     return figure
+
+
+def _escaped(value: Any) -> Any:
+    """The same with all texts, names of features among them, as text: Plotly takes tags for markup."""
+    if isinstance(value, Mapping):
+        return {escape(str(name), quote=False): _escaped(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_escaped(each) for each in value]
+    return escape(value, quote=False) if isinstance(value, str) else value
 
 
 def _add_front(figure: Any, result: Mapping[str, Any]) -> None:

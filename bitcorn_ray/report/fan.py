@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.report.files import write_whole
+from bitcorn_ray.storage.storage import publish_file
 
 __all__ = ["Fan", "FanPanel", "fan_figure", "write_fan"]
 
@@ -46,7 +47,7 @@ class FanPanel:
 def write_fan(panels: Sequence[FanPanel], path: str | Path) -> None:
     """Write the page, whole or not at all. Raises BitcornError where nothing is to be shown or it cannot be written."""
     page = fan_figure(panels).to_html(include_plotlyjs=True, full_html=True, config={"displaylogo": False})
-    write_whole(path, "fan chart", lambda temporary: temporary.write_text(page, encoding="utf-8"))
+    publish_file(path, "fan chart", page)
 
 
 def fan_figure(panels: Sequence[FanPanel]) -> Any:
@@ -79,7 +80,7 @@ def fan_figure(panels: Sequence[FanPanel]) -> Any:
     if len(shown) > 1:
         buttons = [
             {
-                "label": panel.name,
+                "label": _name(panel),
                 "method": "update",
                 "args": [{"visible": [owner == place for owner in owners]}, {"title.text": _title(panel)}],
             }
@@ -88,6 +89,11 @@ def fan_figure(panels: Sequence[FanPanel]) -> Any:
         menu = {"buttons": buttons, "x": 1, "xanchor": "right", "y": 1.18, "yanchor": "top", "showactive": True}
         figure.update_layout(updatemenus=[menu])
     return figure
+
+
+def _name(panel: FanPanel) -> str:
+    """The name as text: Plotly takes tags in texts for markup."""
+    return escape(panel.name, quote=False)
 
 
 def _title(panel: FanPanel) -> str:
@@ -100,7 +106,7 @@ def _title(panel: FanPanel) -> str:
     if len(panel.fans) > 1:
         what = f"forecasts from {len(panel.fans)} cutoffs, the last at {_minute(last.cutoff)} UTC"
     samples = sorted({fan.sample for fan in panel.fans})
-    return f"<b>{panel.name}</b>, {what}<br><sub>{bands}; {', '.join(samples)}</sub>"
+    return f"<b>{_name(panel)}</b>, {what}<br><sub>{bands}; {', '.join(samples)}</sub>"
 
 
 def _band_traces(panel: FanPanel) -> list[Any]:
@@ -133,7 +139,7 @@ def _band_traces(panel: FanPanel) -> list[Any]:
                     line={"width": 0},
                     hoverinfo="skip",
                     name=f"{coverage:.0%} band",
-                    legendgroup=f"{panel.name} {coverage}",
+                    legendgroup=f"{_name(panel)} {coverage}",
                     showlegend=in_legend,
                 )
             )
@@ -177,7 +183,7 @@ def _line_traces(panel: FanPanel) -> list[Any]:
                 text=_hover(fan),
                 hovertemplate="%{text}<extra></extra>",
                 name="forecast",
-                legendgroup=f"{panel.name} forecast",
+                legendgroup=f"{_name(panel)} forecast",
                 showlegend=place == 0,
             )
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from html import escape
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from rich.table import Table
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.report.console import table
-from bitcorn_ray.report.files import write_whole
+from bitcorn_ray.storage.storage import publish_file
 
 __all__ = ["folds_figure", "folds_table", "write_folds"]
 
@@ -41,7 +42,7 @@ def folds_table(plan: dict[str, Any]) -> Table:
 def write_folds(plan: dict[str, Any], path: str | Path) -> None:
     """Write the page, whole or not at all. Raises BitcornError without folds, or where it cannot be written."""
     page = folds_figure(plan).to_html(include_plotlyjs=True, full_html=True, config={"displaylogo": False})
-    write_whole(path, "picture of the folds", lambda temporary: temporary.write_text(page, encoding="utf-8"))
+    publish_file(path, "picture of the folds", page)
 
 
 def folds_figure(plan: dict[str, Any]) -> Any:
@@ -53,6 +54,8 @@ def folds_figure(plan: dict[str, Any]) -> Any:
 
     if not plan["folds"]:
         raise BitcornError("there is no fold to draw")
+    # Plotly takes tags in texts for markup.
+    plan = {**plan, "partitions": [{**one, "name": escape(one["name"], quote=False)} for one in plan["partitions"]]}
     names = [f"fold {fold['fold']}" for fold in plan["folds"]]
     figure = go.Figure(
         [_bar("bars", _BARS, [one["name"] for one in plan["partitions"]], _held(plan["partitions"]), 0.25)]

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitcorn_ray.report.files import write_whole
 from bitcorn_ray.report.quality_style import MARKS, SCRIPT, STYLE
+from bitcorn_ray.storage.storage import publish_file
 
 __all__ = ["QualityPanel", "lightened", "quality_page", "write_quality"]
 
@@ -52,7 +52,7 @@ class QualityPanel:
 def write_quality(panels: Sequence[QualityPanel], path: str | Path) -> None:
     """Write the page, whole or not at all. Raises BitcornError where it cannot be written."""
     page = quality_page(panels)
-    write_whole(path, "quality page", lambda temporary: temporary.write_text(page, encoding="utf-8"))
+    publish_file(path, "quality page", page)
 
 
 def lightened(panels: Sequence[QualityPanel]) -> list[QualityPanel]:

@@ -26,6 +26,8 @@ from numpy.typing import NDArray
 from bitcorn_ray import __version__
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.learning.bands import outcome_known
+from bitcorn_ray.storage.location import shown_uri
+from bitcorn_ray.storage.storage import Storage
 from bitcorn_ray.sweeps.config import Setting, SweepConfig
 from bitcorn_ray.sweeps.data import sweep_data
 from bitcorn_ray.sweeps.folder import SweepFolder
@@ -73,10 +75,10 @@ class SweepBaselines:
         """What is on disk, or else is made now and written there."""
         key = record_key(__version__, about, self.config.run.model.horizons, place, asdict(fold))
         name = f"baselines/{key}.npz"
-        if (found := _read(self.folder.path / name)) is not None:
+        if (found := _read(self.folder.storage, name)) is not None:
             return found
         made = make()
-        self.folder.write(name, _bytes(made))
+        self.folder.storage.publish(name, _bytes(made))
         return made
 
     def _fitted(self, place: int, fold: FoldRows) -> Baselines:
@@ -106,7 +108,8 @@ class SweepBaselines:
         for had, now in zip(self.bars, data.bars, strict=True):
             rows = np.minimum(np.searchsorted(now.timestamp, had.timestamp), len(now.timestamp) - 1)
             if not all(np.array_equal(getattr(now, name)[rows], getattr(had, name)) for name in ("timestamp", "close")):
-                raise BitcornError(f"the bars of {had.name} in {self.config.run.db} are no longer those of the sweep")
+                place = shown_uri(self.config.run.db)
+                raise BitcornError(f"the bars of {had.name} in {place} are no longer those of the sweep")
             found.append(variant.matrix[start + rows][:, variant.columns(self.setting.features)])
             start += len(now.timestamp)
         return found
@@ -132,15 +135,15 @@ def _bytes(made: Baselines) -> bytes:
     return content.getvalue()
 
 
-def _read(path: Path) -> Baselines | None:
+def _read(storage: Storage, name: str) -> Baselines | None:
     """None where there is nothing that can be read."""
     found: dict[str, dict[str, Float]] = {"returns": {}, "variances": {}}
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(storage.read(name)), allow_pickle=False) as arrays:
             for each in arrays.files:
-                kind, _, name = each.partition("/")
+                kind, _, called = each.partition("/")
                 if kind in found:
-                    found[kind][name] = arrays[each]
+                    found[kind][called] = arrays[each]
             return Baselines(**found, remarks=json.loads(bytes(arrays["remarks"]).decode()))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.storage.location import shown_uri
 from bitcorn_ray.sweeps.baselines import SweepBaselines, outcomes
 from bitcorn_ray.sweeps.config import Setting, SweepConfig
 from bitcorn_ray.sweeps.data import timelines_of
@@ -77,13 +78,13 @@ def leaderboard(
 ) -> SweepJudgement:
     """Compare the trials of a sweep on its test windows with each other and baselines, counting all that were tried.
 
-    sweep: folder that `tune` wrote; the baselines are kept there. level: of the whole verdict. seed: of the bootstrap.
-    cache_dir: of features, for the ridge regression.
+    sweep: folder or URI that `tune` wrote; the baselines are kept there. level: of the whole verdict. seed: of the
+    bootstrap. cache_dir: of features, for the ridge regression.
     Raises BitcornError where the folder holds no sweep, or no trial has a fold, and as the baselines do.
     """
-    folder = SweepFolder(Path(sweep).expanduser().absolute())
+    folder = SweepFolder(sweep)
     written = folder.plan()
-    config, bars, trials = SweepConfig.load(_fields(written["config"])), folder.bars(), folder.journal.read()
+    config, bars, trials = SweepConfig.from_json(written["config"]), folder.bars(), folder.journal.read()
     horizons = config.run.model.horizons
     folds = walk_forward_folds(config.folds, timelines_of(bars), max(horizons), config.run.model.seq_len)
     plan = TrialPlan(
@@ -91,13 +92,15 @@ def leaderboard(
         seeds=config.sweep.seeds,
         objective=config.sweep.objective,
         device="cpu",
-        records=str(folder.records),
+        records=folder.records,
         identities=written["identities"],
     )
     found = {name: fold_records(plan, each) for name, each in trials.items() if each.setting and each.state != "failed"}
     found = {name: records for name, records in found.items() if records}
     if not found:
-        raise BitcornError(f"none of the {len(trials)} trials of the sweep in {sweep} has a fold: nothing to compare")
+        raise BitcornError(
+            f"none of the {len(trials)} trials of the sweep in {folder.shown} has a fold: nothing to compare"
+        )
     baselines = SweepBaselines(
         folder=folder,
         config=config,
@@ -115,18 +118,13 @@ def leaderboard(
     board = judged(
         _questions(tables, len(found), max(horizons)), list(found), tried=len(trials), level=level, seed=seed
     )
-    return SweepJudgement(sweep=str(sweep), board=board, trials=trials, remarks=tuple(_remarks(tables)))
+    return SweepJudgement(sweep=shown_uri(sweep), board=board, trials=trials, remarks=tuple(_remarks(tables)))
 
 
 def _best(found: Mapping[str, Sequence[Sequence[FoldRecord]]]) -> str:
     """Name of the trial with the lowest validation loss among those that came furthest: not all have ended."""
     means = {name: np.mean([record.loss for of_fold in folds for record in of_fold]) for name, folds in found.items()}
     return min(found, key=lambda name: (-len(found[name]), means[name]))
-
-
-def _fields(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration as `SweepConfig.to_json` wrote it, as a file would say it."""
-    return {name: value for name, value in config.items() if value is not None and value != []}
 
 
 def _later(folds: Sequence[Any], place: int) -> list[Sequence[FoldRows]]:

@@ -3,8 +3,8 @@
     records/<key>.npz     one trained fold of one configuration: its losses, and its forecasts of the test windows
     trials.jsonl          a line when a trial is chosen, and one when it ends
 
-A record's key is a hash of the configuration, the fold, the seed and the data. It is written under another name and
-renamed when it is whole; one that cannot be read counts as missing. Of the journal a torn last line is passed over.
+A record's key is a hash of the configuration, the fold, the seed and the data. It is published whole; one that cannot
+be read counts as missing. Of the journal a torn last line is passed over.
 Shapes: N test windows, M validation windows, H horizons.
 """
 
@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -23,12 +22,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.learning.search import Point
-from bitcorn_ray.report.files import write_whole
+from bitcorn_ray.storage.storage import Storage
 
 __all__ = ["FoldRecord", "Journal", "Records", "Trial", "record_key"]
 
+_LOG = "trials.jsonl"
 _ARRAYS = ("times", "places", "returns", "volatilities", "past_times", "past_places", "past_scores")
 
 
@@ -85,22 +84,22 @@ def record_key(*parts: Any) -> str:
 
 
 class Records:
-    """The folds that were trained, in a folder that all nodes see."""
+    """The folds that were trained, in a folder that all nodes see or at a URI."""
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, place: str | Path) -> None:
+        self.storage = Storage(place, "record of a fold")
 
     def load(self, key: str) -> FoldRecord | None:
         """Return a record, None where there is none that can be read."""
         try:
-            with np.load(self.folder / f"{key}.npz", allow_pickle=False) as arrays:
+            with np.load(io.BytesIO(self.storage.read(f"{key}.npz")), allow_pickle=False) as arrays:
                 facts = json.loads(bytes(arrays["facts"]).decode())
                 return FoldRecord(**facts, **{name: arrays[name] for name in _ARRAYS})
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
             return None
 
     def save(self, key: str, record: FoldRecord) -> None:
-        """Write a record. Raises BitcornError where the folder cannot be written."""
+        """Write a record. Raises BitcornError where it cannot be written."""
         facts = {name: value for name, value in vars(record).items() if name not in _ARRAYS}
         content = io.BytesIO()
         np.savez(
@@ -108,27 +107,19 @@ class Records:
             facts=np.frombuffer(json.dumps(facts).encode(), np.uint8),
             **{name: getattr(record, name) for name in _ARRAYS},
         )
-        write_whole(
-            self.folder / f"{key}.npz",
-            "record of a fold",
-            lambda temporary: temporary.write_bytes(content.getbuffer()),
-        )
+        self.storage.publish(f"{key}.npz", content.getvalue())
 
 
 class Journal:
-    """The trials of a sweep, in the order in which they were chosen."""
+    """The trials of a sweep, in the order in which they were chosen. storage: of the sweep."""
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
 
     def read(self) -> dict[str, Trial]:
         """All trials as they stood last, by name."""
         trials: dict[str, Trial] = {}
-        try:
-            lines = self.path.read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:
-            return trials
-        for line in lines:
+        for line in self._storage.lines(_LOG):
             try:
                 values = json.loads(line)
                 trial = Trial(**{**values, "losses": tuple(values["losses"])})
@@ -140,7 +131,7 @@ class Journal:
     def take(self, trial: Trial | None, event: Any) -> Trial:
         """Return how a trial stands after an event of `run_trials`, and note its beginning and its end.
 
-        trial: as it stood, None where it was not known. Raises BitcornError where the file cannot be written.
+        trial: as it stood, None where it was not known. Raises BitcornError where it cannot be.
         """
         if event.kind == "chosen" or trial is None:
             trial = Trial(name=event.trial, point=event.point, setting=event.configuration)
@@ -153,16 +144,5 @@ class Journal:
         return trial
 
     def write(self, trial: Trial) -> None:
-        """Add how a trial stands. Raises BitcornError where the file cannot be written."""
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            torn = self.path.exists() and self.path.stat().st_size and not self._ends_whole()
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write("\n" * bool(torn) + json.dumps(asdict(replace(trial, setting=dict(trial.setting)))) + "\n")
-        except OSError as error:
-            raise BitcornError(f"the trials cannot be noted in {self.path}: {error.strerror or error}") from error
-
-    def _ends_whole(self) -> bool:
-        with self.path.open("rb") as file:
-            file.seek(-1, os.SEEK_END)
-            return file.read(1) == b"\n"
+        """Add how a trial stands. Raises BitcornError where that cannot be done."""
+        self._storage.add_line(_LOG, json.dumps(asdict(replace(trial, setting=dict(trial.setting)))))

@@ -27,7 +27,7 @@ from bitcorn_ray.learning.runs import PastScores
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.sweeps.config import Setting
 from bitcorn_ray.sweeps.folder import SweepFolder
-from bitcorn_ray.sweeps.records import FoldRecord, Records, Trial
+from bitcorn_ray.sweeps.records import FoldRecord, Trial
 from bitcorn_ray.sweeps.trial import SweepBars, TrialPlan, fold_keys
 from bitcorn_ray.validation.calibration import RollingConformal, conformal_scores
 
@@ -40,8 +40,8 @@ def write_results(
     """Write the results. folds: as `FoldPlan.to_json` gives them. forecasts: of the best trial, see `stitched`."""
     best = best_of(trials)
     if forecasts is not None:
-        folder.write("forecasts.parquet", parquet_bytes(forecasts))
-    folder.write("trials.parquet", parquet_bytes(_trials_table(trials, len(folds["folds"]))))
+        folder.storage.publish("forecasts.parquet", parquet_bytes(forecasts))
+    folder.storage.publish("trials.parquet", parquet_bytes(_trials_table(trials, len(folds["folds"]))))
     result = {
         "format": 1,
         "ended": ended,
@@ -53,7 +53,7 @@ def write_results(
         "trials": [{**asdict(each), "loss": each.loss} for each in trials],
         "config": folder.plan()["config"],
     }
-    folder.write("sweep.json", strict_json(result).encode())
+    folder.storage.publish("sweep.json", strict_json(result).encode())
 
 
 def best_of(trials: Sequence[Trial]) -> Trial | None:
@@ -64,7 +64,7 @@ def best_of(trials: Sequence[Trial]) -> Trial | None:
 
 def fold_records(plan: TrialPlan, trial: Trial) -> list[list[FoldRecord]]:
     """What was recorded of a trial: for each fold, as far as it came, a record for each seed."""
-    records, setting, found = Records(plan.records), Setting.from_json(trial.setting), []
+    records, setting, found = plan.records, Setting.from_json(trial.setting), []
     for fold in plan.folds:
         of_fold = [records.load(key) for key in fold_keys(plan, setting, fold)]
         whole = [record for record in of_fold if record is not None]

@@ -37,7 +37,7 @@ def test_nothing_yet(market_db, cache):
         ("AAAUSDT", "miss", ("no entry of v4 for it yet",)),
         ("BBBUSDT", "miss", ("no entry of v4 for it yet",)),
     ]
-    assert not list(cache.storage.list("features"))
+    assert not list(cache.storage.files("features"))
 
 
 def test_hits_without_and_with_reading(market_db, cache):

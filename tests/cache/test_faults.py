@@ -32,8 +32,8 @@ from bitcorn_ray.features.registry import SYSTEMS
 from bitcorn_ray.market.clean import drop_duplicates
 from bitcorn_ray.market.database import read_bars
 from bitcorn_ray.market.partition import Partition
-from bitcorn_ray.market.publish import TEMPORARY
 from bitcorn_ray.market.simulate import simulate_bars
+from bitcorn_ray.storage.publish import TEMPORARY
 
 V2, V4 = SYSTEMS["v2"], SYSTEMS["v4"]
 MISSING = "it is missing"
@@ -43,7 +43,7 @@ STORE_LOG = "bitcorn_ray.cache.store"
 
 def content(cache):
     """Every file of a cache in a folder with its bytes."""
-    root = Path(cache.storage.location)
+    root = Path(cache.storage.address)
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
@@ -53,7 +53,7 @@ def temporaries(cache):
 
 def age(cache, key, when):
     """Let an entry be made and last used at a time."""
-    manifest, root = cache.manifest(key), Path(cache.storage.location)
+    manifest, root = cache.manifest(key), Path(cache.storage.address)
     manifest["created"] = datetime.fromtimestamp(when, UTC).isoformat(timespec="seconds")
     cache.storage.publish_json(manifest_name(key), manifest)
     for path in (root / manifest_name(key), root / "uses" / key):
@@ -384,10 +384,10 @@ def _serves_hits_and_refuses_misses(cache, source, bars, other, right):
         lambda: update(other, V2, cache, source),
         cache.invalidate,
         lambda: cache.invalidate(source.path),
-        lambda: prune(FeatureCache(cache.storage.location, grace=0.0), max_bytes=0),
+        lambda: prune(FeatureCache(cache.storage.address, grace=0.0), max_bytes=0),
         cache.refresh_index,
     ):
-        with pytest.raises(BitcornError, match=r"the cache folder .* cannot be written: .*turn the cache off"):
+        with pytest.raises(BitcornError, match=r"the cache at .* cannot be written: .*turn the cache off"):
             fails()
 
 
@@ -487,7 +487,7 @@ def test_flipped_bits_in_any_file_never_change_a_result(filled):
         for place in rng.integers(0, len(whole), 12):
             damaged = bytearray(whole)
             damaged[place] ^= 1 << rng.integers(0, 8)
-            (Path(cache.storage.location) / name).write_bytes(damaged)
+            (Path(cache.storage.address) / name).write_bytes(damaged)
             requires_right_results(filled)
 
 
@@ -495,7 +495,7 @@ def test_truncated_files_never_change_a_result(filled):
     cache, rng = filled[0], np.random.default_rng(2)
     for name, whole in one_of_each_kind(cache):
         for length in [0, 1, 8, len(whole) - 1, *rng.integers(0, len(whole), 3)]:
-            (Path(cache.storage.location) / name).write_bytes(whole[:length])
+            (Path(cache.storage.address) / name).write_bytes(whole[:length])
             requires_right_results(filled)
 
 
@@ -569,7 +569,7 @@ def test_the_chunk_of_other_bars_of_equal_length_is_reported_and_heals(tmp_path,
 def test_a_manifest_that_is_damaged_is_written_anew(filled):
     cache, _, known = filled
     bars, right = known["AAAUSDT"]
-    path = Path(cache.storage.location) / manifest_name(right.plan.key)
+    path = Path(cache.storage.address) / manifest_name(right.plan.key)
     path.write_bytes(path.read_bytes().replace(b"v2", b"v3"))
     assert [damage.file for damage in verify(cache)] == [manifest_name(right.plan.key)]
     prepare(bars, V2, cache, None)
@@ -588,13 +588,13 @@ def test_files_of_other_keys_are_not_taken_for_ones_own(filled):
             for other in names:
                 if files[name] != files[other]:
                     swapped += 1
-                    (Path(cache.storage.location) / name).write_bytes(files[other])
+                    (Path(cache.storage.address) / name).write_bytes(files[other])
                     requires_right_results(filled)
     # A record of one kind under the name of another kind.
     for kind, names in kinds.items():
         for other_kind, others in kinds.items():
             if kind != other_kind and kind[1] == other_kind[1]:
-                (Path(cache.storage.location) / names[0]).write_bytes(files[others[0]])
+                (Path(cache.storage.address) / names[0]).write_bytes(files[others[0]])
                 requires_right_results(filled)
     assert swapped >= 8
 
@@ -633,11 +633,11 @@ def test_garbage_of_another_program_is_never_taken_for_a_file_of_ours(filled):
     ]
     for name, _ in one_of_each_kind(cache):
         for each in garbage[:8]:
-            (Path(cache.storage.location) / name).write_bytes(each)
+            (Path(cache.storage.address) / name).write_bytes(each)
             requires_right_results(filled)
     mine = [name for name in content(cache) if right.plan.chunks[0].key in name]
     for each in garbage:
-        (Path(cache.storage.location) / mine[0]).write_bytes(each)
+        (Path(cache.storage.address) / mine[0]).write_bytes(each)
         requires_right_results(filled)
 
 
@@ -646,7 +646,7 @@ def test_a_folder_where_a_file_should_be_gives_features_or_a_clear_error(filled)
     bars, right = known["AAAUSDT"]
     refused = 0
     for name in content(cache):
-        path = Path(cache.storage.location) / name
+        path = Path(cache.storage.address) / name
         whole = path.read_bytes()
         path.unlink()
         path.mkdir()
@@ -689,8 +689,8 @@ def digest(prepared):
 def requires_one_whole_entry(cache, bars, right):
     assert [entry["key"] for entry in cache.entries()] == [right.plan.key]
     assert verify(cache) == []
-    assert not [file.name for file in cache.storage.list() if TEMPORARY in file.name]
-    assert sum(file.name.endswith(".parquet") for file in cache.storage.list()) == len(right.plan.chunks)
+    assert not [file.name for file in cache.storage.files() if TEMPORARY in file.name]
+    assert sum(file.name.endswith(".parquet") for file in cache.storage.files()) == len(right.plan.chunks)
     hit = prepare(bars, V4, cache, None)
     assert hit.hit
     assert_same_bytes(hit, right)
@@ -699,7 +699,7 @@ def requires_one_whole_entry(cache, bars, right):
 def test_eight_processes_on_one_key_get_equal_features_and_make_one_entry(tmp_path):
     cache, bars = FeatureCache(tmp_path / "cache"), simulate_bars(18_000, seed=4)
     right = prepare(bars, V4, None, None)
-    workers = [process(_ONE_OF_MANY, cache.storage.location) for _ in range(8)]
+    workers = [process(_ONE_OF_MANY, cache.storage.address) for _ in range(8)]
     assert [worker.stdout.readline() for worker in workers] == ["ready\n"] * 8
     for worker in workers:
         go(worker)
@@ -761,7 +761,7 @@ def _prune_beside_reading(tmp_path, rounds):
     all_bars = [simulate_bars(n, seed=n) for n in (2_000, 2_001, 600)]
     right = [prepare(bars, V2, None, None) for bars in all_bars]
     cache, source = FeatureCache(tmp_path / "cache", grace=0.0), whole_db(tmp_path)
-    pruner = process(_PRUNER, cache.storage.location, source.path)
+    pruner = process(_PRUNER, cache.storage.address, source.path)
     assert pruner.stdout.readline() == "ready\n"
     misses = 0
     for number in range(rounds):
@@ -848,7 +848,7 @@ def test_the_same_holds_on_s3(s3_uri, random_bars, caplog):
             assert_same_bytes(done, right)
     assert prepare(bars, V2, cache, source).hit
     assert verify(cache) == []
-    names = sorted(file.name for file in cache.storage.list())
+    names = sorted(file.name for file in cache.storage.files())
     assert not [name for name in names if TEMPORARY in name]
     rng = np.random.default_rng(0)
     for name in names:
@@ -877,7 +877,7 @@ def test_the_same_holds_on_s3(s3_uri, random_bars, caplog):
     assert sorted(prune(eager, max_bytes=0).entries) == sorted([other.plan.key, right.plan.key])
     assert not prepare(bars, V2, cache, None).hit
     assert cache.invalidate() == 1
-    assert {file.name for file in cache.storage.list()} <= {"index.json"}
+    assert {file.name for file in cache.storage.files()} <= {"index.json"}
 
 
 def test_a_server_that_has_gone_is_a_clear_error_without_the_secret(random_bars, caplog):

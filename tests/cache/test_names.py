@@ -1,8 +1,8 @@
 import pytest
 
 from bitcorn_ray.cache.names import chunk_name, is_ours, is_understood, key_of, link_folder, manifest_name, source_id
-from bitcorn_ray.cache.storage import StoredFile
 from bitcorn_ray.market.partition import Partition
+from bitcorn_ray.storage.storage import StoredFile
 
 KEY = "0123456789abcdef" * 2
 

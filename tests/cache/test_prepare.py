@@ -126,7 +126,7 @@ def test_equal_bars_of_two_databases_are_computed_once(any_cache, random_bars, t
 def test_a_damaged_chunk_is_computed_anew_and_reported(cache, random_bars, small_chunks, caplog):
     bars = random_bars(500)
     first = prepare(bars, V2, cache, None)
-    path = f"{cache.storage.location}/{chunk_name(first.plan.chunks[2].key)}"
+    path = f"{cache.storage.address}/{chunk_name(first.plan.chunks[2].key)}"
     with open(path, "r+b") as file:
         file.seek(1_500)
         file.write(b"\xff\xff\xff\xff")
@@ -144,7 +144,7 @@ def test_bars_that_cannot_be_used_leave_nothing_behind(cache, random_bars, tmp_p
     bars.close[100] = -1.0
     with pytest.raises(BitcornError, match=r"close must be a finite number above 0.*1 of 500 bars"):
         prepare(bars, V2, cache, None)
-    assert not list(cache.storage.list("features"))
+    assert not list(cache.storage.files("features"))
 
 
 def test_a_system_that_fails_is_named_with_its_error(random_bars, cache):
@@ -152,7 +152,7 @@ def test_a_system_that_fails_is_named_with_its_error(random_bars, cache):
     bars.volume[5] = 13.0
     with pytest.raises(BitcornError, match=r"feature system 'picky' failed: ZeroDivisionError: a volume of 13"):
         prepare(bars, picky, cache, None)
-    assert not list(cache.storage.list("features"))
+    assert not list(cache.storage.files("features"))
 
 
 def test_parameters_have_entries_of_their_own(cache, random_bars):

@@ -27,7 +27,7 @@ def test_receipts_come_back_for_their_source_and_system_only(any_cache, tmp_path
 
 def test_a_damaged_receipt_is_none(cache, tmp_path):
     write_receipt(cache, tmp_path / "a.db", identify(V2), {"/a.db": receipt()})
-    name = next(file.name for file in cache.storage.list("sources"))
+    name = next(file.name for file in cache.storage.files("sources"))
     content = bytes(cache.storage.read(name))
     cache.storage.publish(name, content.replace(b'"rows": 7', b'"rows": 8'))
     assert read_receipt(cache, tmp_path / "a.db", identify(V2)) == {}

@@ -10,14 +10,14 @@ from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.registry import SYSTEMS
 from bitcorn_ray.market.partition import Partition
-from bitcorn_ray.market.publish import TEMPORARY
 from bitcorn_ray.market.simulate import simulate_bars
+from bitcorn_ray.storage.publish import TEMPORARY
 
 V2 = SYSTEMS["v2"]
 
 
 def files(cache):
-    return sorted(file.name for file in cache.storage.list() if not file.name.startswith("code/"))
+    return sorted(file.name for file in cache.storage.files() if not file.name.startswith("code/"))
 
 
 def keys(cache):
@@ -55,7 +55,7 @@ def test_a_manifest_says_what_the_entry_is(cache, random_bars, small_chunks):
     assert sum(chunk["rows"] for chunk in manifest["chunks"]) == 500
     assert manifest["first_timestamp"] == "2023-01-03T01:00:00Z"
     assert manifest["chunks"][-1]["to"] == manifest["last_timestamp"] == "2023-01-21T19:00:00Z"
-    parquet = [file for file in cache.storage.list("features") if file.name.endswith(".parquet")]
+    parquet = [file for file in cache.storage.files("features") if file.name.endswith(".parquet")]
     assert manifest["bytes"] == sum(file.size for file in parquet)
     assert manifest["identity"]["code"]["libraries"].keys() >= {"numpy", "pandas", "talib"}
 
@@ -125,7 +125,7 @@ def test_what_was_just_used_stays_for_its_grace_and_goes_with_a_later_load(cache
 def test_a_use_is_noted_but_not_each_time(cache, random_bars):
     bars = random_bars(500)
     key = prepare(bars, V2, cache, None).plan.key
-    assert not list(cache.storage.list("uses"))  # it was just made
+    assert not list(cache.storage.files("uses"))  # it was just made
     noted = []
     for _ in range(2):
         age_entry(cache, key, 7_200)
@@ -165,7 +165,7 @@ def test_invalidate_counts_and_keeps_what_another_database_uses(any_cache, rando
     assert len(cache.entries()) == 2
     assert cache.invalidate(tmp_path / "a.db") == 2
     assert prepare(shared, V2, cache, None).hit
-    assert not prepare(own, V2, FeatureCache(cache.storage.location), None).hit
+    assert not prepare(own, V2, FeatureCache(cache.storage.address), None).hit
     assert cache.invalidate(tmp_path / "a.db") == 0
     assert cache.invalidate(tmp_path / "b.db") == 1
     assert cache.invalidate() == 1
@@ -216,7 +216,7 @@ def _prepare_in_process(folder, start):
 def test_processes_that_make_one_entry_at_once_all_succeed(cache):
     from pathlib import Path
 
-    folder = Path(cache.storage.location)
+    folder = Path(cache.storage.address)
     context = multiprocessing.get_context("spawn")
     start = context.Barrier(3)
     workers = [context.Process(target=_prepare_in_process, args=(folder, start)) for _ in range(3)]
@@ -231,3 +231,9 @@ def test_processes_that_make_one_entry_at_once_all_succeed(cache):
     assert hit.hit
     assert_same_bytes(hit, prepare(bars, V2, None, None))
     assert not list(folder.rglob(f"{TEMPORARY}*"))
+
+
+def test_a_file_is_no_cache(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(BitcornError, match="file is a file: give a folder"):
+        FeatureCache(tmp_path / "file")

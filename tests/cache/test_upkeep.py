@@ -10,7 +10,7 @@ from bitcorn_ray.cache.upkeep import prune, stats, verify
 from bitcorn_ray.cache.workplan import compute_jobs, finish_features, plan_features
 from bitcorn_ray.features.registry import SYSTEMS
 from bitcorn_ray.market.partition import Partition
-from bitcorn_ray.market.publish import TEMPORARY
+from bitcorn_ray.storage.publish import TEMPORARY
 
 V2 = SYSTEMS["v2"]
 
@@ -38,7 +38,7 @@ def keys(cache):
 def test_stats_count_what_there_is(cache, three):
     found = stats(cache)
     assert (found["entries"], found["chunks"], found["rows"]) == (3, 3, 3 * 551)
-    assert found["bytes"] == sum(file.size for file in cache.storage.list())
+    assert found["bytes"] == sum(file.size for file in cache.storage.files())
     assert found["unreferenced_bytes"] == 0
     assert found["longest_unused_since"] < found["last_used"]
     cache.storage.delete([manifest_name(three[0])])
@@ -51,14 +51,14 @@ def test_stats_of_no_cache_are_zeros(tmp_path):
 
 
 def test_prune_by_age(cache, three):
-    sizes = {file.name: file.size for file in cache.storage.list()}
+    sizes = {file.name: file.size for file in cache.storage.files()}
     chunks = [chunk_name(cache.manifest(key)["chunks"][0]["key"]) for key in three]
     done = prune(cache, older_than=1.5 * 86_400)
     assert done.entries == three[:2]
     assert (done.chunks, done.bytes) == (2, sizes[chunks[0]] + sizes[chunks[1]])
     assert done.bytes_left == sum(sizes.values()) - done.bytes
     assert keys(cache) == {three[2]}
-    assert {file.name for file in cache.storage.list("links")} == {
+    assert {file.name for file in cache.storage.files("links")} == {
         name for name in sizes if name.startswith("links/") and three[2] in name
     }
     assert verify(cache) == []
@@ -70,21 +70,21 @@ def test_prune_takes_the_notes_of_entries_that_are_gone(cache, market_db):
     key = cache.entries()[0]["key"]
     cache.keep("what_a_source_says", {})
     cache.storage.publish("uses/of_none", b"")
-    assert {file.name.partition("/")[0] for file in cache.storage.list()} >= {"sources", "code", "features", "links"}
-    for file in cache.storage.list():
+    assert {file.name.partition("/")[0] for file in cache.storage.files()} >= {"sources", "code", "features", "links"}
+    for file in cache.storage.files():
         os.utime(cache.storage._path(file.name), (0, 0))
     prune(cache)
-    kept = {file.name for file in cache.storage.list()}
+    kept = {file.name for file in cache.storage.files()}
     assert manifest_name(key) in kept
     assert {name.partition("/")[0] for name in kept} >= {"sources", "code"}
     assert "uses/of_none" not in kept
     prune(cache, older_than=1.0)
-    assert [file.name for file in cache.storage.list() if not file.name.startswith("index")] == []
+    assert [file.name for file in cache.storage.files() if not file.name.startswith("index")] == []
 
 
 def test_prune_by_size_takes_the_longest_unused_first(cache, three):
     total = stats(cache)["bytes"]
-    one = next(file.size for file in cache.storage.list("features") if file.name.endswith(".parquet"))
+    one = next(file.size for file in cache.storage.files("features") if file.name.endswith(".parquet"))
     done = prune(cache, max_bytes=total - one)
     assert done.entries == three[:1]
     assert keys(cache) == set(three[1:])
@@ -97,12 +97,12 @@ def test_prune_without_a_limit_takes_only_what_was_left_behind(cache, three, ran
     age_entry(cache, orphan.key, 86_400)
     cache.storage.delete([manifest_name(orphan.key)])
     cache.storage.publish(f"features/{TEMPORARY}dead", b"half")
-    os.utime(f"{cache.storage.location}/features/{TEMPORARY}dead", (1e9, 1e9))
+    os.utime(f"{cache.storage.address}/features/{TEMPORARY}dead", (1e9, 1e9))
     cache.storage.publish(f"features/{TEMPORARY}alive", b"half")
     done = prune(cache)
     assert done.entries == []
     assert keys(cache) == set(three)
-    names = {file.name for file in cache.storage.list("features")}
+    names = {file.name for file in cache.storage.files("features")}
     assert f"features/{TEMPORARY}dead" not in names
     assert f"features/{TEMPORARY}alive" in names
     assert not any(chunk_name(chunk.key) in names for chunk in orphan.chunks)
@@ -129,14 +129,14 @@ def test_a_chunk_that_another_entry_has_stays(cache, random_bars, small_chunks):
 
 
 def test_a_dry_run_removes_nothing(cache, three):
-    before = sorted(file.name for file in cache.storage.list())
+    before = sorted(file.name for file in cache.storage.files())
     assert prune(cache, max_bytes=0, dry_run=True).entries == three
-    assert sorted(file.name for file in cache.storage.list()) == before
+    assert sorted(file.name for file in cache.storage.files()) == before
 
 
 def test_verify_names_every_kind_of_damage_and_repairs_it(cache, three, random_bars, tmp_path):
     assert verify(cache) == []
-    folder = cache.storage.location
+    folder = cache.storage.address
     chunks = [chunk_name(cache.manifest(key)["chunks"][0]["key"]) for key in three]
     with open(f"{folder}/{chunks[0]}", "r+b") as file:
         file.seek(700)

@@ -157,7 +157,7 @@ def test_a_worker_with_other_code_computes_nothing(market_db, cache):
     statuses = compute_jobs(plan.jobs, replace(plan.work, code=code))
     assert [status.symbol for status in statuses] == ["AAAUSDT", "BBBUSDT"]
     assert all("this worker has numpy" in s.error and "the driver 1.0" in s.error for s in statuses)
-    assert not list(cache.storage.list("features"))
+    assert not list(cache.storage.files("features"))
 
 
 def test_what_newer_bars_supersede_goes(market_db, tmp_path):
@@ -169,7 +169,7 @@ def test_what_newer_bars_supersede_goes(market_db, tmp_path):
     connection.close()
     run(market_db, cache)
     assert sorted(entry["used_by"][0]["symbol"] for entry in cache.entries()) == ["AAAUSDT", "BBBUSDT"]
-    assert len([file for file in cache.storage.list("features") if file.name.endswith(".parquet")]) == 2
+    assert len([file for file in cache.storage.files("features") if file.name.endswith(".parquet")]) == 2
 
 
 @pytest.fixture

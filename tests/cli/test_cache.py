@@ -37,7 +37,7 @@ def test_stats_and_ls(run, filled):
 
 def test_verify_tells_by_its_status(run, filled):
     assert run("cache", "verify").exit_code == 0
-    chunk = next(file.name for file in filled.storage.list("features") if file.name.endswith(".parquet"))
+    chunk = next(file.name for file in filled.storage.files("features") if file.name.endswith(".parquet"))
     filled.storage.publish(chunk, b"something else")
     result = run("cache", "verify", "--json")
     assert result.exit_code == 1

@@ -1,3 +1,4 @@
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -121,6 +122,6 @@ def test_what_was_found_is_kept_and_read(case):
     assert found[0].increase >= found[1].increase
     assert all(each.standard_error > 0 for each in found)
     # Nothing is trained a second time.
-    before = {path.name: path.stat().st_mtime_ns for path in folder.path.iterdir()}
+    before = {path.name: path.stat().st_mtime_ns for path in Path(folder.storage.address).iterdir()}
     importance_trial(plan, SHUFFLES, folder, fetch, setting.to_json(), told.append)
-    assert {path.name: path.stat().st_mtime_ns for path in folder.path.iterdir()} == before
+    assert {path.name: path.stat().st_mtime_ns for path in Path(folder.storage.address).iterdir()} == before

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -54,7 +55,7 @@ def written(market_db, tmp_path):
         survival={name: float(name == "range") for name in config.features},
     )
     evolution = Evolution(
-        folder=str(folder.path),
+        folder=folder.storage.address,
         ended="done",
         tried=3,
         generations=(generation,),
@@ -70,16 +71,16 @@ def written(market_db, tmp_path):
 
 def test_everything_is_written(written):
     folder, _, evolution = written
-    told = json.loads((folder.path / "evolution.json").read_text())
+    told = json.loads((Path(folder.storage.address) / "evolution.json").read_text())
     assert [each["held_out_loss"] for each in told["front"]] == [2.5, None]
     assert told["compared"][0]["loss"] is None  # nothing was searched with it
     assert told["generations"][0]["best"] == 1.0
-    table = pq.read_table(folder.path / "evolution.parquet").to_pydict()
+    table = pq.read_table(Path(folder.storage.address) / "evolution.parquet").to_pydict()
     assert table["loss"] == [2.0, 1.0, None]
     assert table["front"] == table["survives"] == [True, True, False]
     assert table["feature.rsi_14"] == [False, True, True]
-    assert find_system(str(folder.path / "system.json")).features == ("rsi_14", "range")
-    run = RunConfig.load(folder.path / "winner.yaml", {})
+    assert find_system(str(Path(folder.storage.address) / "system.json")).features == ("rsi_14", "range")
+    run = RunConfig.load(Path(folder.storage.address) / "winner.yaml", {})
     assert (run.features, run.training.learning_rate) == (evolution.system, 0.01)
-    assert run.out == str(folder.path / "run")
-    assert (folder.path / "evolution.html").is_file()
+    assert run.out == str(Path(folder.storage.address) / "run")
+    assert (Path(folder.storage.address) / "evolution.html").is_file()

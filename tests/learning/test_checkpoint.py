@@ -9,6 +9,7 @@ from small_training import MODEL, TRAINING, make_data
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.learning.checkpoint import CheckpointFolder, training_identity
+from bitcorn_ray.storage import publish as publish_module
 
 
 def snapshot(step):
@@ -23,7 +24,7 @@ def test_the_newest_snapshot_comes_back_and_the_one_before_stays(tmp_path):
         assert folder.save(snapshot(step))
     assert folder
     assert torch.equal(folder.load()["weights"], torch.full((3,), 500.0))
-    assert sorted(p.name for p in folder.folder.iterdir()) == ["step-0000000050.pt", "step-0000000500.pt"]
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["step-0000000050.pt", "step-0000000500.pt"]
 
 
 def test_a_damaged_snapshot_is_passed_over_for_the_one_before(tmp_path, caplog):
@@ -36,47 +37,26 @@ def test_a_damaged_snapshot_is_passed_over_for_the_one_before(tmp_path, caplog):
     assert "is damaged and passed over" in caplog.text
 
 
-class FullDisk:
-    """A file on a disk that is full after some bytes."""
-
-    def __init__(self, file, room):
-        self.file, self.room = file, room
-
-    def write(self, data):
-        self.room -= len(data)
-        if self.room < 0:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return self.file.write(data)
-
-    def __getattr__(self, name):
-        return getattr(self.file, name)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.file.close()
-
-
-@pytest.mark.parametrize("room", [0, 200, 800])
-def test_on_a_full_disk_the_last_good_snapshot_remains_and_nothing_half_written(tmp_path, monkeypatch, caplog, room):
+@pytest.mark.parametrize("at", ["written", "synced"])
+def test_on_a_full_disk_the_last_good_snapshot_remains_and_nothing_half_written(tmp_path, monkeypatch, caplog, at):
     folder = CheckpointFolder(tmp_path)
     folder.save(snapshot(1))
-    whole = type(tmp_path).open
-    monkeypatch.setattr(type(tmp_path), "open", lambda path, mode: FullDisk(whole(path, mode), room))
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    whole = publish_module._write
+
+    def half(filesystem, path, content, durable):
+        whole(filesystem, path, bytes(content)[:100], durable)
+        full()
+
+    monkeypatch.setattr(*((publish_module, "_write", half) if at == "written" else (os, "fsync", full)))
     with caplog.at_level(logging.WARNING):
         assert not folder.save(snapshot(2))
     assert "training goes on without" in caplog.text
+    assert "No space left on device" in caplog.text
     assert [p.name for p in tmp_path.iterdir()] == ["step-0000000001.pt"]
-    assert folder.load()["step"] == 1
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
-def test_the_systems_own_full_disk_is_the_same(tmp_path, monkeypatch):
-    folder = CheckpointFolder(tmp_path)
-    folder.save(snapshot(1))
-    monkeypatch.setattr(type(tmp_path), "open", lambda path, mode: open("/dev/full", mode))  # noqa: SIM115
-    assert not folder.save(snapshot(2))
     assert folder.load()["step"] == 1
 
 
@@ -89,13 +69,13 @@ def test_clearing_removes_what_is_ours_only(tmp_path):
     folder = CheckpointFolder(tmp_path / "checkpoints")
     folder.clear()
     folder.save(snapshot(1))
-    (folder.folder / ".step-0000000002.pt.torn").write_text("half")
+    (tmp_path / "checkpoints" / ".writing-torn").write_text("half")
     folder.clear()
-    assert not folder.folder.exists()
+    assert not (tmp_path / "checkpoints").exists()
     folder.save(snapshot(1))
-    (folder.folder / "notes.txt").write_text("mine")
+    (tmp_path / "checkpoints" / "notes.txt").write_text("mine")
     folder.clear()
-    assert [p.name for p in folder.folder.iterdir()] == ["notes.txt"]
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["notes.txt"]
 
 
 def test_snapshots_of_another_training_are_refused(tmp_path):
@@ -119,3 +99,18 @@ def test_a_training_is_known_by_its_data_and_configuration_but_not_by_how_it_is_
         training_identity(data, MODEL, replace(TRAINING, seed=1)),
     ]
     assert len({known, *others}) == 5
+
+
+def test_a_store_that_does_not_answer_while_old_ones_are_removed_ends_no_training(tmp_path, monkeypatch, caplog):
+    folder = CheckpointFolder(tmp_path)
+    folder.save(snapshot(1))
+
+    def silent(_):
+        raise BitcornError("no answer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(folder.storage), "names", silent)
+        assert folder.save(snapshot(2))
+        folder.clear()
+    assert "no longer needed stay: no answer" in caplog.text
+    assert folder.load()["step"] == 2

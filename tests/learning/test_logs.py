@@ -6,6 +6,7 @@ from tensorboardX.proto.event_pb2 import Event
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.learning.logs import TrainingLogs
 from bitcorn_ray.learning.progress import EpochResult
+from bitcorn_ray.storage.storage import Storage
 
 
 def epoch(number):
@@ -26,7 +27,7 @@ def scalars(folder):
 
 
 def test_losses_by_horizon_rate_and_speed_are_there_after_each_epoch(tmp_path):
-    logs = TrainingLogs(tmp_path / "tensorboard", (1, 12), {"seed": 0})
+    logs = TrainingLogs(Storage(tmp_path), (1, 12), {"seed": 0})
     logs.epoch(epoch(1))
     logs.epoch(epoch(1))  # as a restarted worker repeats it
     logs.epoch(epoch(2))
@@ -49,20 +50,20 @@ def test_losses_by_horizon_rate_and_speed_are_there_after_each_epoch(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_a_clear_error(tmp_path):
     (tmp_path / "file").write_text("")
-    logs = TrainingLogs(tmp_path / "file" / "tensorboard", (1, 12), {})
+    logs = TrainingLogs(Storage(tmp_path / "file"), (1, 12), {})
     with pytest.raises(BitcornError, match="nothing can be written to"):
         logs.epoch(epoch(1))
 
 
 def test_nothing_is_written_before_there_is_something_to_log(tmp_path):
-    TrainingLogs(tmp_path / "run" / "tensorboard", (1,), {}).close()
+    TrainingLogs(Storage(tmp_path / "run"), (1,), {}).close()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_mlflow_gets_parameters_and_losses(tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    logs = TrainingLogs(tmp_path / "run" / "tensorboard", (1, 12), {"seed": 0})
+    logs = TrainingLogs(Storage(tmp_path / "run"), (1, 12), {"seed": 0})
     logs.epoch(epoch(1))
     logs.close()
     (run,) = mlflow.search_runs(experiment_names=["bitcorn"], output_format="list")
@@ -74,4 +75,4 @@ def test_mlflow_gets_parameters_and_losses(tmp_path, monkeypatch):
 @pytest.mark.skipif(importlib.util.find_spec("mlflow") is not None, reason="MLflow is installed")
 def test_mlflow_that_is_asked_for_and_not_installed_says_how_to_get_it(tmp_path):
     with pytest.raises(BitcornError, match=r"pip install 'bitcorn_ray\[mlflow\]'"):
-        TrainingLogs(tmp_path / "tensorboard", (1,), {}, mlflow="http://127.0.0.1:1")
+        TrainingLogs(Storage(tmp_path), (1,), {}, mlflow="http://127.0.0.1:1")

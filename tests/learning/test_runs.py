@@ -173,8 +173,8 @@ def test_numbers_that_are_none_are_written_as_null(run, tmp_path):
 def test_runs_are_found_however_deep_and_not_in_hidden_folders(run, tmp_path):
     for name in ("a", "b/c", ".checkpoints/d"):
         save_run(run, tmp_path / name)
-    assert find_runs(tmp_path) == [tmp_path / "a", tmp_path / "b" / "c"]
-    assert find_runs(tmp_path / "a") == [tmp_path / "a"]
+    assert find_runs(tmp_path) == ["a", "b/c"]
+    assert find_runs(tmp_path / "a") == [""]
     with pytest.raises(BitcornError, match="no folder"):
         find_runs(tmp_path / "none")
 

@@ -10,7 +10,7 @@ import pytest
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.formats import opened_rows
-from bitcorn_ray.market.location import Location
+from bitcorn_ray.storage.location import Location
 
 FRAME = pd.DataFrame(
     {

@@ -2,8 +2,8 @@ import pytest
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.lake import hive_partition, is_bar_file, lake_units, names_in_path
-from bitcorn_ray.market.location import Location
 from bitcorn_ray.market.partition import Partition
+from bitcorn_ray.storage.location import Location
 
 
 def units(tmp_path, *names):

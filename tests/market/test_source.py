@@ -272,7 +272,7 @@ def test_one_partition_is_read_of_any_source(hive, folder, market_db):
 
 def test_an_object_has_a_fingerprint_once_it_has_settled(s3_uri, monkeypatch):
     from bitcorn_ray.market import source
-    from bitcorn_ray.market.location import Location, filesystem_of
+    from bitcorn_ray.storage.location import Location, filesystem_of
 
     place = Location.of(s3_uri).child("A_1h.parquet")
     filesystem, path = filesystem_of(place.address, "x")
@@ -287,3 +287,19 @@ def test_an_object_has_a_fingerprint_once_it_has_settled(s3_uri, monkeypatch):
         stream.write(b"333")
     assert fingerprint(place) not in (before, None)
     assert (partition_named(place), shown_source(place.address)) == (Partition("A", "1h"), place.shown)
+
+
+def test_a_worker_that_does_not_find_a_file_says_on_which_machine_and_what_to_do(tmp_path):
+    import socket
+
+    from bitcorn_ray.market.source import opened_by_worker
+
+    there = tmp_path / "m.db"
+    with (
+        pytest.raises(BitcornError, match=rf"m\.db is not on {socket.gethostname()}.*`bitcorn export`") as caught,
+        opened_by_worker(there),
+    ):
+        pass
+    assert str(there) in str(caught.value)
+    with pytest.raises(BitcornError, match="check the path; where only another machine has it, `bitcorn export` there"):
+        source_files(there)

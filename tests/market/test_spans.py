@@ -9,11 +9,11 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market import formats
 from bitcorn_ray.market.files import read_file
 from bitcorn_ray.market.lake import names_in_path
-from bitcorn_ray.market.location import Location
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.reading import Reading
 from bitcorn_ray.market.simulate import simulate_bars
 from bitcorn_ray.market.spans import Span, spans_of
+from bitcorn_ray.storage.location import Location
 
 HOUR = 3_600_000
 TIMES = {

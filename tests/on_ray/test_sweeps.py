@@ -19,6 +19,7 @@ SPACE = Space.parse({"x": {"choice": [1, 2, 3, 4, 5, 6]}})
 def sweep(ray_cluster, tmp_path):
     """A function that runs trials over four folds; returns why they ended, and the events by kind."""
     from bitcorn_ray.on_ray.sweeps import hold, run_trials
+    from bitcorn_ray.storage.storage import Storage
 
     def run(work, search="grid", shared=None, past=None, configure=dict, on_event=None, **options):
         events = []
@@ -35,7 +36,7 @@ def sweep(ray_cluster, tmp_path):
             suggester_of(search, SPACE, 0) if isinstance(search, str) else search,
             SweepOptions(**{"trials": 6, **options}),
             folds=4,
-            folder=tmp_path,
+            storage=Storage(tmp_path),
             on_event=told,
             past=past,
         )

@@ -2,11 +2,11 @@ from rich.console import Console
 
 from bitcorn_ray.report.evolution import (
     evolution_figure,
+    evolution_page,
     front_table,
     generation_line,
     generations_table,
     importance_table,
-    write_evolution,
 )
 
 GENERATIONS = [
@@ -78,8 +78,7 @@ def test_the_page_has_the_front_survival_and_importance(tmp_path):
         "adx": [0.5, 0.5, 0.5],
     }
     assert "(out of time)" in figure.layout.title.text
-    write_evolution(RESULT, tmp_path / "evolution.html")
-    assert "Plotly.newPlot" in (tmp_path / "evolution.html").read_text()
+    assert "Plotly.newPlot" in evolution_page(RESULT)
 
 
 def test_without_a_winner_there_is_still_a_page():

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -53,7 +54,7 @@ def test_they_are_fitted_once(swept, monkeypatch):
     np.testing.assert_array_equal(again.variances["ridge"], first.variances["ridge"])
     assert (list(again.variances), again.remarks) == (list(first.variances), first.remarks)
     monkeypatch.undo()
-    for path in (made.folder.path / "baselines").iterdir():
+    for path in (Path(made.folder.storage.address) / "baselines").iterdir():
         path.write_bytes(path.read_bytes()[:100])
     np.testing.assert_array_equal(replace(made).of(0, fold).variances["EWMA"], first.variances["EWMA"])
 

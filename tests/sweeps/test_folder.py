@@ -35,19 +35,19 @@ def test_what_is_no_sweep_is_told(tmp_path):
 
 def test_a_folder_that_holds_something_is_left_alone(tmp_path):
     folder = SweepFolder(tmp_path / "sweep")
-    folder.require_free("sweep", resume=False)
-    folder.write(".bars.npz.1a2b", b"torn")  # a sweep that was cut short as it began
-    folder.require_free("sweep", resume=False)
-    folder.write("plan.json", b"{}")
+    folder.require_free(resume=False)
+    folder.storage.publish(".writing-1a2b", b"torn")  # a sweep that was cut short as it began
+    folder.require_free(resume=False)
+    folder.storage.publish("plan.json", b"{}")
     with pytest.raises(BitcornError, match="sweep holds a sweep or evolution: --resume goes on with it"):
-        folder.require_free("sweep", resume=False)
-    folder.require_free("sweep", resume=True)
+        folder.require_free(resume=False)
+    folder.require_free(resume=True)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     with pytest.raises(BitcornError, match="mine holds something already, and no sweep or evolution"):
-        SweepFolder(tmp_path / "mine").require_free("mine", resume=True)
+        SweepFolder(tmp_path / "mine").require_free(resume=True)
     with pytest.raises(BitcornError, match="no folder that may be written"):
-        SweepFolder(tmp_path / "mine" / "notes.txt").require_free("mine", resume=False)
+        SweepFolder(tmp_path / "mine" / "notes.txt").require_free(resume=False)
 
 
 def test_only_the_same_sweep_goes_on(tmp_path):

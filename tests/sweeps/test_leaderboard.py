@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,7 +8,6 @@ from small_sweeps import make_sweep, sweep_values
 from bitcorn_ray import leaderboard
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.sweeps.baselines import outcomes
-from bitcorn_ray.sweeps.folder import SweepFolder
 from bitcorn_ray.sweeps.records import Trial
 from bitcorn_ray.sweeps.results import fold_records
 from bitcorn_ray.validation.baselines import constant_variance
@@ -25,7 +25,7 @@ def swept(market_db, tmp_path):
 def test_trials_are_compared_on_test_windows_with_the_baselines_of_the_evaluation(swept):
     folder, plan, data = swept
     folder.journal.write(Trial(name="t0004", point={"training.learning_rate": 1.0}, state="failed", error="no"))
-    judged = leaderboard(folder.path)
+    judged = leaderboard(Path(folder.storage.address))
     board = judged.board
     assert (board.tried, board.compared, board.folds) == (4, 3, 2)
     volatility, direction = board.answers
@@ -62,7 +62,7 @@ def test_partitions_are_averaged_at_each_instant_and_seeds_within_a_trial(market
         sweep={"seeds": 2},
     )
     folder, plan, _ = make_sweep(values)
-    judged = leaderboard(folder.path)
+    judged = leaderboard(Path(folder.storage.address))
     found = fold_records(plan, folder.journal.read()["t0001"])
     windows = len(set(np.concatenate([of_fold[0].times for of_fold in found])))
     assert judged.board.windows <= windows
@@ -74,16 +74,16 @@ def test_what_cannot_be_judged_is_told(tmp_path, swept):
     with pytest.raises(BitcornError, match="holds no sweep"):
         leaderboard(tmp_path / "nothing")
     folder, _, _ = swept
-    for path in folder.records.iterdir():
+    for path in Path(folder.records.storage.address).iterdir():
         path.unlink()
     with pytest.raises(BitcornError, match="none of the 3 trials of the sweep"):
-        leaderboard(SweepFolder(folder.path).path)
+        leaderboard(Path(folder.storage.address))
 
 
 def test_a_baseline_that_failed_is_told_with_its_folds(swept, market_db):
     folder, _, _ = swept
     market_db.unlink()
-    judged = leaderboard(folder.path)
+    judged = leaderboard(Path(folder.storage.address))
     assert "ridge" not in judged.board.answers[0].baselines
     (remark,) = judged.remarks
     assert remark.startswith("ridge on AAAUSDT 1h, folds 0, 1: left out: ")
@@ -94,4 +94,4 @@ def test_a_sweep_that_still_runs_can_be_judged(swept):
     running = [replace(each, state="running", losses=()) for each in folder.journal.read().values()]
     for trial in running:
         folder.journal.write(trial)
-    assert leaderboard(folder.path).board.compared == 3
+    assert leaderboard(Path(folder.storage.address)).board.compared == 3

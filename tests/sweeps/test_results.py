@@ -81,7 +81,7 @@ def test_bands_come_from_scores_that_were_known_when_a_forecast_was_made(market_
 
 def test_results_are_one_json_and_one_parquet(tmp_path):
     folder = SweepFolder(tmp_path)
-    folder.write("plan.json", json.dumps({"format": 1, "config": {"out": "x"}}).encode())
+    folder.storage.publish("plan.json", json.dumps({"format": 1, "config": {"out": "x"}}).encode())
     trials = [trial("a", (1.0, 3.0)), Trial(name="b", point={"model.hidden_size": [1]}, state="failed", error="no")]
     write_results(folder, "done", trials, {"folds": [{}, {}], "partitions": []}, None)
     told = json.loads((tmp_path / "sweep.json").read_text())

@@ -1,4 +1,4 @@
-"""A file or folder of bars on any file system that pyarrow knows: a local path, or a URI such as s3://bucket/bars.
+"""A file or folder on any file system that pyarrow knows: a local path, or a URI such as s3://bucket/bars.
 
 A URI may hold a secret, as user and password or as options. `address` is the whole of it, which a worker needs to
 open it; `shown` is what may be printed and stored.
@@ -20,7 +20,9 @@ from pyarrow import fs
 
 from bitcorn_ray.errors import BitcornError
 
-__all__ = ["Location", "filesystem_of", "shown_uri"]
+__all__ = ["Location", "filesystem_of", "local_file", "reason_of", "recorded_uri", "shown_uri"]
+
+_NO_SECRETS = ("region", "endpoint_override", "scheme", "allow_bucket_creation")  # options that may be kept
 
 
 @dataclass(frozen=True)
@@ -128,8 +130,7 @@ class Location:
         except (OSError, pa.ArrowException) as error:
             if not self.is_remote and self.path.is_dir():
                 raise BitcornError(f"no file at {self.shown}, but a folder: give the files in it") from None
-            reason = (str(error).splitlines() or [type(error).__name__])[0].replace(self.address, self.shown)
-            raise BitcornError(f"{self.shown} cannot be read: {reason}") from error
+            raise BitcornError(f"{self.shown} cannot be read: {reason_of(error, self.address)}") from error
 
 
 def filesystem_of(address: str, failing: str) -> tuple[fs.FileSystem, str]:
@@ -146,17 +147,47 @@ def filesystem_of(address: str, failing: str) -> tuple[fs.FileSystem, str]:
             rebuild, (options,) = system.__reduce__()
             system = rebuild({**options, "allow_delayed_open": True})
     except (pa.ArrowException, OSError, ValueError) as error:
-        reason = str(error).replace(address, shown_uri(address))
         # Without the cause, whose text may hold the secret.
-        raise BitcornError(f"{failing}: {reason}") from None
+        raise BitcornError(f"{failing}: {reason_of(error, address)}") from None
     return system, str(path)
 
 
-def shown_uri(address: str) -> str:
-    """Return a URI as it may be shown.
+def local_file(path: str | Path, what: str, instead: str) -> Path:
+    """Return the path of what can only be a file on this machine. what: it is, instead: what to do, for messages.
+
+    Raises BitcornError for a URI.
+    """
+    if "://" in str(path):
+        raise BitcornError(f"the {what} cannot be at {shown_uri(path)}: it must be a file on this machine; {instead}")
+    return Path(path).expanduser()
+
+
+def reason_of(error: BaseException, address: str) -> str:
+    """Say in a line why a place could not be used, without what of its address may not be shown."""
+    text = (str(error).splitlines() or [""])[0] or type(error).__name__
+    return text.replace(address, shown_uri(address))
+
+
+def shown_uri(address: str | Path) -> str:
+    """Return a path or URI as it may be shown: a URI without user, password and options.
 
     >>> shown_uri("s3://key:secret@bucket/bars?region=us-east-1")
     's3://bucket/bars'
     """
+    text = str(address)
+    if "://" not in text:
+        return text
     # A secret may hold a slash that was not escaped.
-    return re.sub(r"(?<=://)([^/@]*|[^@]*:[^@]*)@", "", address).partition("?")[0]
+    return re.sub(r"(?<=://)([^/@]*|[^@]*:[^@]*)@", "", text).partition("?")[0]
+
+
+def recorded_uri(address: str) -> str:
+    """Return a path or URI as it may be kept: a URI without its secrets, but with what leads to the same place.
+
+    >>> recorded_uri("s3://key:secret@bucket/bars?region=us-east-1&session_token=secret")
+    's3://bucket/bars?region=us-east-1'
+    """
+    if "://" not in address:
+        return address
+    options = [pair for pair in address.partition("?")[2].split("&") if pair.partition("=")[0] in _NO_SECRETS]
+    return shown_uri(address) + ("?" + "&".join(options) if options else "")
