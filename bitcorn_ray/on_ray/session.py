@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.on_ray.versions import require_same_everywhere
 
 __all__ = ["ray_session"]
 
@@ -24,7 +25,7 @@ def ray_session(address: str | None = None, cpus: int | None = None) -> Iterator
 
     address: of a cluster; by default RAY_ADDRESS, else a private Ray ("local") that ends with the block. cpus: of a
     private Ray, by default all that the machine has.
-    Raises BitcornError where a cluster cannot be reached.
+    Raises BitcornError where a cluster cannot be reached, and where a node has another installation than this one.
     """
     if "ray" in sys.modules and sys.modules["ray"].is_initialized():
         yield
@@ -44,6 +45,8 @@ def ray_session(address: str | None = None, cpus: int | None = None) -> Iterator
     except (ConnectionError, RuntimeError, ValueError, TimeoutError, ray.exceptions.RayError) as error:
         raise BitcornError(f"no Ray cluster at {address!r}: {str(error).splitlines()[0]}") from error
     try:
+        if address != "local":
+            require_same_everywhere()
         yield
     finally:
         ray.shutdown()
@@ -54,6 +57,11 @@ def _require_listening(address: str) -> None:
     host, _, port = address.rpartition("://")[2].partition("/")[0].rpartition(":")
     if not (host and port.isdigit()):
         return  # "auto" or a name that Ray resolves
+    if address.startswith(("http://", "https://")):
+        raise BitcornError(
+            f"{address!r} is the address of a dashboard, to which jobs are submitted: put it before the command, "
+            f"bitcorn --address {address} --submit ...; work from here takes the head's own, such as {host}:6379"
+        )
     try:
         socket.create_connection((host, int(port)), timeout=_REACH_SECONDS).close()
     except OSError as error:

@@ -37,6 +37,7 @@ from bitcorn_ray.learning.search import Point
 from bitcorn_ray.learning.suggest import Outcome, Suggester
 from bitcorn_ray.learning.sweep import Resources, SweepOptions
 from bitcorn_ray.on_ray.schedulers import FOLD, LOSS, scheduler_of
+from bitcorn_ray.on_ray.versions import guarded
 
 __all__ = ["Past", "TrialEvent", "hold", "run_trials"]
 
@@ -117,7 +118,7 @@ def run_trials(
     storage = folder / f"ray-{uuid.uuid4().hex[:8]}"
     with _settings(), _interrupts(watch):
         tuner = tune.Tuner(
-            tune.with_resources(partial(_trial, work=work, held=held), resources),
+            tune.with_resources(partial(_trial, work=guarded(work), held=held), resources),
             tune_config=tune.TuneConfig(
                 search_alg=search,
                 scheduler=scheduler_of(options.scheduler, folds, [outcome for _, outcome in past.ended]),

@@ -29,6 +29,7 @@ from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
 from bitcorn_ray.learning.dataset import TrainingData
 from bitcorn_ray.learning.progress import EpochResult, FitResult, Progress
 from bitcorn_ray.learning.training import fit
+from bitcorn_ray.on_ray.versions import guarded
 
 __all__ = ["SharedData", "fit_on_ray"]
 
@@ -74,7 +75,7 @@ def fit_on_ray(
         "queue": queue,
         "checkpoints": (str(checkpoints.folder), checkpoints.identity),
     }
-    worker: Any = _train_worker
+    worker: Any = guarded(_train_worker, lambda why, config: {"refused": why})
     trainer = TorchTrainer(
         worker,
         train_loop_config=loop_config,

@@ -1,0 +1,71 @@
+"""Asking every node of a cluster the same: one task a node, which needs no CPU and so does not wait for one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from bitcorn_ray.on_ray.versions import by_value
+
+__all__ = ["Answer", "ask_nodes"]
+
+_PATIENCE_SECONDS = 60  # a first worker process may take a while on a busy node
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a node answered. node: its name and address. resources: as Ray counts them. error: None, or why it did not.
+
+    value: what the function returned.
+    """
+
+    node: str
+    resources: dict[str, float]
+    value: Any = None
+    error: str | None = None
+
+
+def ask_nodes(question: Callable[[], Any], patience: float = _PATIENCE_SECONDS) -> list[Answer]:
+    """Call a function on each node that is alive, all at once, and return the answers in the order of their names.
+
+    patience: seconds after which a node counts as silent.
+    """
+    nodes = sorted((node for node in ray.nodes() if node["Alive"]), key=_name)
+    task = ray.remote(num_cpus=0, max_retries=0)(_answer)
+    with by_value():
+        asked = [
+            task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
+                question
+            )
+            for node in nodes
+        ]
+        ready = set(ray.wait(asked, num_returns=len(asked), timeout=patience)[0])
+    return [
+        _collected(node, reference, reference in ready, patience) for node, reference in zip(nodes, asked, strict=True)
+    ]
+
+
+def _answer(question: Callable[[], Any]) -> Any:
+    return question()
+
+
+def _collected(node: dict[str, Any], reference: Any, ready: bool, patience: float) -> Answer:
+    value = error = None
+    if not ready:
+        ray.cancel(reference, force=True)
+        error = f"did not answer within {patience:g} seconds"
+    else:
+        try:
+            value = ray.get(reference)
+        except ray.exceptions.RayError as failure:
+            error = str(failure).strip().splitlines()[-1]
+    return Answer(node=_name(node), resources=dict(node["Resources"]), value=value, error=error)
+
+
+def _name(node: dict[str, Any]) -> str:
+    name, address = node.get("NodeManagerHostname", ""), node["NodeManagerAddress"]
+    return f"{name} ({address})" if name and name != address else str(address)
