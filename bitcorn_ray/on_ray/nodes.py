@@ -32,11 +32,13 @@ class Answer:
 def ask_nodes(question: Callable[[], Any], patience: float = _PATIENCE_SECONDS) -> list[Answer]:
     """Call a function on each node that is alive, all at once, and return the answers in the order of their names.
 
+    question: sent with its code, and with that of its module: the nodes' own may be older.
+
     patience: seconds after which a node counts as silent.
     """
     nodes = sorted((node for node in ray.nodes() if node["Alive"]), key=_name)
     task = ray.remote(num_cpus=0, max_retries=0)(_answer)
-    with by_value():
+    with by_value(question):
         asked = [
             task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
                 question

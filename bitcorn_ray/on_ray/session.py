@@ -14,7 +14,7 @@ from typing import Any
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.on_ray.versions import require_same_everywhere
 
-__all__ = ["ray_session"]
+__all__ = ["connected", "ray_session"]
 
 _REACH_SECONDS = 10
 
@@ -27,10 +27,22 @@ def ray_session(address: str | None = None, cpus: int | None = None) -> Iterator
     private Ray, by default all that the machine has.
     Raises BitcornError where a cluster cannot be reached, and where a node has another installation than this one.
     """
-    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+    if _is_connected():
         yield
         return
     address = address or os.environ.get("RAY_ADDRESS") or "local"
+    with connected(address, cpus):
+        if address != "local":
+            require_same_everywhere()
+        yield
+
+
+@contextmanager
+def connected(address: str, cpus: int | None = None) -> Iterator[None]:
+    """Connect to Ray, whatever its nodes have installed; see `ray_session`."""
+    if _is_connected():
+        yield
+        return
     if address == "local":
         _private_token()
         _keep_freed_memory()
@@ -45,11 +57,13 @@ def ray_session(address: str | None = None, cpus: int | None = None) -> Iterator
     except (ConnectionError, RuntimeError, ValueError, TimeoutError, ray.exceptions.RayError) as error:
         raise BitcornError(f"no Ray cluster at {address!r}: {str(error).splitlines()[0]}") from error
     try:
-        if address != "local":
-            require_same_everywhere()
         yield
     finally:
         ray.shutdown()
+
+
+def _is_connected() -> bool:
+    return "ray" in sys.modules and bool(sys.modules["ray"].is_initialized())
 
 
 def _require_listening(address: str) -> None:

@@ -18,7 +18,7 @@ import re
 import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,17 @@ def installed(names: Iterable[str]) -> dict[str, str]:
 
     Which build of a version it is, as in 2.13.0+cpu, does not count: nodes with and without GPUs differ there.
     """
+    known = dict[tuple[str, ...], dict[str, str]]()
+    with suppress(ImportError):
+        # Looked up once a process, as its code is what it has loaded; what travels by value has no memory of its own.
+        known = vars(importlib.import_module(_OWN)).setdefault("_installed", known)
+    asked = tuple(names)
+    if asked not in known:
+        known[asked] = _looked_up(asked)
+    return dict(known[asked])
+
+
+def _looked_up(names: Iterable[str]) -> dict[str, str]:
     versions = {"python": f"{sys.version_info.major}.{sys.version_info.minor}", _OWN: _own_version()}
     for name in names:
         try:
@@ -88,9 +99,9 @@ def guarded(work: Callable[..., Any], refused: Callable[..., Any] | None = None)
     refused: called with what differs and the arguments, gives the result in place of the work's; by default the worker
     raises BitcornError.
     """
-    with by_value():
-        from ray import cloudpickle
+    from ray import cloudpickle
 
+    with by_value(_found_different):
         check = cloudpickle.dumps(partial(_found_different, installed(libraries())))
 
     @wraps(work)
@@ -106,13 +117,7 @@ def guarded(work: Callable[..., Any], refused: Callable[..., Any] | None = None)
 
 def _found_different(there: Mapping[str, str]) -> str | None:
     """Say what this worker has otherwise than the process that sent it work; None where nothing is."""
-    package = importlib.import_module(_OWN)
-    # Kept there for the worker's next job: what travels by value has no memory of its own.
-    here = vars(package).setdefault("_installed", {})
-    names = tuple(there)[2:]
-    if names not in here:
-        here[names] = installed(names)
-    different = differences(here[names], there)
+    different = differences(installed(list(there)[2:]), there)
     return _refusal(socket.gethostname(), different) if different else None
 
 
@@ -124,11 +129,11 @@ def _refusal(node: str, different: list[str]) -> str:
 
 
 @contextmanager
-def by_value() -> Iterator[None]:
-    """Let the functions of this module be sent to workers with their code, and not by their names."""
+def by_value(function: Callable[..., Any]) -> Iterator[None]:
+    """Let a function, and what else its module has, be sent to workers with its code, and not by its name."""
     from ray import cloudpickle
 
-    module = sys.modules[__name__]
+    module = sys.modules[getattr(function, "func", function).__module__]
     cloudpickle.register_pickle_by_value(module)
     try:
         yield

@@ -66,6 +66,7 @@ def test_a_worker_compares_before_it_works_whatever_its_own_code_is(tmp_path):
 
 def test_without_another_way_the_worker_raises(monkeypatch):
     assert pickle.loads(ray.cloudpickle.dumps(guarded(abs)))(-3) == 3
+    monkeypatch.setattr(bitcorn_ray, "_installed", {}, raising=False)  # as in a process that has not looked yet
     monkeypatch.setattr(versions, "libraries", lambda: ["nosuchpackage"])
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "1.0")
     refusing = guarded(abs)
