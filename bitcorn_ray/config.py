@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
+from bitcorn_ray.market.nodes import require_lasting
 from bitcorn_ray.market.policy import CleaningPolicy
 from bitcorn_ray.market.reading import Reading
 
@@ -53,6 +54,7 @@ class RunConfig:
                 raise BitcornError(f"workers is {self.workers}: it must be at least 1, or 0 to train without Ray")
         elif not 1 <= self.workers[0] <= self.workers[1]:
             raise BitcornError(f"workers is {list(self.workers)}: give the least, at least 1, and then the most")
+        require_lasting(self.out, "the folder", "give out a URI or a folder that all nodes share, such as /shared/run")
         if self.gpus < 0:
             raise BitcornError(f"gpus is {self.gpus}: it must be 0 or more")
 

@@ -23,6 +23,7 @@ from typing import Any
 import pyarrow as pa
 
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.market.nodes import remedy_for_missing
 
 __all__ = ["BUSY_SECONDS", "Connection", "connected", "quoted"]
 
@@ -73,7 +74,7 @@ def connected(db_path: str | Path) -> Iterator[Connection]:
 
     path = Path(db_path).expanduser()
     if not path.is_file():
-        raise BitcornError(f"no database at {path}: check the path")
+        raise BitcornError(f"no database at {path}{remedy_for_missing(path)}")
     try:
         with ExitStack() as stack:
             try:

@@ -20,12 +20,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ray.exceptions import AuthenticationError
+
 from bitcorn_ray.errors import BitcornError
 
 __all__ = ["Job", "cluster_version", "files_to_send", "submit_job"]
 
 _MOST_BYTES = 50 << 20  # configurations and modules are kilobytes; Ray keeps what is sent in the head's memory
 _LARGEST_SHOWN = 3
+_PACKAGING = "ray._private.runtime_env.packaging"
 _TRIES = 5  # to reach a dashboard that answered before
 _CACHE = "BITCORN_CACHE_DIR"
 _ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
@@ -146,13 +149,13 @@ def _dashboard(address: str | None) -> str:
 
 
 def _client(address: str) -> Any:
-    _silent()
     # Ray would go by these before the address that it is given.
     hidden = {name: os.environ.pop(name) for name in _ADDRESSES if name in os.environ}
     try:
         with _reaching(address):
             from ray.job_submission import JobSubmissionClient
 
+            _silent()
             return JobSubmissionClient(address)
     finally:
         os.environ.update(hidden)
@@ -162,11 +165,12 @@ def _client(address: str) -> Any:
 def _reaching(address: str) -> Iterator[None]:
     try:
         yield
-    except (RuntimeError, OSError, ValueError) as error:
-        text, remedy = _line(error), "check the address, and that the port is open or forwarded"
-        if "401" in text or "403" in text or "Unauthorized" in text or "authentication" in text.lower():
+    except (RuntimeError, OSError, ValueError, AuthenticationError) as error:
+        remedy = "check the address, and that the port is open or forwarded"
+        if isinstance(error, AuthenticationError):
             remedy = "set RAY_AUTH_MODE=token and the cluster's token in RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
-        raise BitcornError(f"the cluster at {address} does not take jobs from here: {text}; {remedy}") from error
+        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+        raise BitcornError(f"the cluster at {address} does not take jobs from here: {reason}; {remedy}") from error
 
 
 def _require_open(word: str) -> None:
@@ -180,10 +184,10 @@ def _require_open(word: str) -> None:
 
 
 def _silent() -> logging.Logger:
-    """Ray's loggers of what it sends, set to warnings."""
-    for name in ("ray.dashboard.modules", "ray._private.runtime_env"):
+    """Set Ray's loggers to warnings, which set themselves otherwise when they are imported; return that of packages."""
+    for name in ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", _PACKAGING):
         logging.getLogger(name).setLevel(logging.WARNING)
-    return logging.getLogger("ray._private.runtime_env.packaging")
+    return logging.getLogger(_PACKAGING)
 
 
 def _line(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.on_ray.versions import require_same_everywhere
+from bitcorn_ray.on_ray.versions import PRIVATE, require_same_everywhere
 
 __all__ = ["connected", "ray_session"]
 
@@ -52,7 +52,9 @@ def connected(address: str, cpus: int | None = None) -> Iterator[None]:
 
     try:
         # "local" keeps Ray from joining whatever cluster happens to run on this machine.
-        private: dict[str, Any] = {"include_dashboard": False, "num_cpus": cpus} if address == "local" else {}
+        private: dict[str, Any] = (
+            {"include_dashboard": False, "num_cpus": cpus, "namespace": PRIVATE} if address == "local" else {}
+        )
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **private)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError, ray.exceptions.RayError) as error:
         raise BitcornError(f"no Ray cluster at {address!r}: {str(error).splitlines()[0]}") from error

@@ -17,6 +17,12 @@ from bitcorn_ray.on_ray.versions import differences, guarded, installed, librari
 _PACKAGE = Path(bitcorn_ray.__file__).parent
 
 
+@pytest.fixture(autouse=True)
+def on_a_cluster(monkeypatch):
+    """As if this process were connected to a cluster; that of the other tests is private."""
+    monkeypatch.setattr(versions, "_is_private", lambda: False)
+
+
 def test_what_is_installed_is_told_by_its_versions():
     found = installed([*libraries(), "nosuchpackage"])
     assert found["python"] == f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -70,8 +76,13 @@ def test_without_another_way_the_worker_raises(monkeypatch):
     monkeypatch.setattr(versions, "libraries", lambda: ["nosuchpackage"])
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "1.0")
     refusing = guarded(abs)
-    monkeypatch.undo()
+    monkeypatch.undo()  # which the worker does not know of
     with pytest.raises(
         BitcornError, match=r"node .* is refused, as it has nosuchpackage missing and not 1\.0: install"
     ):
         refusing(-3)
+
+
+def test_a_private_ray_has_no_nodes_to_compare(ray_cluster, monkeypatch):
+    monkeypatch.undo()
+    assert guarded(abs) is abs
