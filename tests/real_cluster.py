@@ -56,6 +56,13 @@ class RealCluster:
         wait_for(lambda: self.nodes() > known, self.started)
         return self.started[-1]
 
+    def remove_node(self, process):
+        """Let a node leave in good order."""
+        self.started.remove(process)
+        left = self.nodes() - 1
+        end(process)
+        wait_for(lambda: self.nodes() == left, self.started)
+
     def nodes(self):
         """How many nodes are alive, the head among them."""
         return (self.asked("/nodes?view=summary") or "").count('"ALIVE"')
@@ -100,13 +107,18 @@ class RealCluster:
     def stop(self):
         """End all that was started, the head last, and remove what it wrote."""
         for process in reversed(self.started):
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(60)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end(process)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def end(process):
+    """End what was started here, with the processes that it looks after."""
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 @contextmanager

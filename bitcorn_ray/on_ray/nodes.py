@@ -1,7 +1,11 @@
-"""Asking every node of a cluster the same: one task a node, which needs no CPU and so does not wait for one."""
+"""The nodes of a cluster one by one: what they answer, and what there is room for on them.
+
+A question is one task a node, which needs no CPU and so does not wait for one.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from bitcorn_ray.on_ray.versions import by_value
 
-__all__ = ["Answer", "ask_nodes"]
+__all__ = ["Answer", "ask_nodes", "room_for"]
 
 _PATIENCE_SECONDS = 60  # a first worker process may take a while on a busy node
 
@@ -49,6 +53,17 @@ def ask_nodes(question: Callable[[], Any], patience: float = _PATIENCE_SECONDS) 
     return [
         _collected(node, reference, reference in ready, patience) for node, reference in zip(nodes, asked, strict=True)
     ]
+
+
+def room_for(cpus: float, gpus: float) -> int:
+    """How many pieces of work with so many CPUs and GPUs the nodes hold, each on one of them."""
+    held = 0
+    for node in ray.nodes():
+        if node["Alive"]:
+            have = node["Resources"]
+            by_gpus = have.get("GPU", 0.0) / gpus if gpus else math.inf
+            held += int(min(have.get("CPU", 0.0) / cpus, by_gpus) + 1e-9)  # 0.3 / 0.1 is less than 3
+    return held
 
 
 def _answer(question: Callable[[], Any]) -> Any:
