@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
-from bitcorn_ray.market.nodes import require_lasting
+from bitcorn_ray.market.nodes import on_a_node, require_lasting
 from bitcorn_ray.market.policy import CleaningPolicy
 from bitcorn_ray.market.reading import Reading
 
@@ -91,7 +91,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8")) or {}
     except OSError as error:
-        raise BitcornError(f"no configuration at {path}: {error.strerror}") from error
+        ignored = ", or left out by .gitignore or .rayignore of the submitted folder" if on_a_node() else ""
+        raise BitcornError(f"no configuration at {path}: {error.strerror}{ignored}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BitcornError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):

@@ -6,6 +6,7 @@ A question is one task a node, which needs no CPU and so does not wait for one.
 from __future__ import annotations
 
 import math
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -41,15 +42,15 @@ def ask_nodes(question: Callable[[], Any], patience: float = _PATIENCE_SECONDS) 
     patience: seconds after which a node counts as silent.
     """
     nodes = sorted((node for node in ray.nodes() if node["Alive"]), key=_name)
-    task = ray.remote(num_cpus=0, max_retries=0)(_answer)
     with by_value(question):
-        asked = [
-            task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
-                question
-            )
-            for node in nodes
-        ]
-        ready = set(ray.wait(asked, num_returns=len(asked), timeout=patience)[0])
+        sent = ray.cloudpickle.dumps(question)
+    # A function inside a function travels by value as well.
+    task = ray.remote(num_cpus=0, max_retries=0)(lambda: pickle.loads(sent)())
+    asked = [
+        task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote()
+        for node in nodes
+    ]
+    ready = set(ray.wait(asked, num_returns=len(asked), timeout=patience)[0])
     return [
         _collected(node, reference, reference in ready, patience) for node, reference in zip(nodes, asked, strict=True)
     ]
@@ -64,10 +65,6 @@ def room_for(cpus: float, gpus: float) -> int:
             by_gpus = have.get("GPU", 0.0) / gpus if gpus else math.inf
             held += int(min(have.get("CPU", 0.0) / cpus, by_gpus) + 1e-9)  # 0.3 / 0.1 is less than 3
     return held
-
-
-def _answer(question: Callable[[], Any]) -> Any:
-    return question()
 
 
 def _collected(node: dict[str, Any], reference: Any, ready: bool, patience: float) -> Answer:

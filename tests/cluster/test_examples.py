@@ -59,7 +59,9 @@ def commands(text):
         yield shlex.split(line)
 
 
-@pytest.mark.parametrize("path", [_CLUSTER / "README.md", *_EXAMPLES.iterdir(), _ROOT / "docs" / "cluster.md"], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", [_CLUSTER / "README.md", *_EXAMPLES.iterdir(), _ROOT / "docs" / "cluster.md"], ids=lambda path: path.name
+)
 def test_every_command_that_is_told_is_understood(path):
     if path.is_dir():
         pytest.skip("no file")

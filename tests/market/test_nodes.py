@@ -45,6 +45,11 @@ def test_on_a_node_the_error_says_so_and_names_what_to_do(tmp_path, node):
         assert f"bitcorn export {path} --to s3://bucket/bars" in told
 
 
+def test_a_missing_configuration_may_have_been_left_out(tmp_path, node):
+    with pytest.raises(BitcornError, match=r"no configuration at .*, or left out by .gitignore"):
+        RunConfig.load(tmp_path / "run.yaml", {})
+
+
 def test_results_do_not_go_with_a_job_s_folder(tmp_path, node, monkeypatch):
     copy = tmp_path / "working_dir_files" / "_ray_pkg_1"
     copy.mkdir(parents=True)
