@@ -28,7 +28,7 @@ __all__ = ["Check", "doctor", "pins"]
 
 _OLDEST_PYTHON = (3, 11)
 _CLOCK_WARNS, _CLOCK_FAILS = 2.0, 300.0  # seconds; S3 refuses a request that is 15 minutes off
-_PROBE = "uses/.writing-doctor"  # as `prune` removes what killed writers left
+_PROBE = "uses/.writing-doctor-"  # as `prune` removes what killed writers left
 _INSTALL = "pip install -c constraints.txt bitcorn_ray, in the same way on all nodes"
 _SHARED = "give --cache-dir or BITCORN_CACHE_DIR a place that all nodes share, such as s3://bucket/cache"
 
@@ -118,14 +118,15 @@ class _Probe:
     """A file in the cache for the length of a block, for the nodes to find."""
 
     def __init__(self, cache_dir: str | Path | None) -> None:
+        self.name = f"{_PROBE}{os.urandom(4).hex()}"  # another doctor may be at work
         self.here, self.address, self.content = self._written(cache_dir)
 
     def _written(self, cache_dir: str | Path | None) -> tuple[Check, str | None, bytes]:
         content, began = os.urandom(8), time.time()
         try:
             storage = open_cache(cache_dir).storage
-            storage.publish(_PROBE, content)
-            read, written = bytes(storage.read(_PROBE)), storage.existing([_PROBE])[_PROBE].written
+            storage.publish(self.name, content)
+            read, written = bytes(storage.read(self.name)), storage.existing([self.name])[self.name].written
         except (BitcornError, OSError, KeyError) as error:
             return Check(name="storage", state="fail", found=_line(error), remedy=_SHARED), None, content
         ended = time.time()
@@ -141,7 +142,7 @@ class _Probe:
 
     def __exit__(self, *_: object) -> None:
         if self.address is not None:
-            open_cache(self.address).storage.delete([_PROBE])
+            open_cache(self.address).storage.delete([self.name])
 
 
 def _room(storage: Any) -> str:
@@ -205,7 +206,7 @@ def _nodes(probe: _Probe) -> Iterator[Check]:
     if other:
         return  # what is asked next is this version's own
     began = time.time()
-    answers = ask_nodes(partial(_node_facts, probe.address, probe.content))
+    answers = ask_nodes(partial(_node_facts, probe.address, probe.name, probe.content))
     ended = time.time()
     known = [answer for answer in answers if answer.error is None]
     yield from (_gpus(known), _shared_memory(known), _clock(known, began, ended))
@@ -214,23 +215,23 @@ def _nodes(probe: _Probe) -> Iterator[Check]:
         yield _all("storage on the nodes", "all see the cache and can write it", blind, _SHARED)
 
 
-def _node_facts(cache: str | None, content: bytes) -> dict[str, Any]:
+def _node_facts(cache: str | None, name: str, content: bytes) -> dict[str, Any]:
     """What a node has, and sees of the cache; the clock is read first."""
     now, shared = time.time(), Path("/dev/shm")
     return {
         "time": now,
         "shared_memory": shutil.disk_usage(shared).total if shared.is_dir() else None,
         "devices": len(glob.glob("/dev/nvidia[0-9]*")),
-        "storage": None if cache is None else _seen(cache, content),
+        "storage": None if cache is None else _seen(cache, name, content),
     }
 
 
-def _seen(cache: str, content: bytes) -> str | None:
-    """What keeps this node from sharing the cache, None for nothing."""
-    own = f"{_PROBE}-{os.urandom(4).hex()}"
+def _seen(cache: str, name: str, content: bytes) -> str | None:
+    """What keeps this node from sharing the cache, None for nothing. name, content: of the probe."""
+    own = f"{_PROBE}{os.urandom(4).hex()}"
     try:
         storage = open_cache(cache).storage
-        if bytes(storage.read(_PROBE)) != content:
+        if bytes(storage.read(name)) != content:
             return f"another {storage.shown} than that of this command"
         storage.publish(own, content)
         storage.delete([own])

@@ -87,12 +87,12 @@ def test_storage_that_cannot_be_written_fails_with_a_remedy(ray_cluster, s3_uri,
 
 def test_a_node_that_has_a_folder_of_its_own_is_found(tmp_path):
     probe, elsewhere = b"12345678", tmp_path / "elsewhere"
-    assert "does not see" in module._seen(str(elsewhere), probe)
-    Storage(elsewhere).publish(module._PROBE, b"another")
-    assert "another" in module._seen(str(elsewhere), probe)
-    Storage(elsewhere).publish(module._PROBE, probe)
-    assert module._seen(str(elsewhere), probe) is None
-    assert [file.name for file in Storage(elsewhere).list()] == [module._PROBE]
+    assert "does not see" in module._seen(str(elsewhere), "uses/probe", probe)
+    Storage(elsewhere).publish("uses/probe", b"another")
+    assert "another" in module._seen(str(elsewhere), "uses/probe", probe)
+    Storage(elsewhere).publish("uses/probe", probe)
+    assert module._seen(str(elsewhere), "uses/probe", probe) is None
+    assert [file.name for file in Storage(elsewhere).list()] == ["uses/probe"]
 
 
 def test_missing_and_untested_packages_are_told(other_version):

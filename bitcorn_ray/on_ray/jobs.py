@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aiohttp import ClientError
 from ray.exceptions import AuthenticationError
 
 from bitcorn_ray.errors import BitcornError
@@ -29,7 +30,8 @@ __all__ = ["Job", "cluster_version", "files_to_send", "submit_job"]
 _MOST_BYTES = 50 << 20  # configurations and modules are kilobytes; Ray keeps what is sent in the head's memory
 _LARGEST_SHOWN = 3
 _PACKAGING = "ray._private.runtime_env.packaging"
-_TRIES = 5  # to reach a dashboard that answered before
+_TRIES = 5  # to reach a dashboard that answered before, one after another
+_UNREACHED = (RuntimeError, OSError, ClientError)  # those of requests are an OSError
 _CACHE = "BITCORN_CACHE_DIR"
 _ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 
@@ -49,15 +51,17 @@ class Job:
         """
         log, failures = _Log(on_text), 0
         while True:
+            whole = log.tail(self.client.tail_job_logs(self.name))
             try:
-                asyncio.run(log.tail(self.client.tail_job_logs(self.name)))
                 details = self.client.get_job_info(self.name)
-            except (RuntimeError, OSError) as error:  # aiohttp's and requests' errors of connections are among these
+            except _UNREACHED as error:
                 failures += 1
                 if failures == _TRIES:
                     raise BitcornError(f"{self.address} is no longer reached: {_line(error)}") from error
             else:
-                if details.status.is_terminal():
+                over = details.status.is_terminal()
+                failures = failures + 1 if over and not whole else 0
+                if over and (whole or failures == _TRIES):
                     return 1 if details.driver_exit_code is None else int(details.driver_exit_code)
             time.sleep(1)
 
@@ -68,8 +72,15 @@ class _Log:
     def __init__(self, on_text: Callable[[str], None]) -> None:
         self.on_text, self.told = on_text, 0
 
-    async def tail(self, texts: AsyncIterator[str]) -> None:
-        """Hand on what is new."""
+    def tail(self, texts: AsyncIterator[str]) -> bool:
+        """Hand on what is new; tells whether it came to its end, or broke off, as idle connections do."""
+        try:
+            asyncio.run(self._tail(texts))
+        except _UNREACHED:
+            return False
+        return True
+
+    async def _tail(self, texts: AsyncIterator[str]) -> None:
         seen = 0
         async for text in texts:
             if new := text[max(0, self.told - seen) :]:

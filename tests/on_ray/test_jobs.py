@@ -123,10 +123,10 @@ def test_a_dashboard_that_is_not_there_is_a_clear_error_and_the_environment_has_
 
 
 class Cluster:
-    """A client whose log breaks off, as often as is told, after so many pieces."""
+    """A client whose log breaks off after so many pieces, and whose job ends when it was asked so often."""
 
-    def __init__(self, pieces, breaks, exit_code):
-        self.pieces, self.breaks, self.exit_code = pieces, list(breaks), exit_code
+    def __init__(self, pieces, breaks, exit_code, asked=1):
+        self.pieces, self.breaks, self.exit_code, self.asked = pieces, list(breaks), exit_code, asked
 
     async def tail_job_logs(self, name):
         stop = self.breaks.pop(0) if self.breaks else None
@@ -136,7 +136,9 @@ class Cluster:
             raise RuntimeError("connection closed")
 
     def get_job_info(self, name):
-        return SimpleNamespace(status=SimpleNamespace(is_terminal=lambda: True), driver_exit_code=self.exit_code)
+        self.asked -= 1
+        over = self.asked <= 0
+        return SimpleNamespace(status=SimpleNamespace(is_terminal=lambda: over), driver_exit_code=self.exit_code)
 
 
 @pytest.mark.parametrize(("code", "passed_on"), [(0, 0), (2, 2), (None, 1)])
@@ -148,8 +150,26 @@ def test_the_log_is_told_once_whatever_breaks_and_the_exit_code_passed_on(monkey
     assert "".join(told) == "one\ntwo\nthree\n"
 
 
+def test_connections_of_a_long_job_may_break_as_often_as_they_like(monkeypatch):
+    monkeypatch.setattr(jobs.time, "sleep", lambda seconds: None)
+    told = []
+    client = Cluster(["one\n", "two\n"], [1] * 50, 0, asked=50)
+    assert Job(name="x", address="http://head:8265", client=client).follow(told.append) == 0
+    assert "".join(told) == "one\ntwo\n"
+
+
+def test_a_job_whose_log_is_lost_still_has_its_exit_code(monkeypatch):
+    monkeypatch.setattr(jobs.time, "sleep", lambda seconds: None)
+    assert Job(name="x", address="http://head:8265", client=Cluster([], [0] * 99, 3)).follow(print) == 3
+
+
 def test_a_cluster_that_is_gone_is_told(monkeypatch):
     monkeypatch.setattr(jobs.time, "sleep", lambda seconds: None)
-    job = Job(name="x", address="http://head:8265", client=Cluster(["one\n"], [0] * 99, 0))
-    with pytest.raises(BitcornError, match=r"http://head:8265 is no longer reached: connection closed"):
-        job.follow(print)
+    client = Cluster(["one\n"], [0] * 99, 0)
+
+    def gone(name):
+        raise OSError("connection refused")
+
+    client.get_job_info = gone
+    with pytest.raises(BitcornError, match=r"http://head:8265 is no longer reached: connection refused"):
+        Job(name="x", address="http://head:8265", client=client).follow(print)
