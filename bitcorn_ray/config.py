@@ -13,6 +13,7 @@ from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
 from bitcorn_ray.market.policy import CleaningPolicy
 from bitcorn_ray.market.reading import Reading
 from bitcorn_ray.storage.location import Location, recorded_uri, shown_uri
+from bitcorn_ray.storage.nodes import on_a_node, require_lasting
 
 __all__ = ["RunConfig", "read_yaml", "recorded_config", "validated"]
 
@@ -55,6 +56,7 @@ class RunConfig:
                 raise BitcornError(f"workers is {self.workers}: it must be at least 1, or 0 to train without Ray")
         elif not 1 <= self.workers[0] <= self.workers[1]:
             raise BitcornError(f"workers is {list(self.workers)}: give the least, at least 1, and then the most")
+        require_lasting(self.out, "the folder", "give out a URI or a folder that all nodes share, such as /shared/run")
         if self.gpus < 0:
             raise BitcornError(f"gpus is {self.gpus}: it must be 0 or more")
 
@@ -102,7 +104,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         with Location.of(path).opened() as file:
             values = yaml.safe_load(bytes(file.read())) or {}
     except BitcornError as error:
-        raise BitcornError(f"no configuration at {shown}: {error}") from error
+        ignored = ", or left out by .gitignore or .rayignore of the submitted folder" if on_a_node() else ""
+        raise BitcornError(f"no configuration at {shown}: {error}{ignored}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BitcornError(f"{shown} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):

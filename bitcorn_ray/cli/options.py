@@ -81,9 +81,10 @@ def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
     )
     @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
     @wraps(command)
-    def wrapped(*args: Any, debug: bool, **options: Any) -> Any:
+    def wrapped(*args: Any, debug: bool, address: str | None, **options: Any) -> Any:
+        address = address or click.get_current_context().find_root().params.get("address")
         try:
-            return command(*args, **options)
+            return command(*args, address=address, **options)
         except BitcornError as error:
             if debug:
                 raise

@@ -4,6 +4,7 @@
    task costs some 20 ms, so one for each of a thousand small partitions would cost more than the work.
 2. A group whose worker dies is tried again a few times. What it has put into the cache by then is a hit.
 3. If it dies every time, its jobs are run once more, each alone; what dies then is the culprit, and is reported.
+4. A worker whose installation differs does nothing, and ends the command: see `versions`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from typing import Any, TypeVar
 import ray
 
 from bitcorn_ray.cache.code import CodeIdentity
+from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.on_ray.carried import pack, unpack
+from bitcorn_ray.on_ray.versions import guarded
 
 __all__ = ["map_balanced"]
 
@@ -41,7 +44,8 @@ def map_balanced(
     sizes: what the jobs are expected to cost, in any unit. code: of the feature system, whose own modules travel with
     the function. on_done: called with each result as its group finishes.
     Returns the results in the order of their arrival, and the jobs whose workers died each time.
-    Raises BitcornError for a function that cannot be sent to workers.
+    Raises BitcornError for a function that cannot be sent to workers, and where a worker has another installation than
+    this process.
     """
     packed = pack(work, code)
     cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))  # a head without any may wait for its workers
@@ -67,14 +71,25 @@ def _mapped(
     waiting, results = dict(enumerate(groups)), list[Result]()
 
     def run(row: dict[str, Any]) -> dict[str, Any]:
-        return {"group": row["group"], "results": pickle.dumps(unpack(packed)(pickle.loads(row["jobs"])))}
+        return {
+            "group": row["group"],
+            "results": pickle.dumps(unpack(packed)(pickle.loads(row["jobs"]))),
+            "refused": "",
+        }
+
+    def refused(why: str, row: dict[str, Any]) -> dict[str, Any]:
+        return {"group": row["group"], "results": b"", "refused": why}
 
     with ray.data.DataContext.current(context):
         rows = [{"group": number, "jobs": pickle.dumps(group)} for number, group in waiting.items()]
         with warnings.catch_warnings():  # Ray has no other way yet to bound the retries
             warnings.simplefilter("ignore", DeprecationWarning)
-            dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(run, max_retries=_RETRIES)
+            dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+                guarded(run, refused), max_retries=_RETRIES
+            )
         for row in dataset.iter_rows():
+            if row["refused"]:
+                raise BitcornError(row["refused"])
             waiting.pop(row["group"])
             for result in pickle.loads(row["results"]):
                 on_done(result)

@@ -16,10 +16,12 @@ import ray
 from bitcorn_ray.cache.code import CodeIdentity
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.on_ray.carried import pack, unpack
+from bitcorn_ray.on_ray.versions import guarded
 
 __all__ = ["map_with_actors"]
 
 _RETRIES = 2  # of a job whose actor died
+_REFUSED = "refused"  # the one result that is a mapping
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -49,7 +51,8 @@ def map_with_actors(
     first. code: of the feature system, whose own modules travel with the jobs. on_done: called with each result as it
     arrives. gpus: for each actor.
     Returns the results in the order of their arrival, and the jobs whose actors died each time.
-    Raises BitcornError for more GPUs than Ray has, and a worker that cannot be sent to them.
+    Raises BitcornError for more GPUs than Ray has, a worker that cannot be sent to them, and where one has another
+    installation than this process.
     """
     context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = False
@@ -65,7 +68,7 @@ def map_with_actors(
             warnings.simplefilter("ignore", DeprecationWarning)
             dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
                 actor,
-                fn_constructor_args=[pack(make, code)],
+                fn_constructor_args=[pack(guarded(make, _refusing), code)],
                 compute=ray.data.ActorPoolStrategy(size=_pool_size(len(jobs), gpus), max_tasks_in_flight_per_actor=1),
                 num_cpus=1,
                 num_gpus=gpus or None,
@@ -73,10 +76,18 @@ def map_with_actors(
                 max_task_retries=_RETRIES,
             )
         for row in dataset.iter_rows():
+            result = pickle.loads(row["result"])
+            if isinstance(result, dict) and _REFUSED in result:
+                raise BitcornError(result[_REFUSED])
             waiting.pop(row["place"])
-            results.append(pickle.loads(row["result"]))
+            results.append(result)
             on_done(results[-1])
     return results, list(waiting.values())
+
+
+def _refusing(why: str) -> Callable[[Any], dict[str, str]]:
+    """Return what stands in for a worker that may not work: raised in an actor's beginning, it would hang Ray Data."""
+    return lambda job: {_REFUSED: why}
 
 
 def _pool_size(jobs: int, gpus: float) -> int:

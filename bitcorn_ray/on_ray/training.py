@@ -29,6 +29,8 @@ from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
 from bitcorn_ray.learning.dataset import TrainingData
 from bitcorn_ray.learning.progress import EpochResult, FitResult, Progress
 from bitcorn_ray.learning.training import fit
+from bitcorn_ray.on_ray.nodes import room_for
+from bitcorn_ray.on_ray.versions import guarded
 
 __all__ = ["SharedData", "fit_on_ray"]
 
@@ -74,7 +76,7 @@ def fit_on_ray(
         "queue": queue,
         "checkpoints": checkpoints,  # not as text: Ray writes down what is plain in a configuration
     }
-    worker: Any = _train_worker
+    worker: Any = guarded(_train_worker, lambda why, config: {"refused": why})
     # One worker needs no process group, and its controller no PyTorch: seconds less until it runs.
     trainer = (TorchTrainer if most > 1 else DataParallelTrainer)(
         worker,
@@ -141,15 +143,18 @@ def _train_worker(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _cpus_per_worker(least: int, most: int, gpus: float) -> int:
-    """Whole CPUs for each worker. Ray would wait for ever for workers that no node can hold: refuse them."""
-    have = ray.cluster_resources()
-    cpus, have_gpus = int(have.get("CPU", 0)), have.get("GPU", 0.0)
-    if least > cpus or least * gpus > have_gpus:
+    """Whole CPUs for each worker, as many as let the workers find room on the nodes, each on one.
+
+    Ray would wait for ever for workers that no node can hold: refuse them.
+    """
+    have, most_here = ray.cluster_resources(), room_for(1, gpus)
+    if most_here < least:
         raise BitcornError(
             f"{least} workers with {gpus:g} GPUs each need {least} CPUs and {least * gpus:g} GPUs, but Ray has "
-            f"{cpus} CPUs and {have_gpus:g} GPUs: take fewer"
+            f"{have.get('CPU', 0.0):g} CPUs and {have.get('GPU', 0.0):g} GPUs: take fewer"
         )
-    return max(1, cpus // most)
+    workers = min(most, most_here)
+    return next(cpus for cpus in range(int(have["CPU"]) // workers, 0, -1) if room_for(cpus, gpus) >= workers)
 
 
 @contextmanager
