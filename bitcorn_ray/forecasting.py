@@ -32,7 +32,7 @@ from bitcorn_ray.market.bars import Bars, show_time
 from bitcorn_ray.market.loading import load_partition
 from bitcorn_ray.market.partition import Partition, normalise_symbol, select_partitions
 from bitcorn_ray.market.reading import Reading
-from bitcorn_ray.market.source import PartitionReader, is_database, opened_by_worker, shown_source, source_files
+from bitcorn_ray.market.source import PartitionReader, is_database, opened_source, shown_source, source_files
 from bitcorn_ray.market.timeframe import timeframe_ms
 from bitcorn_ray.report.fan import Fan, FanPanel
 from bitcorn_ray.storage.storage import publish_file
@@ -185,7 +185,7 @@ class ForecastWorker:
         """Forecast the partitions of a job. Any failure becomes the error of its partition."""
         try:
             require_same_code(self._plan.code)
-            with opened_by_worker(job.path, self._plan.reading) as reader:
+            with opened_source(job.path, self._plan.reading) as reader:
                 timeframe = self._plan.forecaster.run.metadata["timeframe"]
                 every = asked_of(reader.partitions, self._plan.symbols, [timeframe])
                 return [

@@ -5,11 +5,11 @@ import types
 from pathlib import Path
 
 import pytest
-from bitcorn_ray.cache.storage import Storage
 
 from bitcorn_ray import doctor as module
 from bitcorn_ray.doctor import Check, doctor, pins
 from bitcorn_ray.on_ray.nodes import Answer
+from bitcorn_ray.storage.storage import Storage
 
 _ROOT = Path(__file__).parent.parent
 
@@ -62,7 +62,7 @@ def test_a_sound_installation_passes_and_leaves_nothing_in_the_cache(ray_cluster
     assert set(told.values()) <= {"ok", "warn"}  # a container's shared memory may be small
     assert {told[name] for name in ("python", "storage", "ray", "nodes", "versions", "clock")} == {"ok"}
     assert "1 node, 2 CPUs, 0 GPUs" in by_name(checks)["nodes"].found
-    assert list(Storage(cache_dir).list()) == []
+    assert list(Storage(cache_dir).files()) == []
 
 
 def test_a_cache_on_s3_is_written_and_seen_by_the_nodes(ray_cluster, s3_uri):
@@ -70,7 +70,7 @@ def test_a_cache_on_s3_is_written_and_seen_by_the_nodes(ray_cluster, s3_uri):
     assert checks["storage"].state == checks["storage on the nodes"].state == "ok"
     assert checks["storage"].found.startswith("s3://bucket/")
     assert "secret" not in str(checks)
-    assert list(Storage(s3_uri).list()) == []
+    assert list(Storage(s3_uri).files()) == []
 
 
 def test_storage_that_cannot_be_written_fails_with_a_remedy(ray_cluster, s3_uri, tmp_path):
@@ -92,7 +92,7 @@ def test_a_node_that_has_a_folder_of_its_own_is_found(tmp_path):
     assert "another" in module._seen(str(elsewhere), "uses/probe", probe)
     Storage(elsewhere).publish("uses/probe", probe)
     assert module._seen(str(elsewhere), "uses/probe", probe) is None
-    assert [file.name for file in Storage(elsewhere).list()] == ["uses/probe"]
+    assert [file.name for file in Storage(elsewhere).files()] == ["uses/probe"]
 
 
 def test_missing_and_untested_packages_are_told(other_version):

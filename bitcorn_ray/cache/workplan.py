@@ -32,7 +32,7 @@ from bitcorn_ray.market.reading import Reading
 from bitcorn_ray.market.source import (
     PartitionReader,
     fingerprint,
-    opened_by_worker,
+    opened_source,
     shown_source,
     source_files,
 )
@@ -209,7 +209,7 @@ def _compute_file(
 ) -> Iterator[PartitionStatus]:
     started, left = time.perf_counter(), list(jobs)
     try:
-        with opened_by_worker(path, work.reading) as reader:
+        with opened_source(path, work.reading) as reader:
             while left:
                 job = left[0]
                 asked = [job.partition] if job.partition else None

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,7 +37,6 @@ __all__ = [
     "SourceFile",
     "fingerprint",
     "is_database",
-    "opened_by_worker",
     "opened_source",
     "partition_named",
     "read_partition",
@@ -134,22 +132,6 @@ def opened_source(path: str | Path | Location, reading: Reading | None = None) -
             yield reader
     else:
         yield _FileReader(place, reading)
-
-
-@contextmanager
-def opened_by_worker(path: str | Path, reading: Reading | None = None) -> Iterator[PartitionReader]:
-    """Open what another process, perhaps on another machine, has found; see `opened_source`.
-
-    Raises BitcornError as that does, and for what only the other machine has.
-    """
-    place = Location.of(path)
-    if not place.is_remote and not place.path.exists():
-        raise BitcornError(
-            f"{place} is not on {socket.gethostname()}, whose worker was to read it: give bars where all nodes find "
-            "them; `bitcorn export` puts those of a database on shared storage, such as --to s3://bucket/bars"
-        )
-    with opened_source(place, reading) as reader:
-        yield reader
 
 
 def read_partition(

@@ -17,7 +17,7 @@ from bitcorn_ray.market.clean import cleaning_counts
 from bitcorn_ray.market.loading import load_partition
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.reading import Reading
-from bitcorn_ray.market.source import PartitionReader, opened_by_worker, source_files
+from bitcorn_ray.market.source import PartitionReader, opened_source, source_files
 from bitcorn_ray.on_ray.session import ray_session
 
 __all__ = ["PartitionAudit", "audit_jobs", "run_audit", "source_jobs"]
@@ -125,7 +125,7 @@ def audit_jobs(jobs: Sequence[FeatureJob], work: _Work) -> list[PartitionAudit]:
 def _audit_file(job: FeatureJob, work: _Work) -> list[PartitionAudit]:
     try:
         require_same_code(work.code)
-        with opened_by_worker(job.path, work.reading) as reader:
+        with opened_source(job.path, work.reading) as reader:
             every = asked_of(reader.partitions, work.symbols, work.timeframes)
             return [_audited(reader, partition, work) for partition in ([job.partition] if job.partition else every)]
     except Exception as error:  # reported by name in the driver

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from bitcorn_ray.cache.storage import Storage
 from real_cluster import real_cluster
 from small_sweeps import MODEL, TRAINING, sweep_values
 
@@ -18,6 +17,7 @@ from bitcorn_ray.market.export import export_bars
 from bitcorn_ray.market.ingest import write_bars
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.simulate import simulate_bars
+from bitcorn_ray.storage.storage import Storage
 from bitcorn_ray.training_service import train_from_config
 
 _OWN_FEATURES = """
