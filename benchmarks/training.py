@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.timing import Figure, seconds_of
 from bitcorn_ray.learning.batches import DeviceData
@@ -126,10 +126,23 @@ def bare_steps(
     return bare
 
 
+class _Samples(Dataset[tuple[Tensor, dict[int, Tensor]]]):
+    """Windows in memory, each with a dict of its targets by horizon."""
+
+    def __init__(self, windows: int) -> None:
+        self.x = torch.randn(windows, SEQ_LEN, FEATURES)
+        self.returns = {horizon: 0.01 * torch.randn(windows) for horizon in HORIZONS}
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, place: int) -> tuple[Tensor, dict[int, Tensor]]:
+        return self.x[place], {horizon: values[place] for horizon, values in self.returns.items()}
+
+
 def plain_epoch(hidden: int, windows: int, device: str = "cpu") -> Callable[[], None]:
     """Return an epoch as it is usually written: windows materialised, a DataLoader, a pair of heads a horizon."""
     torch.manual_seed(0)
-    x, returns = torch.randn(windows, SEQ_LEN, FEATURES), 0.01 * torch.randn(windows, len(HORIZONS))
     lstm = nn.LSTM(FEATURES, hidden, 2, batch_first=True, dropout=0.2).to(device)
     heads = nn.ModuleList(
         nn.Sequential(nn.Linear(hidden, hidden // 2), nn.ReLU(), nn.Linear(hidden // 2, 1))
@@ -137,21 +150,21 @@ def plain_epoch(hidden: int, windows: int, device: str = "cpu") -> Callable[[], 
     ).to(device)
     parameters = [*lstm.parameters(), *heads.parameters()]
     optimiser = torch.optim.Adam(parameters)
-    loader = DataLoader(TensorDataset(x, returns), BATCH, shuffle=True)
+    loader = DataLoader(_Samples(windows), BATCH, shuffle=True)
 
-    def loss_of(windows_BLF: Tensor, return_BH: Tensor) -> Tensor:
+    def loss_of(windows_BLF: Tensor, returns: dict[int, Tensor]) -> Tensor:
         last_BD = lstm(windows_BLF)[0][:, -1]
         total = torch.zeros((), device=device)
-        for column, (mean, scale) in enumerate(zip(heads[::2], heads[1::2], strict=True)):
+        for horizon, mean, scale in zip(HORIZONS, heads[::2], heads[1::2], strict=True):
             sigma_B = nn.functional.softplus(scale(last_BD)).squeeze(1).clamp(1e-4, 10)
-            error_B = (return_BH[:, column] - mean(last_BD).squeeze(1)) / sigma_B
+            error_B = (returns[horizon].to(device) - mean(last_BD).squeeze(1)) / sigma_B
             total = total + (sigma_B.log() + 0.5 * error_B.square().clamp(max=100)).mean()
         return total
 
     def epoch() -> None:
-        for windows_BLF, return_BH in loader:
+        for windows_BLF, returns in loader:
             optimiser.zero_grad()
-            loss = loss_of(windows_BLF.to(device), return_BH.to(device))
+            loss = loss_of(windows_BLF.to(device), returns)
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimiser.step()

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from bitcorn_ray.forecaster import Forecaster
     from bitcorn_ray.learning.model import LSTM2Head, LSTMMultiHead
     from bitcorn_ray.learning.runs import load_run
+    from bitcorn_ray.lineage import run_lineage
     from bitcorn_ray.reporting import write_report
+    from bitcorn_ray.reproduction import Reproduction, reproduce
     from bitcorn_ray.sweeps.leaderboard import leaderboard
     from bitcorn_ray.sweeps.tuning import SweepResult, tune
     from bitcorn_ray.training_service import (
@@ -61,6 +63,9 @@ _HOMES = {
     "LSTM2Head": "learning.model",
     "LSTMMultiHead": "learning.model",
     "load_run": "learning.runs",
+    "run_lineage": "lineage",
+    "Reproduction": "reproduction",
+    "reproduce": "reproduction",
     "leaderboard": "sweeps.leaderboard",
     "SweepResult": "sweeps.tuning",
     "tune": "sweeps.tuning",
@@ -81,6 +86,7 @@ __all__ = [
     "LSTMMultiHead",
     "MarketDataResult",
     "MultiHorizonTrainingRequest",
+    "Reproduction",
     "RunConfig",
     "SequenceBuildResult",
     "SweepResult",
@@ -95,6 +101,8 @@ __all__ = [
     "load_market_data",
     "load_run",
     "prepare_features",
+    "reproduce",
+    "run_lineage",
     "train_from_config",
     "train_multihorizon_model",
     "tune",

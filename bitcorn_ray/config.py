@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,6 +13,7 @@ from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
 from bitcorn_ray.market.policy import CleaningPolicy
 from bitcorn_ray.market.reading import Reading
 from bitcorn_ray.storage.location import Location, recorded_uri, shown_uri
+from bitcorn_ray.storage.nodes import on_a_node, require_lasting
 
 __all__ = ["RunConfig", "read_yaml", "recorded_config", "validated"]
 
@@ -54,6 +56,7 @@ class RunConfig:
                 raise BitcornError(f"workers is {self.workers}: it must be at least 1, or 0 to train without Ray")
         elif not 1 <= self.workers[0] <= self.workers[1]:
             raise BitcornError(f"workers is {list(self.workers)}: give the least, at least 1, and then the most")
+        require_lasting(self.out, "the folder", "give out a URI or a folder that all nodes share, such as /shared/run")
         if self.gpus < 0:
             raise BitcornError(f"gpus is {self.gpus}: it must be 0 or more")
 
@@ -66,6 +69,11 @@ class RunConfig:
     def reading(self) -> Reading:
         """How the source is to be read."""
         return Reading.of(self.table, self.mapping, policy=self.clean)
+
+    def to_json(self) -> dict[str, Any]:
+        """The same in plain values, as a file would say it."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))  # tuples are lists there
+        return plain
 
     @classmethod
     def load(cls, path: str | Path | None, overrides: Mapping[str, Any]) -> RunConfig:
@@ -96,7 +104,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         with Location.of(path).opened() as file:
             values = yaml.safe_load(bytes(file.read())) or {}
     except BitcornError as error:
-        raise BitcornError(f"no configuration at {shown}: {error}") from error
+        ignored = ", or left out by .gitignore or .rayignore of the submitted folder" if on_a_node() else ""
+        raise BitcornError(f"no configuration at {shown}: {error}{ignored}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BitcornError(f"{shown} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):

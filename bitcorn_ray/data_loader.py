@@ -29,6 +29,7 @@ from bitcorn_ray.market.policy import CleaningPolicy
 from bitcorn_ray.market.reading import Reading
 from bitcorn_ray.market.source import shown_source
 from bitcorn_ray.market.timeframe import timeframe_ms
+from bitcorn_ray.storage.nodes import require_lasting
 
 if TYPE_CHECKING:
     from sklearn.preprocessing import StandardScaler
@@ -134,7 +135,7 @@ def load_market_data(
         # A slice inherits the attributes: only a frame that still has all rows counts as the whole load.
         frame.attrs["all_rows"] = len(bars)
     if log_fn:
-        log_fn(f"loaded {len(bars):,} bars of {partition} from {db_path}")
+        log_fn(f"loaded {len(bars):,} bars of {partition} from {shown_source(db_path)}")
     return MarketDataResult(frame, report)
 
 
@@ -279,6 +280,7 @@ def open_cache(cache_dir: Path | str | None = None) -> FeatureCache:
     """Open the cache in a folder or at a URI: the given one, else BITCORN_CACHE_DIR, else `FEATURE_CACHE_DIR`."""
     if cache_dir is None or cache_dir is FEATURE_CACHE_DIR:
         cache_dir = os.environ.get("BITCORN_CACHE_DIR") or FEATURE_CACHE_DIR
+    require_lasting(cache_dir, "the cache", "set BITCORN_CACHE_DIR or --cache-dir, such as s3://bucket/cache")
     return FeatureCache(cache_dir)
 
 

@@ -298,8 +298,9 @@ def _asked_jobs(
         symbols = trained if unread else [symbol for symbol in trained if normalise_symbol(symbol) in there]
         if not symbols:
             raise BitcornError(
-                f"{source} holds none of the symbols that the run was trained on ({', '.join(trained)}): it has "
-                f"{', '.join(sorted({p.symbol for p in known}))}; name those to forecast with symbols"
+                f"{shown_source(source)} holds none of the symbols that the run was trained on "
+                f"({', '.join(trained)}): it has {', '.join(sorted({p.symbol for p in known}))}; name those to "
+                "forecast with symbols"
             )
     if symbols is not None and not unread:
         select_partitions(known, symbols, None)  # names those that exist where one does not

@@ -29,6 +29,7 @@ from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.forecaster import feature_identity
 from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
 from bitcorn_ray.learning.dataset import PartitionRows, TrainingData, training_data
+from bitcorn_ray.lineage import partition_lineage, source_lineage
 from bitcorn_ray.market.clean import cleaning_counts
 from bitcorn_ray.market.frames import frame_times
 from bitcorn_ray.market.loading import LoadedBars, load_bars
@@ -103,13 +104,14 @@ def inputs_from_source(
     reading: Reading | None = None,
     cache_dir: str | Path | None = None,
     stops: Sequence[tuple[int, int, int]] | None = None,
+    until: Sequence[int] | None = None,
     log_fn: Callable[[str], None] | None = None,
 ) -> TrainingInputs:
     """Make them of one or more symbols' bars in a database or any other source; features come through the cache.
 
     reading: how the source is to be read, with the policy by which bars are repaired; no window ends on a bar that was
     filled from later ones. stops: for each symbol the rows at which its fit, validation and test ranges end, see
-    `training_data`.
+    `training_data`. until: for each symbol the opening of its last bar in ms, where later ones are to be left out.
     Raises BitcornError for a symbol named twice, and as `load_market_data`, `prepare_features` and `training_data` do.
     """
     if len({normalise_symbol(symbol) for symbol in symbols}) < len(symbols):
@@ -118,12 +120,15 @@ def inputs_from_source(
     system = find_system(features).on_grid(step)
     reading = (reading or Reading()).with_columns(system.inputs)
     rows, entries, cleaning = list[PartitionRows](), list[_Entry](), dict[str, Any]()
-    for symbol in symbols:
-        loaded = load_bars(source, symbol, timeframe, reading=reading)
+    origins = list[dict[str, Any]]()
+    ends: Sequence[int | None] = until or [None] * len(symbols)
+    for symbol, end in zip(symbols, ends, strict=True):
+        loaded = load_bars(source, symbol, timeframe, reading=reading, until=end)
         barred = loaded.filled if reading.policy and reading.policy.fills_ahead else None
         name = str(loaded.partition)
         rows.append(_rows(name, loaded.bars.close, loaded.bars.timestamp, step, model, barred))
-        entries.append(_entry(source, loaded, system, cache))
+        entries.append(_entry(source, loaded, system, cache, end))
+        origins.append(partition_lineage(loaded.partition, loaded.bars, entries[-1].plan))
         if loaded.cleaning is not None:
             cleaning[name] = cleaning_counts(loaded.cleaning)
     matrix = np.empty((sum(len(each.close) for each in rows), len(system.features)), np.float32)
@@ -141,6 +146,7 @@ def inputs_from_source(
         "timeframe": entries[0].partition.timeframe,
         "cache_keys": [entry.plan.key for entry in entries],
         "data": facts,
+        "lineage": {"data": source_lineage(source, origins)},
         "cleaning": {"policy": asdict(reading.policy), "partitions": cleaning} if reading.policy else None,
     }
     return TrainingInputs(data=data, scaler=scaler, feature_cols=list(system.features), about=about)
@@ -153,15 +159,18 @@ class _Entry:
     source: str | Path
     partition: Partition
     plan: EntryPlan
+    until: int | None
 
     @property
     def origin(self) -> Source:
-        return Source(shown_source(self.source), self.partition, complete=True)
+        return Source(shown_source(self.source), self.partition, complete=self.until is None)
 
 
-def _entry(source: str | Path, loaded: LoadedBars, system: FeatureSystem, cache: FeatureCache) -> _Entry:
+def _entry(
+    source: str | Path, loaded: LoadedBars, system: FeatureSystem, cache: FeatureCache, until: int | None
+) -> _Entry:
     """Bring the cache up to date with bars."""
-    entry = _Entry(source, loaded.partition, plan_entry(loaded.bars, system, memo=cache))
+    entry = _Entry(source, loaded.partition, plan_entry(loaded.bars, system, memo=cache), until)
     updated = update(loaded.bars, system, cache, entry.origin, plan=entry.plan)
     if cache.forget(updated.superseded):
         cache.refresh_index()
@@ -189,7 +198,8 @@ def _features_into(out: Floats, entry: _Entry, cache: FeatureCache, reading: Rea
     """Fill (T, F) with the features of an entry, warm-up rows with NaN."""
     system, partition = entry.plan.identity.system, entry.partition
     if cache.read_chunks(entry.plan, out.T):  # a chunk was damaged: computed anew on the way of single partitions
-        bars = load_bars(entry.source, partition.symbol, partition.timeframe, reading=reading).bars
+        asked = (entry.source, partition.symbol, partition.timeframe)
+        bars = load_bars(*asked, reading=reading, until=entry.until).bars
         prepared = prepare(bars, system, cache, entry.origin)
         if prepared.plan.key != entry.plan.key:
             raise BitcornError(

@@ -6,19 +6,22 @@ on the validation windows, save it, and remove the checkpoints.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bitcorn_ray.learning.checkpoint import CheckpointFolder, training_identity
+from bitcorn_ray.config import recorded_config
+from bitcorn_ray.learning.checkpoint import CheckpointFolder, data_digest, training_identity
 from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
 from bitcorn_ray.learning.logs import TrainingLogs
+from bitcorn_ray.learning.machine import own_shape
 from bitcorn_ray.learning.progress import EpochResult, FitResult, Progress
 from bitcorn_ray.learning.runs import Run, assemble_run, run_storage, save_run
 from bitcorn_ray.learning.training import fit
+from bitcorn_ray.lineage import package_code
 from bitcorn_ray.storage.location import shown_uri
 from bitcorn_ray.storage.storage import Storage
 from bitcorn_ray.training_inputs import TrainingInputs
@@ -36,7 +39,11 @@ def checkpoint_folder(run: Storage) -> str:
 
 @dataclass
 class TrainingJob:
-    """One training, wherever it runs. on_ray: workers, GPUs for each and failures allowed; None: in this process."""
+    """One training, wherever it runs.
+
+    on_ray: workers, GPUs for each and failures allowed; None: in this process. config: in plain values, for the run's
+    lineage; None where a training is given in Python.
+    """
 
     model: ModelConfig
     training: TrainingConfig
@@ -45,6 +52,7 @@ class TrainingJob:
     log_fn: Callable[[str], None] | None
     mlflow: str | None = None
     on_ray: tuple[int | tuple[int, int], float, int] | None = None
+    config: Mapping[str, Any] | None = None
 
     def run(
         self,
@@ -65,7 +73,13 @@ class TrainingJob:
             train, given = self._where(given, checkpoints, on_progress)
             fitted = self._logged(train, folder, on_epoch)
             run = assemble_run(
-                fitted, given.data, given.scaler, self.model, self.training, given.feature_cols, given.about
+                fitted,
+                given.data,
+                given.scaler,
+                self.model,
+                self.training,
+                given.feature_cols,
+                self._about(given, fitted),
             )
         if folder is not None:
             save_run(run, folder.address)
@@ -73,6 +87,23 @@ class TrainingJob:
                 checkpoints.clear()
             self._say(f"run saved to {shown_uri(str(self.artifacts_dir))}")
         return run
+
+    def _about(self, given: TrainingInputs, fitted: FitResult) -> dict[str, Any]:
+        """Facts for the metadata, the lineage complete."""
+        if self.on_ray is None:
+            shape = own_shape()
+        else:
+            from bitcorn_ray.on_ray.session import cluster_shape
+
+            shape = cluster_shape()
+        data = {**given.about.get("lineage", {}).get("data", {}), "digest": data_digest(given.data)}
+        made = {
+            "data": data,
+            "code": package_code(),
+            "config": None if self.config is None else recorded_config(self.config),
+            "cluster": {"ray": self.on_ray is not None, **shape, "workers": fitted.machines},
+        }
+        return {**given.about, "lineage": made}
 
     def _session(self) -> AbstractContextManager[None]:
         if self.on_ray is None:

@@ -10,7 +10,7 @@ trains what a `RunConfig` says, on one or several symbols. While a training runs
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, List, Optional, Tuple
@@ -176,6 +176,7 @@ def train_from_config(
     cache_dir: Optional[str | Path] = None,
     resume: bool = False,
     max_failures: int = 3,
+    until: Optional[Sequence[int]] = None,
     on_epoch: Optional[OnEpoch] = None,
     on_progress: Optional[OnProgress] = None,
     log_fn: LogFn = None,
@@ -184,11 +185,13 @@ def train_from_config(
 
     Several symbols train one model, their windows drawn across all. With workers the training runs on Ray as
     `train_on_ray` does, with 0 in this process. resume: go on from where a training into the same folder was cut short.
+    until: for each symbol the opening of the last bar to train on, in ms, where the source has later ones.
     Raises BitcornError as `load_market_data`, `prepare_features` and `train_on_ray` do.
     """
     job = TrainingJob(
         config.model, config.training, "cuda" if config.gpus else "cpu", config.out, log_fn, config.mlflow
     )
+    job.config = config.to_json()
     if config.workers:
         job.on_ray = (config.workers, config.gpus, max_failures)
 
@@ -202,6 +205,7 @@ def train_from_config(
             config.training,
             reading=config.reading,
             cache_dir=cache_dir,
+            until=until,
             log_fn=log_fn,
         )
 

@@ -32,7 +32,7 @@ from bitcorn_ray.market.bars import Bars, joined, show_time
 from bitcorn_ray.market.loading import load_bars, load_partition
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.reading import Reading
-from bitcorn_ray.market.source import fingerprint, is_database, opened_source, source_files
+from bitcorn_ray.market.source import fingerprint, is_database, opened_source, shown_source, source_files
 from bitcorn_ray.validation.baselines import ewma_variance
 from bitcorn_ray.validation.history import History
 from bitcorn_ray.validation.live import LiveSkill
@@ -89,7 +89,8 @@ class Watcher:
             for partition in partitions:
                 self._watched[partition] = _Watched(partition, job.path)
         if not self._watched:
-            raise BitcornError(f"{source} holds none of the asked symbols on {timeframe}: check the names")
+            shown = shown_source(source)
+            raise BitcornError(f"{shown} holds none of the asked symbols on {timeframe}: check the names")
         self._print: list[str | None] | None = None
         self.errors: dict[Partition, str] = {}
         self._journal = Journal(journal)

@@ -22,7 +22,16 @@ MAY_IMPORT = {
     "on_ray": {"storage", "market", "features", "cache", "validation", "learning"},
 }
 # Sweeps stand on all rooms and on the doors through which a single training goes; evolution stands on sweeps.
-_BELOW_SWEEPS = {*MAY_IMPORT, "config", "data_loader", "forecaster", "training_inputs", "training_job", "walk_forward"}
+_BELOW_SWEEPS = {
+    *MAY_IMPORT,
+    "config",
+    "data_loader",
+    "forecaster",
+    "lineage",
+    "training_inputs",
+    "training_job",
+    "walk_forward",
+}
 MAY_IMPORT |= {"sweeps": _BELOW_SWEEPS, "evolution": {*_BELOW_SWEEPS, "sweeps"}}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

@@ -46,7 +46,7 @@ from typing import Any
 import numpy as np
 
 from bitcorn_ray.cache import loaded
-from bitcorn_ray.cache.loaded import MISSING, load, module_facts, version_of
+from bitcorn_ray.cache.loaded import MISSING, has_version, load, module_facts, version_of
 from bitcorn_ray.cache.syntax import Memo, SourceFacts, globals_read
 from bitcorn_ray.errors import BitcornError
 
@@ -112,7 +112,8 @@ def require_same_code(driver: CodeIdentity) -> None:
                     f"this worker has another version of {name}: install the same bitcorn_ray everywhere"
                 )
     for name, version in driver.libraries.items():
-        if (here := version_of(name) or MISSING) != version:
+        if not has_version(name, version):
+            here = version_of(name) or MISSING
             raise BitcornError(
                 f"this worker has {name} {here} and the driver {version}: install the same versions everywhere"
             )

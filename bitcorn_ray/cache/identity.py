@@ -27,7 +27,17 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.market.bars import Bars, require_chronology
 
-__all__ = ["CHUNK_BARS", "FORMAT", "KEY_LENGTH", "Chunk", "EntryPlan", "SystemIdentity", "identify", "plan_entry"]
+__all__ = [
+    "CHUNK_BARS",
+    "FORMAT",
+    "KEY_LENGTH",
+    "Chunk",
+    "EntryPlan",
+    "SystemIdentity",
+    "bars_digest",
+    "identify",
+    "plan_entry",
+]
 
 KEY_LENGTH = 32  # hexadecimal digits: 128 bits
 CHUNK_BARS = 32_768
@@ -106,7 +116,7 @@ def plan_entry(
     places = [(first, start, stop) for first, (start, stop) in zip(needed, edges, strict=True)]
     identity = identify(on_grid, code, memo)
     chunks = tuple(
-        Chunk(key=_hashed([identity.digest, _bars_digest(bars, *place)]), first=place[0], start=place[1], stop=place[2])
+        Chunk(key=_hashed([identity.digest, bars_digest(bars, *place)]), first=place[0], start=place[1], stop=place[2])
         for place in places
     )
     key = _hashed([identity.digest, *(chunk.key for chunk in chunks)])
@@ -125,8 +135,8 @@ def _boundaries(bars: Bars, step: int) -> list[tuple[int, int]]:
     return list(pairwise(edges))
 
 
-def _bars_digest(bars: Bars, first: int, start: int, stop: int) -> str:
-    """Hash of a chunk's bars and halo."""
+def bars_digest(bars: Bars, first: int, start: int, stop: int) -> str:
+    """Hash of the bars from row ``start`` to ``stop``, and of the halo from row ``first`` on before them."""
     chunk = bars.take(slice(first, stop))
     columns = {**chunk.columns(), **{f"extra {name}": column for name, column in chunk.extra.items()}}
     layout = {name: column.dtype.str for name, column in columns.items()}

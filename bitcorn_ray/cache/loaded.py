@@ -33,8 +33,8 @@ from bitcorn_ray.cache.syntax import Memo, SourceFacts, code_shape, facts_of_tre
 from bitcorn_ray.errors import BitcornError
 
 __all__ = [
-    "MISSING", "function_facts", "function_mark", "functions_inside", "home_of_import", "kind_of_place", "load",
-    "module_facts", "of_class", "of_module", "simple_text", "version_of",
+    "MISSING", "function_facts", "function_mark", "functions_inside", "has_version", "home_of_import", "kind_of_place",
+    "load", "module_facts", "of_class", "of_module", "simple_text", "version_of",
 ]  # fmt: skip
 
 MISSING = "missing"
@@ -327,10 +327,23 @@ def version_of(library: str) -> str | None:
     return version if isinstance(version, str) else _installed_version(library)
 
 
+def has_version(library: str, version: str) -> bool:
+    """Tell whether a version that another process found is the one here, which may not have loaded the library yet.
+
+    It is loaded only where that decides: some say more once they are loaded, 2.1+cpu where 2.1 is installed.
+    """
+    if version in (version_of(library) or MISSING, _installed_version(library)):
+        return True
+    return load(library) is not None and version_of(library) == version
+
+
 @functools.cache
 def _installed_version(library: str) -> str | None:
     try:
         return importlib.metadata.version(_DISTRIBUTIONS.get(library, library))
     except importlib.metadata.PackageNotFoundError:
         names = sorted(set(importlib.metadata.packages_distributions().get(library, ())))
-        return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names) or None
+        versions = [importlib.metadata.version(name) for name in names]
+        if len(versions) == 1:  # as the library itself says it when it is loaded
+            return versions[0]
+        return ", ".join(f"{name} {version}" for name, version in zip(names, versions, strict=True)) or None

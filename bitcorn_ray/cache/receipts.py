@@ -82,14 +82,14 @@ def keys_of_receipt(record: Mapping[str, Any]) -> list[str]:
 
 
 def whole_entries(cache: FeatureCache, keys: Iterable[str]) -> set[str]:
-    """Return those of some entries whose manifest and chunks are all in the cache."""
+    """Return those of some entries whose manifest and chunks are all in the cache, none of them cut."""
     keys = list(dict.fromkeys(keys))
-    manifests = dict(zip(keys, cache.storage.read_jsons(manifest_name(key) for key in keys), strict=True))
-    chunks = {
-        key: [chunk_name(c["key"]) for c in manifest["chunks"]] for key, manifest in manifests.items() if manifest
-    }
-    there = cache.storage.existing({name for names in chunks.values() for name in names})
-    return {key for key, names in chunks.items() if all(name in there for name in names)}
+    read = zip(keys, cache.storage.read_jsons(manifest_name(key) for key in keys), strict=True)
+    manifests = {key: manifest for key, manifest in read if manifest}
+    chunks = {key: {chunk_name(chunk["key"]) for chunk in each["chunks"]} for key, each in manifests.items()}
+    there = cache.storage.existing(set().union(*chunks.values()))
+    sizes = {key: sum(there[name].size for name in names & there.keys()) for key, names in chunks.items()}
+    return {key for key, names in chunks.items() if names <= there.keys() and sizes[key] == manifests[key]["bytes"]}
 
 
 def _file_receipt(record: Mapping[str, Any]) -> FileReceipt:

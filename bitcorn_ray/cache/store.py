@@ -55,11 +55,14 @@ class FeatureCache:
     """The cache in one folder or at one URI; nothing is created before something is written.
 
     grace: seconds for which what was used is kept when it is superseded or pruned.
+    Raises BitcornError for a URI that pyarrow does not understand, and for a local file.
     """
 
     def __init__(self, location: str | Path, grace: float = GRACE_SECONDS) -> None:
         self.storage = Storage(location, "cache", "give another one or turn the cache off")
         self.grace = grace
+        if self.storage.is_file:
+            raise BitcornError(f"the cache at {self.storage.shown} is a file: give a folder")
 
     # Chunks
 
@@ -87,9 +90,14 @@ class FeatureCache:
         return [chunk for chunk, read_whole in zip(plan.chunks, done, strict=True) if not read_whole]
 
     def missing_chunks(self, plan: EntryPlan) -> list[Chunk]:
-        """Return the chunks of an entry that the cache does not have; nothing is read."""
+        """Return the chunks of an entry that the cache does not have; they are read only where sizes are wrong."""
         there = self.storage.existing(chunk_name(chunk.key) for chunk in plan.chunks)
-        return [chunk for chunk in plan.chunks if chunk_name(chunk.key) not in there]
+        missing = [chunk for chunk in plan.chunks if chunk_name(chunk.key) not in there]
+        manifest = None if missing else self.manifest(plan.key)
+        if missing or (manifest is not None and manifest["bytes"] == sum(file.size for file in there.values())):
+            return missing
+        rows = plan.chunks[-1].stop if plan.chunks else 0
+        return self.read_chunks(plan, np.empty((len(plan.identity.system.features), rows), np.float32))
 
     def write_chunk(self, plan: EntryPlan, chunk: Chunk, matrix: NDArray[np.float32], bars: Bars) -> None:
         """Publish a chunk. matrix: (F, stop - start); bars: all bars. Raises BitcornError where that cannot be done."""

@@ -12,6 +12,7 @@ from bitcorn_ray import __version__
 from bitcorn_ray.cli.cache import cache
 from bitcorn_ray.cli.data import audit_system, features
 from bitcorn_ray.cli.demo import demo
+from bitcorn_ray.cli.doctor import doctor
 from bitcorn_ray.cli.download import download
 from bitcorn_ray.cli.evaluate import evaluate
 from bitcorn_ray.cli.evolve import evolve
@@ -21,19 +22,22 @@ from bitcorn_ray.cli.forecast import forecast, watch
 from bitcorn_ray.cli.ingest import ingest
 from bitcorn_ray.cli.inspect import inspect
 from bitcorn_ray.cli.leaderboard import leaderboard
-from bitcorn_ray.cli.options import OrderedGroup
 from bitcorn_ray.cli.quality import quality
 from bitcorn_ray.cli.report import report
+from bitcorn_ray.cli.reproduce import reproduce
 from bitcorn_ray.cli.runs import runs
+from bitcorn_ray.cli.submit import SubmittingGroup
 from bitcorn_ray.cli.train import train
 from bitcorn_ray.cli.tune import tune
 
 __all__ = ["main"]
 
 
-@click.group(cls=OrderedGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=SubmittingGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="bitcorn")
-def main() -> None:
+@click.option("--address", help="Ray cluster, for all commands; with --submit its dashboard, such as http://head:8265.")
+@click.option("--submit", is_flag=True, help="Run the command on the cluster, with the files of this folder.")
+def main(address: str | None, submit: bool) -> None:
     """From raw OHLCV bars to a multi-horizon forecaster: ingest, features, train, forecast.
 
     \b
@@ -42,6 +46,7 @@ def main() -> None:
       bitcorn features --db market.db
       bitcorn train --db market.db --symbol BTCUSDT --timeframe 1h --out models/run_001
       bitcorn forecast models/run_001 market.db
+      bitcorn --address http://head:8265 --submit tune sweep.yaml
     """
 
 
@@ -64,6 +69,8 @@ for _command in (
     watch,
     report,
     runs,
+    reproduce,
+    doctor,
     demo,
 ):
     main.add_command(_command)

@@ -65,8 +65,10 @@ def cache_ls(cache_dir: str | None, as_json: bool, address: str | None) -> None:
     Example:
       bitcorn cache ls
     """
-    entries = open_cache(cache_dir).entries()
-    show({"entries": entries}, lambda: cache_table(entries), as_json)
+    store = open_cache(cache_dir)
+    entries = store.entries()
+    nothing = f"no entries are in {store.storage.shown}"
+    show({"entries": entries}, lambda: cache_table(entries) if entries else nothing, as_json)
 
 
 @cache.command("verify")
@@ -86,9 +88,10 @@ def cache_verify(repair: bool, cache_dir: str | None, as_json: bool, address: st
     damaged = verify(store, repair)
     done = ", removed" if repair else ""
     lines = [f"{damage.file}: {damage.problem}{done}" for damage in damaged]
+    state = "all of {} is whole" if any(store.storage.files()) else "nothing is in {}"
     show(
         {"folder": store.storage.shown, "damaged": [asdict(damage) for damage in damaged], "repaired": repair},
-        lambda: "\n".join(lines) or f"all of {store.storage.shown} is whole",
+        lambda: "\n".join(lines) or state.format(store.storage.shown),
         as_json,
     )
     sys.exit(1 if damaged else 0)

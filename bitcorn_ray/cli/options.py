@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.report.console import printable
 
 if TYPE_CHECKING:
     from bitcorn_ray.features.system import FeatureSystem
@@ -80,13 +81,14 @@ def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
     )
     @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
     @wraps(command)
-    def wrapped(*args: Any, debug: bool, **options: Any) -> Any:
+    def wrapped(*args: Any, debug: bool, address: str | None, **options: Any) -> Any:
+        address = address or click.get_current_context().find_root().params.get("address")
         try:
-            return command(*args, **options)
+            return command(*args, address=address, **options)
         except BitcornError as error:
             if debug:
                 raise
-            click.echo(f"bitcorn: {' '.join(str(error).split())}", err=True)
+            click.echo(f"bitcorn: {printable(' '.join(str(error).split()))}", err=True)
             sys.exit(2)
         except KeyboardInterrupt:
             click.echo(
@@ -191,7 +193,7 @@ def end_with_failures(lines: Iterable[str]) -> None:
     """Print what failed on standard error; where anything did, end with status 2."""
     failed = list(lines)
     for line in failed:
-        click.echo(f"bitcorn: {' '.join(line.split())}", err=True)
+        click.echo(f"bitcorn: {printable(' '.join(line.split()))}", err=True)
     if failed:
         sys.exit(2)
 
@@ -208,7 +210,7 @@ def amount(text: str | None, units: Mapping[str, float], option: str) -> float |
 
 def say(line: str) -> None:
     """Print a line about the progress, on standard error."""
-    print(line, file=sys.stderr)  # not click.echo, which writes past a progress bar that is on the screen
+    print(printable(line), file=sys.stderr)  # not click.echo, which writes past a progress bar that is on the screen
 
 
 def ray_if(needed: bool, address: str | None) -> Any:

@@ -10,6 +10,7 @@ import click
 from bitcorn_ray.cli.options import OrderedGroup, common_options, say, system_of
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.report.console import show
+from bitcorn_ray.report.lineage import lineage_tables
 from bitcorn_ray.report.runs import comparison_tables, run_table, runs_table
 from bitcorn_ray.storage.location import Location, shown_uri
 
@@ -49,18 +50,24 @@ def runs_ls(folder: str, as_json: bool, address: str | None) -> None:
 
 @runs.command("show")
 @click.argument("run")
+@click.option("--lineage", is_flag=True, help="Say what it was made of: data, code, configuration, versions, machines.")
 @common_options
-def runs_show(run: str, as_json: bool, address: str | None) -> None:
+def runs_show(run: str, lineage: bool, as_json: bool, address: str | None) -> None:
     """Say everything about one run: data, features, network, training, losses, calibration.
 
-    With --json: all of its metadata.
+    With --json: all of its metadata, or all of its lineage. `bitcorn reproduce` makes it again from that.
 
     \b
     Example:
       bitcorn runs show models/run_001
+      bitcorn runs show models/run_001 --lineage --json
     """
     from bitcorn_ray.learning.runs import read_metadata
+    from bitcorn_ray.lineage import run_lineage
 
+    if lineage:
+        recorded = run_lineage(run)
+        return show(recorded, lambda: lineage_tables(recorded), as_json)
     row = _summary(run)
     show(read_metadata(run) if as_json else row, lambda: run_table(row), as_json)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -96,13 +96,14 @@ class Judged:
 class Evolution:
     """What an evolution came to.
 
-    folder: of its files. ended: "done", "time" or "interrupted". tried: how many different individuals. front: of all,
+    folder: of its files, a URI with its secrets. ended: "done", "time" or "interrupted". tried: how many different
+    individuals. front: of all,
     fewest features first. winner: name of one of these, chosen on the search folds. system: text of its feature system.
     compared: every system whole, and all together, with the winner's hyperparameters, on the held-out folds.
     importance: of the winner's features, the most important first. All of the last four are empty where interrupted.
     """
 
-    folder: str
+    folder: str = field(repr=False)
     ended: str
     tried: int
     generations: tuple[Generation, ...]

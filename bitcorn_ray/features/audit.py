@@ -1,9 +1,10 @@
 """Audit of a feature system on real bars: each value is made of the past that is declared, and of nothing else.
 
-1. Stability. The same bars are computed again, at once and after all else: what differs is random or has a state.
+1. Stability. The same bars are computed again, at once and after all else: what differs is random or has a state. So
+   are the first half of them by a copy that has computed nothing: what differs is remembered from other bars.
 2. Starts. The bars before the declared look-back (warm-up, or halo) are left out, as where the cache computes a chunk:
    what differs has an undeclared warm-up. A recursion never forgets entirely, so 0.1 % of a feature's range may differ.
-3. Scenes. At places where leaks show (`_places`) a stretch of bars is taken, as it is or with a gap, a flat market, no
+3. Scenes. At places where leaks show (`scenes`) a stretch of bars is taken, as it is or with a gap, a flat market, no
    volume, a crash, a jump or missing values put in. Then its future is cut off or changed at several rows: values up to
    there must stay but for rounding. So it is done to the whole series, for leaks in statistics of it and by its length.
    The values of the warm-up are dropped, yet must not be filled from later bars of the warm-up.
@@ -17,7 +18,6 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -25,33 +25,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.features.scenes import FUTURES, SCENES, Rows, Scene, UncheckedBars, places_of
 from bitcorn_ray.features.system import FeatureSystem
-from bitcorn_ray.market.bars import PRICE_COLUMNS, Bars, modal_step
+from bitcorn_ray.market.bars import Bars
 
 __all__ = ["AuditReport", "Finding", "audit"]
 
 Matrix = NDArray[np.float32]
-Rows = NDArray[np.int64]
 Array = NDArray[np.float64]
 
 _KINDS = ("error", "unstable", "look-ahead", "inf", "warm-up", "nan")
 _LEAST_BARS, _HISTORY, _COMPARED = 50, 300, 64  # bars: beyond the warm-up; before a scene's place; after a start
-_HOUR, _ROUNDING, _FORGOTTEN = 3_600_000, 1e-10, 1e-3  # milliseconds; of a feature's spread; of its range
+_ROUNDING, _FORGOTTEN = 1e-10, 1e-3  # of a feature's spread; of its range
 # Bars to compute at once in screening, at most in scenes for each place, and in cuts of the whole series.
 _WINDOW, _SCENE_ROWS, _WHOLE_ROWS = 100_000, 100_000, 10_000_000
-_COLUMNS = {"prices": PRICE_COLUMNS, **{name: (name,) for name in (*PRICE_COLUMNS, "volume", "timestamp")}}
-_FACTORS = {"prices": (17, 0.05, np.nan), "volume": (0, 1e3, np.nan), "low": (1e-4,), "high": (1.7,), "close": (0.97,)}
-# What is done to some bars: the columns, and a function of each column.
-_EDITS: dict[str, tuple[str, Any]] = {
-    **{f"{name} x {k:g}": (name, partial(np.multiply, k)) for name, factors in _FACTORS.items() for k in factors},
-    "other opens": ("open", lambda x: 1.01 * x),
-    "prices of 1": ("prices", np.ones_like),
-    "swinging prices": ("prices", lambda x: x * (1.0 + 0.3 * np.sin(np.arange(1.0, len(x) + 1)))),
-    "prices reversed": ("prices", lambda x: x[::-1].copy()),
-    "later times": ("timestamp", lambda x: x + 1009 * _HOUR),
-}
-_FUTURES = [name for name in _EDITS if "nan" not in name]
-_SCENES = ("", "a gap", "prices of 1", "volume x 0", "", "prices x nan", "low x 0.0001", "prices x 17", "volume x nan")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,10 +81,13 @@ class AuditReport:
         return not self.findings
 
 
-def audit(bars: Bars, system: FeatureSystem, *, cuts: int = 64, seed: int = 0) -> AuditReport:
+def audit(
+    bars: Bars, system: FeatureSystem, *, cuts: int = 64, seed: int = 0, untouched: FeatureSystem | None = None
+) -> AuditReport:
     """Audit a feature system on the bars of one partition; a system with a context needs `on_grid` first.
 
-    cuts: how many places are looked at; each stands for tens of comparisons.
+    cuts: how many places are looked at; each stands for tens of comparisons. untouched: a copy of the system with
+    globals of its own, which has computed nothing; None leaves out the comparison with it.
     Raises BitcornError for bars that are unusable or too few.
     """
     bars.require_usable()
@@ -106,40 +96,15 @@ def audit(bars: Bars, system: FeatureSystem, *, cuts: int = 64, seed: int = 0) -
         raise BitcornError(f"an audit of {system.name} needs {least} bars and 1 cut: got {len(bars)} bars, {cuts} cuts")
     with warnings.catch_warnings(), np.errstate(all="ignore"):  # what the audit does to bars gives warnings
         warnings.simplefilter("ignore")
-        return _Audit(bars, system, np.random.default_rng(seed)).report(cuts)
-
-
-@dataclass(frozen=True)
-class _Scene:
-    """Bars to compute. rows: which of the audited bars each of them is. put_in: what was done to them."""
-
-    bars: Bars
-    rows: Rows
-    put_in: str = ""
-
-    def take(self, rows: slice | Rows) -> _Scene:
-        return replace(self, bars=self.bars.take(rows), rows=self.rows[rows])
-
-    def edited(self, edit: str, *parts: slice) -> _Scene:
-        if edit == "a gap":
-            return self.take(np.delete(np.arange(len(self.rows)), parts[0]))
-        (name, function), extra = _EDITS[edit], self.bars.extra
-        columns: dict[str, Any] = {each: column.copy() for each, column in {**self.bars.columns(), **extra}.items()}
-        for each in columns.keys() & {*_COLUMNS[name], *(extra if name == "volume" else ())}:
-            for part in parts:
-                columns[each][part] = function(columns[each][part])
-        return replace(self, bars=replace(self.bars, extra={each: columns.pop(each) for each in extra}, **columns))
-
-
-class _Unchecked(Bars):
-    def require_usable(self) -> None:
-        """Let missing values pass."""
+        return _Audit(bars, system, np.random.default_rng(seed), untouched).report(cuts)
 
 
 class _Audit:
-    def __init__(self, bars: Bars, system: FeatureSystem, rng: np.random.Generator) -> None:
-        self.bars, self.system, self.rng, self.cuts = bars, system, rng, 0
-        self.memory, self.whole = system.warmup_bars, _Scene(bars, np.arange(len(bars)))
+    def __init__(
+        self, bars: Bars, system: FeatureSystem, rng: np.random.Generator, untouched: FeatureSystem | None
+    ) -> None:
+        self.bars, self.system, self.rng, self.untouched, self.cuts = bars, system, rng, untouched, 0
+        self.memory, self.whole = system.warmup_bars, Scene(bars, np.arange(len(bars)))
         self.found: dict[tuple[str, str], Finding] = {}
 
     def report(self, cuts: int) -> AuditReport:
@@ -147,19 +112,22 @@ class _Audit:
         profile: dict[str, dict[str, float | None]] = {}
         try:
             names = self.features = self.system.features
-            own = names[: len(names) // (1 + len(self.system.context))]
-            # Declared without a warm-up, for its values are looked at, too.
-            self.bare = replace(self.system, warmup=0, halo=None, declared=own)
+            self.bare = self.without_warmup(self.system)
             full = self.bare.matrix(self.bars)
         except BitcornError as error:
             self.note("all", "error", 0, 1.0, str(error))
         else:
             self.spread = np.array([_spread(row[self.memory :]) for row in full])
-            self.check(full, _places(self.bars, self.memory, self.rng), cuts)
+            self.check(full, places_of(self.bars, self.memory, self.rng), cuts)
             profile = {name: _profile(row[self.memory :]) for name, row in zip(names, full, strict=True)}
         found = tuple(sorted(self.found.values(), key=lambda f: (_KINDS.index(f.kind), -f.size)))
         spec, rows = self.system.spec, len(self.bars)
         return AuditReport(system=spec, rows=rows, features=names, cuts=self.cuts, findings=found, profile=profile)
+
+    def without_warmup(self, system: FeatureSystem) -> FeatureSystem:
+        """The system declared without a warm-up, for its values are looked at, too."""
+        own = self.features[: len(self.features) // (1 + len(system.context))]
+        return replace(system, warmup=0, halo=None, declared=own)
 
     def check(self, full: Matrix, places: list[Rows], cuts: int) -> None:
         # From which difference on screening looks closer: what an earlier start changes, earlier blocks change, too.
@@ -173,13 +141,15 @@ class _Audit:
         computations = _SCENE_ROWS * cuts // (2 * self.memory + 2 * _HISTORY)
         scenes = min(cuts, max(computations // 8, 8))
         for number, place in enumerate(best[:scenes]):
-            self.check_scene(place, _SCENES[number % len(_SCENES)], int(np.clip(computations // scenes // 2 - 1, 2, 8)))
+            self.check_scene(place, SCENES[number % len(SCENES)], int(np.clip(computations // scenes // 2 - 1, 2, 8)))
         rows = [len(self.bars) - 2, self.memory // 2, *(place - 1 for place in best[:14])]
         for row in rows[: max(_WHOLE_ROWS // len(self.bars) // 2, 5)]:
             self.try_cut(self.whole, full, row)
         self.screen(full, places, cuts * int(np.clip(_WINDOW // (4 * len(self.bars)), 1, 4)))
         self.compare(*again)
         self.check_values(full[:, self.memory :])
+        if self.untouched is not None:
+            self.check_memory(self.untouched)
 
     def check_scene(self, place: int, what: str, cuts: int) -> None:
         start = max(place - self.memory - int(self.rng.integers(_HISTORY // 2, _HISTORY)), 0)
@@ -207,7 +177,7 @@ class _Audit:
                 # Round numbers count from where the computed bars start; half of the rows are any.
                 inside = [rows[(rows > 2) & (rows < len(scene.rows) - 40)] for rows in (*inside, *inside[-2:-1] * 9)]
                 pool = np.concatenate([self.rng.choice(rows, 10_000) for rows in inside if len(rows)])
-            length, what = int(self.rng.choice((1, 2, 8, 32))), str(self.rng.choice(_FUTURES[:-1]))
+            length, what = int(self.rng.choice((1, 2, 8, 32))), str(self.rng.choice(FUTURES[:-1]))
             apart, cuts = self.memory + length + self.memory // 8 + 8, [-2 * len(self.bars)]
             for row in np.sort(self.rng.choice(pool, 3 * len(scene.rows) // apart + 1)) - self.rng.integers(0, 3):
                 cuts += [int(row)] if row >= cuts[-1] + apart else []
@@ -235,6 +205,14 @@ class _Audit:
                 for size, _, feature in (suspect for suspect in suspects if suspect[1] == worst):
                     self.suspicious[feature] = 2.0 * size
 
+    def check_memory(self, untouched: FeatureSystem) -> None:
+        half = self.whole.take(slice(max(len(self.bars) // 2, self.memory) + 1))
+        if (values := self.compute(half)) is None:
+            return
+        self.bare = self.without_warmup(untouched)
+        text = "from these bars alone: its module remembers others; make it a function of its bars"
+        self.compare("unstable", half, values, half, slice(0, None), text, _ROUNDING * self.spread)
+
     def check_values(self, values: Matrix) -> None:
         for name, row in zip(self.features, values, strict=True):
             missing = np.flatnonzero(np.isnan(row))
@@ -245,21 +223,21 @@ class _Audit:
                     text = f"{kind} in {len(rows)} of {len(row)} bars, first here: give a neutral value, no later one"
                     self.note(name, kind, self.memory + int(rows[0]), float(len(rows)), text)
 
-    def try_cut(self, scene: _Scene, values: Matrix, cut: int) -> None:
+    def try_cut(self, scene: Scene, values: Matrix, cut: int) -> None:
         cut = min(max(cut, 0), len(scene.rows) - 2)
-        what = _FUTURES[self.cuts % len(_FUTURES)]
+        what = FUTURES[self.cuts % len(FUTURES)]
         if cut >= self.memory:  # fewer bars than the warm-up are never computed
             self.try_future(scene, values, scene.take(slice(cut + 1)), cut, "nothing")
             self.try_future(scene, values, scene.edited(what, slice(cut + 1, None)), cut, what)
         elif what != "later times":
             self.try_future(scene, values, scene.edited(what, slice(cut + 1, self.memory)), cut, what)
 
-    def try_future(self, scene: _Scene, values: Matrix, other: _Scene, cut: int, came: str) -> None:
+    def try_future(self, scene: Scene, values: Matrix, other: Scene, cut: int, came: str) -> None:
         text = f"if after {scene.bars.describe(cut)} came {came}{scene.put_in}: it uses later bars; use none of them"
         rows = slice(self.memory if cut >= self.memory else 0, cut + 1)
         self.compare("look-ahead", scene, values, other, rows, text, _ROUNDING * self.spread)
 
-    def try_start(self, scene: _Scene, values: Matrix, row: int) -> None:
+    def try_start(self, scene: Scene, values: Matrix, row: int) -> None:
         if row >= len(scene.rows) or (first := self.system.first_needed(scene.bars, row)) == 0:
             return
         rows = slice(row, min(row + _COMPARED, len(scene.rows)))
@@ -270,7 +248,7 @@ class _Audit:
         away = self.compare("warm-up", scene, values, scene.take(slice(first, None)), rows, text, least)
         self.suspicious = np.maximum(self.suspicious, 2.0 * away / self.spread)
 
-    def compare(self, kind: str, a: _Scene, values: Matrix, b: _Scene, rows: slice, text: str, least: Array) -> Array:
+    def compare(self, kind: str, a: Scene, values: Matrix, b: Scene, rows: slice, text: str, least: Array) -> Array:
         """Note where values at rows of scene a are other in b by more than `least`; return the differences, (F,)."""
         largest = np.zeros(len(values))
         if (computed := self.compute(b)) is None:
@@ -289,11 +267,11 @@ class _Audit:
                 self.note(self.features[i], kind, int(a.rows[rows][worst]), size, detail)
         return largest
 
-    def compute(self, scene: _Scene) -> Matrix | None:
+    def compute(self, scene: Scene) -> Matrix | None:
         usable = "nan" not in scene.put_in
         columns: dict[str, Any] = {"timestamp": None, **scene.bars.columns(), "extra": scene.bars.extra}
         try:
-            return self.bare.matrix(Bars(**columns) if usable else _Unchecked(**columns))
+            return self.bare.matrix(Bars(**columns) if usable else UncheckedBars(**columns))
         except BitcornError as error:
             if usable:  # a system need not cope with missing values
                 self.note("all", "error", int(scene.rows[0]), 1.0, f"bars from here on{scene.put_in}: {error}")
@@ -303,27 +281,6 @@ class _Audit:
         at, old = self.bars.describe(row), self.found.get((feature, kind))
         new = Finding(feature=feature, kind=kind, at=at, row=row, size=size, detail=detail, cuts=1)
         self.found[feature, kind] = replace(old if old and old.size >= size else new, cuts=old.cuts + 1 if old else 1)
-
-
-def _places(bars: Bars, memory: int, rng: np.random.Generator) -> list[Rows]:
-    """Rows by kind, best first: extremes, changes of volatility, gaps, hours to months begun, ends, and any."""
-    number, log_p = np.arange(len(bars)), np.log(bars.close)
-    moved = np.abs(np.diff(log_p, prepend=log_p[0]))
-    calm = np.log(np.convolve(moved, np.ones(50), "same") + 1e-9)
-    turns = np.abs(np.roll(calm, -25) - np.roll(calm, 25))
-    scores = [bars.high, -bars.low, bars.volume, moved, turns, bars.high / bars.low, -bars.volume]
-    parts = [part for part in np.array_split(number, 256) if len(part)]
-    highest = [(score, np.array([part[np.argmax(score[part])] for part in parts])) for score in scores]
-    places = [rows[np.argsort(-score[rows], kind="stable")] for score, rows in highest]
-    if bars.timestamp is not None:
-        late = np.diff(bars.timestamp, prepend=bars.timestamp[0])
-        gaps = number[late > modal_step(bars.timestamp)]
-        months = bars.timestamp.view("M8[ms]").astype("M8[M]").astype(np.int64)
-        periods = [(bars.timestamp - 96 * _HOUR) // (hours * _HOUR) for hours in (1, 4, 24, 168)]
-        begun = [number[np.diff(period, prepend=period[0]) != 0] for period in (*periods, months)]
-        places += [gaps[np.argsort(-late[gaps], kind="stable")], *(rng.permutation(rows) for rows in begun)]
-    ends = np.array([memory, len(bars) - 2, memory + 1, max(memory - 1, 0), len(bars) - 3, memory + memory // 2])
-    return [*places, ends, rng.permutation(number)[:10_000]]
 
 
 def _distance(before: Matrix, now: Matrix) -> Array:

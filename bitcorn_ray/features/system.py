@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.features.answer import ask, values_of
 from bitcorn_ray.features.context import closed_bars, context_name, context_reach, last_closed, require_context
 from bitcorn_ray.market.bars import BAR_COLUMNS, Bars
 from bitcorn_ray.market.simulate import simulate_bars
@@ -250,39 +251,25 @@ class FeatureSystem:
                 f"{', '.join(map(str, computed.keys()))}: make them the same"
             )
         for place, name in enumerate(names):
-            values = np.asarray(computed[name])
-            if values.shape != (len(bars),):
-                raise BitcornError(
-                    f"feature {name} of {self.name!r} has shape {values.shape} for {len(bars)} bars: return one value "
-                    "a bar, NaN where there is none"
-                )
+            values = values_of(computed[name], name, self.name, len(bars))
             with np.errstate(over="ignore"):  # an infinite value is told by the audit
                 try:
                     out[place] = values
-                except (TypeError, ValueError) as error:
+                except (TypeError, ValueError, OverflowError) as error:
                     raise BitcornError(
                         f"feature {name} of {self.name!r} holds values that are no numbers: {error}"
                     ) from error
 
     def _call(self, bars: Bars) -> Mapping[str, Any]:
-        try:
-            computed = self.function(bars.read_only(), **self.parameters)
-        except BitcornError:
-            raise
-        except Exception as error:
-            raise BitcornError(f"feature system {self.name!r} failed: {type(error).__name__}: {error}") from error
-        if not hasattr(computed, "keys") or not hasattr(computed, "__getitem__"):
-            raise BitcornError(
-                f"feature system {self.name!r} returned {type(computed).__name__}: return a mapping of feature names "
-                "to arrays, or a frame"
-            )
-        return {str(name): computed[name] for name in computed.keys()}  # noqa: SIM118 - a frame's items are columns too
+        return ask(self.function, self.name, bars, self.parameters)
 
     def _require_names(self, names: Sequence[str]) -> None:
-        if not names or len(set(names)) < len(names):
+        if not all(names) or len(set(names)) < max(len(names), 1):
             raise BitcornError(f"feature system {self.name!r} needs features with names of their own: got {names}")
         if taken := sorted(set(names) & {*BAR_COLUMNS, "symbol", "timeframe"}):
-            raise BitcornError(f"feature system {self.name!r}: features {taken} have the names of bar columns")
+            raise BitcornError(
+                f"feature system {self.name!r}: features {taken} have the names of bar columns; return no bar columns"
+            )
 
 
 def feature_system(

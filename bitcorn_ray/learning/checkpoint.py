@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
 from pickle import UnpicklingError
@@ -27,7 +28,7 @@ from bitcorn_ray.learning.dataset import TrainingData
 from bitcorn_ray.storage.publish import TEMPORARY
 from bitcorn_ray.storage.storage import Storage
 
-__all__ = ["CheckpointFolder", "training_identity"]
+__all__ = ["CheckpointFolder", "data_digest", "training_identity"]
 
 _log = logging.getLogger(__name__)
 _KEPT = 2
@@ -38,7 +39,16 @@ _FREE = {"epochs", "patience", "threads", "checkpoint_epochs", "checkpoint_minut
 def training_identity(data: TrainingData, model: ModelConfig, training: TrainingConfig) -> str:
     """Digest of the data and of what the configuration says about the result."""
     config = {name: value for name, value in asdict(training).items() if name not in _FREE}
-    digest = hashlib.sha256(json.dumps([asdict(model), config, data.names]).encode())
+    return _digest([asdict(model), config, data.names], data)
+
+
+def data_digest(data: TrainingData) -> str:
+    """Digest of all that a training sees: features as they are scaled, targets, and which windows are for what."""
+    return _digest([data.names], data)
+
+
+def _digest(values: list[Any], data: TrainingData) -> str:
+    digest = hashlib.sha256(json.dumps(values).encode())
     for item in fields(data):
         value = getattr(data, item.name)
         if isinstance(value, np.ndarray):
@@ -64,7 +74,7 @@ class CheckpointFolder:
         except BitcornError as error:
             _log.warning("no checkpoint could be saved, training goes on without: %s", error)
             return False
-        self._remove(self._snapshots()[:-_KEPT])
+        self._remove(lambda: self._snapshots()[:-_KEPT])
         return True
 
     def load(self) -> dict[str, Any] | None:
@@ -92,14 +102,15 @@ class CheckpointFolder:
 
     def clear(self) -> None:
         """Remove all snapshots, and the folder where nothing else is in it."""
-        self._remove([name for name in self.storage.names() if name.startswith(("step-", TEMPORARY))])
+        self._remove(lambda: [name for name in self.storage.names() if name.startswith(("step-", TEMPORARY))])
         self.storage.remove_empty()
 
     def _snapshots(self) -> list[str]:
         return [name for name in self.storage.names() if name.startswith("step-") and name.endswith(".pt")]
 
-    def _remove(self, names: list[str]) -> None:
+    def _remove(self, which: Callable[[], list[str]]) -> None:
+        """Remove what is no longer needed; a store that does not answer just now ends no training."""
         try:
-            self.storage.delete(names)
+            self.storage.delete(which())
         except BitcornError as error:
             _log.warning("checkpoints that are no longer needed stay: %s", error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 from torch import Tensor
 
@@ -49,12 +50,14 @@ class FitResult:
     """weights: state dict of the best epoch, on the CPU. history: every epoch.
 
     learned: what the loss learned beside the weights, by name, a number a horizon. precision: trained in.
+    machines: what each process ran on, see `machine`.
     """
 
     weights: dict[str, Tensor]
     history: list[EpochResult]
     learned: dict[str, list[float]] = field(default_factory=dict)
     precision: str = "float32"
+    machines: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def best_epoch(self) -> EpochResult:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import io
 import json
-import platform
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -32,6 +31,7 @@ from bitcorn_ray.learning.artifacts import digest, read_checked, strict_json
 from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
 from bitcorn_ray.learning.dataset import TrainingData
 from bitcorn_ray.learning.heads import from_per_horizon_heads
+from bitcorn_ray.learning.machine import installed_versions
 from bitcorn_ray.learning.model import LSTMMultiHead, build_model
 from bitcorn_ray.learning.predict import predict_windows
 from bitcorn_ray.learning.scaling import scaler_from_json, scaler_to_json
@@ -143,7 +143,7 @@ def assemble_run(
         "history": [asdict(result) for result in fitted.history],
         "precision": fitted.precision,
         "learned": fitted.learned,
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+        "versions": installed_versions(),
     }
     return Run(model, scaler, json.loads(strict_json(metadata)), scores)
 

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -28,6 +29,7 @@ from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
 from bitcorn_ray.learning.dataset import TrainingData
 from bitcorn_ray.learning.level import NEEDS_LEVEL, volatility_level
 from bitcorn_ray.learning.losses import Objective
+from bitcorn_ray.learning.machine import machine
 from bitcorn_ray.learning.model import build_model
 from bitcorn_ray.learning.precision import choose_precision
 from bitcorn_ray.learning.progress import EpochResult, FitResult, Progress, State, diverging
@@ -67,7 +69,8 @@ def fit(
             result = loop.epoch(state)
             if report:
                 report(result)
-        return FitResult(loop.levelled(state.best_weights), state.history, state.learned, loop.precision)
+        weights = loop.levelled(state.best_weights)
+        return FitResult(weights, state.history, state.learned, loop.precision, loop.machines(device))
 
 
 class _Loop:
@@ -256,6 +259,13 @@ class _Loop:
         parts = [torch.empty_like(value) for _ in range(self.world)]
         dist.all_gather(parts, value)
         return torch.cat(parts)
+
+    def machines(self, device: str) -> list[dict[str, Any]]:
+        """What each process runs on."""
+        found = [machine(device)] * self.world
+        if self.world > 1:
+            dist.all_gather_object(found, machine(device))
+        return found
 
     # Going on after an interruption
 

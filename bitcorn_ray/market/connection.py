@@ -24,6 +24,7 @@ import pyarrow as pa
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.storage.location import local_file
+from bitcorn_ray.storage.nodes import remedy_for_missing
 
 __all__ = ["BUSY_SECONDS", "Connection", "connected", "local_database", "quoted"]
 
@@ -79,7 +80,7 @@ def connected(db_path: str | Path) -> Iterator[Connection]:
 
     path = local_database(db_path)
     if not path.is_file():
-        raise BitcornError(f"no database at {path}: check the path")
+        raise BitcornError(f"no database at {path}{remedy_for_missing(path)}")
     try:
         with ExitStack() as stack:
             try:

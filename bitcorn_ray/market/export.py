@@ -25,6 +25,8 @@ from bitcorn_ray.storage.storage import publish_file
 
 __all__ = ["ExportedPartition", "export_bars"]
 
+_LONGEST_NAME = 255  # in bytes, of most file systems
+
 
 @dataclass(frozen=True)
 class ExportedPartition:
@@ -53,6 +55,8 @@ def export_bars(
     """
     held = [(file, each) for file in source_files(source) for each in _partitions(file, reading)]
     chosen = set(select_partitions([partition for _, partition in held], symbols, timeframes))
+    for partition in chosen:
+        _require_short(partition)
     root = Location.of(target)
     _require_free(root, chosen)
     done = []
@@ -75,6 +79,16 @@ def _partitions(file: SourceFile, reading: Reading | None) -> list[Partition]:
 
 def _name(partition: Partition) -> str:
     return f"symbol={quote(partition.symbol, safe='')}/timeframe={quote(partition.timeframe, safe='')}/bars.parquet"
+
+
+def _require_short(partition: Partition) -> None:
+    """Refuse what no folder can be named by."""
+    longest = max(len(part.encode()) for part in _name(partition).split("/"))
+    if longest > _LONGEST_NAME:
+        raise BitcornError(
+            f"{partition.symbol[:40]}... cannot be exported: its folder's name would have {longest:,} bytes, and "
+            f"{_LONGEST_NAME} is the most; leave it out with symbols"
+        )
 
 
 def _require_free(root: Location, partitions: set[Partition]) -> None:

@@ -29,6 +29,7 @@ from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.reading import Reading
 from bitcorn_ray.market.staging import Staging, staged
 from bitcorn_ray.market.upsert import Conflict, open_target, upsert_source
+from bitcorn_ray.storage.location import shown_uri
 
 __all__ = ["IngestedPartition", "ingest_files", "write_bars"]
 
@@ -66,7 +67,8 @@ def ingest_files(
     files: CSV, JSON (also packed with gzip or zip), Feather and Parquet, as paths or URIs. symbol, timeframe: for files
     that name neither. mapping: our names of columns to the files', where these are not understood.
     on_conflict: what becomes of a row whose time is stored with other values, or stands in the file again: "replace"
-    lets the last one win, "keep" the first, "error" refuses. on_file: called with each file's name before it is read.
+    lets the last one win, "keep" the first, "error" refuses. on_file: called with each
+    file's name, as it may be shown, before it is read.
     on_rows: called with numbers of rows as they are read, and again as they are written.
     Raises BitcornError for a file that cannot be used, and for a conflict that is refused; the database is then
     unchanged.
@@ -76,7 +78,7 @@ def ingest_files(
     with staged() as staging:
         for name in files:
             if on_file:
-                on_file(str(name))
+                on_file(shown_uri(name))
             with opened_file(name, symbol, timeframe, Reading.of(mapping=mapping or {})) as file:
                 _stage(file, staging, on_rows)
         return _write(staging, db_path, on_conflict, on_rows)

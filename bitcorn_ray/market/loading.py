@@ -54,12 +54,18 @@ class LoadedBars:
 
 
 def load_bars(
-    source: str | Path, symbol: str, timeframe: str, limit: int | None = None, reading: Reading | None = None
+    source: str | Path,
+    symbol: str,
+    timeframe: str,
+    limit: int | None = None,
+    reading: Reading | None = None,
+    until: int | None = None,
 ) -> LoadedBars:
     """Load the bars of one partition of any source.
 
     symbol: in any spelling. limit: the newest so many bars, before any is filled. reading: what the user says about
-    the source, with the policy by which its bars are repaired.
+    the source, with the policy by which its bars are repaired. until: opening of the last bar, ms; what is later counts
+    as not there yet.
     Raises BitcornError where the source, the symbol or the timeframe is not there, and as reading and cleaning do.
     """
     policy = (reading or Reading()).policy
@@ -76,8 +82,9 @@ def load_bars(
             if len(newest.bars) == limit:
                 return newest
         stored, base = read_partition(source, found.symbol, str(found.base), None, reading)
-        return _put_together(stored, base, found.timeframe, limit, policy)
-    return _as_stored(stored, partition, policy)
+        last = None if until is None else until + timeframe_ms(found.timeframe) - 1
+        return _put_together(_until(stored, last), base, found.timeframe, limit, policy)
+    return _as_stored(_until(stored, until), partition, policy)
 
 
 def load_partition(reader: PartitionReader, partition: Partition, policy: CleaningPolicy | None = None) -> LoadedBars:
@@ -89,6 +96,11 @@ def load_partition(reader: PartitionReader, partition: Partition, policy: Cleani
     if partition.base is None:
         return _as_stored(stored, found, policy)
     return _put_together(stored, found, partition.timeframe, None, policy)
+
+
+def _until(bars: Bars, last: int | None) -> Bars:
+    assert bars.timestamp is not None
+    return bars if last is None else bars.take(bars.timestamp <= last)
 
 
 def _as_stored(stored: Bars, partition: Partition, policy: CleaningPolicy | None) -> LoadedBars:

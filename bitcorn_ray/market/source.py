@@ -30,6 +30,7 @@ from bitcorn_ray.market.partition import Partition, normalise_symbol
 from bitcorn_ray.market.reading import Reading
 from bitcorn_ray.market.timeframe import same_timeframe
 from bitcorn_ray.storage.location import Location
+from bitcorn_ray.storage.nodes import remedy_for_missing
 
 __all__ = [
     "PartitionReader",
@@ -88,7 +89,7 @@ def source_files(source: str | Path) -> list[SourceFile]:
     if file is not None:
         return [SourceFile(file, file.size or 0)]
     if not place.is_remote and not place.path.is_dir():
-        raise BitcornError(f"no database, file or folder of bars at {place}: check the path")
+        raise BitcornError(f"no database, file or folder of bars at {place}{remedy_for_missing(place.path)}")
     return [SourceFile(unit, unit.size or 0) for unit in lake_units(place)]
 
 

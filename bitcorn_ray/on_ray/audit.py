@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -41,6 +41,7 @@ class PartitionAudit:
 @dataclass(frozen=True, kw_only=True)
 class _Work:
     system: FeatureSystem
+    stored: bytes  # the system, packed before it has computed anything
     code: CodeIdentity
     symbols: tuple[str, ...] | None
     timeframes: tuple[str, ...] | None
@@ -89,6 +90,7 @@ def run_audit(
     jobs = source_jobs(source, symbols, timeframes, reading)
     work = _Work(
         system=system,
+        stored=b"",
         code=code_identity(system.function),
         symbols=None if symbols is None else tuple(symbols),
         timeframes=None if timeframes is None else tuple(timeframes),
@@ -97,10 +99,12 @@ def run_audit(
         reading=reading,
     )
     with ray_session(address):
-        from bitcorn_ray.on_ray.balanced import code_by_value, map_balanced
+        from bitcorn_ray.on_ray.balanced import map_balanced
+        from bitcorn_ray.on_ray.carried import pack
 
-        with code_by_value(work.code):
-            done, lost = map_balanced(partial(audit_jobs, work=work), jobs, [job.size for job in jobs], on_done)
+        work = replace(work, stored=pack(system, work.code))
+        sizes = [job.size for job in jobs]
+        done, lost = map_balanced(partial(audit_jobs, work=work), jobs, sizes, work.code, on_done)
     for job in lost:
         named = job.label()
         error = "the worker that audited it died each time: see Ray's logs for memory or a crashing library"
@@ -130,10 +134,14 @@ def _audit_file(job: FeatureJob, work: _Work) -> list[PartitionAudit]:
 
 def _audited(reader: PartitionReader, partition: Partition, work: _Work) -> PartitionAudit:
     started = time.perf_counter()
+    from bitcorn_ray.on_ray.carried import unpack
+
     try:
         loaded = load_partition(reader, partition, work.reading.policy)
-        system = work.system.on_grid(loaded.bars.grid_step())
-        report = audit(loaded.bars, system, cuts=work.cuts, seed=work.seed)
+        step = loaded.bars.grid_step()
+        untouched = unpack(work.stored).on_grid(step)
+        system = work.system.on_grid(step)
+        report = audit(loaded.bars, system, cuts=work.cuts, seed=work.seed, untouched=untouched)
     except Exception as error:  # one partition must not take the others with it
         return _failed(partition, error)
     seconds = time.perf_counter() - started

@@ -4,6 +4,7 @@
    task costs some 20 ms, so one for each of a thousand small partitions would cost more than the work.
 2. A group whose worker dies is tried again a few times. What it has put into the cache by then is a hit.
 3. If it dies every time, its jobs are run once more, each alone; what dies then is the culprit, and is reported.
+4. A worker whose installation differs does nothing, and ends the command: see `versions`.
 """
 
 from __future__ import annotations
@@ -12,16 +13,17 @@ import heapq
 import logging
 import pickle
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import ray
-from ray import cloudpickle
 
-from bitcorn_ray.cache.code import CodeIdentity, loaded_user_modules
+from bitcorn_ray.cache.code import CodeIdentity
+from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.on_ray.carried import pack, unpack
+from bitcorn_ray.on_ray.versions import guarded
 
-__all__ = ["code_by_value", "map_balanced"]
+__all__ = ["map_balanced"]
 
 _GROUPS_PER_CPU = 8
 _RETRIES = 2  # of a group whose worker died
@@ -34,38 +36,30 @@ def map_balanced(
     work: Callable[[list[Job]], list[Result]],
     jobs: Sequence[Job],
     sizes: Sequence[int],
+    code: CodeIdentity,
     on_done: Callable[[Result], None],
 ) -> tuple[list[Result], list[Job]]:
     """Map a pure function over groups of jobs; it returns any number of results for its jobs.
 
-    sizes: what the jobs are expected to cost, in any unit. on_done: called with each result as its group finishes.
+    sizes: what the jobs are expected to cost, in any unit. code: of the feature system, whose own modules travel with
+    the function. on_done: called with each result as its group finishes.
     Returns the results in the order of their arrival, and the jobs whose workers died each time.
+    Raises BitcornError for a function that cannot be sent to workers, and where a worker has another installation than
+    this process.
     """
+    packed = pack(work, code)
     cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))  # a head without any may wait for its workers
     groups = [[jobs[place] for place in group] for group in _dealt(sizes, cpus * _GROUPS_PER_CPU)]
-    done, lost = _mapped(work, groups, on_done)
+    done, lost = _mapped(packed, groups, on_done)
     culprits = [group for group in lost if len(group) == 1]
     if together := [group for group in lost if len(group) > 1]:
-        again, alone = _mapped(work, [[job] for group in together for job in group], on_done)
+        again, alone = _mapped(packed, [[job] for group in together for job in group], on_done)
         done, culprits = done + again, culprits + alone
     return done, [job for group in culprits for job in group]
 
 
-@contextmanager
-def code_by_value(code: CodeIdentity) -> Iterator[None]:
-    """Let the modules of the user travel with what is sent to workers, which need not have them."""
-    modules = loaded_user_modules(code)
-    for module in modules:
-        cloudpickle.register_pickle_by_value(module)
-    try:
-        yield
-    finally:
-        for module in modules:
-            cloudpickle.unregister_pickle_by_value(module)
-
-
 def _mapped(
-    work: Callable[[list[Job]], list[Result]], groups: list[list[Job]], on_done: Callable[[Result], None]
+    packed: bytes, groups: list[list[Job]], on_done: Callable[[Result], None]
 ) -> tuple[list[Result], list[list[Job]]]:
     """Return the results, and the groups that gave none."""
     context = ray.data.DataContext.get_current().copy()
@@ -77,14 +71,25 @@ def _mapped(
     waiting, results = dict(enumerate(groups)), list[Result]()
 
     def run(row: dict[str, Any]) -> dict[str, Any]:
-        return {"group": row["group"], "results": pickle.dumps(work(pickle.loads(row["jobs"])))}
+        return {
+            "group": row["group"],
+            "results": pickle.dumps(unpack(packed)(pickle.loads(row["jobs"]))),
+            "refused": "",
+        }
+
+    def refused(why: str, row: dict[str, Any]) -> dict[str, Any]:
+        return {"group": row["group"], "results": b"", "refused": why}
 
     with ray.data.DataContext.current(context):
         rows = [{"group": number, "jobs": pickle.dumps(group)} for number, group in waiting.items()]
         with warnings.catch_warnings():  # Ray has no other way yet to bound the retries
             warnings.simplefilter("ignore", DeprecationWarning)
-            dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(run, max_retries=_RETRIES)
+            dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+                guarded(run, refused), max_retries=_RETRIES
+            )
         for row in dataset.iter_rows():
+            if row["refused"]:
+                raise BitcornError(row["refused"])
             waiting.pop(row["group"])
             for result in pickle.loads(row["results"]):
                 on_done(result)

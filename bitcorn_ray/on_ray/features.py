@@ -33,11 +33,10 @@ def run_features(
     if plan.jobs:
         cache.require_writable()  # says now, and not after hours
         with ray_session(address):
-            from bitcorn_ray.on_ray.balanced import code_by_value, map_balanced
+            from bitcorn_ray.on_ray.balanced import map_balanced
 
-            with code_by_value(plan.work.code):
-                sizes = [job.size for job in plan.jobs]
-                computed, lost = map_balanced(partial(compute_jobs, work=plan.work), plan.jobs, sizes, on_done)
+            sizes, work = [job.size for job in plan.jobs], partial(compute_jobs, work=plan.work)
+            computed, lost = map_balanced(work, plan.jobs, sizes, plan.work.code, on_done)
         for job in lost:
             error = "the worker that computed it died each time: see Ray's logs for memory or a crashing library"
             named = job.label()

@@ -15,11 +15,13 @@ import ray
 
 from bitcorn_ray.cache.code import CodeIdentity
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.on_ray.balanced import code_by_value
+from bitcorn_ray.on_ray.carried import pack, unpack
+from bitcorn_ray.on_ray.versions import guarded
 
 __all__ = ["map_with_actors"]
 
 _RETRIES = 2  # of a job whose actor died
+_REFUSED = "refused"  # the one result that is a mapping
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -29,7 +31,7 @@ class _Actor:
     """Makes the worker when the actor starts, and does one job at a time."""
 
     def __init__(self, make: bytes) -> None:
-        self._work: Callable[[Any], Any] = ray.cloudpickle.loads(make)()
+        self._work: Callable[[Any], Any] = unpack(make)()
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         return {"place": row["place"], "result": pickle.dumps(self._work(pickle.loads(row["job"])), protocol=5)}
@@ -49,7 +51,8 @@ def map_with_actors(
     first. code: of the feature system, whose own modules travel with the jobs. on_done: called with each result as it
     arrives. gpus: for each actor.
     Returns the results in the order of their arrival, and the jobs whose actors died each time.
-    Raises BitcornError for more GPUs than Ray has.
+    Raises BitcornError for more GPUs than Ray has, a worker that cannot be sent to them, and where one has another
+    installation than this process.
     """
     context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = False
@@ -58,14 +61,14 @@ def map_with_actors(
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     waiting, results = dict(enumerate(jobs)), list[Result]()
     actor: Any = _Actor  # Ray takes classes too, its annotations do not
-    with code_by_value(code), ray.data.DataContext.current(context):
+    with ray.data.DataContext.current(context):
         largest_first = sorted(waiting, key=lambda place: -sizes[place])
         rows = [{"place": place, "job": pickle.dumps(waiting[place])} for place in largest_first]
         with warnings.catch_warnings():  # Ray has no other way yet to bound the retries
             warnings.simplefilter("ignore", DeprecationWarning)
             dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
                 actor,
-                fn_constructor_args=[ray.cloudpickle.dumps(make)],
+                fn_constructor_args=[pack(guarded(make, _refusing), code)],
                 compute=ray.data.ActorPoolStrategy(size=_pool_size(len(jobs), gpus), max_tasks_in_flight_per_actor=1),
                 num_cpus=1,
                 num_gpus=gpus or None,
@@ -73,10 +76,18 @@ def map_with_actors(
                 max_task_retries=_RETRIES,
             )
         for row in dataset.iter_rows():
+            result = pickle.loads(row["result"])
+            if isinstance(result, dict) and _REFUSED in result:
+                raise BitcornError(result[_REFUSED])
             waiting.pop(row["place"])
-            results.append(pickle.loads(row["result"]))
+            results.append(result)
             on_done(results[-1])
     return results, list(waiting.values())
+
+
+def _refusing(why: str) -> Callable[[Any], dict[str, str]]:
+    """Return what stands in for a worker that may not work: raised in an actor's beginning, it would hang Ray Data."""
+    return lambda job: {_REFUSED: why}
 
 
 def _pool_size(jobs: int, gpus: float) -> int:

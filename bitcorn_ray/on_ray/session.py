@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.on_ray.versions import PRIVATE, require_same_everywhere
 
-__all__ = ["ray_session"]
+__all__ = ["cluster_shape", "connected", "ray_session"]
 
 _REACH_SECONDS = 10
 
@@ -24,12 +25,24 @@ def ray_session(address: str | None = None, cpus: int | None = None) -> Iterator
 
     address: of a cluster; by default RAY_ADDRESS, else a private Ray ("local") that ends with the block. cpus: of a
     private Ray, by default all that the machine has.
-    Raises BitcornError where a cluster cannot be reached.
+    Raises BitcornError where a cluster cannot be reached, and where a node has another installation than this one.
     """
-    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+    if _is_connected():
         yield
         return
     address = address or os.environ.get("RAY_ADDRESS") or "local"
+    with connected(address, cpus):
+        if address != "local":
+            require_same_everywhere()
+        yield
+
+
+@contextmanager
+def connected(address: str, cpus: int | None = None) -> Iterator[None]:
+    """Connect to Ray, whatever its nodes have installed; see `ray_session`."""
+    if _is_connected():
+        yield
+        return
     if address == "local":
         _private_token()
         _keep_freed_memory()
@@ -39,7 +52,9 @@ def ray_session(address: str | None = None, cpus: int | None = None) -> Iterator
 
     try:
         # "local" keeps Ray from joining whatever cluster happens to run on this machine.
-        private: dict[str, Any] = {"include_dashboard": False, "num_cpus": cpus} if address == "local" else {}
+        private: dict[str, Any] = (
+            {"include_dashboard": False, "num_cpus": cpus, "namespace": PRIVATE} if address == "local" else {}
+        )
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **private)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError, ray.exceptions.RayError) as error:
         raise BitcornError(f"no Ray cluster at {address!r}: {str(error).splitlines()[0]}") from error
@@ -49,11 +64,29 @@ def ray_session(address: str | None = None, cpus: int | None = None) -> Iterator
         ray.shutdown()
 
 
+def cluster_shape() -> dict[str, Any]:
+    """Nodes, CPUs and GPUs of the Ray that this process is connected to."""
+    import ray
+
+    have = ray.cluster_resources()
+    nodes = sum(bool(node["Alive"]) for node in ray.nodes())
+    return {"nodes": nodes, "cpus": have.get("CPU", 0.0), "gpus": have.get("GPU", 0.0)}
+
+
+def _is_connected() -> bool:
+    return "ray" in sys.modules and bool(sys.modules["ray"].is_initialized())
+
+
 def _require_listening(address: str) -> None:
     """Raise BitcornError where nothing listens at host:port: Ray itself would try for minutes."""
     host, _, port = address.rpartition("://")[2].partition("/")[0].rpartition(":")
     if not (host and port.isdigit()):
         return  # "auto" or a name that Ray resolves
+    if address.startswith(("http://", "https://")):
+        raise BitcornError(
+            f"{address!r} is the address of a dashboard, to which jobs are submitted: put it before the command, "
+            f"bitcorn --address {address} --submit ...; work from here takes the head's own, such as {host}:6379"
+        )
     try:
         socket.create_connection((host, int(port)), timeout=_REACH_SECONDS).close()
     except OSError as error:

@@ -13,7 +13,6 @@ import ctypes
 import gc
 import json
 import logging
-import math
 import os
 import signal
 import sys
@@ -35,7 +34,9 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.learning.search import Point
 from bitcorn_ray.learning.suggest import Outcome, Suggester
 from bitcorn_ray.learning.sweep import Resources, SweepOptions
+from bitcorn_ray.on_ray.nodes import room_for
 from bitcorn_ray.on_ray.schedulers import FOLD, LOSS, scheduler_of
+from bitcorn_ray.on_ray.versions import guarded
 from bitcorn_ray.storage.storage import Storage
 
 __all__ = ["Past", "TrialEvent", "hold", "run_trials"]
@@ -119,7 +120,7 @@ def run_trials(
     path, filesystem = storage.child(own).handle
     with _settings(), _interrupts(watch):
         tuner = tune.Tuner(
-            tune.with_resources(partial(_trial, work=work, held=held), resources),
+            tune.with_resources(partial(_trial, work=guarded(work), held=held), resources),
             tune_config=tune.TuneConfig(
                 search_alg=search,
                 scheduler=scheduler_of(options.scheduler, folds, [outcome for _, outcome in past.ended]),
@@ -280,15 +281,15 @@ class _Forget(tune.Callback):
 
 
 def _at_once(wanted: Resources) -> int:
-    """How many trials there is room for. Ray would wait for ever for what it has not: refuse that."""
-    have = ray.cluster_resources()
-    cpus, gpus = have.get("CPU", 0.0), have.get("GPU", 0.0)
-    if wanted.cpu > cpus or wanted.gpu > gpus:
+    """How many trials there is room for. Ray would wait for ever for what no node has: refuse that."""
+    have, room = ray.cluster_resources(), room_for(wanted.cpu, wanted.gpu)
+    if not room:
         raise BitcornError(
-            f"a trial takes {wanted.cpu:g} CPUs and {wanted.gpu:g} GPUs, but Ray has {cpus:g} CPUs and {gpus:g} GPUs: "
-            "give less in sweep.resources"
+            f"a trial takes {wanted.cpu:g} CPUs and {wanted.gpu:g} GPUs of one node, but Ray has "
+            f"{have.get('CPU', 0.0):g} CPUs and {have.get('GPU', 0.0):g} GPUs on {len(ray.nodes())} nodes: give less "
+            "in sweep.resources"
         )
-    return max(1, int(min(cpus / wanted.cpu, gpus / wanted.gpu if wanted.gpu else math.inf)))
+    return room
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Training on Ray Train: `learning.training.fit` in each worker, which finds the process group that Ray made.
 
-1. The data go into the object store once, and all workers of a node read them there. 2. `TorchTrainer` starts the
+1. The data go into the object store once, and all workers of a node read them there. 2. Ray Train starts the
 workers. 3. The first worker saves checkpoints in a folder that all of them see, and puts what happens into a queue.
 4. Where a worker dies, Ray starts all anew, as many as there is room for, and they go on from the last checkpoint.
 """
@@ -20,6 +20,7 @@ import ray
 import ray.train
 import torch
 from ray.train.torch import TorchTrainer
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.util.queue import Empty, Queue
 
 from bitcorn_ray.errors import BitcornError
@@ -28,6 +29,8 @@ from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
 from bitcorn_ray.learning.dataset import TrainingData
 from bitcorn_ray.learning.progress import EpochResult, FitResult, Progress
 from bitcorn_ray.learning.training import fit
+from bitcorn_ray.on_ray.nodes import room_for
+from bitcorn_ray.on_ray.versions import guarded
 
 __all__ = ["SharedData", "fit_on_ray"]
 
@@ -71,10 +74,11 @@ def fit_on_ray(
         "training": asdict(training),
         "gpu": gpus > 0,
         "queue": queue,
-        "checkpoints": (checkpoints.storage.address, checkpoints.identity),
+        "checkpoints": checkpoints,  # not as text: Ray writes down what is plain in a configuration
     }
-    worker: Any = _train_worker
-    trainer = TorchTrainer(
+    worker: Any = guarded(_train_worker, lambda why, config: {"refused": why})
+    # One worker needs no process group, and its controller no PyTorch: seconds less until it runs.
+    trainer = (TorchTrainer if most > 1 else DataParallelTrainer)(
         worker,
         train_loop_config=loop_config,
         scaling_config=ray.train.ScalingConfig(
@@ -106,7 +110,7 @@ def fit_on_ray(
         raise BitcornError(returned["refused"])
     weights = {name: torch.from_numpy(value.copy()) for name, value in returned["weights"].items()}
     history = [EpochResult(**each) for each in returned["history"]]
-    return FitResult(weights, history, returned["learned"], returned["precision"])
+    return FitResult(weights, history, returned["learned"], returned["precision"], returned["machines"])
 
 
 def _train_worker(config: dict[str, Any]) -> dict[str, Any]:
@@ -114,7 +118,7 @@ def _train_worker(config: dict[str, Any]) -> dict[str, Any]:
     device = str(ray.train.torch.get_device()) if config["gpu"] else "cpu"
     data = TrainingData(**ray.get(config["data"]))
     model, training = ModelConfig(**config["model"]), TrainingConfig(**config["training"])
-    checkpoints = CheckpointFolder(*config["checkpoints"])
+    checkpoints: CheckpointFolder = config["checkpoints"]
 
     def tell(told: EpochResult | Progress) -> None:
         config["queue"].put((type(told).__name__, asdict(told)))
@@ -134,19 +138,23 @@ def _train_worker(config: dict[str, Any]) -> dict[str, Any]:
         return {"refused": str(error)}
     weights = {name: value.numpy() for name, value in fitted.weights.items()}
     history = [asdict(result) for result in fitted.history]
-    return {"weights": weights, "history": history, "learned": fitted.learned, "precision": fitted.precision}
+    told = {"learned": fitted.learned, "precision": fitted.precision, "machines": fitted.machines}
+    return {"weights": weights, "history": history, **told}
 
 
 def _cpus_per_worker(least: int, most: int, gpus: float) -> int:
-    """Whole CPUs for each worker. Ray would wait for ever for workers that no node can hold: refuse them."""
-    have = ray.cluster_resources()
-    cpus, have_gpus = int(have.get("CPU", 0)), have.get("GPU", 0.0)
-    if least > cpus or least * gpus > have_gpus:
+    """Whole CPUs for each worker, as many as let the workers find room on the nodes, each on one.
+
+    Ray would wait for ever for workers that no node can hold: refuse them.
+    """
+    have, most_here = ray.cluster_resources(), room_for(1, gpus)
+    if most_here < least:
         raise BitcornError(
             f"{least} workers with {gpus:g} GPUs each need {least} CPUs and {least * gpus:g} GPUs, but Ray has "
-            f"{cpus} CPUs and {have_gpus:g} GPUs: take fewer"
+            f"{have.get('CPU', 0.0):g} CPUs and {have.get('GPU', 0.0):g} GPUs: take fewer"
         )
-    return max(1, cpus // most)
+    workers = min(most, most_here)
+    return next(cpus for cpus in range(int(have["CPU"]) // workers, 0, -1) if room_for(cpus, gpus) >= workers)
 
 
 @contextmanager

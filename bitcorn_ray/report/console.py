@@ -23,6 +23,7 @@ __all__ = [
     "features_table",
     "forecast_table",
     "plain_rows",
+    "printable",
     "progress",
     "show",
     "size",
@@ -40,7 +41,18 @@ def show(result: dict[str, Any], shown: Callable[[], Any], as_json: bool, title:
     made = shown()
     for item in [title, *(made if isinstance(made, tuple) else (made,))]:
         if item is not None:
-            console.print(item, highlight=False, markup=not isinstance(item, str))
+            console.print(printable(item) if isinstance(item, str) else item, highlight=False, markup=False)
+
+
+def printable(text: str) -> str:
+    r"""A text in which control characters are written out: names from files could steer the terminal by them.
+
+    >>> printable("\x1b[31mred\nnext")
+    '\\x1b[31mred\nnext'
+    """
+    return "".join(
+        each if each.isprintable() or each == "\n" else each.encode("unicode_escape").decode() for each in text
+    )
 
 
 def plain_rows(rows: Sequence[dict[Any, Any]]) -> list[dict[str, Any]]:
@@ -64,12 +76,12 @@ def progress(what: str, total: int, quiet: bool = False) -> Iterator[Callable[[s
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[last]}"),
+        TextColumn("{task.fields[last]}", markup=False),
     )
     console = Console(stderr=True)
     with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as bar:
         task = bar.add_task(what, total=total, last="")
-        yield lambda last: bar.update(task, advance=1, last=last)
+        yield lambda last: bar.update(task, advance=1, last=printable(last))
 
 
 def features_table(statuses: Sequence[dict[str, Any]]) -> Table:
@@ -262,5 +274,5 @@ def table(names: Sequence[str], rows: Iterable[Sequence[str | Text]], left: Sequ
         made.add_column(name, justify="left" if place in left else "right", overflow="fold")
     for row in rows:
         # As text: a symbol or a file name may hold what rich would take for markup.
-        made.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+        made.add_row(*(cell if isinstance(cell, Text) else Text(printable(cell)) for cell in row))
     return made

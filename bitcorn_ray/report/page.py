@@ -2,7 +2,8 @@
 
 A chart is what Plotly draws, in plain values. Texts such as ``var(--s1)`` in it are colours of the style sheet, taken
 when it is drawn, so that one chart serves light and dark. Charts are drawn when they come near the screen, and all of
-them before the page is printed. What is written into a page is escaped, unless it is `Html` already.
+them before the page is printed. What is written into a page is escaped, unless it is `Html` already; so are the texts
+of charts, in which Plotly takes tags for markup, but for line breaks and the templates of what is told on hovering.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def page_of(title: str, sections: Sequence[Section], footer: str = "Times are UT
         for part in section.parts:
             if isinstance(part, Chart):
                 key = f"c{len(charts)}"
-                charts[key] = {name: value for name, value in asdict(part).items() if name != "label"}
+                charts[key] = {name: _literal(value) for name, value in asdict(part).items() if name != "label"}
                 parts.append(f'<div class=figure id={key} role=img aria-label="{escape(part.label)}"></div>')
             else:
                 parts.append(part if isinstance(part, Html) else f"<p>{escape(part)}</p>")
@@ -136,6 +137,17 @@ def stretches(rows: int, most: int) -> NDArray[np.int64]:
     ([0, 2], [0, 1])
     """
     return np.unique(np.linspace(0, rows, min(rows, most), endpoint=False).astype(np.int64))
+
+
+def _literal(value: Any, name: str = "") -> Any:
+    """The same with all texts as text. name: under which it stands."""
+    if isinstance(value, Mapping):
+        return {key: _literal(each, str(key)) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return value if value and isinstance(value[-1], int | float) else [_literal(each, name) for each in value]
+    if not isinstance(value, str) or name == "hovertemplate":
+        return value
+    return escape(value, quote=False).replace("&lt;br&gt;", "<br>")
 
 
 def _markup(value: Any) -> str:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from bitcorn_ray.report.console import short_time, size, table
+from bitcorn_ray.report.console import printable, short_time, size, table
 
 __all__ = ["counter", "download_table", "export_table", "ingest_table", "partition_rows"]
 
@@ -23,12 +23,12 @@ def counter(what: str, quiet: bool = False) -> Iterator[tuple[Callable[[int], No
         SpinnerColumn(),
         TextColumn("{task.completed:,.0f} {task.description}"),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[last]}"),
+        TextColumn("{task.fields[last]}", markup=False),
     )
     console = Console(stderr=True)
     with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as bar:
         task = bar.add_task(what, total=None, last="")
-        yield lambda count: bar.advance(task, count), lambda text: bar.update(task, last=text)
+        yield lambda count: bar.advance(task, count), lambda text: bar.update(task, last=printable(text))
 
 
 def partition_rows(results: Sequence[Any]) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from bitcorn_ray.report.console import price, short_time, table
+from bitcorn_ray.report.console import price, printable, short_time, table
 
 __all__ = ["WatchScreen", "newest_table", "skill_table"]
 
@@ -49,7 +49,7 @@ class WatchScreen:
             return
         for entry in entries:
             if entry["kind"] != "outcome":
-                self._console.print(_told(entry), highlight=False, markup=False, soft_wrap=True)
+                self._console.print(printable(_told(entry)), highlight=False, markup=False, soft_wrap=True)
 
 
 def newest_table(entries: Sequence[Mapping[str, Any]]) -> Table:

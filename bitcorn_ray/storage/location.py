@@ -19,6 +19,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.storage.nodes import remedy_for_missing
 
 __all__ = ["Location", "filesystem_of", "local_file", "reason_of", "recorded_uri", "shown_uri"]
 
@@ -126,7 +127,8 @@ class Location:
         try:
             yield
         except FileNotFoundError:
-            raise BitcornError(f"no file at {self.shown}: check the path") from None
+            remedy = ": check the path" if self.is_remote else remedy_for_missing(self.path)
+            raise BitcornError(f"no file at {self.shown}{remedy}") from None
         except (OSError, pa.ArrowException) as error:
             if not self.is_remote and self.path.is_dir():
                 raise BitcornError(f"no file at {self.shown}, but a folder: give the files in it") from None

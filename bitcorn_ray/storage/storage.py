@@ -8,6 +8,7 @@ file, each line is an object of its own below the log's name.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 import uuid
@@ -29,6 +30,7 @@ from bitcorn_ray.storage.publish import TEMPORARY, is_object_store, publish, pub
 
 __all__ = ["Storage", "StoredFile", "publish_file"]
 
+_log = logging.getLogger(__name__)
 _CHECKSUM = "crc32"
 _REMOTE_REQUESTS = 16  # at once: each waits for the network, not for a processor
 
@@ -51,7 +53,7 @@ class Storage:
         """Open a folder or a URI such as `s3://bucket/folder`; nothing is created before something is written.
 
         what: it holds, and remedy: what to do where it cannot be written, for messages.
-        Raises BitcornError for a URI that pyarrow does not understand.
+        Raises BitcornError for a URI that pyarrow does not understand or that names no bucket.
         """
         self.what, self.remedy, self._place = what, remedy, Location.of(location)
         if self._place.is_remote:
@@ -59,6 +61,8 @@ class Storage:
         else:
             self._fs, self._root = fs.LocalFileSystem(use_mmap=True), self.address
         self.is_local = isinstance(self._fs, fs.LocalFileSystem)
+        if not self._root:
+            raise BitcornError(f"{self.shown} is no place for the {what}: name a bucket or folder")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Storage, (self.address, self.what, self.remedy)
@@ -72,6 +76,11 @@ class Storage:
     def shown(self) -> str:
         """The place as it may be shown: without user, password and options."""
         return self._place.shown
+
+    @property
+    def is_file(self) -> bool:
+        """Whether a local file lies at the place, so that nothing can lie below it."""
+        return self.is_local and os.path.isfile(self._root)
 
     @property
     def name(self) -> str:
@@ -159,8 +168,9 @@ class Storage:
     def names(self) -> list[str]:
         """Names of the files and folders at the root, sorted; none where there is no such place."""
         selector = fs.FileSelector(self._root, allow_not_found=True)
-        with self._reading():
+        with self._reading(), suppress(NotADirectoryError):
             return sorted(info.base_name for info in self._fs.get_file_info(selector))
+        return []
 
     def add_line(self, log: str, line: str) -> None:
         """Add a line to a log. Raises BitcornError where that cannot be done."""
@@ -199,9 +209,13 @@ class Storage:
             self.delete([f"{TEMPORARY}probe"])
 
     def remove_folder(self, name: str) -> None:
-        """Remove a folder with all that is in it; one that is gone already is no error."""
-        with self._writing(), suppress(FileNotFoundError):
+        """Remove a folder that is no longer needed, with all that is in it; what cannot be removed stays."""
+        try:
             self._fs.delete_dir(self._path(name))
+        except FileNotFoundError:
+            return
+        except (OSError, pa.ArrowException) as error:
+            _log.warning("%s in %s cannot be removed: %s", name, self.shown, reason_of(error, self.address))
 
     def remove_empty(self) -> None:
         """Remove the folder itself where nothing is in it; an object store has no empty folders."""

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from bitcorn_ray import __version__
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.learning.bands import outcome_known
+from bitcorn_ray.storage.location import shown_uri
 from bitcorn_ray.storage.storage import Storage
 from bitcorn_ray.sweeps.config import Setting, SweepConfig
 from bitcorn_ray.sweeps.data import sweep_data
@@ -107,7 +108,8 @@ class SweepBaselines:
         for had, now in zip(self.bars, data.bars, strict=True):
             rows = np.minimum(np.searchsorted(now.timestamp, had.timestamp), len(now.timestamp) - 1)
             if not all(np.array_equal(getattr(now, name)[rows], getattr(had, name)) for name in ("timestamp", "close")):
-                raise BitcornError(f"the bars of {had.name} in {self.config.run.db} are no longer those of the sweep")
+                place = shown_uri(self.config.run.db)
+                raise BitcornError(f"the bars of {had.name} in {place} are no longer those of the sweep")
             found.append(variant.matrix[start + rows][:, variant.columns(self.setting.features)])
             start += len(now.timestamp)
         return found

@@ -167,6 +167,11 @@ class SweepConfig:
         search = {each.name: {each.kind: list(each.values)} for each in self.space.dimensions}
         return {**asdict(self.run), "folds": asdict(self.folds), "search": search, "sweep": asdict(self.sweep)}
 
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> SweepConfig:
+        """Read what `to_json` wrote. Raises BitcornError as `load` does."""
+        return cls.load({name: value for name, value in values.items() if value is not None and value != []})
+
     def _require_variants(self) -> None:
         systems = [find_system(spec) for spec in self.variants()]
         for dimension in self.space.dimensions:

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from bitcorn_ray.cache.prepare import Source, prepare
 from bitcorn_ray.data_loader import open_cache
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.registry import find_system
+from bitcorn_ray.lineage import partition_lineage
 from bitcorn_ray.market.bars import Bars
 from bitcorn_ray.market.loading import load_bars
 from bitcorn_ray.market.partition import Partition, normalise_symbol
@@ -52,11 +54,13 @@ def sweep_data(
     *,
     cache_dir: str | Path | None = None,
     systems: Sequence[str] | None = None,
+    until: Sequence[int] | None = None,
     log_fn: Callable[[str], None] | None = None,
 ) -> SweepData:
     """Load the bars of a configuration, cut them into folds, and prepare the features of every variant.
 
-    systems: these variants, by default all that the search reaches.
+    systems: these variants, by default all that the search reaches. until: for each symbol the opening of its last bar
+    in ms, where later ones are to be left out.
     Raises BitcornError as `load_market_data`, `prepare_features` and `walk_forward_folds` do.
     """
     run, cache = config.run, open_cache(cache_dir)
@@ -67,8 +71,9 @@ def sweep_data(
     reading = run.reading.with_columns(name for system in wanted.values() for name in system.inputs)
     barred = reading.policy is not None and reading.policy.fills_ahead
     bars, whole = list[SweepBars](), list[tuple[Bars, Partition]]()
-    for symbol in run.all_symbols:
-        loaded = load_bars(run.db, symbol, run.timeframe, reading=reading)
+    ends: Sequence[int | None] = until or [None] * len(run.all_symbols)
+    for symbol, end in zip(run.all_symbols, ends, strict=True):
+        loaded = load_bars(run.db, symbol, run.timeframe, reading=reading, until=end)
         own, partition = loaded.bars, loaded.partition
         assert own.timestamp is not None  # what is loaded has times
         bars.append(
@@ -88,17 +93,23 @@ def sweep_data(
     variants = {}
     for spec, system in wanted.items():
         matrix = np.empty((sum(len(own) for own, _ in whole), len(system.features)), np.float32)
-        keys, start = list[str](), 0
+        keys, origins, start = list[str](), list[dict[str, Any]](), 0
         for own, partition in whole:
-            prepared = prepare(own, system, cache, Source(shown_source(run.db), partition, complete=True))
+            prepared = prepare(own, system, cache, Source(shown_source(run.db), partition, complete=until is None))
             rows = matrix[start : start + len(own)]
             rows[: system.warmup_bars] = np.nan
             for place, name in enumerate(system.features):
                 rows[system.warmup_bars :, place] = prepared.columns[name]
             keys.append(prepared.plan.key)
+            origins.append(partition_lineage(partition, own, prepared.plan))
             start += len(own)
         variants[spec] = Variant(
-            spec=spec, version=system.version, features=tuple(system.features), matrix=matrix, keys=tuple(keys)
+            spec=spec,
+            version=system.version,
+            features=tuple(system.features),
+            matrix=matrix,
+            keys=tuple(keys),
+            origins=tuple(origins),
         )
         if log_fn:
             log_fn(f"{len(system.features)} features {spec} of {len(matrix):,} bars")

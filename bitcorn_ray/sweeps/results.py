@@ -27,7 +27,7 @@ from bitcorn_ray.learning.runs import PastScores
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.sweeps.config import Setting
 from bitcorn_ray.sweeps.folder import SweepFolder
-from bitcorn_ray.sweeps.records import FoldRecord, Records, Trial
+from bitcorn_ray.sweeps.records import FoldRecord, Trial
 from bitcorn_ray.sweeps.trial import SweepBars, TrialPlan, fold_keys
 from bitcorn_ray.validation.calibration import RollingConformal, conformal_scores
 
@@ -71,7 +71,7 @@ def best_of(trials: Sequence[Trial]) -> Trial | None:
 
 def fold_records(plan: TrialPlan, trial: Trial) -> list[list[FoldRecord]]:
     """What was recorded of a trial: for each fold, as far as it came, a record for each seed."""
-    records, setting, found = Records(plan.records), Setting.from_json(trial.setting), []
+    records, setting, found = plan.records, Setting.from_json(trial.setting), []
     for fold in plan.folds:
         of_fold = [records.load(key) for key in fold_keys(plan, setting, fold)]
         whole = [record for record in of_fold if record is not None]

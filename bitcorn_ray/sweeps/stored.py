@@ -36,8 +36,7 @@ class StoredSweep:
 def read_sweep(folder: SweepFolder) -> StoredSweep:
     """Read a sweep, or an evolution as one. Raises BitcornError where the folder holds none, or a damaged one."""
     written, bars = folder.plan(), folder.bars()
-    fields = {name: value for name, value in written["config"].items() if value is not None and value != []}
-    config = SweepConfig.load(fields)
+    config = SweepConfig.from_json(written["config"])
     horizon, timelines = max(config.run.model.horizons), tuple(timelines_of(bars))
     folds = tuple(walk_forward_folds(config.folds, timelines, horizon, config.run.model.seq_len))
     plan = TrialPlan(
@@ -45,7 +44,7 @@ def read_sweep(folder: SweepFolder) -> StoredSweep:
         seeds=config.sweep.seeds,
         objective=config.sweep.objective,
         device="cpu",
-        records=folder.records.storage.address,
+        records=folder.records,
         identities=written["identities"],
     )
     return StoredSweep(

@@ -82,7 +82,8 @@ class Variant:
     """Features of all partitions by one system.
 
     matrix: (T, F) float32, the rows of one partition after those of another, NaN in warm-up rows; nobody writes to it.
-    features: their names. spec, version: of the system. keys: of the cache's entries, one a partition.
+    features: their names. spec, version: of the system. keys: of the cache's entries, one a partition. origins: what a
+    run records of these, see `partition_lineage`.
     """
 
     spec: str
@@ -90,6 +91,7 @@ class Variant:
     features: tuple[str, ...]
     matrix: NDArray[np.float32]
     keys: tuple[str, ...]
+    origins: tuple[Mapping[str, Any], ...] = ()
 
     def columns(self, wanted: Sequence[str] | None) -> list[int]:
         """Places of some features, None for all. Raises BitcornError for names that it does not have."""
@@ -104,14 +106,14 @@ class TrialPlan:
     """What all trials have in common.
 
     folds: in the order in which they are trained. seeds: trainings of each. objective: see `SweepOptions`.
-    device: "cpu" or "cuda". records: folder of the finished ones. identities: of the data, by system.
+    device: "cpu" or "cuda". records: the finished ones. identities: of the data, by system.
     """
 
     folds: tuple[Fold, ...]
     seeds: int
     objective: str
     device: str
-    records: str
+    records: Records
     identities: Mapping[str, str]
 
 
@@ -128,7 +130,7 @@ def run_trial(
     far), `seconds`, and `reused` where nothing was trained.
     Raises BitcornError for impossible configurations and as `fit` does.
     """
-    setting, records, losses = Setting.from_json(configuration), Records(plan.records), list[float]()
+    setting, records, losses = Setting.from_json(configuration), plan.records, list[float]()
     if setting.system not in plan.identities:
         raise BitcornError(f"no features of system {setting.system} were prepared: there is {list(plan.identities)}")
     for done, fold in enumerate(plan.folds, start=1):

@@ -9,8 +9,8 @@ A sweep that was cut short, by Ctrl-C or a power cut, goes on with `resume`: wha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from bitcorn_ray.features.registry import find_system
 from bitcorn_ray.forecaster import feature_identity
 from bitcorn_ray.learning.runs import is_run, read_metadata
 from bitcorn_ray.learning.suggest import Outcome, suggester_of
+from bitcorn_ray.lineage import source_lineage
 from bitcorn_ray.market.timeframe import timeframe_ms
 from bitcorn_ray.sweeps.config import Setting, SweepConfig
 from bitcorn_ray.sweeps.data import SweepData, fold_plan, sweep_data
@@ -30,7 +31,7 @@ from bitcorn_ray.sweeps.trial import TrialPlan, fold_inputs, run_trial
 from bitcorn_ray.training_inputs import TrainingInputs
 from bitcorn_ray.training_job import TrainingJob
 
-__all__ = ["SweepResult", "trial_plan", "tune"]
+__all__ = ["SweepResult", "refit", "trial_plan", "tune"]
 
 OnTrial = Callable[[Trial], None]
 
@@ -39,16 +40,17 @@ OnTrial = Callable[[Trial], None]
 class SweepResult:
     """What a sweep came to.
 
-    folder: of its files (see `results`). ended: "done", "time" (max_hours are over) or "interrupted" (by Ctrl-C).
+    folder: of its files (see `results`), a URI with its secrets. ended: "done", "time" (max_hours are over) or
+    "interrupted" (by Ctrl-C).
     trials: all of them. best: the one with the lowest validation loss over all folds, None where no trial has a fold.
     run: folder of its run, None where it was not trained.
     """
 
-    folder: str
+    folder: str = field(repr=False)
     ended: str
     trials: tuple[Trial, ...]
     best: Trial | None
-    run: str | None
+    run: str | None = field(repr=False)
 
 
 def tune(
@@ -94,7 +96,9 @@ def tune(
         run = None
         if best is not None and ended != "interrupted":
             say(f"best trial {best.name}, validation loss {best.loss:.5f}: training it on the last fold")
-            run = _refit(loaded, best, folder, cache_dir, log_fn)
+            run, trial = folder.run, {"trial": best.name, "loss": best.loss, "setting": dict(best.setting)}
+            if not is_run(run) or read_metadata(run).get("sweep", {}).get("setting") != trial["setting"]:
+                refit(loaded, trial, run, cache_dir=cache_dir, log_fn=log_fn)
     if best is None and ended != "interrupted":
         raise BitcornError(f"no trial finished a fold: {_failures(every, loaded)}")
     return SweepResult(folder=folder.storage.address, ended=ended, trials=every, best=best, run=run)
@@ -107,7 +111,7 @@ def trial_plan(config: SweepConfig, data: SweepData, folder: SweepFolder) -> Tri
         seeds=config.sweep.seeds,
         objective=config.sweep.objective,
         device="cuda" if config.sweep.resources.gpu else "cpu",
-        records=folder.records.storage.address,
+        records=folder.records,
         identities=data.identities,
     )
 
@@ -158,20 +162,24 @@ def _is_over(trial: Trial) -> bool:
     return trial.state != "running"
 
 
-def _refit(
+def refit(
     config: SweepConfig,
-    best: Trial,
-    folder: SweepFolder,
-    cache_dir: str | Path | None,
-    log_fn: Callable[[str], None] | None,
-) -> str:
-    """Train the best configuration on the last fold, and save it as a run; where that is there already, leave it."""
-    if is_run(folder.run) and read_metadata(folder.run).get("sweep", {}).get("setting") == dict(best.setting):
-        return folder.run
-    setting = Setting.from_json(best.setting)
+    trial: Mapping[str, Any],
+    place: str,
+    *,
+    cache_dir: str | Path | None = None,
+    until: Sequence[int] | None = None,
+    log_fn: Callable[[str], None] | None = None,
+) -> None:
+    """Train a trial on the last fold, and save it as a run, with what it says about itself as `sweep`.
+
+    trial: its name as "trial", its loss and setting. until: for each symbol the opening of its last bar in ms, where
+    later ones are to be left out. Raises BitcornError as `train_from_config` does.
+    """
+    setting = Setting.from_json(trial["setting"])
 
     def inputs() -> TrainingInputs:
-        data = sweep_data(config, cache_dir=cache_dir, systems=[setting.system])
+        data = sweep_data(config, cache_dir=cache_dir, systems=[setting.system], until=until)
         variant, system = data.variants[setting.system], find_system(setting.system)
         made, scaler, facts = fold_inputs(data.bars, variant, setting, data.folds[-1].rows, whole=True)
         about = {
@@ -182,17 +190,18 @@ def _refit(
             "timeframe": data.bars[0].timeframe,
             "cache_keys": list(variant.keys),
             "data": facts,
-            "sweep": {"trial": best.name, "loss": best.loss, "setting": dict(best.setting)},
+            "lineage": {"data": source_lineage(config.run.db, [dict(each) for each in variant.origins])},
+            "sweep": dict(trial),
         }
         names = variant.features if setting.features is None else setting.features
         return TrainingInputs(data=made, scaler=scaler, feature_cols=list(names), about=about)
 
     device = "cuda" if config.run.gpus else "cpu"
-    job = TrainingJob(setting.model, setting.training, device, folder.run, log_fn, config.run.mlflow)
+    job = TrainingJob(setting.model, setting.training, device, place, log_fn, config.run.mlflow)
+    job.config = config.to_json()
     if config.run.workers:
         job.on_ray = (config.run.workers, config.run.gpus, 3)
     job.run(inputs, resume=False)
-    return folder.run
 
 
 def _failures(trials: tuple[Trial, ...], config: SweepConfig) -> str:

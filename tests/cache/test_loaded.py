@@ -8,7 +8,15 @@ import pytest
 
 from bitcorn_ray.cache import loaded
 from bitcorn_ray.cache.code import code_identity
-from bitcorn_ray.cache.loaded import function_mark, home_of_import, kind_of_place, load, module_facts, version_of
+from bitcorn_ray.cache.loaded import (
+    function_mark,
+    has_version,
+    home_of_import,
+    kind_of_place,
+    load,
+    module_facts,
+    version_of,
+)
 from bitcorn_ray.errors import BitcornError
 
 SOURCE = "def f(bars): return bars + 1\nclass K:\n    def m(self): return 1\n"
@@ -159,6 +167,37 @@ def test_versions_are_those_that_are_loaded(monkeypatch):
     monkeypatch.setattr(numpy, "__version__", "0.0")
     assert version_of("numpy") == "0.0"
     assert version_of("there_is_no_such") is None
+
+
+@pytest.fixture
+def library(tmp_path, monkeypatch):
+    """Install a library whose distribution has another name, and which says of which build it is once loaded."""
+    info = tmp_path / "another_name-1.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: another-name\nVersion: 1.2\n")
+    (info / "top_level.txt").write_text("lo_library\n")
+    (tmp_path / "lo_library.py").write_text("__version__ = '1.2'\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    loaded._installed_version.cache_clear()
+    yield tmp_path / "lo_library.py"
+    sys.modules.pop("lo_library", None)
+    loaded._installed_version.cache_clear()
+
+
+def test_a_version_is_the_same_before_and_after_a_library_is_loaded(library):
+    assert version_of("lo_library") == "1.2"
+    importlib.import_module("lo_library")
+    assert version_of("lo_library") == "1.2"
+
+
+def test_a_process_that_has_not_loaded_a_library_has_the_version_that_another_found(library):
+    library.write_text("__version__ = '1.2+cpu'\n")
+    assert not has_version("lo_library", "1.3")
+    del sys.modules["lo_library"]
+    assert has_version("lo_library", "1.2+cpu")
+    assert has_version("lo_library", "1.2")  # as one finds it that has not loaded it
+    assert has_version("there_is_no_such", "missing")
+    assert not has_version("there_is_no_such", "1.2")
 
 
 def test_an_import_leads_to_the_home_of_what_it_binds(tmp_path, module):

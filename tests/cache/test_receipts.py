@@ -41,6 +41,28 @@ def test_an_entry_is_whole_with_its_manifest_and_all_chunks(cache, random_bars, 
     assert whole_entries(cache, [plan.key]) == set()
 
 
+def test_an_entry_of_which_a_chunk_was_cut_is_not_whole_and_is_mended(cache, random_bars, small_chunks):
+    bars = random_bars(500)
+    plan = update(bars, V2, cache, None).plan
+    name = chunk_name(plan.chunks[3].key)
+    whole = bytes(cache.storage.read(name))
+    for content in (b"", whole[:-9]):
+        cache.storage.publish(name, content)
+        assert whole_entries(cache, [plan.key]) == set()
+        assert cache.missing_chunks(plan) == [plan.chunks[3]]
+        assert update(bars, V2, cache, None).computed == 1
+        assert bytes(cache.storage.read(name)) == whole
+        assert whole_entries(cache, [plan.key]) == {plan.key}
+
+
+def test_chunks_without_their_manifest_are_read_before_they_are_taken(cache, random_bars, small_chunks):
+    bars = random_bars(500)
+    plan = update(bars, V2, cache, None).plan
+    cache.storage.delete([manifest_name(plan.key)])
+    assert update(bars, V2, cache, None).computed == 0
+    assert whole_entries(cache, [plan.key]) == {plan.key}
+
+
 def test_one_who_says_more_about_a_source_has_a_receipt_of_their_own(any_cache, tmp_path):
     cache, said = any_cache, Reading.of("candles", ["open=o"])
     write_receipt(cache, tmp_path / "a.db", identify(V2), {"/a.db": receipt()}, said)

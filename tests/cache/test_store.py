@@ -231,3 +231,9 @@ def test_processes_that_make_one_entry_at_once_all_succeed(cache):
     assert hit.hit
     assert_same_bytes(hit, prepare(bars, V2, None, None))
     assert not list(folder.rglob(f"{TEMPORARY}*"))
+
+
+def test_a_file_is_no_cache(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(BitcornError, match="file is a file: give a folder"):
+        FeatureCache(tmp_path / "file")

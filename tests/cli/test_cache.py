@@ -58,6 +58,22 @@ def test_prune_by_age_size_and_grace(run, filled):
     assert filled.entries() == []
 
 
+def test_nothing_is_said_to_be_nothing(run, tmp_path):
+    place = ("--cache-dir", tmp_path / "none")
+    assert run("cache", "ls", *place).stdout.startswith("no entries are in ")
+    assert run("cache", "verify", *place).stdout.startswith("nothing is in ")
+    assert json.loads(run("cache", "ls", "--json", *place).stdout) == {"entries": []}
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("command", ["stats", "ls", "verify", "prune", "clear"])
+def test_a_file_is_no_cache(run, tmp_path, command):
+    (tmp_path / "file").touch()
+    done = run("cache", command, "--cache-dir", tmp_path / "file")
+    assert done.exit_code == 2
+    assert "is a file: give a folder" in done.stderr
+
+
 @pytest.mark.parametrize("option", [("--max-size", "5 apples"), ("--older-than", "30"), ("--grace", "-1h")])
 def test_an_amount_that_is_not_understood_is_one_line(run, filled, option):
     result = run("cache", "prune", *option)

@@ -79,5 +79,5 @@ def test_bad_input_is_one_line_and_status_2(run, market, tmp_path):
     assert len(nothing.stderr.splitlines()) == 1
     unknown = run("evaluate", folder, source, "--symbols", "ZZZUSDT", "--cache-dir", tmp_path)
     assert (unknown.exit_code, "BBBUSDT" in unknown.stderr) == (2, True)
-    unwritten = run("evaluate", folder, source, "--out", tmp_path / "no" / "x.json", "--cache-dir", tmp_path)
+    unwritten = run("evaluate", folder, source, "--out", "/dev/null/x.json", "--cache-dir", tmp_path)
     assert (unwritten.exit_code, "cannot be written" in unwritten.stderr) == (2, True)

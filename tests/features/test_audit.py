@@ -506,6 +506,41 @@ def test_a_report_holds_the_values_of_each_feature_and_is_plain_json():
     assert json.loads(json.dumps(dataclasses.asdict(report), allow_nan=False))["system"] == "clipped"
 
 
+def remembering(function):
+    """A system whose function gets a memory of its own."""
+    memory = {}
+    return system(lambda bars: function(bars, memory), 30)
+
+
+def the_mean_of_the_first_bars_seen(bars, memory):
+    return ret(bars) - memory.setdefault("mean", ret(bars).mean())
+
+
+def the_next_return_as_first_seen(bars, memory):
+    for time, value in zip(bars.timestamp.tolist(), swapped(bars, True).tolist(), strict=True):
+        memory.setdefault(time, value)
+    return [memory[time] for time in bars.timestamp.tolist()]
+
+
+def returns_that_are_looked_up(bars, memory):
+    return memory.setdefault(bars.timestamp.tobytes() + bars.close.tobytes(), ret(bars))
+
+
+@pytest.mark.parametrize(
+    ("function", "passed"),
+    [
+        (the_mean_of_the_first_bars_seen, False),
+        (the_next_return_as_first_seen, False),
+        (returns_that_are_looked_up, True),
+    ],
+)
+def test_what_is_remembered_of_other_bars_is_found_by_an_untouched_copy(function, passed):
+    bars = simulate_bars(1_200, seed=1)
+    report = audit(bars, remembering(function), cuts=8, untouched=remembering(function))
+    assert report.passed is passed
+    assert {(finding.feature, finding.kind) for finding in report.findings} <= {("spoilt", "unstable")}
+
+
 def test_the_same_seed_finds_the_same():
     bars = simulate_bars(600, seed=6)
     one, two = (audit(bars, system(one_hour_of_the_week, 30), cuts=16, seed=3) for _ in range(2))

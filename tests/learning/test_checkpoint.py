@@ -99,3 +99,18 @@ def test_a_training_is_known_by_its_data_and_configuration_but_not_by_how_it_is_
         training_identity(data, MODEL, replace(TRAINING, seed=1)),
     ]
     assert len({known, *others}) == 5
+
+
+def test_a_store_that_does_not_answer_while_old_ones_are_removed_ends_no_training(tmp_path, monkeypatch, caplog):
+    folder = CheckpointFolder(tmp_path)
+    folder.save(snapshot(1))
+
+    def silent(_):
+        raise BitcornError("no answer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(folder.storage), "names", silent)
+        assert folder.save(snapshot(2))
+        folder.clear()
+    assert "no longer needed stay: no answer" in caplog.text
+    assert folder.load()["step"] == 2

@@ -1,4 +1,5 @@
 import os
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -287,3 +288,15 @@ def test_an_object_has_a_fingerprint_once_it_has_settled(s3_uri, monkeypatch):
         stream.write(b"333")
     assert fingerprint(place) not in (before, None)
     assert (partition_named(place), shown_source(place.address)) == (Partition("A", "1h"), place.shown)
+
+
+def test_a_worker_that_does_not_find_a_file_says_on_which_machine_and_what_to_do(tmp_path, monkeypatch):
+    there = tmp_path / "m.db"
+    with pytest.raises(BitcornError, match=r"m\.db: check the path$"):
+        source_files(there)
+    monkeypatch.setenv("RAY_RAYLET_PID", "1")
+    with (
+        pytest.raises(BitcornError, match=f"m\\.db on node {socket.gethostname()}.*bitcorn export {there}"),
+        opened_source(there),
+    ):
+        pass

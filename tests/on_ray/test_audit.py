@@ -31,9 +31,24 @@ def test_every_partition_is_audited_as_in_a_plain_process(market_db, ray_cluster
     assert [(r.symbol, r.timeframe) for r in results] == [("AAAUSDT", "1h"), ("BBBUSDT", "1h")]
     assert len(seen) == 2
     for result in results:
-        here = audit(read_bars(market_db, result.symbol, "1h")[0], find_system(leaky), cuts=8, seed=3)
+        bars, system = read_bars(market_db, result.symbol, "1h")[0], find_system(leaky)
+        here = audit(bars, system, cuts=8, seed=3, untouched=system)
         assert result.report == here
         assert {(f.feature, f.kind) for f in here.findings} == {("next", "look-ahead")}
+
+
+def test_a_module_that_remembers_the_first_bars_is_named(market_db, ray_cluster, tmp_path, monkeypatch):
+    (tmp_path / "remembering_features.py").write_text(
+        "from bitcorn_ray.features.system import feature_system\n"
+        "_FITTED = {}\n"
+        "@feature_system(name='scaled', warmup=1, features=['scaled', 'body'])\n"
+        "def scaled(bars):\n"
+        "    scale = _FITTED.setdefault('scale', bars.close.mean())\n"
+        "    return {'scaled': bars.close / scale, 'body': bars.close / bars.open}\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for result in run_audit(market_db, find_system("remembering_features:scaled"), cuts=8):
+        assert [(f.feature, f.kind) for f in result.report.findings] == [("scaled", "unstable")]
 
 
 def test_a_context_is_put_on_the_grid_of_each_partition(market_db, ray_cluster):

@@ -20,7 +20,7 @@ from bitcorn_ray.features.registry import find_system
 from bitcorn_ray.market.bars import Bars
 from bitcorn_ray.market.ingest import write_bars
 from bitcorn_ray.market.partition import Partition
-from bitcorn_ray.on_ray.balanced import _dealt, code_by_value, map_balanced
+from bitcorn_ray.on_ray.balanced import _dealt, map_balanced
 
 _JOBS = """
 import os, signal
@@ -105,8 +105,8 @@ def jobs_module(user_module):
 def mapped(function, jobs, sizes=None):
     """Results, lost jobs, and what `on_done` was called with."""
     seen = []
-    with code_by_value(code_identity(getattr(function, "func", function))):
-        done, lost = map_balanced(function, jobs, sizes or [1] * len(jobs), seen.append)
+    code = code_identity(getattr(function, "func", function))
+    done, lost = map_balanced(function, jobs, sizes or [1] * len(jobs), code, seen.append)
     return done, lost, seen
 
 

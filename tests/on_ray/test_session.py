@@ -68,3 +68,14 @@ def test_workers_of_a_private_ray_keep_what_they_free_unless_the_user_says_other
         [sys.executable, "-c", _WORKER], env=environment, check=True, capture_output=True, text=True, timeout=120
     )
     assert done.stdout.split() == [str(256 << 20), "1000000"]
+
+
+def test_a_dashboard_is_no_place_to_work_at_and_the_error_says_what_is(monkeypatch):
+    import ray
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with (
+        pytest.raises(BitcornError, match=r"bitcorn --address http://head:8265 --submit .* such as head:6379"),
+        ray_session("http://head:8265"),
+    ):
+        pass

@@ -66,6 +66,16 @@ def test_what_is_written_into_a_page_cannot_break_out_of_it():
     assert "<b>A" not in page
 
 
+def test_texts_of_charts_are_text_but_for_line_breaks():
+    traces = [{"name": "<b>x</b>", "text": ["a<br>b", "<i>"], "y": [1, 2], "hovertemplate": "%{y}<extra></extra>"}]
+    page = page_of("x", [Section(title="", parts=[Chart(label="", data=traces)])])
+    (trace,) = json.loads(re.search(r"const PAGE = (\{.*?\});", page)[1])["charts"]["c0"]["data"]
+    assert trace["name"] == "&lt;b&gt;x&lt;/b&gt;"
+    assert trace["text"] == ["a<br>b", "&lt;i&gt;"]
+    assert trace["hovertemplate"] == "%{y}<extra></extra>"
+    assert trace["y"] == [1, 2]
+
+
 def test_markup_is_left_as_it_is():
     assert html_table(["x"], [[Html("<b>1</b>")]]).count("<b>1</b>") == 1
     assert "<b>1</b>" in listed([Html("<b>1</b>")])

@@ -4,7 +4,7 @@ import pytest
 from pyarrow import fs
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.storage.location import Location, filesystem_of, shown_uri
+from bitcorn_ray.storage.location import Location, filesystem_of, local_file, recorded_uri, shown_uri
 
 
 def test_a_local_path_is_absolute(tmp_path, monkeypatch):
@@ -59,3 +59,18 @@ def test_a_place_that_is_no_file_is_refused(tmp_path):
     with pytest.raises(BitcornError, match="no file at"), Location.of(tmp_path / "none").opened():
         pass
     assert isinstance(filesystem_of(str(tmp_path), "x")[0], fs.LocalFileSystem)
+
+
+def test_what_is_kept_of_a_uri_leads_to_its_place_and_has_no_secret():
+    secrets = "access_key=AK&secret_key=SK&session_token=ST&anything=else"
+    kept = recorded_uri(f"s3://key:se/cret@bucket/x?{secrets}&region=r&endpoint_override=h:1&scheme=http")
+    assert kept == "s3://bucket/x?region=r&endpoint_override=h:1&scheme=http"
+    assert recorded_uri("/a?b@c.db") == shown_uri("/a?b@c.db") == "/a?b@c.db"
+    assert recorded_uri("http://me:pw@host:5000") == "http://host:5000"
+
+
+def test_what_must_be_a_file_here_is_no_uri(tmp_path):
+    assert local_file(str(tmp_path), "database", "x") == tmp_path
+    with pytest.raises(BitcornError, match=r"the database cannot be at s3://b/m\.db: .*; use a file") as caught:
+        local_file("s3://key:hush@b/m.db", "database", "use a file")
+    assert "hush" not in str(caught.value)

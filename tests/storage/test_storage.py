@@ -1,11 +1,13 @@
 import json
+import pickle
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.storage.storage import Storage
+from bitcorn_ray.storage.storage import Storage, publish_file
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -53,6 +55,14 @@ def test_a_record_that_is_flipped_or_cut_is_none(tmp_path, place, bit, cut):
     assert storage.read_json("x.json") in (None, value)
 
 
+def test_a_place_without_a_name_is_refused_and_a_file_is_known(tmp_path):
+    with pytest.raises(BitcornError, match="name a bucket or folder"):
+        Storage("s3://")
+    (tmp_path / "file").touch()
+    assert Storage(tmp_path / "file").is_file
+    assert not Storage(tmp_path).is_file
+
+
 def test_what_is_not_json_is_refused_and_leaves_nothing(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         Storage(tmp_path).publish_json("value", {"x": float("nan")})
@@ -85,3 +95,89 @@ def test_a_file_uri_is_the_folder(tmp_path):
     Storage(f"file://{tmp_path}/cache").publish("x", b"1")
     assert (tmp_path / "cache" / "x").read_bytes() == b"1"
     assert Storage(f"file://{tmp_path}/cache").is_local
+
+
+def test_a_log_keeps_its_lines_in_order(storage):
+    assert storage.lines("a/log.jsonl") == []
+    for number in range(12):
+        storage.add_line("a/log.jsonl", f"line {number}")
+    assert storage.lines("a/log.jsonl") == [f"line {number}" for number in range(12)]
+
+
+def test_a_line_that_was_torn_is_ended_before_the_next(tmp_path):
+    storage = Storage(tmp_path)
+    storage.add_line("log", "one")
+    with (tmp_path / "log").open("a") as file:
+        file.write('{"half')
+    storage.add_line("log", "two")
+    assert storage.lines("log") == ["one", '{"half', "two"]
+
+
+def test_names_are_of_files_and_folders_at_the_root(storage):
+    assert storage.names() == []
+    storage.publish("b/one", b"1")
+    storage.publish("a", b"1")
+    assert storage.names() == ["a", "b"]
+    assert storage.child("b").names() == ["one"]
+    assert storage.has("b/one")
+    assert not storage.has("b")
+    storage.remove_folder("b")
+    storage.remove_folder("b")
+    assert [file.name for file in storage.files()] == ["a"]
+
+
+def test_another_process_finds_the_same_place(storage, monkeypatch, tmp_path):
+    storage.child("in").publish("x", b"1")
+    sent = pickle.dumps(storage)
+    monkeypatch.chdir("/")
+    assert bytes(pickle.loads(sent).read("in/x")) == b"1"
+
+
+def test_only_an_empty_folder_is_removed(tmp_path):
+    storage = Storage(tmp_path / "a")
+    storage.remove_empty()
+    storage.publish("x", b"")
+    storage.remove_empty()
+    assert storage.names() == ["x"]
+    storage.delete(["x"])
+    storage.remove_empty()
+    assert not (tmp_path / "a").exists()
+
+
+def test_whether_a_place_can_be_written_is_known_before(storage, tmp_path, s3_server):
+    storage.require_writable()
+    assert list(storage.files()) == []
+    (tmp_path / "file").write_text("")
+    nobody = s3_server[0]("x").replace("@bucket/", "@nobucket/")
+    for place in (tmp_path / "file" / "run", nobody):
+        with pytest.raises(BitcornError, match=r"the run at .* cannot be written: .*; give another") as caught:
+            Storage(place, "run", "give another").require_writable()
+        assert "secret" not in str(caught.value)
+
+
+def test_one_file_is_published_whole_over_an_older_one(storage):
+    place = storage.child("deep/page.html").address
+    for text in ("old", "new"):
+        publish_file(place, "page", text)
+        assert bytes(storage.read("deep/page.html")).decode() == text
+    if storage.is_local:
+        assert [each.name for each in Path(place).parent.iterdir()] == ["page.html"]
+
+
+def test_a_file_that_cannot_be_written_is_told_and_leaves_the_older_one(tmp_path, s3_server):
+    (tmp_path / "file").write_text("mine")
+    nobody = s3_server[0]("x").replace("@bucket/", "@nobucket/")
+    for place in (tmp_path / "file" / "page.html", nobody):
+        with pytest.raises(BitcornError, match="the page cannot be written to") as caught:
+            publish_file(place, "page", "x")
+        assert "secret" not in str(caught.value)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_folder_that_cannot_be_removed_stays_with_a_warning(tmp_path, s3_server, caplog):
+    (tmp_path / "file").write_text("mine")
+    Storage(tmp_path).remove_folder("file")
+    Storage(s3_server[0]("x").replace("@bucket/", "@nobucket/")).remove_folder("y")
+    assert (tmp_path / "file").exists()
+    assert "file in " in caplog.text
+    assert "secret" not in caplog.text

@@ -10,6 +10,7 @@ from bitcorn_ray.learning.predict import predict_windows
 from bitcorn_ray.learning.training import fit
 from bitcorn_ray.sweeps.config import SweepConfig
 from bitcorn_ray.sweeps.data import sweep_data
+from bitcorn_ray.sweeps.records import Records
 from bitcorn_ray.sweeps.trial import TrialPlan, fold_inputs, fold_keys, run_trial, train_fold
 from bitcorn_ray.training_inputs import inputs_from_source
 
@@ -26,7 +27,7 @@ def plan_of(data, tmp_path, seeds=1):
         seeds=seeds,
         objective="qlike",
         device="cpu",
-        records=str(tmp_path / "records"),
+        records=Records(tmp_path / "records"),
         identities=data.identities,
     )
 

@@ -1,0 +1,54 @@
+"""`bitcorn --address http://head:8265 --submit COMMAND ...`: the same command line, run on a cluster."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from bitcorn_ray.cli.options import OrderedGroup, say
+from bitcorn_ray.errors import BitcornError
+
+__all__ = ["SubmittingGroup"]
+
+
+class SubmittingGroup(OrderedGroup):
+    """The group of all commands, which with --submit runs none of them here but sends the command line to a cluster."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that was named, or in its place, with --submit, one that submits it."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if not ctx.params["submit"] or command is None:
+            return name, command, rest
+        # What cannot be understood there is told here, before anything is sent.
+        understood = command.make_context(name, list(rest), parent=ctx)
+        if understood.params.get("address"):
+            raise click.UsageError("with --submit, give --address before the command: it is the dashboard's")
+        words, address = ["bitcorn", str(name), *rest], ctx.params["address"]
+        return name, click.Command(name, callback=lambda: _submit(address, words)), []
+
+
+def _submit(address: str | None, words: list[str]) -> None:
+    """Submit a command line, print its log, and end with its exit status."""
+    from bitcorn_ray.on_ray.jobs import submit_job
+
+    try:
+        job = submit_job(address, words)
+        say(f"submitted as {job.name} to {job.address}")
+        on = f"{job.name} --address {job.address}"
+        try:
+            sys.exit(job.follow(lambda text: click.echo(text, nl=False)))
+        except KeyboardInterrupt:
+            click.echo(
+                f"\nbitcorn: the job goes on, no longer followed; to follow it: ray job logs --follow {on}; to end it: "
+                f"ray job stop {on}, after which the same command goes on from what is finished",
+                err=True,
+            )
+            sys.exit(130)
+        except BitcornError as error:
+            raise BitcornError(f"{error}; the job may go on: ray job status {on}") from error
+    except BitcornError as error:
+        click.echo(f"bitcorn: {error}", err=True)
+        sys.exit(2)
