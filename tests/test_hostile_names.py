@@ -211,7 +211,10 @@ def test_a_pickle_in_a_run_or_a_checkpoint_is_never_read(box, market_db):
 
 READS = {"torch.load": {"weights_only"}, "np.load": {"allow_pickle"}}
 # Where a pickle is read: a scaler's, once --trust-pickle is given; and what Ray carries between our own processes.
-MAY_UNPICKLE = {"learning/legacy.py", "on_ray/balanced.py", "on_ray/forecasts.py"}
+MAY_UNPICKLE = {
+    "learning/legacy.py",
+    *(f"on_ray/{name}.py" for name in ("balanced", "carried", "forecasts", "nodes", "versions")),
+}
 
 
 @pytest.mark.parametrize("path", sorted(Path(bitcorn_ray.__file__).parent.rglob("*.py")), ids=lambda path: path.name)

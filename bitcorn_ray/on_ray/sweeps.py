@@ -285,9 +285,8 @@ def _at_once(wanted: Resources) -> int:
     have, room = ray.cluster_resources(), room_for(wanted.cpu, wanted.gpu)
     if not room:
         raise BitcornError(
-            f"a trial takes {wanted.cpu:g} CPUs and {wanted.gpu:g} GPUs of one node, but Ray has "
-            f"{have.get('CPU', 0.0):g} CPUs and {have.get('GPU', 0.0):g} GPUs on {len(ray.nodes())} nodes: give less "
-            "in sweep.resources"
+            f"a trial takes {wanted.cpu:g} CPUs and {wanted.gpu:g} GPUs, but Ray has {have.get('CPU', 0.0):g} CPUs and "
+            f"{have.get('GPU', 0.0):g} GPUs, and no node as many: give less in sweep.resources"
         )
     return room
 
