@@ -19,7 +19,7 @@ import numpy as np
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.reading import Reading
 from bitcorn_ray.storage.location import shown_uri
-from bitcorn_ray.storage.storage import publish_file
+from bitcorn_ray.storage.storage import Storage, publish_file
 
 if TYPE_CHECKING:
     from bitcorn_ray.cache.store import FeatureCache
@@ -164,6 +164,8 @@ def _cache_at(place: str | Path) -> FeatureCache | None:
     """The cache at a place that holds one."""
     from bitcorn_ray.cache.store import FeatureCache
 
+    if Storage(place).is_file:
+        return None
     cache = FeatureCache(place)
     return cache if cache.storage.read_json("index.json") is not None or cache.manifests() else None
 

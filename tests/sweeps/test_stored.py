@@ -10,7 +10,8 @@ from bitcorn_ray.sweeps.stored import read_sweep
 def test_a_sweep_is_read_back_as_it_was_cut(market_db, tmp_path):
     folder, plan, data = make_sweep(sweep_values(market_db, tmp_path / "sweep"), stop_last_after=1)
     read = read_sweep(folder)
-    assert read.plan == plan
+    assert (read.plan.folds, read.plan.seeds, read.plan.identities) == (plan.folds, plan.seeds, plan.identities)
+    assert read.plan.records.storage.address == plan.records.storage.address
     assert [one.name for one in read.bars] == [one.name for one in data.bars]
     assert np.array_equal(read.bars[0].close, data.bars[0].close)
     assert [trial.state for trial in read.trials.values()] == ["finished", "stopped"]

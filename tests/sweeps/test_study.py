@@ -55,7 +55,7 @@ def found_by_a_sweep(market, seed, folder):
         "sweep": {"trials": TRIALS, "search": "grid"},
     }
     swept, _, _ = make_sweep(values)
-    board = leaderboard(swept.path).board
+    board = leaderboard(swept.storage.address).board
     assert (board.tried, board.compared, board.folds) == (TRIALS, TRIALS, 3)
     return board.found
 
