@@ -6,14 +6,16 @@ p is the close, r_k = ln p_t - ln p_{t-k}; every window trails and is full; stan
 - momentum_10: p_t / p_{t-10} - 1
 - log_ret_accel: r_1,t - r_1,t-1
 - ma_ratio_20: (p - sma20) / sma20
-- bb_width: 4 std20(p) / sma20, the width of Bollinger's bands
+- bb_width: 4 std20(p) / sma20, the width of the bands; Bollinger (2001)
 - bb_std_pct: std20(p) / p
-- rsi_14: 100 - 100 / (1 + mean14(gains) / (mean14(losses) + 1e-12)), Wilder's index with simple means (Cutler)
-- atr_pct: mean14(true range) / p; the first true range is high - low
+- rsi_14: 100 - 100 / (1 + mean14(gains) / (mean14(losses) + 1e-12)), with Cutler's simple means; Wilder (1978)
+- atr_pct: mean14(true range) / p, the first true range being high - low; Wilder (1978)
 - raw_vol_10, raw_vol_30: std of r_1
-- fib_composite: weighted sign of the distances to eight Fibonacci levels of the 50-bar range, see the function
-- td_buy_setup: bars in a row, ending here, whose close is below the close four bars before (DeMark)
-- td_sell_setup: the same, above
+- fib_composite: sum(w_f sign(d_f)) / sum(w_f), w_f = 1 / (1 + |d_f|), of the distances to eight Fibonacci levels,
+  d_f = (p - (lo + f (hi - lo))) / (hi - lo), f in 0.236, 0.382, 0.5, 0.618, 0.786, 1.272, 1.618, 2; hi and lo are the
+  extremes of 50 bars, and there is no value where they are equal
+- td_buy_setup: bars in a row, ending here, whose close is below the close four bars before; DeMark (1994)
+- td_sell_setup: the same, above; DeMark (1994)
 
 All but the setups have windows of at most 50 bars. A setup counts back to where its run began, however far that is:
 `halo` says where.

@@ -12,42 +12,46 @@ Each bound follows from the formula, not from clipping; a ratio whose denominato
 Returns of the close
 - ret_1, ret_short, ret_medium: r_k / (sqrt(k) rms_l) for k = 1, s, m; within sqrt(l) by Cauchy-Schwarz
 
-HAR, the heterogeneous autoregressive terms of Corsi (2009), the short ones floored at a tenth of the long one
+HAR, the heterogeneous autoregressive terms, the short ones floored at a tenth of the long one; Corsi (2009)
 - har_1, har_short, har_medium: ln sqrt(mean_k(r^2) + (0.1 rms_l)^2) for k = 1, s, m
 - har_long: ln rms_l
 
 Volatility
-- parkinson, garman_klass, yang_zhang: ln of the estimators over m bars; Parkinson (1980), Garman & Klass (1980), Yang &
-  Zhang (2000)
+- parkinson: ln sqrt(mean_m(h^2) / (4 ln 2)), h = ln(high / low); Parkinson (1980)
+- garman_klass: ln sqrt(mean_m(max(h^2 / 2 - (2 ln 2 - 1) c^2, 0))), c = ln(p / open); Garman & Klass (1980)
+- yang_zhang: ln sqrt(var_m(ln(open / close before)) + w var_m(c) + (1 - w) mean_m(max(rs, 0))), w = 0.34 / (1.34 +
+  (m + 1) / (m - 1)), rs = ln(high / p) ln(high / open) + ln(low / p) ln(low / open); Yang & Zhang (2000)
 - vol_ratio: ln of the root mean square of ln(high / low) over s bars, less the same over l bars
 - vol_of_vol: standard deviation of har_short over l bars
 
 Trend
 - sma_dist_medium, sma_dist_long: (p - sma_k) / (sqrt(k) atr_k), k = m, l; within sqrt(k)
 - efficiency: r_m / sum_m |r|, in [-1, 1]; Kaufman (1995)
-- adx: Wilder's (1978) ADX of o bars, in [0, 1]
+- adx: W(|P - M| / (P + M)), in [0, 1], W being Wilder's mean of o bars, P and M that of the rise of the high and of the
+  fall of the low, where it is the larger one; Wilder (1978)
 - macd_hist: x / sqrt(1 + (x / 10)^2), within 10, of x = (macd - signal) / Wilder's ATR of o bars; macd of 12, 26 and 9
-  bars, Appel (1979)
+  bars; Appel (1979)
 
 Oscillators
-- rsi: (G - L) / (G + L) of Wilder's mean gain and loss of o bars, his RSI in [-1, 1]
-- stoch: Lane's slow %D of o, 3 and 3 bars, its range widened by atr_o, in (-1, 1)
-- mfi: money flow index in [-1, 1], Quong & Soudack (1989), with Wilder's smoothing of o bars
+- rsi: (G - L) / (G + L), in [-1, 1], of Wilder's mean gain and loss of o bars; Wilder (1978)
+- stoch: sma_3(sma_3((2p - hi - lo) / (hi - lo + atr_o))), in (-1, 1), hi and lo of o bars: the slow %D; Lane (1984)
+- mfi: W(f) / W(|f|), in [-1, 1], of the money flow f = tp v sign(tp - tp before); Quong & Soudack (1989)
 
 Fibonacci
 - fib_position: (2p - hi - lo) / (hi - lo + atr_o), in (-1, 1); hi and lo are the extremes of f bars
-- fib_236, fib_382, fib_500, fib_618, fib_786: membership 1 / (1 + ((x - level) / 0.06)^2), the generalised bell of Jang
-  (1993), of the retracement x = (hi - p) / (hi - lo), 0.5 where hi = lo
+- fib_236, fib_382, fib_500, fib_618, fib_786: membership 1 / (1 + ((x - level) / 0.06)^2), a generalised bell, of the
+  retracement x = (hi - p) / (hi - lo), 0.5 where hi = lo; Jang (1993)
 
 TD
-- td_pressure: EMA of 9 bars of x / sqrt(1 + x^2), x = (p_t - p_{t-4}) / (2 atr_o); the fuzzy form of DeMark's setup
+- td_pressure: EMA of 9 bars of x / sqrt(1 + x^2), x = (p_t - p_{t-4}) / (2 atr_o), a fuzzy setup;
+  DeMark (1994)
 
 Candle
 - candle_body, candle_upper, candle_lower: p - open, the upper and the lower shadow, each / (high - low + atr_o)
 - candle_range: tr / (tr + atr_o)
 
 Volume
-- volume_z: z-score over l bars of ln(v + 0.001 mean_l(v)), within (l - 1) / sqrt(l) by Samuelson (1968)
+- volume_z: z-score over l bars of ln(v + 0.001 mean_l(v)), within (l - 1) / sqrt(l); Samuelson (1968)
 - volume_ratio: (V_s - V_l) / (V_s + V_l) of the mean volumes
 - obv_slope: sum_m(sign(r) v) / sum_m(v), in [-1, 1]; Granville (1963)
 - amihud: (A_m - A_l) / (A_m + A_l), in [-1, 1], of A_k = sum_k |r| / sum_k(v p); Amihud (2002)
@@ -121,8 +125,7 @@ def warmup(*, short: int = 6, medium: int = 24, long: int = 168, oscillator: int
     if not all(isinstance(n, int) for n in windows) or not 2 <= short < medium < long or min(oscillator, fib) < 2:
         raise BitcornError(
             f"v4 needs 2 <= short < medium < long and oscillator, fib >= 2, all whole: got short={short}, "
-            f"medium={medium}, "
-            f"long={long}, oscillator={oscillator}, fib={fib}"
+            f"medium={medium}, long={long}, oscillator={oscillator}, fib={fib}"
         )
     wilder = decaying_span(_wilder(oscillator))
     macd = decaying_span(_ema(_MACD_SLOW)) + decaying_span(_ema(_MACD_SIGNAL)) - 2
@@ -297,8 +300,7 @@ def _candle(bars: Bars, tr: Array, atr: Array) -> dict[str, Array]:
 def _volume(bars: Bars, r: Array, atr_medium: Array, short: int, medium: int, long: int) -> dict[str, Array]:
     p, v = bars.close, bars.volume
     mean_short, mean_medium, mean_long = rolling_means(v, short, medium, long)
-    # The smallest normal number instead of a zero: a market that never traded has a flat logarithm, not an infinite
-    # one.
+    # The smallest normal number instead of a zero: of a market that never traded the logarithm is flat, not infinite.
     log_v = np.log(v + 0.001 * mean_long + np.finfo(np.float64).tiny)
     mean_log, std_log = rolling_mean_std(log_v, long)
     moved_medium, moved_long = rolling_means(np.abs(r), medium, long)

@@ -10,7 +10,7 @@ week), k = ln(high / low)^2 / (4 ln 2) Parkinson's (1980) variance, v the volume
 
 Level of variance, w in 1, 2, 4, 8, D, 3D, W, 3W, 8W
 - rv_<w>: ln(mean_w(r^2) / s^2 + 0.01)
-- range_<w>: ln(mean_w(k) / s^2 + 0.003)
+- range_<w>: ln(mean_w(k) / s^2 + 0.003); Parkinson (1980)
 
 The same, not ruled by single bars: a jumpy market told from a restless one; w from 2, and 16W
 - abs_<w>: ln(mean_w(|r|) / s + 0.03)
@@ -18,7 +18,7 @@ The same, not ruled by single bars: a jumpy market told from a restless one; w f
 
 Returns in units of volatility, k in 1, 2, 4, 8, D, 3D, W, 3W
 - ret_<k>: ln(p_t / p_{t-k}) / (s sqrt(k)), bounded
-- signed_<w>, w in 4, D, W, 8W: mean_w(r |r|) / (mean_w(r^2) + 0.0001 s^2), in [-1, 1]; Barndorff-Nielsen et al. (2010)
+- signed_<w>: mean_w(r |r|) / (mean_w(r^2) + 0.0001 s^2), in [-1, 1], w in 4, D, W, 8W; Barndorff-Nielsen et al. (2010)
 - from_high, from_low: ln(p / highest high), ln(p / lowest low) of a week / (s sqrt(W)), bounded
 - gap: ln(|ln(open / close before)| / s + 0.01)
 - close_place: (2 p - high - low) / (high - low + 0.1 s p), in (-1, 1)
@@ -26,15 +26,15 @@ Returns in units of volatility, k in 1, 2, 4, 8, D, 3D, W, 3W
 Bounded means x / sqrt(1 + (x / 6)^2), within 6.
 
 Volume
-- volume_<w>, w in 1, 2, 4, 8, D, 3D: ln(mean_w(v) / mean_W(v) + 0.01); w in W, 3W: the same to mean_8W(v)
+- volume_<w>: ln(mean_w(v) / mean_W(v) + 0.01), w in 1, 2, 4, 8, D, 3D; for w in W, 3W the same to mean_8W(v)
 
-Profiles: how much more than usual the hours ahead moved in the past, in logarithms of k (Andersen & Bollerslev 1997)
+Profiles: how much more than usual the hours ahead moved in the past, in logarithms of k; Andersen & Bollerslev (1997)
 - of_week_<n>, of_day_<n>, of_recent_day_<n>: mean over the last 24 weeks at the same place of the week, over the last
   84 days at the same place of the day, and over the last 28; n = 0: at this bar; n = 1, 4, 12, D: mean over the n bars
   after this one. What is usual is the mean of k over the week around a past bar, for the days over the week before it.
 
 Clock
-- hour_sin<i>, hour_cos<i>, week_sin<i>, week_cos<i>, i = 1, 2, 3: i waves over the UTC day, over the week from Monday
+- hour_sin<i>, hour_cos<i>, week_sin<i>, week_cos<i>: i waves over the UTC day, over the week from Monday, i = 1, 2, 3
 """
 
 from __future__ import annotations

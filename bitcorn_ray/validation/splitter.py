@@ -28,10 +28,10 @@ class WalkForwardSplit:
     whole ms. Where several partitions are stacked in X, rows of one instant go together; where their timeframes differ,
     instants must be those at which bars close. Without times, rows are successive bars and lengths must be bars.
 
-    >>> import numpy as np
-    >>> folds = WalkForwardSplit(config=FoldsConfig(train=6, validation=0, test=2), horizon=1)
-    >>> [(train.tolist(), test.tolist()) for train, test in folds.split(np.zeros((10, 3)))]
-    [([0, 1, 2, 3, 4, 5], [6, 7]), ([2, 3, 4, 5, 6, 7], [8, 9])]
+        >>> import numpy as np
+        >>> folds = WalkForwardSplit(config=FoldsConfig(train=6, validation=0, test=2), horizon=1)
+        >>> [(train.tolist(), test.tolist()) for train, test in folds.split(np.zeros((10, 3)))]
+        [([0, 1, 2, 3, 4, 5], [6, 7]), ([2, 3, 4, 5, 6, 7], [8, 9])]
     """
 
     config: FoldsConfig = field(default_factory=FoldsConfig)
