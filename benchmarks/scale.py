@@ -36,10 +36,21 @@ def partitions() -> list[Figure]:
     """
     from bitcorn_ray.on_ray.session import ray_session
 
+    with ray_session("local", cpus=_CPUS), plain_workers() as workers:
+        return side_by_side(_PARTITIONS, _BARS, workers)
+
+
+def side_by_side(
+    count: int, bars: int, workers: list[Any], rounds: int = _ROUNDS, size: int | None = None
+) -> list[Figure]:
+    """So many equally long partitions on Ray, which is up, and by the plain workers.
+
+    size: to be told with the figures where they are points of a growth curve.
+    """
     on_ray, plain = list[float](), list[float]()
-    with many_partitions(_PARTITIONS, _BARS) as (db, folder), ray_session("local", cpus=_CPUS), _workers() as workers:
-        compute_features(db, cache_dir=folder / "warm", symbols=["S0000", "S0001"])
-        for number in range(_ROUNDS):
+    with many_partitions(count, bars) as (db, folder):
+        compute_features(db, cache_dir=folder / "warm", symbols=["S0000"])
+        for number in range(rounds):
             started = time.perf_counter()
             done = compute_features(db, cache_dir=folder / f"ray{number}")
             on_ray.append(time.perf_counter() - started)
@@ -50,13 +61,15 @@ def partitions() -> list[Figure]:
             for place, worker in enumerate(workers):
                 worker.send((plan.jobs[place :: len(workers)], plan.work))
             computed = [status for worker in workers for status in worker.recv()]
-            assert len(finish_features(plan, computed, cache)) == _PARTITIONS
+            assert len(finish_features(plan, computed, cache)) == count
             cache.refresh_index()
             plain.append(time.perf_counter() - started)
-    name = f"{_PARTITIONS:,} partitions of {_BARS:,} bars, v2, cold"
+    name = f"partitions of {bars:,} bars, v2, cold" if size else f"{count:,} partitions of {bars:,} bars, v2, cold"
+    reference = Figure(f"{name}, {_CPUS} plain processes", tuple(plain), size=size)
+    limit = None if size else 1.15
     return [
-        Figure(f"{name}, Ray Data on {_CPUS} CPUs", tuple(on_ray), 1.15 * sorted(plain)[_ROUNDS // 2]),
-        Figure(f"{name}, {_CPUS} plain processes", tuple(plain)),
+        Figure(f"{name}, Ray Data on {_CPUS} CPUs", tuple(on_ray), size=size).beside(reference, limit),
+        reference,
     ]
 
 
@@ -92,11 +105,12 @@ def qlib() -> list[Figure]:
                         seconds.append(time.perf_counter() - started)
                         assert len(done) == 800
                         assert all(status.error is None and status.hit == (seconds is warm) for status in done)
-            median = sorted(peer)[_ROUNDS // 2]
+            name = f"800 instruments x 3,300 daily bars x 14 features, {cpus} CPUs"
+            reference = Figure(f"Qlib 0.9.7, {cpus} kernels", tuple(peer), peer=True)
             figures += [
-                Figure(f"800 x 3,300 bars, cold, {cpus} CPUs", tuple(cold), median / 2),
-                Figure(f"800 x 3,300 bars, warm, {cpus} CPUs", tuple(warm), median / 10),
-                Figure(f"Qlib 0.9.7, {cpus} kernels", tuple(peer)),
+                Figure(f"{name}, cold", tuple(cold)).beside(reference, 0.5),
+                Figure(f"{name}, warm", tuple(warm)).beside(reference, 0.1),
+                reference,
             ]
     return figures
 
@@ -108,7 +122,7 @@ def _qlib_seconds(python: str, folder: Path, kernels: int) -> float:
 
 
 @contextmanager
-def _workers() -> Iterator[list[Any]]:
+def plain_workers() -> Iterator[list[Any]]:
     """Plain processes that compute jobs with one thread each, started and warmed up."""
     context = multiprocessing.get_context("spawn")
     pipes = [context.Pipe() for _ in range(_CPUS)]
