@@ -11,7 +11,7 @@ from rich.markdown import Markdown
 
 from benchmarks.names import BENCHMARKS, find_benchmark
 from benchmarks.page import PAGE, put_sections, render_section
-from benchmarks.results import Result
+from benchmarks.results import RESULTS, Result
 
 
 @click.command()
@@ -38,7 +38,7 @@ def main(names: tuple[str, ...], as_json: bool, write: bool) -> None:
 
 def _write(result: Result) -> None:
     """Keep the result, and put it in its place on the page; the sections of others stay."""
-    result.save()
+    result.save(RESULTS)
     page = put_sections(PAGE.read_text(encoding="utf-8"), {result.name: render_section(result)})
     PAGE.write_text(page, encoding="utf-8")
 

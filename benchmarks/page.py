@@ -88,8 +88,9 @@ def _circumstances(result: Result) -> str:
     what = ", ".join(str(machine[key]) for key in ("gpu", "cpu", "architecture") if machine.get(key))
     versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
     counts = sorted({row.runs for row in result.rows if row.runs})
-    runs = " to ".join(dict.fromkeys(str(count) for count in (counts[:1] + counts[-1:])))
-    return f"measured on {result.measured} on {machine['cores']} cores ({what}), {runs} run{'' if runs == '1' else 's'} each; {versions}."
+    runs = " to ".join(dict.fromkeys(str(count) for count in counts[:1] + counts[-1:]))
+    place = f"{machine['cores']} cores ({what})"
+    return f"measured on {result.measured} on {place}, runs of each figure: {runs}; {versions}."
 
 
 def _table(rows: list[Row]) -> Iterable[str]:

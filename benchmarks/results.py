@@ -98,7 +98,7 @@ class Result:
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is no result of a benchmark ({error}): measure it anew with --write") from error
 
-    def save(self, folder: Path = RESULTS) -> None:
+    def save(self, folder: Path) -> None:
         """Write it as the folder's NAME.json."""
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.to_json(), indent=1, ensure_ascii=False)

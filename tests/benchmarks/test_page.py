@@ -83,7 +83,7 @@ def test_a_row_says_target_spread_ratio_and_verdict():
     section = render_section(result(Figure("ours", (0.1, 0.3, 0.2), 0.15).beside(reference, 1.5), reference))
     assert "| ours | 150 ms, 1.5 x | 200.0 ms | 100.0 ms | 300.0 ms | 1 x (0.5 – 1.5) | **no** |" in section
     assert "| *theirs* |" in section
-    assert ", 1 to 3 runs each;" in " ".join(section.split())
+    assert ", runs of each figure: 1 to 3;" in " ".join(section.split())
 
 
 @pytest.mark.parametrize(("ours", "unit", "better"), [(3.0, "s", True), (1.0, "s", False), (1.0, "windows/s", True)])
