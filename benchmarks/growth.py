@@ -8,13 +8,14 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.bars import BYTES_A_BAR, minutes_database, simulated_minutes
+from benchmarks.bars import BYTES_A_BAR, many_partitions, minutes_database, simulated_minutes
 from benchmarks.features import bare_calls_v2, bare_calls_v4, by_chunks
 from benchmarks.market import bare_read, clean_read
-from benchmarks.scale import plain_workers, side_by_side
+from benchmarks.scale import CPUS, plain_workers, side_by_side
 from benchmarks.timing import Figure, measure
 from bitcorn_ray.cache.identity import plan_entry
 from bitcorn_ray.cache.store import FeatureCache
@@ -66,8 +67,17 @@ def growth_partitions(counts: Sequence[int] = (1, 10, 100, 1_000), bars: int = 2
     """V2 of so many partitions into the cache, cold, on Ray, which is up, beside plain processes, turn by turn."""
     from bitcorn_ray.on_ray.session import ray_session
 
-    with ray_session("local", cpus=2), plain_workers() as workers:
-        return [each for count in counts for each in side_by_side(count, bars, workers, _ROUNDS, size=count)]
+    figures = list[Figure]()
+    with ExitStack() as stack:  # folders are deleted at the end, for what `benchmarks.scale` says
+        stack.enter_context(ray_session("local", cpus=CPUS))
+        workers = stack.enter_context(plain_workers())
+        for count in counts:
+            db, folder = stack.enter_context(many_partitions(count, bars))
+            on_ray, plain = side_by_side(db, folder, workers)
+            reference = Figure(f"{CPUS} plain processes", plain, size=count)
+            mine = Figure(f"partitions of {bars:,} bars, v2, cold, Ray Data on {CPUS} CPUs", on_ray, size=count)
+            figures += [mine.beside(reference), reference]
+    return figures
 
 
 def growth_hidden(sizes: Sequence[int] = (32, 64, 128, 256, 512), windows: int = 1_500) -> list[Figure]:

@@ -26,7 +26,7 @@ from bitcorn_ray.cache.workplan import FeatureWork, compute_jobs, finish_feature
 from bitcorn_ray.data_loader import compute_features
 from bitcorn_ray.features.registry import SYSTEMS
 
-_PARTITIONS, _BARS, _CPUS, _ROUNDS = 1_000, 2_000, 2, 3
+_PARTITIONS, _BARS, CPUS, _ROUNDS = 1_000, 2_000, 2, 3
 
 
 def partitions() -> list[Figure]:
@@ -36,41 +36,36 @@ def partitions() -> list[Figure]:
     """
     from bitcorn_ray.on_ray.session import ray_session
 
-    with ray_session("local", cpus=_CPUS), plain_workers() as workers:
-        return side_by_side(_PARTITIONS, _BARS, workers)
+    with (
+        many_partitions(_PARTITIONS, _BARS) as (db, folder),
+        ray_session("local", cpus=CPUS),
+        plain_workers() as workers,
+    ):
+        on_ray, plain = side_by_side(db, folder, workers)
+    name = f"{_PARTITIONS:,} partitions of {_BARS:,} bars from SQLite, v2 into the cache, cold"
+    reference = Figure(f"the same, listing and index included, in {CPUS} plain processes", plain)
+    return [Figure(f"{name}, Ray Data on {CPUS} CPUs", on_ray).beside(reference, 1.15), reference]
 
 
-def side_by_side(
-    count: int, bars: int, workers: list[Any], rounds: int = _ROUNDS, size: int | None = None
-) -> list[Figure]:
-    """So many equally long partitions on Ray, which is up, and by the plain workers.
-
-    size: to be told with the figures where they are points of a growth curve.
-    """
+def side_by_side(db: Path, folder: Path, workers: list[Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Seconds of v2 of all partitions into a new cache: on Ray, which is up, and by plain workers, turn by turn."""
     on_ray, plain = list[float](), list[float]()
-    with many_partitions(count, bars) as (db, folder):
-        compute_features(db, cache_dir=folder / "warm", symbols=["S0000"])
-        for number in range(rounds):
-            started = time.perf_counter()
-            done = compute_features(db, cache_dir=folder / f"ray{number}")
-            on_ray.append(time.perf_counter() - started)
-            assert not any(status.error or status.hit for status in done)
-            cache = FeatureCache(folder / f"plain{number}")
-            started = time.perf_counter()
-            plan = plan_features(db, SYSTEMS["v2"], cache)
-            for place, worker in enumerate(workers):
-                worker.send((plan.jobs[place :: len(workers)], plan.work))
-            computed = [status for worker in workers for status in worker.recv()]
-            assert len(finish_features(plan, computed, cache)) == count
-            cache.refresh_index()
-            plain.append(time.perf_counter() - started)
-    name = f"partitions of {bars:,} bars, v2, cold" if size else f"{count:,} partitions of {bars:,} bars, v2, cold"
-    reference = Figure(f"{name}, {_CPUS} plain processes", tuple(plain), size=size)
-    limit = None if size else 1.15
-    return [
-        Figure(f"{name}, Ray Data on {_CPUS} CPUs", tuple(on_ray), size=size).beside(reference, limit),
-        reference,
-    ]
+    compute_features(db, cache_dir=folder / "warm", symbols=["S0000"])
+    for number in range(_ROUNDS):
+        started = time.perf_counter()
+        done = compute_features(db, cache_dir=folder / f"ray{number}")
+        on_ray.append(time.perf_counter() - started)
+        assert not any(status.error or status.hit for status in done)
+        cache = FeatureCache(folder / f"plain{number}")
+        started = time.perf_counter()
+        plan = plan_features(db, SYSTEMS["v2"], cache)
+        for place, worker in enumerate(workers):
+            worker.send((plan.jobs[place :: len(workers)], plan.work))
+        computed = [status for worker in workers for status in worker.recv()]
+        assert len(finish_features(plan, computed, cache)) == len(done)
+        cache.refresh_index()
+        plain.append(time.perf_counter() - started)
+    return tuple(on_ray), tuple(plain)
 
 
 def qlib() -> list[Figure]:
@@ -125,7 +120,7 @@ def _qlib_seconds(python: str, folder: Path, kernels: int) -> float:
 def plain_workers() -> Iterator[list[Any]]:
     """Plain processes that compute jobs with one thread each, started and warmed up."""
     context = multiprocessing.get_context("spawn")
-    pipes = [context.Pipe() for _ in range(_CPUS)]
+    pipes = [context.Pipe() for _ in range(CPUS)]
     processes = [context.Process(target=_serve, args=(far,)) for _, far in pipes]
     os.environ["OMP_NUM_THREADS"] = "1"
     for process in processes:
