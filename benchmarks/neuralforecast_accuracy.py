@@ -39,7 +39,7 @@ def main() -> None:
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
     table = pd.read_parquet(args.table)
-    features = [name for name in table if name != "ret"]
+    features = [str(name) for name in table if name != "ret"]
     frame = table.rename(columns={"ret": "y"}).assign(ds=range(len(table)), unique_id="bars")
     started = time.perf_counter()
     forecaster = NeuralForecast(models=[_model(args, features)], freq=1)
