@@ -169,8 +169,7 @@ def _peer(contender: Contender, python: str, bars: Bars, options: Mapping[str, s
     told = {"--horizon": max(HORIZONS), "--window": WINDOW, **sizes, **options}
     command = [python, str(Path(__file__).parent / "neuralforecast_accuracy.py"), "table.parquet", "forecasts.parquet"]
     command += [str(part) for option in told.items() for part in option]
-    environment = {**os.environ, "RAY_ADDRESS": "local"}  # AutoLSTM's Ray is its own
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
     contender.seconds.append(float(json.loads(done.stdout.splitlines()[-1])["seconds"]))
     contender.forecasts.append(_summed(pd.read_parquet(folder / "forecasts.parquet"), system.warmup_bars))
 

@@ -24,10 +24,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import ray
 from neuralforecast import NeuralForecast  # type: ignore[import-not-found]
 from neuralforecast.auto import AutoLSTM, RayOptions  # type: ignore[import-not-found]
 from neuralforecast.losses.pytorch import MAE, MSE  # type: ignore[import-not-found]
 from neuralforecast.models import LSTM  # type: ignore[import-not-found]
+from ray import tune
+from ray.tune.search.basic_variant import BasicVariantGenerator
 
 _LAYERS, _DROPOUT, _BATCH = 2, 0.2, 64
 _VALIDATIONS = 5  # that early stopping looks at, over all steps
@@ -41,6 +44,8 @@ def main() -> None:
     table = pd.read_parquet(args.table)
     features = [str(name) for name in table if name != "ret"]
     frame = table.rename(columns={"ret": "y"}).assign(ds=range(len(table)), unique_id="bars")
+    if args.auto:  # a Ray of its own, whose workers' lines do not mix with the report
+        ray.init(address="local", include_dashboard=False, log_to_driver=False)
     started = time.perf_counter()
     forecaster = NeuralForecast(models=[_model(args, features)], freq=1)
     told = forecaster.cross_validation(
@@ -101,9 +106,6 @@ def _model(args: argparse.Namespace, features: list[str]) -> Any:
             alias="peer",
             **common,
         )
-    from ray import tune
-    from ray.tune.search.basic_variant import BasicVariantGenerator
-
     sizes = [size for size in (16, 32, 64, 128) if size <= args.hidden]
     space = {
         **common,
