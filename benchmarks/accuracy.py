@@ -14,9 +14,7 @@ its bars, and no realised volatility over several.
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -29,6 +27,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks.bars import REAL
+from benchmarks.peers import run_peer
 from benchmarks.timing import Figure
 from bitcorn_ray.features.registry import find_system
 from bitcorn_ray.forecaster import Forecaster
@@ -167,10 +166,9 @@ def _peer(contender: Contender, python: str, bars: Bars, options: Mapping[str, s
     count = len(bars)
     sizes = {"--validate": int(_VALIDATE * count) - int(_FIT * count), "--test": count - int(_VALIDATE * count)}
     told = {"--horizon": max(HORIZONS), "--window": WINDOW, **sizes, **options}
-    command = [python, str(Path(__file__).parent / "neuralforecast_accuracy.py"), "table.parquet", "forecasts.parquet"]
-    command += [str(part) for option in told.items() for part in option]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
-    contender.seconds.append(float(json.loads(done.stdout.splitlines()[-1])["seconds"]))
+    arguments = ["table.parquet", "forecasts.parquet", *(part for option in told.items() for part in option)]
+    report = run_peer(python, "neuralforecast_accuracy.py", arguments, folder)
+    contender.seconds.append(float(report["seconds"]))
     contender.forecasts.append(_summed(pd.read_parquet(folder / "forecasts.parquet"), system.warmup_bars))
 
 

@@ -106,7 +106,7 @@ def _model(args: argparse.Namespace, features: list[str]) -> Any:
             alias="peer",
             **common,
         )
-    sizes = [size for size in (16, 32, 64, 128) if size <= args.hidden]
+    sizes = [args.hidden // 4, args.hidden // 2, args.hidden]
     space = {
         **common,
         "encoder_hidden_size": tune.choice(sizes),

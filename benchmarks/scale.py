@@ -7,10 +7,8 @@ which nothing else works.
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bars import many_partitions
+from benchmarks.peers import run_peer
 from benchmarks.timing import Figure
 from bitcorn_ray.cache.jobs import FeatureJob
 from bitcorn_ray.cache.store import FeatureCache
@@ -111,9 +110,7 @@ def qlib() -> list[Figure]:
 
 
 def _qlib_seconds(python: str, folder: Path, kernels: int) -> float:
-    command = [python, str(Path(__file__).parent / "qlib_peer.py"), str(folder), "--kernels", str(kernels)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(json.loads(done.stdout.splitlines()[-1])["seconds"])
+    return float(run_peer(python, "qlib_peer.py", [folder, "--kernels", kernels], folder.parent)["seconds"])
 
 
 @contextmanager

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks.peers import run_peer
 from benchmarks.timing import Figure, seconds_of
 from bitcorn_ray.learning.batches import DeviceData
 from bitcorn_ray.learning.checkpoint import CheckpointFolder
@@ -60,10 +61,8 @@ def neuralforecast(hidden: int) -> list[Figure]:
     if not python:
         print("NEURALFORECAST_PYTHON names no interpreter with neuralforecast 3.3: not measured")
         return []
-    command = [python, str(Path(__file__).parent / "neuralforecast_peer.py"), "--hidden", str(hidden)]
     with tempfile.TemporaryDirectory() as folder:  # Lightning leaves folders where it runs
-        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
-    told = json.loads(done.stdout.splitlines()[-1])
+        told = run_peer(python, "neuralforecast_peer.py", ["--hidden", hidden], Path(folder))
     what = f"NeuralForecast {told['versions']['neuralforecast']}, hidden {hidden}"
     return [windows_rate(what, told["seconds"], told["windows"], peer=True)]
 
