@@ -1,6 +1,7 @@
-"""The speed tables: each figure beside a reference that is measured in the same run.
+"""The benchmark book: each figure beside a reference that is measured in the same run.
 
-    python -m benchmarks [NAME ...] [--json]
+    python -m benchmarks [NAME ...] [--json] [--write]
 
-Times are medians of five runs, with the fastest and the slowest; what matters on a noisy machine are the ratios.
+A figure is the median of several runs, with the fastest and the slowest; on a noisy machine the ratios matter.
+`--write` keeps results in benchmarks/results, from which `benchmarks.page` makes the tables of docs/benchmarks.md.
 """

@@ -1,78 +1,46 @@
-"""`python -m benchmarks [NAME ...] [--json]`."""
+"""`python -m benchmarks [NAME ...] [--json] [--write]`."""
 
 from __future__ import annotations
 
 import json
-import os
-import platform
 import sys
-from collections.abc import Callable
-from importlib import import_module
 
 import click
 from rich.console import Console
-from rich.table import Table
+from rich.markdown import Markdown
 
-from benchmarks.timing import Figure
-
-BENCHMARKS = {
-    "import": "pipeline:import_package",
-    "features": "features:features",
-    "minutes": "features:minutes",
-    "hit": "cache:hit",
-    "append": "cache:append",
-    "unchanged": "cache:unchanged",
-    "load": "pipeline:load",
-    "sequences": "pipeline:sequences",
-    "whole": "pipeline:whole",
-    "partitions": "scale:partitions",
-    "qlib": "scale:qlib",
-    "training": "training:training",
-    "training-gpu": "training_gpu:training_gpu",
-    "train-on-ray": "training:train_on_ray",
-    "memory": "training:memory",
-    "forecasts": "forecasts:forecasts",
-    "ingest": "market:ingest",
-    "read": "market:read",
-    "inspect": "market:inspect",
-    "resample": "market:resample",
-    "sweep": "sweeps:sweep",
-    "asha": "sweeps:asha",
-    "sharing": "sweeps:sharing",
-    "driver": "sweeps:driver",
-}
+from benchmarks.names import BENCHMARKS, find_benchmark
+from benchmarks.page import PAGE, put_sections, render_section
+from benchmarks.results import RESULTS, Result
 
 
 @click.command()
 @click.argument("names", nargs=-1, type=click.Choice(list(BENCHMARKS)))
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
-def main(names: tuple[str, ...], as_json: bool) -> None:
-    """Measure the named benchmarks, by default all."""
-    figures = []
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+@click.option("--write", is_flag=True, help="Keep each result in benchmarks/results and on docs/benchmarks.md.")
+def main(names: tuple[str, ...], as_json: bool, write: bool) -> None:
+    """Measure the named benchmarks, by default all, each beside its reference."""
+    results = []
     for name in names or BENCHMARKS:
         click.echo(f"measuring {name}", err=True)
-        figures += _benchmark(BENCHMARKS[name])()
+        figures = find_benchmark(name)()
+        if figures:  # else it has said what it lacks here
+            results.append(Result.of(name, figures))
+            if write:  # at once: what was measured is not lost where a later benchmark fails
+                _write(results[-1])
     if as_json:
-        print(json.dumps([{**vars(figure), "median": figure.median} for figure in figures], indent=1))
+        print(json.dumps([result.to_json() for result in results], indent=1, ensure_ascii=False))
         return
-    print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}")
-    Console(width=None if sys.stdout.isatty() else 120).print(_table(figures))
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    for result in results:
+        console.print(Markdown(render_section(result)))
 
 
-def _benchmark(place: str) -> Callable[[], list[Figure]]:
-    """Function of a module that is loaded only now: others may need what is not installed here."""
-    module, _, function = place.partition(":")
-    found: Callable[[], list[Figure]] = getattr(import_module(f"benchmarks.{module}"), function)
-    return found
-
-
-def _table(figures: list[Figure]) -> Table:
-    table = Table("what", *("target", "median", "fastest", "slowest"))
-    for figure in figures:
-        target = "" if figure.target is None else f"{figure.target * 1e3:.0f} ms"
-        times = (f"{seconds * 1e3:.1f} ms" for seconds in (figure.median, min(figure.seconds), max(figure.seconds)))
-        table.add_row(figure.what, target, *times)
-    return table
+def _write(result: Result) -> None:
+    """Keep the result, and put it in its place on the page; the sections of others stay."""
+    result.save(RESULTS)
+    page = put_sections(PAGE.read_text(encoding="utf-8"), {result.name: render_section(result)})
+    PAGE.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

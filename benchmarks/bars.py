@@ -17,9 +17,21 @@ from bitcorn_ray.market.ingest import write_bars
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.simulate import simulate_bars
 
-__all__ = ["BARS", "REAL", "appended", "many_partitions", "real_minutes", "settled", "simulated_database"]
+__all__ = [
+    "BARS",
+    "BYTES_A_BAR",
+    "REAL",
+    "appended",
+    "many_partitions",
+    "minutes_database",
+    "real_minutes",
+    "settled",
+    "simulated_database",
+    "simulated_minutes",
+]
 
 BARS = 70_000
+BYTES_A_BAR = 48
 REAL = Path(os.environ.get("BITCORN_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
@@ -43,6 +55,24 @@ def many_partitions(count: int, bars: int) -> Iterator[tuple[Path, Path]]:
         write_bars(list(written), folder / "market.db")
         settled(folder / "market.db")
         yield folder / "market.db", folder
+
+
+def simulated_minutes(count: int) -> Bars:
+    """One-minute bars: 100,000 simulated ones, one after another as often as are needed."""
+    some = simulate_bars(100_000, seed=0, gaps=0, step_ms=60_000)
+    columns = {name: np.resize(column, count) for name, column in some.columns().items()}
+    assert some.timestamp is not None
+    columns["timestamp"] = int(some.timestamp[0]) // 86_400_000 * 86_400_000 + 60_000 * np.arange(count)
+    return Bars(**columns)  # type: ignore[arg-type]
+
+
+@contextmanager
+def minutes_database(bars: Bars) -> Iterator[Path]:
+    """Make a database with one partition, SIM 1m."""
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "market.db"
+        write_bars([("simulated", Partition("SIM", "1m"), bars)], path)
+        yield path
 
 
 def settled(database: Path) -> None:

@@ -31,7 +31,7 @@ from bitcorn_ray.market.ingest import write_bars
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.simulate import simulate_bars
 
-__all__ = ["forecasts", "make_run"]
+__all__ = ["forecasts", "make_run", "model_alone"]
 
 _HOUR = 3_600_000
 _MODEL = ModelConfig(horizons=(1, 4, 12, 24))
@@ -53,8 +53,10 @@ def forecasts() -> list[Figure]:
 
         try:
             torch.set_num_threads(1)
+            bare = measure("the model alone on one batch again and again", lambda: model_alone(live, BARS), runs=2)
             figures = [
-                measure(f"history, {windows}, one thread", history, 15.0, runs=2),
+                measure(f"history, {windows}, one thread", history, 15.0, runs=2).beside(bare),
+                bare,
                 measure("Forecaster.predict, one bar more", lambda: live.predict(frame.iloc[: next(last)]), 0.010, 50),
             ]
         finally:
@@ -62,6 +64,16 @@ def forecasts() -> list[Figure]:
         figures.append(measure(f"history, {windows}, {threads} threads", history, 15.0, runs=2))
         figures.append(_last_bar_of_a_source(run, bars, folder))
         return figures
+
+
+@torch.inference_mode()
+def model_alone(forecaster: Forecaster, windows: int) -> None:
+    """Let the model forecast about as many windows, all of them the same batch of 256, which is there already."""
+    model, batch = forecaster.run.model, 256
+    window_BLF = torch.zeros(batch, forecaster.run.config.seq_len, len(forecaster.system.features))
+    reference_B = torch.ones(batch)
+    for _ in range(windows // batch):
+        model(window_BLF, reference_B)
 
 
 def _last_bar_of_a_source(run: Path, bars: Bars, folder: Path) -> Figure:

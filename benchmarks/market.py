@@ -8,30 +8,26 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from benchmarks.bars import many_partitions
+from benchmarks.bars import BYTES_A_BAR, many_partitions, minutes_database, simulated_minutes
 from benchmarks.timing import Figure, measure
 from bitcorn_ray.market.bars import Bars
 from bitcorn_ray.market.clean import drop_duplicates
-from bitcorn_ray.market.ingest import write_bars
 from bitcorn_ray.market.inspect import inspect_source
-from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.quality import quality_report
 from bitcorn_ray.market.resample import resample_bars
-from bitcorn_ray.market.simulate import simulate_bars
 from bitcorn_ray.market.source import read_partition
 
 __all__ = ["ingest", "inspect", "read", "resample"]
 
 INGESTED, READ = 5_000_000, 1_000_000
 _COLUMNS = "ts, open, high, low, close, volume"
-_BYTES_A_BAR = 48
 
 # The peak is above what the imports take. It is that of this program (VmHWM): what `resource` says a process inherits.
 _PEAK = """
@@ -55,19 +51,20 @@ def ingest() -> list[Figure]:
             for what, runs in (("new", 2), ("again", 1)):
                 done = [_ingested(file, folder / "market.db", what == "new") for _ in range(runs)]
                 seconds, peaks = zip(*done, strict=True)
-                rate = INGESTED / float(np.median(seconds))
-                text = (
-                    f"ingest 5,000,000 rows of {file.suffix} ({what}): {rate:,.0f} rows/s, peak {max(peaks):,.0f} MiB"
-                )
-                figures.append(Figure(text, seconds, INGESTED / 300_000))
+                text = f"{INGESTED:,} rows of {file.suffix[1:].upper()} ({what})"
+                rates = tuple(INGESTED / each for each in seconds)
+                figures += [
+                    Figure(f"ingest {text}", rates, 300_000, "rows/s"),
+                    Figure(f"peak of memory, ingesting {text}", peaks, unit="MiB"),
+                ]
     return figures
 
 
 def read() -> list[Figure]:
     """Read 1,000,000 bars from SQLite into clean Arrow-backed arrays with the report, beside what others take."""
-    with _minutes_database() as path:
-        bare = measure("bare ADBC read of the same columns, 1,000,000 bars", lambda: _bare(path))
-        ours = measure("read 1,000,000 bars with the quality report", lambda: _clean(path), 1.3 * bare.median)
+    with minutes_database(simulated_minutes(READ)) as path:
+        bare = measure("bare ADBC read of the same columns", lambda: bare_read(path, READ))
+        ours = measure("read 1,000,000 bars from SQLite with the quality report", lambda: clean_read(path))
         pandas = measure("pandas.read_sql of the same columns", lambda: _by_pandas(path), runs=2)
         work = f"bars = drop_duplicates(read_partition({str(path)!r}, 'SIM', '1m')[0]); quality_report(bars, '1m')"
         seconds, peak = _peak(
@@ -76,30 +73,28 @@ def read() -> list[Figure]:
             "from bitcorn_ray.market.source import read_partition",
             work,
         )
-    times = peak * 2**20 / (READ * _BYTES_A_BAR)
-    memory = Figure(f"the same in a fresh process: peak {peak:,.0f} MiB, {times:.1f}x the bars (target 3x)", (seconds,))
-    return [bare, ours, pandas, memory]
+    held = Figure("the bars themselves", (READ * BYTES_A_BAR / 2**20,), unit="MiB")
+    memory = Figure("peak of that in a fresh process, above the libraries", (peak,), unit="MiB").beside(held, 3.0)
+    alone = Figure("read 1,000,000 bars with the quality report, in a fresh process, once", (seconds,))
+    return [ours.beside(bare, 1.3), bare, pandas, alone, memory, held]
 
 
 def inspect() -> list[Figure]:
     """Inspect a database with 1,000 partitions of 1,000 bars."""
     with many_partitions(1_000, 1_000) as (path, _):
-        return [measure("inspect 1,000 partitions of 1,000 bars", lambda: inspect_source(path), 1.0)]
+        bare = measure("count and ends of each partition, grouped by SQLite", lambda: _grouped(path))
+        what = "inspect a database of 1,000 partitions of 1,000 bars"
+        return [measure(what, lambda: inspect_source(path), 1.0).beside(bare), bare]
 
 
 def resample() -> list[Figure]:
     """Resample 1,000,000 one-minute bars to one hour."""
-    bars = _minutes(READ)
-    return [measure("resample 1,000,000 1m bars to 1h", lambda: resample_bars(bars, "1m", "1h"), 0.050)]
-
-
-def _minutes(count: int) -> Bars:
-    """Simulated bars, one after another as often as are needed."""
-    some = simulate_bars(100_000, seed=0, gaps=0, step_ms=60_000)
-    columns = {name: np.resize(column, count) for name, column in some.columns().items()}
-    assert some.timestamp is not None
-    columns["timestamp"] = int(some.timestamp[0]) // 86_400_000 * 86_400_000 + 60_000 * np.arange(count)
-    return Bars(**columns)  # type: ignore[arg-type]
+    bars = simulated_minutes(READ)
+    frame = bars.to_frame().set_index("timestamp")
+    rules = {"open": "first", "high": "max", "low": "min", "close": "last", "volume": "sum"}
+    pandas = measure("the same by pandas' resample", lambda: frame.resample("1h").agg(rules))
+    what = "resample 1,000,000 one-minute bars to 1h"
+    return [measure(what, lambda: resample_bars(bars, "1m", "1h"), 0.050).beside(pandas), pandas]
 
 
 def _written(folder: Path) -> Iterator[Path]:
@@ -107,7 +102,7 @@ def _written(folder: Path) -> Iterator[Path]:
     import pyarrow.csv as csv
     import pyarrow.parquet as pq
 
-    columns = _minutes(INGESTED).columns()
+    columns = simulated_minutes(INGESTED).columns()
     rounded = {name: column if name == "timestamp" else column.round(8) for name, column in columns.items()}
     table = pa.table(rounded)
     csv.write_csv(table, folder / "SIM_1m.csv")
@@ -131,28 +126,29 @@ def _peak(imports: str, work: str) -> tuple[float, float]:
     return seconds, peak
 
 
-@contextmanager
-def _minutes_database() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory() as name:
-        path = Path(name) / "market.db"
-        write_bars([("simulated", Partition("SIM", "1m"), _minutes(READ))], path)
-        yield path
-
-
-def _bare(path: Path) -> pa.Table:
+def bare_read(path: Path, bars: int) -> pa.Table:
+    """Read the same columns of so many bars by ADBC alone, in one batch."""
     from adbc_driver_sqlite import dbapi
 
-    options = {"adbc.sqlite.query.batch_rows": READ}
+    options = {"adbc.sqlite.query.batch_rows": bars}
     with dbapi.connect(str(path)) as connection, connection.cursor(adbc_stmt_kwargs=options) as cursor:
         cursor.execute(f"SELECT {_COLUMNS} FROM ohlcv WHERE symbol = 'SIM' AND timeframe = '1m' ORDER BY ts")
         return cursor.fetch_arrow_table()
 
 
-def _clean(path: Path) -> Bars:
+def clean_read(path: Path) -> Bars:
+    """Read bars, clean them and make the quality report."""
     stored, partition = read_partition(path, "SIM", "1m")
     bars = drop_duplicates(stored)
     quality_report(stored, partition.timeframe)
     return bars
+
+
+def _grouped(path: Path) -> list[Any]:
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(
+            "SELECT symbol, timeframe, count(*), min(ts), max(ts) FROM ohlcv GROUP BY symbol, timeframe"
+        ).fetchall()
 
 
 def _by_pandas(path: Path) -> pd.DataFrame:

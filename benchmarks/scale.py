@@ -7,10 +7,8 @@ which nothing else works.
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bars import many_partitions
+from benchmarks.peers import run_peer
 from benchmarks.timing import Figure
 from bitcorn_ray.cache.jobs import FeatureJob
 from bitcorn_ray.cache.store import FeatureCache
@@ -26,7 +25,7 @@ from bitcorn_ray.cache.workplan import FeatureWork, compute_jobs, finish_feature
 from bitcorn_ray.data_loader import compute_features
 from bitcorn_ray.features.registry import SYSTEMS
 
-_PARTITIONS, _BARS, _CPUS, _ROUNDS = 1_000, 2_000, 2, 3
+_PARTITIONS, _BARS, CPUS, _ROUNDS = 1_000, 2_000, 2, 3
 
 
 def partitions() -> list[Figure]:
@@ -36,28 +35,36 @@ def partitions() -> list[Figure]:
     """
     from bitcorn_ray.on_ray.session import ray_session
 
+    with (
+        many_partitions(_PARTITIONS, _BARS) as (db, folder),
+        ray_session("local", cpus=CPUS),
+        plain_workers() as workers,
+    ):
+        on_ray, plain = side_by_side(db, folder, workers)
+    name = f"{_PARTITIONS:,} partitions of {_BARS:,} bars from SQLite, v2 into the cache, cold"
+    reference = Figure(f"the same, listing and index included, in {CPUS} plain processes", plain)
+    return [Figure(f"{name}, Ray Data on {CPUS} CPUs", on_ray).beside(reference, 1.15), reference]
+
+
+def side_by_side(db: Path, folder: Path, workers: list[Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Seconds of v2 of all partitions into a new cache: on Ray, which is up, and by plain workers, turn by turn."""
     on_ray, plain = list[float](), list[float]()
-    with many_partitions(_PARTITIONS, _BARS) as (db, folder), ray_session("local", cpus=_CPUS), _workers() as workers:
-        compute_features(db, cache_dir=folder / "warm", symbols=["S0000", "S0001"])
-        for number in range(_ROUNDS):
-            started = time.perf_counter()
-            done = compute_features(db, cache_dir=folder / f"ray{number}")
-            on_ray.append(time.perf_counter() - started)
-            assert not any(status.error or status.hit for status in done)
-            cache = FeatureCache(folder / f"plain{number}")
-            started = time.perf_counter()
-            plan = plan_features(db, SYSTEMS["v2"], cache)
-            for place, worker in enumerate(workers):
-                worker.send((plan.jobs[place :: len(workers)], plan.work))
-            computed = [status for worker in workers for status in worker.recv()]
-            assert len(finish_features(plan, computed, cache)) == _PARTITIONS
-            cache.refresh_index()
-            plain.append(time.perf_counter() - started)
-    name = f"{_PARTITIONS:,} partitions of {_BARS:,} bars, v2, cold"
-    return [
-        Figure(f"{name}, Ray Data on {_CPUS} CPUs", tuple(on_ray), 1.15 * sorted(plain)[_ROUNDS // 2]),
-        Figure(f"{name}, {_CPUS} plain processes", tuple(plain)),
-    ]
+    compute_features(db, cache_dir=folder / "warm", symbols=["S0000"])
+    for number in range(_ROUNDS):
+        started = time.perf_counter()
+        done = compute_features(db, cache_dir=folder / f"ray{number}")
+        on_ray.append(time.perf_counter() - started)
+        assert not any(status.error or status.hit for status in done)
+        cache = FeatureCache(folder / f"plain{number}")
+        started = time.perf_counter()
+        plan = plan_features(db, SYSTEMS["v2"], cache)
+        for place, worker in enumerate(workers):
+            worker.send((plan.jobs[place :: len(workers)], plan.work))
+        computed = [status for worker in workers for status in worker.recv()]
+        assert len(finish_features(plan, computed, cache)) == len(done)
+        cache.refresh_index()
+        plain.append(time.perf_counter() - started)
+    return tuple(on_ray), tuple(plain)
 
 
 def qlib() -> list[Figure]:
@@ -92,26 +99,25 @@ def qlib() -> list[Figure]:
                         seconds.append(time.perf_counter() - started)
                         assert len(done) == 800
                         assert all(status.error is None and status.hit == (seconds is warm) for status in done)
-            median = sorted(peer)[_ROUNDS // 2]
+            name = f"800 instruments x 3,300 daily bars x 14 features, {cpus} CPUs"
+            reference = Figure(f"Qlib 0.9.7, {cpus} kernels", tuple(peer), peer=True)
             figures += [
-                Figure(f"800 x 3,300 bars, cold, {cpus} CPUs", tuple(cold), median / 2),
-                Figure(f"800 x 3,300 bars, warm, {cpus} CPUs", tuple(warm), median / 10),
-                Figure(f"Qlib 0.9.7, {cpus} kernels", tuple(peer)),
+                Figure(f"{name}, cold", tuple(cold)).beside(reference, 0.5),
+                Figure(f"{name}, warm", tuple(warm)).beside(reference, 0.1),
+                reference,
             ]
     return figures
 
 
 def _qlib_seconds(python: str, folder: Path, kernels: int) -> float:
-    command = [python, str(Path(__file__).parent / "qlib_peer.py"), str(folder), "--kernels", str(kernels)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(json.loads(done.stdout.splitlines()[-1])["seconds"])
+    return float(run_peer(python, "qlib_peer.py", [folder, "--kernels", kernels], folder.parent)["seconds"])
 
 
 @contextmanager
-def _workers() -> Iterator[list[Any]]:
+def plain_workers() -> Iterator[list[Any]]:
     """Plain processes that compute jobs with one thread each, started and warmed up."""
     context = multiprocessing.get_context("spawn")
-    pipes = [context.Pipe() for _ in range(_CPUS)]
+    pipes = [context.Pipe() for _ in range(CPUS)]
     processes = [context.Process(target=_serve, args=(far,)) for _, far in pipes]
     os.environ["OMP_NUM_THREADS"] = "1"
     for process in processes:

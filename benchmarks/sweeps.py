@@ -55,10 +55,8 @@ def sweep(trials: int = 16, folds: int = 4, epochs: int = 2, train: str = "730d"
             on_ray.append(found[0])
             plain.append(_plainly(values, folder / "cache"))
     what = f"{trials} trials x {folds} folds, {epochs} epochs each, BTCUSDT 1h, v2, hidden 32"
-    return [
-        Figure(f"{what}, trials on Ray, {_CPUS} CPUs", tuple(on_ray), 1.15 * float(np.median(plain))),
-        Figure(f"the same fits in {_CPUS} plain one-thread processes", tuple(plain)),
-    ]
+    reference = Figure(f"the same fits in {_CPUS} plain one-thread processes", tuple(plain))
+    return [Figure(f"{what}, trials on Ray, {_CPUS} CPUs", tuple(on_ray)).beside(reference, 1.15), reference]
 
 
 def asha(seeds: int = 10, trials: int = 16, folds: int = 8, epochs: int = 2, train: str = "365d") -> list[Figure]:
@@ -93,14 +91,9 @@ def asha(seeds: int = 10, trials: int = 16, folds: int = 8, epochs: int = 2, tra
                 error = best.std(ddof=1) / np.sqrt(len(best))
                 as_good += bool(winners["asha"].mean() <= best.mean() + error)
     what = f"{trials} trials x {folds} folds, random search"
-    return [
-        Figure(
-            f"{what}, ASHA: the winner is as good in {as_good} of {seeds} seeds",
-            tuple(seconds["asha"]),
-            float(np.median(seconds["none"])) / 2,
-        ),
-        Figure(f"{what}, all folds", tuple(seconds["none"])),
-    ]
+    full = Figure(f"{what}, all folds", tuple(seconds["none"]))
+    stopped = Figure(f"{what}, ASHA: the winner is as good in {as_good} of {seeds} seeds", tuple(seconds["asha"]))
+    return [stopped.beside(full, 0.5), full]
 
 
 def sharing(trials: int = 32, megabytes: int = 256) -> list[Figure]:
@@ -130,8 +123,8 @@ def sharing(trials: int = 32, megabytes: int = 256) -> list[Figure]:
         seconds = time.perf_counter() - started
     assert len(grown) == trials
     copies = 1 + sum(grown) / megabytes
-    what = f"{trials} trials at once that read one matrix of {megabytes} MiB hold {copies:.2f} copies"
-    return [Figure(what, (seconds,))]
+    what = f"{trials} trials at once that read one matrix of {megabytes} MiB"
+    return [Figure(f"{what}: copies of it that they hold", (copies,), 1.2, ""), Figure(what, (seconds,))]
 
 
 def driver(trials: int = 2_000) -> list[Figure]:
@@ -159,8 +152,10 @@ def driver(trials: int = 2_000) -> list[Figure]:
         before = _kilobytes("/proc/self/status", "RssAnon")
         seconds = run(trials)
         grown = (_kilobytes("/proc/self/status", "RssAnon") - before) / 1024
-    what = f"a trial that does nothing, of {trials:,}; the driver grew by {grown:.0f} MiB"
-    return [Figure(what, (seconds / trials,), 0.5)]
+    return [
+        Figure(f"what the driver grows by in {trials:,} trials that do nothing", (grown,), 50.0, "MiB"),
+        Figure("one of these trials", (seconds / trials,), 0.5),
+    ]
 
 
 def _values(trials: int, folds: int, epochs: int, train: str) -> dict[str, Any]:

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks.peers import run_peer
 from benchmarks.timing import Figure, seconds_of
 from bitcorn_ray.learning.batches import DeviceData
 from bitcorn_ray.learning.checkpoint import CheckpointFolder
@@ -47,11 +47,12 @@ def random_data(windows: int, training: TrainingConfig, model: ModelConfig, feat
 
 def training() -> list[Figure]:
     """An epoch of 6,000 windows at 64 units and of 1,500 at 256, ours and plain, and NeuralForecast's at 64."""
-    return [*side_by_side(64, 6_000, 2.3), *neuralforecast(64), *side_by_side(256, 1_500, 1.6)]
+    peer = neuralforecast(64)
+    return [*side_by_side(64, 6_000, 2.3, peer), *side_by_side(256, 1_500, 1.6, [])]
 
 
 def neuralforecast(hidden: int) -> list[Figure]:
-    """As many windows by NeuralForecast's LSTM.
+    """Windows a second of NeuralForecast's LSTM.
 
     NEURALFORECAST_PYTHON names the interpreter of an environment with neuralforecast 3.3; without it nothing is
     measured.
@@ -60,34 +61,42 @@ def neuralforecast(hidden: int) -> list[Figure]:
     if not python:
         print("NEURALFORECAST_PYTHON names no interpreter with neuralforecast 3.3: not measured")
         return []
-    command = [python, str(Path(__file__).parent / "neuralforecast_peer.py"), "--hidden", str(hidden)]
     with tempfile.TemporaryDirectory() as folder:  # Lightning leaves folders where it runs
-        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
-    told = json.loads(done.stdout.splitlines()[-1])
-    what = f"NeuralForecast {told['versions']['neuralforecast']}, hidden {hidden}, {told['windows']:,} windows"
-    return [Figure(what, tuple(told["seconds"]))]
+        told = run_peer(python, "neuralforecast_peer.py", ["--hidden", hidden], Path(folder))
+    what = f"NeuralForecast {told['versions']['neuralforecast']}, hidden {hidden}"
+    return [windows_rate(what, told["seconds"], told["windows"], peer=True)]
 
 
-def side_by_side(hidden: int, windows: int, faster: float) -> list[Figure]:
+def windows_rate(what: str, seconds: Sequence[float], windows: int, peer: bool = False) -> Figure:
+    """Windows a second from the seconds of epochs."""
+    return Figure(what, tuple(windows / each for each in seconds), unit="windows/s", peer=peer)
+
+
+def side_by_side(hidden: int, windows: int, faster: float, peer: list[Figure]) -> list[Figure]:
     """Our epochs, the same model on one batch that is there already, and plain epochs, turn by turn.
 
-    faster: how many times as fast as the plain loop ours should be, a window.
+    faster: how many times as fast as the plain loop ours should be. peer: NeuralForecast's figure, or none.
     """
     model = ModelConfig(horizons=HORIZONS, hidden_size=hidden, seq_len=SEQ_LEN)
     plain = plain_epoch(hidden, windows)
-    figures, every_plain = list[Figure](), list[float]()
+    figures = list[Figure]()
     for precision in ("bfloat16", "float32"):
         config = TrainingConfig(epochs=1 + _ROUNDS, patience=1 + _ROUNDS, batch_size=BATCH, precision=precision)
         data = random_data(windows, config, model)
         ours, on_one_batch, plains = turns(data, model, config, plain)
-        every_plain += plains
-        name = f"hidden {hidden}, {len(data.train_ends):,} windows, {precision}"
-        target = statistics.median(plains) * len(data.train_ends) / windows / faster
+        count = len(data.train_ends)
+        mine = windows_rate(f"ours, hidden {hidden}, {precision}", ours, count)
+        bare = windows_rate(f"the same model on one batch again and again, {precision}", on_one_batch, count)
+        reference = windows_rate(f"plain loop, hidden {hidden}, in turns with {precision}", plains, windows)
         figures += [
-            Figure(f"bitcorn, {name}", tuple(ours), target),
-            Figure(f"the same model on one batch again and again, {name}", tuple(on_one_batch)),
+            mine.beside(reference, faster if precision == "bfloat16" else None),
+            reference,
+            mine.beside(bare, 0.9),
+            bare,
         ]
-    return [Figure(f"plain loop, hidden {hidden}, {windows:,} windows", tuple(every_plain)), *figures]
+    for each in peer:
+        figures += [figures[0].beside(each, 3.0), each]
+    return figures
 
 
 def turns(
@@ -190,11 +199,12 @@ def train_on_ray() -> list[Figure]:
             SharedData(data), model, config, workers=1, gpus=0, checkpoints=CheckpointFolder(folder), max_failures=0
         )
         on_ray = time.perf_counter() - started
-    epochs = [tuple(each.seconds for each in fitted.history[1:]) for fitted in (here, there)]
+    here_epochs, there_epochs = (tuple(each.seconds for each in fitted.history[1:]) for fitted in (here, there))
     fixed = on_ray - in_process - sum(each.seconds for each in there.history) + sum(e.seconds for e in here.history)
+    reference = Figure("an epoch in process", here_epochs)
     return [
-        Figure("an epoch in process", epochs[0]),
-        Figure("the same on Ray Train", epochs[1], 1.03 * float(np.median(epochs[0]))),
+        Figure("an epoch on Ray Train", there_epochs).beside(reference, 1.03),
+        reference,
         Figure("what Ray Train costs beside its epochs", (fixed,), 8.0),
     ]
 
@@ -206,9 +216,12 @@ def memory() -> list[Figure]:
         command = [sys.executable, "-m", "benchmarks.training_memory", place]
         done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent)
         told = json.loads(done.stdout.splitlines()[-1])
-        what = (
-            f"10 x 100,000 x 90, seq_len 128, {place}: peak {told['peak']:,.0f} MiB, "
-            f"{told['above']:,.0f} above the libraries, for arrays of {told['arrays']:,.0f}"
-        )
-        figures.append(Figure(what, (told["seconds"],)))
+        name = f"10 series of 100,000 bars and 90 features, windows of 128, {place}"
+        arrays = Figure("the arrays", (told["arrays"],), unit="MiB")
+        figures += [
+            Figure(f"{name}: peak above the libraries", (told["above"],), unit="MiB").beside(arrays),
+            arrays,
+            Figure(f"{name}: peak", (told["peak"],), unit="MiB"),
+            Figure(f"{name}: all of it", (told["seconds"],)),
+        ]
     return figures

@@ -5,7 +5,6 @@ Windows of 64 x 14, horizons 1, 4, 12, hidden 256, two layers.
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable
 from itertools import repeat
 
@@ -13,7 +12,7 @@ import torch
 from torch import nn
 
 from benchmarks.timing import Figure, seconds_of
-from benchmarks.training import FEATURES, HORIZONS, SEQ_LEN, bare_steps, plain_epoch, random_data
+from benchmarks.training import FEATURES, HORIZONS, SEQ_LEN, bare_steps, plain_epoch, random_data, windows_rate
 from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
 from bitcorn_ray.learning.progress import EpochResult
 from bitcorn_ray.learning.training import fit
@@ -30,16 +29,18 @@ def training_gpu() -> list[Figure]:
         print("there is no CUDA device here: not measured")
         return []
     print(f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}")
-    plain = plain_epoch(_HIDDEN, _PLAIN_WINDOWS, "cuda")
+    plain, windows = plain_epoch(_HIDDEN, _PLAIN_WINDOWS, "cuda"), _STEPS * _BATCH
     figures = list[Figure]()
     for precision in ("bfloat16", "float32"):
         ours, on_one_batch, bare, plains = _turns(precision, plain)
-        figures += [
-            Figure(f"bitcorn, {precision}", ours, statistics.median(bare) / 0.9),
-            Figure(f"the same model on one batch again and again, {precision}", on_one_batch),
-            Figure(f"cuDNN's LSTM alone on one batch again and again, {precision}", bare),
-            Figure(f"plain loop, {_PLAIN_WINDOWS:,} windows in batches of 64, float32", plains),
-        ]
+        mine = windows_rate(f"ours, {precision}", ours, windows)
+        for what, seconds, count, limit in (
+            ("cuDNN's LSTM alone on one batch again and again", bare, windows, 0.9),
+            ("the same model on one batch again and again", on_one_batch, windows, 0.9),
+            ("plain loop in batches of 64, float32, in turns with ours", plains, _PLAIN_WINDOWS, 10.0),
+        ):
+            reference = windows_rate(f"{what}, {precision}", seconds, count)
+            figures += [mine.beside(reference, limit), reference]
     return figures
 
 
