@@ -73,6 +73,8 @@ def blocks(page):
 def resolved(words):
     """The command that words begin with, its name and the other words."""
     command, name, rest = main, [], list(words)
+    while rest and rest[0] in ("--address", "--submit"):  # of the group, before the command
+        rest = rest[2:] if rest[0] == "--address" else rest[1:]
     while isinstance(command, click.Group) and rest and rest[0] in command.commands:
         name.append(rest.pop(0))
         command = command.commands[name[-1]]
