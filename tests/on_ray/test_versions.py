@@ -96,10 +96,12 @@ def unlike_the_workers(ray_cluster, monkeypatch):
 
 
 def test_jobs_of_features_are_refused(unlike_the_workers):
+    from bitcorn_ray.cache.code import code_identity
+    from bitcorn_ray.features import v2
     from bitcorn_ray.on_ray.balanced import map_balanced
 
     with pytest.raises(BitcornError, match=r"is refused, as it has bitcorn_ray 0.* and not 9.9 \(code x\)"):
-        map_balanced(list, [1, 2, 3], [1, 1, 1], print)
+        map_balanced(list, [1, 2, 3], [1, 1, 1], code_identity(v2.compute), print)
 
 
 def test_forecasts_are_refused(unlike_the_workers):
