@@ -80,7 +80,7 @@ def submit(site, *words):
 
 def chunks(storage):
     """Content of the chunks of a cache, by their names."""
-    names = [file.name for file in storage.list("features") if file.name.endswith(".parquet")]
+    names = [file.name for file in storage.files("features") if file.name.endswith(".parquet")]
     return {name: bytes(storage.read(name)) for name in names}
 
 
