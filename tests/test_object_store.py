@@ -96,7 +96,8 @@ def test_a_killed_training_goes_on_from_its_checkpoints_there(market_db, place, 
     lines, epochs = [], []
     train_from_config(RunConfig.load(None, values), resume=True, on_epoch=epochs.append, log_fn=lines.append)
     assert any(line.startswith("going on after") for line in lines)
-    assert 1 <= len(epochs) < 3
+    # A worker of Ray outlives its killed driver by a moment, and may come to the end.
+    assert (0 if workers else 1) <= len(epochs) < 3
     whole = train_values(market_db, str(tmp_path / "whole"), workers=0)
     train_from_config(RunConfig.load(None, whole))
     assert same(weights(place("run")), weights(whole["out"]))

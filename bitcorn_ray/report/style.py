@@ -88,6 +88,7 @@ function drawChart(id) {
   for (const name of Object.keys(own).filter(name => /^[xy]axis/.test(name)))
     own[name] = {gridcolor: colour('--line'), linecolor: colour('--line'), zerolinecolor: colour('--line'),
       automargin: true, fixedrange: narrow(), ...own[name]};
+  for (const axis of Object.values(own)) if (axis && axis.title && axis.title.text) axis.title.standoff = 8;
   Plotly.react(id, coloured(chart.data), own, options);
 }
 
