@@ -12,7 +12,7 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields
 from typing import Any, cast
 
@@ -30,9 +30,11 @@ from bitcorn_ray.learning.dataset import TrainingData
 from bitcorn_ray.learning.progress import EpochResult, FitResult, Progress
 from bitcorn_ray.learning.training import fit
 from bitcorn_ray.on_ray.nodes import room_for
-from bitcorn_ray.on_ray.versions import guarded
+from bitcorn_ray.on_ray.versions import guarded, is_private
 
 __all__ = ["SharedData", "fit_on_ray"]
+
+_CLEANER = "PlacementGroupCleanerCallback"
 
 
 class SharedData:
@@ -67,6 +69,7 @@ def fit_on_ray(
     least, most = (workers, workers) if isinstance(workers, int) else workers
     cpus = _cpus_per_worker(least, most, gpus)
     path, filesystem = checkpoints.storage.child("ray").handle
+    _start_coordinator()
     queue = Queue(actor_options={"num_cpus": 0})
     loop_config = {
         "data": data.reference,
@@ -78,7 +81,7 @@ def fit_on_ray(
     }
     worker: Any = guarded(_train_worker, lambda why, config: {"refused": why})
     # One worker needs no process group, and its controller no PyTorch: seconds less until it runs.
-    trainer = (TorchTrainer if most > 1 else DataParallelTrainer)(
+    trainer = (TorchTrainer if most > 1 else _OneWorkerTrainer)(
         worker,
         train_loop_config=loop_config,
         scaling_config=ray.train.ScalingConfig(
@@ -111,6 +114,21 @@ def fit_on_ray(
     weights = {name: torch.from_numpy(value.copy()) for name, value in returned["weights"].items()}
     history = [EpochResult(**each) for each in returned["history"]]
     return FitResult(weights, history, returned["learned"], returned["precision"], returned["machines"])
+
+
+def _start_coordinator() -> None:
+    """Let the process start beside the controller that Ray's controller would start first, and wait for."""
+    with suppress(ImportError, AttributeError):  # Ray's own, and nothing is lost where it is elsewhere
+        from ray.data._internal.cluster_autoscaler import default_autoscaling_coordinator
+
+        default_autoscaling_coordinator.get_or_create_autoscaling_coordinator()
+
+
+class _OneWorkerTrainer(DataParallelTrainer):
+    def _create_default_callbacks(self) -> list[Any]:
+        """Without the process that frees the worker's place where the controller dies: a private Ray ends with it."""
+        every = super()._create_default_callbacks()
+        return [each for each in every if not (is_private() and type(each).__name__ == _CLEANER)]
 
 
 def _train_worker(config: dict[str, Any]) -> dict[str, Any]:

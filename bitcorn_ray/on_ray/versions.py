@@ -26,7 +26,16 @@ from typing import Any
 
 from bitcorn_ray.errors import BitcornError
 
-__all__ = ["PRIVATE", "by_value", "differences", "guarded", "installed", "libraries", "require_same_everywhere"]
+__all__ = [
+    "PRIVATE",
+    "by_value",
+    "differences",
+    "guarded",
+    "installed",
+    "is_private",
+    "libraries",
+    "require_same_everywhere",
+]
 
 _OWN = "bitcorn_ray"
 MISSING = "missing"
@@ -104,7 +113,7 @@ def guarded(work: Callable[..., Any], refused: Callable[..., Any] | None = None)
     """
     from ray import cloudpickle
 
-    if _is_private():
+    if is_private():
         return work
     with by_value(_found_different):
         check = cloudpickle.dumps(partial(_found_different, installed(libraries())))
@@ -120,7 +129,8 @@ def guarded(work: Callable[..., Any], refused: Callable[..., Any] | None = None)
     return checked
 
 
-def _is_private() -> bool:
+def is_private() -> bool:
+    """Tell whether this process is connected to a private Ray."""
     import ray
 
     return bool(ray.is_initialized()) and ray.get_runtime_context().namespace == PRIVATE

@@ -20,7 +20,7 @@ _PACKAGE = Path(bitcorn_ray.__file__).parent
 @pytest.fixture(autouse=True)
 def on_a_cluster(monkeypatch):
     """As if this process were connected to a cluster; that of the other tests is private."""
-    monkeypatch.setattr(versions, "_is_private", lambda: False)
+    monkeypatch.setattr(versions, "is_private", lambda: False)
 
 
 def test_what_is_installed_is_told_by_its_versions():
