@@ -74,17 +74,14 @@ def stored_rows(
             timeframes is None or any(same_timeframe(partition.timeframe, asked) for asked in timeframes)
         )
 
-    given, found = symbols[0] if symbols and len(symbols) == 1 else None, False
+    given = symbols[0] if symbols and len(symbols) == 1 else None
     for file in source_files(source):
         named = partition_named(file.place, reading)
         if named is not None and not is_asked(named):
             continue
         read = _of_database if is_database(file.place) else _of_files
-        for stored in read(file.place, given, reading, is_asked):
-            found = True
-            yield stored
-    if not found:
-        select_partitions(there, symbols, timeframes)
+        yield from read(file.place, given, reading, is_asked)
+    select_partitions(there, symbols, timeframes)  # says what is not there
 
 
 def _of_database(

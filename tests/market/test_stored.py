@@ -133,3 +133,10 @@ def test_rows_of_several_exchanges_have_their_own_units(tmp_path):
         "AAA.okx": ({"s": 5}, 5),
         "AAA": ({"ms": 5}, 5),
     }
+
+
+def test_a_symbol_that_is_not_there_is_told_beside_one_that_is(market_db):
+    rows = stored_rows(market_db, ["AAAUSDT", "NEWUSDT"])
+    assert next(rows).partition.symbol == "AAAUSDT"
+    with pytest.raises(BitcornError, match="unknown symbol NEWUSDT: there is AAAUSDT, BBBUSDT"):
+        next(rows)
