@@ -24,9 +24,9 @@ from bitcorn_ray.storage.storage import Storage, publish_file
 if TYPE_CHECKING:
     from bitcorn_ray.cache.store import FeatureCache
     from bitcorn_ray.evaluation import Evaluation
+    from bitcorn_ray.forecasting import PartitionForecast
     from bitcorn_ray.market.diagnosis import Diagnosis
     from bitcorn_ray.market.stored import StoredRows
-    from bitcorn_ray.report.fan import FanPanel
     from bitcorn_ray.report.judgement import Track
     from bitcorn_ray.report.quality import QualityPanel
 
@@ -193,6 +193,7 @@ def _run(
     on_done: OnDone,
 ) -> str:
     from bitcorn_ray.evaluation import evaluate
+    from bitcorn_ray.forecasting import fan_panels
     from bitcorn_ray.learning.artifacts import strict_json
     from bitcorn_ray.learning.runs import read_metadata
     from bitcorn_ray.learning.summary import summary
@@ -202,9 +203,9 @@ def _run(
     why_not = f"name the source of its bars: bitcorn report {shown_uri(str(place))} SOURCE"
     fans, quality = list[Any](), list[dict[str, Any]]()
     if source is not None:
-        fans = _fans(place, source, symbols, cache_dir, reading, allow_changed_code)
-        trained = symbols or [each["symbol"] for each in metadata["partitions"]]
-        quality = [each.row for each in diagnose_source(source, trained, [metadata["timeframe"]], reading)]
+        done = _forecast(place, source, symbols, cache_dir, reading, allow_changed_code)
+        fans, there = fan_panels(done), sorted({each.partition.symbol for each in done})
+        quality = [each.row for each in diagnose_source(source, there, [metadata["timeframe"]], reading)]
         try:
             evaluation = evaluate(
                 place,
@@ -231,17 +232,17 @@ def _run(
     return run_page(about)
 
 
-def _fans(
+def _forecast(
     place: str | Path,
     source: str | Path,
     symbols: Sequence[str] | None,
     cache_dir: str | Path | None,
     reading: Reading | None,
     allow_changed_code: bool,
-) -> list[FanPanel]:
+) -> list[PartitionForecast]:
     """The latest forecasts of each partition, and some before them."""
     from bitcorn_ray.forecaster import Forecaster
-    from bitcorn_ray.forecasting import bars_to_draw, fan_panels, plan_forecasts, run_forecasts
+    from bitcorn_ray.forecasting import bars_to_draw, plan_forecasts, run_forecasts
 
     forecaster = Forecaster.load(place, allow_changed_code=allow_changed_code)
     horizons = forecaster.run.config.horizons
@@ -254,7 +255,7 @@ def _fans(
         keep_bars=bars_to_draw(horizons),
         reading=reading,
     )
-    return fan_panels(run_forecasts(plan, on_ray=False))
+    return run_forecasts(plan, on_ray=False)
 
 
 def _tracks(evaluation: Evaluation) -> list[Track]:
