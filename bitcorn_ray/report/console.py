@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 __all__ = [
+    "ahead",
     "audit_tables",
     "cache_table",
     "counted",
@@ -242,6 +243,15 @@ def short_time(time: str | None) -> str:
     '2026-06-20 10:00'
     """
     return "-" if time is None else time[:16].replace("T", " ")
+
+
+def ahead(horizon: int) -> str:
+    """Say a horizon in words.
+
+    >>> ahead(1), ahead(4)
+    ('1 bar ahead', '4 bars ahead')
+    """
+    return f"{counted(horizon, 'bar', 'bars')} ahead"
 
 
 def counted(count: int, one: str, many: str) -> str:

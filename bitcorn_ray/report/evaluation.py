@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from bitcorn_ray.report.console import table
+from bitcorn_ray.report.console import ahead, counted, table
 
 __all__ = ["evaluation_tables"]
 
@@ -19,7 +19,7 @@ def evaluation_tables(result: dict[str, Any]) -> tuple[Table | str, ...]:
 
     result: as `Evaluation.to_json` gives it.
     """
-    told = ["\n  ".join([f"{_bars(each['horizon'])} ahead", *each["verdict"].split("; ")]) for each in result["skill"]]
+    told = ["\n  ".join([f"{ahead(each['horizon'])}", *each["verdict"].split("; ")]) for each in result["skill"]]
     remarks = [
         f"{name} of {one['symbol']}: {remark}"
         for one in result["partitions"]
@@ -51,7 +51,7 @@ def _baselines(skill: list[dict[str, Any]]) -> Table:
             star = "" if compared["outcome"] == "not distinguishable" else " *"
             cells.append(f"{compared['test']['mean']:+.4f}{star}")
         rows.append((name, *cells))
-    return table(("QLIKE less that of", *(_bars(one["horizon"]) for one in skill)), rows, left=(0,))
+    return table(("QLIKE less that of", *(counted(one["horizon"], "bar", "bars") for one in skill)), rows, left=(0,))
 
 
 def _rows(one: dict[str, Any]) -> Iterator[tuple[str, ...]]:
@@ -74,7 +74,3 @@ def _rows(one: dict[str, Any]) -> Iterator[tuple[str, ...]]:
             f"{metrics['crps']:.3g}",
             f"{metrics['rmse_return']:.3g}",
         )
-
-
-def _bars(horizon: int) -> str:
-    return f"{horizon} bar" if horizon == 1 else f"{horizon} bars"

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitcorn_ray.report.console import counted
+from bitcorn_ray.report.console import ahead
 from bitcorn_ray.report.page import SERIES, Chart, Html, Section, html_table, note, plain, stretches
 
-__all__ = ["Track", "ahead", "calibration_section", "skill_section", "track_sections"]
+__all__ = ["Track", "calibration_section", "skill_section", "track_sections"]
 
 _DRAWN = 6  # partitions
 _STRETCHES = 1_500
@@ -211,8 +211,3 @@ def _track_chart(track: Track) -> Chart:
         layout={"xaxis": {"type": "date"}, "yaxis": {"title": {"text": "volatility, %"}, "type": "log", "nticks": 4}},
         height=320,
     )
-
-
-def ahead(horizon: int) -> str:
-    """A horizon in words."""
-    return f"{counted(horizon, 'bar', 'bars')} ahead"

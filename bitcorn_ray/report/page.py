@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from bitcorn_ray.report.style import SCRIPT, STYLE
 
 __all__ = [
-    "SERIES", "Chart", "Html", "Section", "facts", "folded", "html_table", "listed", "note", "page", "page_of", "plain",
-    "stretches",
+    "SERIES", "Chart", "Html", "Section", "facts", "folded", "html_table", "json_text", "listed", "note", "page",
+    "page_of", "plain", "stretches",
 ]  # fmt: skip
 
 SERIES = tuple(f"var(--s{n})" for n in range(1, 7))
@@ -123,6 +123,11 @@ def note(text: str) -> Html:
 def folded(title: str, *parts: str) -> Html:
     """Fold parts away under a title."""
     return Html(f"<details><summary>{_markup(title)}</summary>{''.join(map(_markup, parts))}</details>")
+
+
+def json_text(values: Mapping[str, Any]) -> Html:
+    """Values as indented JSON."""
+    return Html(f"<pre tabindex=0>{escape(json.dumps(values, indent=1, ensure_ascii=False))}</pre>")
 
 
 def plain(values: Iterable[Any]) -> list[float | None]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from bitcorn_ray.report.console import counted
+from bitcorn_ray.report.console import ahead, counted
 from bitcorn_ray.report.fan import FanPanel, fan_section
-from bitcorn_ray.report.judgement import Track, ahead, calibration_section, skill_section, track_sections
+from bitcorn_ray.report.judgement import Track, calibration_section, skill_section, track_sections
 from bitcorn_ray.report.page import (
     Chart,
     Html,
@@ -18,6 +17,7 @@ from bitcorn_ray.report.page import (
     facts,
     folded,
     html_table,
+    json_text,
     listed,
     note,
     page_of,
@@ -89,7 +89,7 @@ def _fan(panel: FanPanel) -> Section:
 def _learning(history: Sequence[Mapping[str, Any]], horizons: Sequence[int], best: int | None) -> Section:
     epochs = [each["epoch"] for each in history]
     charts = []
-    for name, place in [("all horizons", None), *((f"{ahead(h)}", n) for n, h in enumerate(horizons))]:
+    for name, place in [("all horizons", None), *((ahead(h), n) for n, h in enumerate(horizons))]:
         traces = []
         for part, words, colour in (("train", "training", "var(--s1)"), ("val", "validation", "var(--s2)")):
             key = f"{part}_loss" if place is None else f"{part}_loss_by_horizon"
@@ -137,14 +137,10 @@ def _data(report: RunReport) -> Section:
 def _configuration(report: RunReport) -> Section:
     metadata = report.metadata
     folds = [
-        folded(title, _json({name: metadata[name] for name in names if name in metadata}))
+        folded(title, json_text({name: metadata[name] for name in names if name in metadata}))
         for title, names in (
             ("Configuration", ("model", "training", "seq_len", "horizons", "feature_system", "feature_version")),
             ("Lineage", ("lineage", "versions", "cache_keys", "features", "data", "sweep", "created", "imported_from")),
         )
     ]
     return Section(title="Configuration and lineage", parts=folds)
-
-
-def _json(values: Mapping[str, Any]) -> Html:
-    return Html(f"<pre tabindex=0>{escape(json.dumps(values, indent=1, ensure_ascii=False))}</pre>")

@@ -6,14 +6,25 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from typing import Any
 
 from bitcorn_ray.report.console import counted
 from bitcorn_ray.report.evolution import evolution_sections
 from bitcorn_ray.report.folds import folds_section
 from bitcorn_ray.report.judgement import Track, track_sections
-from bitcorn_ray.report.page import Chart, Html, Section, facts, folded, html_table, listed, note, page_of, plain
+from bitcorn_ray.report.page import (
+    Chart,
+    Html,
+    Section,
+    facts,
+    folded,
+    html_table,
+    json_text,
+    listed,
+    note,
+    page_of,
+    plain,
+)
 from bitcorn_ray.report.sweeps import shown_point, standings
 
 __all__ = ["SweepReport", "sweep_page"]
@@ -234,7 +245,4 @@ def _trials(result: Mapping[str, Any]) -> Section:
 
 
 def _configuration(result: Mapping[str, Any]) -> Section:
-    text = escape(json.dumps(result["config"], indent=1, ensure_ascii=False))
-    return Section(
-        title="Configuration", parts=[folded("The sweep's configuration", Html(f"<pre tabindex=0>{text}</pre>"))]
-    )
+    return Section(title="Configuration", parts=[folded("The sweep's configuration", json_text(result["config"]))])

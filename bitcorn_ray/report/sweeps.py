@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from bitcorn_ray.report.console import table
+from bitcorn_ray.report.console import counted, table
 
 __all__ = ["leaderboard_tables", "live_trials", "shown_point", "standings", "trials_table"]
 
@@ -138,12 +138,8 @@ def _against(test: Mapping[str, Any]) -> str:
 
 def _line(trial: Mapping[str, Any]) -> str:
     mean = _mean(trial["losses"])
-    loss = "" if mean is None else f", validation loss {mean:.5f} over {_counted(len(trial['losses']), 'fold')}"
+    loss = "" if mean is None else f", validation loss {mean:.5f} over {counted(len(trial['losses']), 'fold', 'folds')}"
     return f"{trial['name']} {trial['state']}{loss}: {shown_point(trial['point'])}"
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def shown_point(point: Mapping[str, Any]) -> str:

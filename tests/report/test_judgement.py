@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from small_evaluations import EVALUATION
 
-from bitcorn_ray.report.judgement import Track, ahead, calibration_section, skill_section, track_sections
+from bitcorn_ray.report.console import ahead
+from bitcorn_ray.report.judgement import Track, calibration_section, skill_section, track_sections
 
 
 def test_skill_has_an_interval_for_each_baseline_that_can_be_told():
