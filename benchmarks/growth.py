@@ -82,7 +82,8 @@ def growth_partitions(counts: Sequence[int] = (1, 10, 100, 1_000), bars: int = 2
 
 def growth_hidden(sizes: Sequence[int] = (32, 64, 128, 256, 512), windows: int = 1_500) -> list[Figure]:
     """Train with so many hidden units in the precision that "auto" chooses, beside the plain loop, turn by turn."""
-    from benchmarks.training import BATCH, HORIZONS, SEQ_LEN, plain_epoch, random_data, turns
+    from benchmarks.plain_loop import BATCH, HORIZONS, SEQ_LEN
+    from benchmarks.training import plain_elsewhere, random_data, turns
     from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
 
     config = TrainingConfig(epochs=1 + _ROUNDS, patience=1 + _ROUNDS, batch_size=BATCH)
@@ -90,7 +91,8 @@ def growth_hidden(sizes: Sequence[int] = (32, 64, 128, 256, 512), windows: int =
     for hidden in sizes:
         model = ModelConfig(horizons=HORIZONS, hidden_size=hidden, seq_len=SEQ_LEN)
         data = random_data(windows, config, model)
-        ours, _, plains = turns(data, model, config, plain_epoch(hidden, windows))
+        with plain_elsewhere(hidden, windows) as plain:
+            ours, plains = turns(data, model, config, [plain])
         reference = Figure("1,000 windows of a plain loop", _each_thousand(plains, windows), size=hidden)
         mine = Figure("1,000 windows of ours", _each_thousand(ours, len(data.train_ends)), size=hidden)
         figures += [mine.beside(reference), reference]

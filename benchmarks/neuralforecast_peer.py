@@ -1,11 +1,11 @@
 """Time NeuralForecast's LSTM on random windows: run by an interpreter that has NeuralForecast, not this package.
 
-    PYTHON_WITH_NEURALFORECAST benchmarks/neuralforecast_peer.py [--hidden D] [--rounds N]
+    PYTHON_WITH_NEURALFORECAST benchmarks/neuralforecast_peer.py [--hidden D]
 
 One series, 13 features known of the past beside the series itself, windows of 64, horizon 12, batches of 64 windows,
-two layers, dropout 0.2, its default loss (MAE). Its loop is PyTorch Lightning's, logging and checkpoints off; a round
-is as many steps as an epoch of 6,000 windows. Times are those between the first and the last step of a training.
-Prints one line of JSON: seconds (one a round, after one that warms up), windows and versions.
+two layers, dropout 0.2, its default loss (MAE). Its loop is PyTorch Lightning's, logging and checkpoints off.
+For each line on standard input it trains on, by as many steps as an epoch of 6,000 windows has, and prints a line of
+JSON: seconds, windows and versions. The first such round warms up. It ends where the input does.
 Made for NeuralForecast 3.3 (``pip install -c constraints.txt 'neuralforecast==3.3.*'``).
 """
 
@@ -15,10 +15,11 @@ import argparse
 import json
 import logging
 import platform
+import sys
 import time
 import warnings
 from importlib.metadata import version
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,23 +29,36 @@ from neuralforecast.models import LSTM  # type: ignore[import-not-found]
 
 FEATURES, SEQ_LEN, BATCH, HORIZON, WINDOWS = 14, 64, 64, 12, 6_000
 STEPS = WINDOWS // BATCH
+VERSIONS = {
+    "python": platform.python_version(),
+    **{package: version(package) for package in ("neuralforecast", "torch", "pytorch-lightning")},
+}
 
 
-class _Clock(pl.Callback):  # type: ignore[misc]
-    """Notes when each round of steps ends."""
+class _Turns(pl.Callback):  # type: ignore[misc]
+    """Waits for a line before each round of steps, and tells how long the round took."""
 
-    times: ClassVar[list[float]] = []  # of all: NeuralForecast trains a copy of the model and its callbacks
+    begun = 0.0
+
+    def on_train_start(self, *_: Any) -> None:
+        self._wait()
 
     def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
         if trainer.global_step % STEPS == 0:
-            self.times.append(time.perf_counter())
+            told = {"seconds": time.perf_counter() - self.begun, "windows": STEPS * BATCH, "versions": VERSIONS}
+            print(json.dumps(told), flush=True)
+            self._wait()
+
+    def _wait(self) -> None:
+        if not sys.stdin.readline():
+            raise SystemExit
+        self.begun = time.perf_counter()
 
 
 def main() -> None:
-    """Train and print the times as JSON."""
+    """Train, round by round."""
     parser = argparse.ArgumentParser(description="Time NeuralForecast's LSTM.")
     parser.add_argument("--hidden", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
@@ -61,7 +75,7 @@ def main() -> None:
         encoder_dropout=0.2,
         decoder_hidden_size=args.hidden // 2,
         hist_exog_list=names,
-        max_steps=STEPS * (args.rounds + 1),
+        max_steps=10**6,  # ends when nobody asks any more
         batch_size=1,
         windows_batch_size=BATCH,
         val_check_steps=10**6,
@@ -70,18 +84,9 @@ def main() -> None:
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[_Clock()],
+        callbacks=[_Turns()],
     )
     NeuralForecast(models=[model], freq="h").fit(frame)
-    report = {
-        "seconds": np.diff(_Clock.times).tolist(),
-        "windows": STEPS * BATCH,
-        "versions": {
-            "python": platform.python_version(),
-            **{package: version(package) for package in ("neuralforecast", "torch", "pytorch-lightning")},
-        },
-    }
-    print(json.dumps(report))
 
 
 if __name__ == "__main__":

@@ -118,11 +118,11 @@ class Result:
         return found
 
     def exponents(self) -> dict[str, Exponent]:
-        """Exponent of each growth curve with two points or more."""
+        """Exponent of each growth curve with two points or more, all of them above zero."""
         return {
             curve: fit_exponent([row.size or 0 for row in rows], [row.median for row in rows])
             for curve, rows in self.curves().items()
-            if len(rows) > 1
+            if len(rows) > 1 and min(row.median for row in rows) > 0
         }
 
 

@@ -11,15 +11,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch import nn
 
-from benchmarks.peers import run_peer
+from benchmarks.peers import asked_peer
+from benchmarks.plain_loop import BATCH, FEATURES, HORIZONS, SEQ_LEN, plain_epoch
 from benchmarks.timing import Figure, seconds_of
 from bitcorn_ray.learning.batches import DeviceData
 from bitcorn_ray.learning.checkpoint import CheckpointFolder
@@ -31,9 +34,7 @@ from bitcorn_ray.learning.progress import EpochResult
 from bitcorn_ray.learning.steps import Steps
 from bitcorn_ray.learning.training import fit
 
-HORIZONS = (1, 4, 12)
-FEATURES, SEQ_LEN, BATCH = 14, 64, 64
-_ROUNDS = 3
+_ROUNDS = 7
 
 
 def random_data(windows: int, training: TrainingConfig, model: ModelConfig, features: int = FEATURES) -> TrainingData:
@@ -47,24 +48,28 @@ def random_data(windows: int, training: TrainingConfig, model: ModelConfig, feat
 
 def training() -> list[Figure]:
     """An epoch of 6,000 windows at 64 units and of 1,500 at 256, ours and plain, and NeuralForecast's at 64."""
-    peer = neuralforecast(64)
-    return [*side_by_side(64, 6_000, 2.3, peer), *side_by_side(256, 1_500, 1.6, [])]
+    with neuralforecast(64) as peer:
+        figures = side_by_side(64, 6_000, 2.3, peer)
+    return [*figures, *side_by_side(256, 1_500, 1.6, None)]
 
 
-def neuralforecast(hidden: int) -> list[Figure]:
-    """Windows a second of NeuralForecast's LSTM.
+@contextmanager
+def neuralforecast(hidden: int) -> Iterator[Callable[[], dict[str, Any]] | None]:
+    """Let NeuralForecast train an epoch of its LSTM whenever it is asked to.
 
-    NEURALFORECAST_PYTHON names the interpreter of an environment with neuralforecast 3.3; without it nothing is
-    measured.
+    NEURALFORECAST_PYTHON names the interpreter of an environment with neuralforecast 3.3; without it there is nothing
+    to ask.
     """
     python = os.environ.get("NEURALFORECAST_PYTHON")
     if not python:
         print("NEURALFORECAST_PYTHON names no interpreter with neuralforecast 3.3: not measured")
-        return []
-    with tempfile.TemporaryDirectory() as folder:  # Lightning leaves folders where it runs
-        told = run_peer(python, "neuralforecast_peer.py", ["--hidden", hidden], Path(folder))
-    what = f"NeuralForecast {told['versions']['neuralforecast']}, hidden {hidden}"
-    return [windows_rate(what, told["seconds"], told["windows"], peer=True)]
+        yield None
+        return
+    with (
+        tempfile.TemporaryDirectory() as folder,  # Lightning leaves folders where it runs
+        asked_peer(python, "neuralforecast_peer.py", ["--hidden", hidden], Path(folder)) as ask,
+    ):
+        yield ask
 
 
 def windows_rate(what: str, seconds: Sequence[float], windows: int, peer: bool = False) -> Figure:
@@ -72,47 +77,67 @@ def windows_rate(what: str, seconds: Sequence[float], windows: int, peer: bool =
     return Figure(what, tuple(windows / each for each in seconds), unit="windows/s", peer=peer)
 
 
-def side_by_side(hidden: int, windows: int, faster: float, peer: list[Figure]) -> list[Figure]:
-    """Our epochs, the same model on one batch that is there already, and plain epochs, turn by turn.
+@contextmanager
+def plain_elsewhere(hidden: int, windows: int) -> Iterator[Callable[[], float]]:
+    """Let a process of its own train epochs of the plain loop; the function returns the seconds of one."""
+    with asked_peer(sys.executable, "plain_loop.py", [hidden, windows], Path.cwd()) as ask:
+        yield lambda: float(ask()["seconds"])
 
-    faster: how many times as fast as the plain loop ours should be. peer: NeuralForecast's figure, or none.
+
+def side_by_side(hidden: int, windows: int, faster: float, peer: Callable[[], dict[str, Any]] | None) -> list[Figure]:
+    """Our epochs, the same model on one batch that is there already, plain epochs, and a peer's, turn by turn.
+
+    The plain loop runs in a process of its own, and in ours as well. faster: how many times as fast as in its own ours
+    should be. peer: trains an epoch and tells of it, or None.
     """
     model = ModelConfig(horizons=HORIZONS, hidden_size=hidden, seq_len=SEQ_LEN)
-    plain = plain_epoch(hidden, windows)
-    figures = list[Figure]()
+    here = partial(seconds_of, plain_epoch(hidden, windows))
+    figures, told = list[Figure](), dict[str, Any]()
+
+    def ask(peer: Callable[[], dict[str, Any]]) -> float:
+        told.update(peer())
+        return float(told["seconds"])
+
+    asked = [partial(ask, peer)] if peer else []
     for precision in ("bfloat16", "float32"):
         config = TrainingConfig(epochs=1 + _ROUNDS, patience=1 + _ROUNDS, batch_size=BATCH, precision=precision)
         data = random_data(windows, config, model)
-        ours, on_one_batch, plains = turns(data, model, config, plain)
+        bare = partial(seconds_of, bare_steps(data, model, config))
+        with plain_elsewhere(hidden, windows) as plain:
+            ours, on_one_batch, plains, plains_here, *peers = turns(data, model, config, [bare, plain, here, *asked])
+        fast = precision == "bfloat16"
         count = len(data.train_ends)
         mine = windows_rate(f"ours, hidden {hidden}, {precision}", ours, count)
-        bare = windows_rate(f"the same model on one batch again and again, {precision}", on_one_batch, count)
-        reference = windows_rate(f"plain loop, hidden {hidden}, in turns with {precision}", plains, windows)
-        figures += [
-            mine.beside(reference, faster if precision == "bfloat16" else None),
-            reference,
-            mine.beside(bare, 0.9),
-            bare,
-        ]
-    for each in peer:
-        figures += [figures[0].beside(each, 3.0), each]
+        for what, seconds, number, limit in (
+            ("plain loop in a process of its own", plains, windows, faster if fast else None),
+            ("plain loop in our process, which keeps freed memory", plains_here, windows, None),
+            ("the same model on one batch again and again", on_one_batch, count, 0.9),
+        ):
+            reference = windows_rate(f"{what}, hidden {hidden}, {precision}", seconds, number)
+            figures += [mine.beside(reference, limit), reference]
+        for seconds in peers:
+            what = f"NeuralForecast {told['versions']['neuralforecast']}, hidden {hidden}, beside {precision}"
+            other = windows_rate(what, seconds, told["windows"], peer=True)
+            figures += [mine.beside(other, 3.0 if fast else None), other]
     return figures
 
 
 def turns(
-    data: TrainingData, model: ModelConfig, config: TrainingConfig, plain: Callable[[], None]
-) -> tuple[list[float], list[float], list[float]]:
-    """Seconds of each epoch but the first, which warms up: ours, on one batch, and plain."""
-    bare = bare_steps(data, model, config)
-    ours, on_one_batch, plains = list[float](), list[float](), list[float]()
+    data: TrainingData,
+    model: ModelConfig,
+    config: TrainingConfig,
+    others: Sequence[Callable[[], float]],
+    device: str = "cpu",
+) -> tuple[tuple[float, ...], ...]:
+    """Seconds of each of our epochs but the first, which warms up, and those that the others tell, turn by turn."""
+    seconds: list[tuple[float, ...]] = []
 
     def turn(result: EpochResult) -> None:
-        ours.append(len(data.train_ends) / result.samples_per_second)
-        on_one_batch.append(seconds_of(bare))
-        plains.append(seconds_of(plain))
+        ours = len(data.train_ends) / result.samples_per_second
+        seconds.append((ours, *(other() for other in others)))
 
-    fit(data, model, config, report=turn)
-    return ours[1:], on_one_batch[1:], plains[1:]
+    fit(data, model, config, device=device, report=turn)
+    return tuple(zip(*seconds[1:], strict=True))
 
 
 def bare_steps(
@@ -133,53 +158,6 @@ def bare_steps(
                 optimiser.step()
 
     return bare
-
-
-class _Samples(Dataset[tuple[Tensor, dict[int, Tensor]]]):
-    """Windows in memory, each with a dict of its targets by horizon."""
-
-    def __init__(self, windows: int) -> None:
-        self.x = torch.randn(windows, SEQ_LEN, FEATURES)
-        self.returns = {horizon: 0.01 * torch.randn(windows) for horizon in HORIZONS}
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def __getitem__(self, place: int) -> tuple[Tensor, dict[int, Tensor]]:
-        return self.x[place], {horizon: values[place] for horizon, values in self.returns.items()}
-
-
-def plain_epoch(hidden: int, windows: int, device: str = "cpu") -> Callable[[], None]:
-    """Return an epoch as it is usually written: windows materialised, a DataLoader, a pair of heads a horizon."""
-    torch.manual_seed(0)
-    lstm = nn.LSTM(FEATURES, hidden, 2, batch_first=True, dropout=0.2).to(device)
-    heads = nn.ModuleList(
-        nn.Sequential(nn.Linear(hidden, hidden // 2), nn.ReLU(), nn.Linear(hidden // 2, 1))
-        for _ in range(2 * len(HORIZONS))
-    ).to(device)
-    parameters = [*lstm.parameters(), *heads.parameters()]
-    optimiser = torch.optim.Adam(parameters)
-    loader = DataLoader(_Samples(windows), BATCH, shuffle=True)
-
-    def loss_of(windows_BLF: Tensor, returns: dict[int, Tensor]) -> Tensor:
-        last_BD = lstm(windows_BLF)[0][:, -1]
-        total = torch.zeros((), device=device)
-        for horizon, mean, scale in zip(HORIZONS, heads[::2], heads[1::2], strict=True):
-            sigma_B = nn.functional.softplus(scale(last_BD)).squeeze(1).clamp(1e-4, 10)
-            error_B = (returns[horizon].to(device) - mean(last_BD).squeeze(1)) / sigma_B
-            total = total + (sigma_B.log() + 0.5 * error_B.square().clamp(max=100)).mean()
-        return total
-
-    def epoch() -> None:
-        for windows_BLF, returns in loader:
-            optimiser.zero_grad()
-            loss = loss_of(windows_BLF.to(device), returns)
-            loss.backward()
-            nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimiser.step()
-            loss.item()
-
-    return epoch
 
 
 def train_on_ray() -> list[Figure]:

@@ -6,16 +6,16 @@ Windows of 64 x 14, horizons 1, 4, 12, hidden 256, two layers.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import repeat
 
 import torch
 from torch import nn
 
+from benchmarks.plain_loop import FEATURES, HORIZONS, SEQ_LEN, plain_epoch
 from benchmarks.timing import Figure, seconds_of
-from benchmarks.training import FEATURES, HORIZONS, SEQ_LEN, bare_steps, plain_epoch, random_data, windows_rate
+from benchmarks.training import bare_steps, random_data, turns, windows_rate
 from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
-from bitcorn_ray.learning.progress import EpochResult
-from bitcorn_ray.learning.training import fit
 
 _HIDDEN, _BATCH, _STEPS, _PLAIN_WINDOWS, _ROUNDS = 256, 1024, 200, 6_000, 5
 
@@ -32,7 +32,7 @@ def training_gpu() -> list[Figure]:
     plain, windows = plain_epoch(_HIDDEN, _PLAIN_WINDOWS, "cuda"), _STEPS * _BATCH
     figures = list[Figure]()
     for precision in ("bfloat16", "float32"):
-        ours, on_one_batch, bare, plains = _turns(precision, plain)
+        ours, on_one_batch, bare, plains = _timed(precision, plain)
         mine = windows_rate(f"ours, {precision}", ours, windows)
         for what, seconds, count, limit in (
             ("cuDNN's LSTM alone on one batch again and again", bare, windows, 0.9),
@@ -44,21 +44,14 @@ def training_gpu() -> list[Figure]:
     return figures
 
 
-def _turns(precision: str, plain: Callable[[], None]) -> tuple[tuple[float, ...], ...]:
+def _timed(precision: str, plain: Callable[[], None]) -> tuple[tuple[float, ...], ...]:
     """Seconds of each epoch but the first, which warms up: ours, on one batch, of cuDNN alone, and plain."""
     model = ModelConfig(horizons=HORIZONS, hidden_size=_HIDDEN, seq_len=SEQ_LEN)
     epochs = 1 + _ROUNDS
     config = TrainingConfig(epochs=epochs, patience=epochs, batch_size=_BATCH, precision=precision)
     data = random_data(_STEPS * _BATCH, config, model)
     without_us = [synchronised(bare_steps(data, model, config, "cuda")), synchronised(cudnn_steps(precision)), plain]
-    seconds: list[tuple[float, ...]] = []
-
-    def turn(result: EpochResult) -> None:
-        ours = len(data.train_ends) / result.samples_per_second
-        seconds.append((ours, *map(seconds_of, without_us)))
-
-    fit(data, model, config, device="cuda", report=turn)
-    return tuple(zip(*seconds[1:], strict=True))
+    return turns(data, model, config, [partial(seconds_of, work) for work in without_us], "cuda")
 
 
 def cudnn_steps(precision: str) -> Callable[[], None]:

@@ -37,6 +37,7 @@ from bitcorn_ray.learning.schedule import rate_factor
 from bitcorn_ray.learning.setting import torch_setting
 from bitcorn_ray.learning.steps import Steps
 from bitcorn_ray.learning.weights import AveragedWeights, on_cpu, parameter_groups
+from bitcorn_ray.memory import keep_freed_memory
 
 __all__ = ["EpochResult", "FitResult", "Progress", "build_model", "fit", "gather"]
 
@@ -62,6 +63,8 @@ def fit(
     Raises BitcornError where the loss stops being a finite number, naming the bars, and where the checkpoints are of
     another training.
     """
+    if not device.startswith("cuda"):
+        keep_freed_memory()
     with torch_setting(config, device):
         loop = _Loop(data, model_config, config, torch.device(device), checkpoints, progress)
         state = loop.restore()

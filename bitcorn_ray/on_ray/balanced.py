@@ -20,6 +20,7 @@ import ray
 
 from bitcorn_ray.cache.code import CodeIdentity
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.memory import keep_freed_memory
 from bitcorn_ray.on_ray.carried import pack, unpack
 from bitcorn_ray.on_ray.versions import guarded
 
@@ -71,6 +72,7 @@ def _mapped(
     waiting, results = dict(enumerate(groups)), list[Result]()
 
     def run(row: dict[str, Any]) -> dict[str, Any]:
+        keep_freed_memory()
         return {
             "group": row["group"],
             "results": pickle.dumps(unpack(packed)(pickle.loads(row["jobs"]))),

@@ -45,7 +45,6 @@ def connected(address: str, cpus: int | None = None) -> Iterator[None]:
         return
     if address == "local":
         _private_token()
-        _keep_freed_memory()
     else:
         _require_listening(address)
     import ray
@@ -102,13 +101,3 @@ def _private_token() -> None:
     if "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-
-
-def _keep_freed_memory() -> None:
-    """Let the workers of a private Ray keep what they free, up to 256 MB each.
-
-    glibc gives freed arrays back to the system at once, and gets each of them anew page by page: half of the time that
-    features take. Its settings are read when a process starts.
-    """
-    os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(256 << 20))
-    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(32 << 20))

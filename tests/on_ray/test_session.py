@@ -51,25 +51,6 @@ def test_a_cluster_that_is_not_there_is_a_clear_error(how):
     assert issubclass(BitcornError, ValueError)
 
 
-_WORKER = """
-import os
-from bitcorn_ray.on_ray.session import ray_session
-with ray_session(cpus=1):
-    import ray
-    seen = ray.get(ray.remote(lambda: dict(os.environ)).remote())
-print(seen["MALLOC_TRIM_THRESHOLD_"], seen["MALLOC_MMAP_THRESHOLD_"])
-"""
-
-
-def test_workers_of_a_private_ray_keep_what_they_free_unless_the_user_says_otherwise():
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "RAY_"))}
-    environment["MALLOC_MMAP_THRESHOLD_"] = "1000000"
-    done = subprocess.run(
-        [sys.executable, "-c", _WORKER], env=environment, check=True, capture_output=True, text=True, timeout=120
-    )
-    assert done.stdout.split() == [str(256 << 20), "1000000"]
-
-
 def test_a_dashboard_is_no_place_to_work_at_and_the_error_says_what_is(monkeypatch):
     import ray
 
