@@ -58,8 +58,8 @@ def plain_epoch(hidden: int, windows: int, device: str = "cpu") -> Callable[[], 
 
     def epoch() -> None:
         for windows_BLF, returns in loader:
-            optimiser.zero_grad()
             loss = loss_of(windows_BLF.to(device), returns)
+            optimiser.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimiser.step()
