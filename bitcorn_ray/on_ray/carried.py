@@ -1,4 +1,4 @@
-"""Code of the user's own on workers, which need not have it, or may have another version of it.
+"""Code on workers that need not have it, or may have another version of it: the user's own, and that which compares.
 
 1. What is sent is pickled with the functions and classes of the user's modules inside, not by the modules' names.
 2. Functions with an `lru_cache` are pickled by what they wrap, with a cache of their own.
@@ -23,7 +23,7 @@ from ray import cloudpickle
 from bitcorn_ray.cache.code import CodeIdentity, loaded_user_modules
 from bitcorn_ray.errors import BitcornError
 
-__all__ = ["pack", "unpack"]
+__all__ = ["dumped_by_value", "pack", "unpack"]
 
 
 def pack(value: Any, code: CodeIdentity) -> bytes:
@@ -45,6 +45,15 @@ def pack(value: Any, code: CodeIdentity) -> bytes:
             with suppress(Exception):  # one that holds what cannot be pickled is missing only where it is imported
                 sources[module.__name__] = cloudpickle.dumps(module)
     return pickle.dumps((sources, stored))
+
+
+def dumped_by_value(function: Callable[..., Any]) -> bytes:
+    """Pickle a function, or a partial of one, with its code and all else that its module has, and not by its name.
+
+    So it does in another process what it does here, whatever version of the module that process has.
+    """
+    with _by_value([sys.modules[getattr(function, "func", function).__module__]]):
+        return cloudpickle.dumps(function)
 
 
 def unpack(stored: bytes) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from bitcorn_ray.on_ray.versions import by_value
+from bitcorn_ray.on_ray.carried import dumped_by_value
 
 __all__ = ["Answer", "ask_nodes", "room_for"]
 
@@ -42,8 +42,7 @@ def ask_nodes(question: Callable[[], Any], patience: float = _PATIENCE_SECONDS) 
     patience: seconds after which a node counts as silent.
     """
     nodes = sorted((node for node in ray.nodes() if node["Alive"]), key=_name)
-    with by_value(question):
-        sent = ray.cloudpickle.dumps(question)
+    sent = dumped_by_value(question)
     # A function inside a function travels by value as well.
     task = ray.remote(num_cpus=0, max_retries=0)(lambda: pickle.loads(sent)())
     asked = [

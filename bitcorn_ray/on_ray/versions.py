@@ -18,8 +18,8 @@ import pickle
 import re
 import socket
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,6 @@ from bitcorn_ray.errors import BitcornError
 
 __all__ = [
     "PRIVATE",
-    "by_value",
     "differences",
     "guarded",
     "installed",
@@ -111,12 +110,11 @@ def guarded(work: Callable[..., Any], refused: Callable[..., Any] | None = None)
     refused: called with what differs and the arguments, gives the result in place of the work's; by default the worker
     raises BitcornError.
     """
-    from ray import cloudpickle
-
     if is_private():
         return work
-    with by_value(_found_different):
-        check = cloudpickle.dumps(partial(_found_different, installed(libraries())))
+    from bitcorn_ray.on_ray.carried import dumped_by_value
+
+    check = dumped_by_value(partial(_found_different, installed(libraries())))
 
     @wraps(work)
     def checked(*arguments: Any) -> Any:
@@ -147,16 +145,3 @@ def _refusal(node: str, different: list[str]) -> str:
         f"node {node} is refused, as it has {', '.join(different)}: install the same versions on all nodes, "
         "from one image or by pip install -c constraints.txt"
     )
-
-
-@contextmanager
-def by_value(function: Callable[..., Any]) -> Iterator[None]:
-    """Let a function, and what else its module has, be sent to workers with its code, and not by its name."""
-    from ray import cloudpickle
-
-    module = sys.modules[getattr(function, "func", function).__module__]
-    cloudpickle.register_pickle_by_value(module)
-    try:
-        yield
-    finally:
-        cloudpickle.unregister_pickle_by_value(module)
