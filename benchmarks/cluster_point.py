@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import sys
 import threading
 import time
@@ -23,6 +22,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from benchmarks.memory import peak, proc_mib
 from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.cache.workplan import FeaturePlan, PartitionStatus, compute_jobs, finish_features, plan_features
 from bitcorn_ray.features.registry import SYSTEMS
@@ -53,8 +53,8 @@ def on_nodes(nodes: int, lake: Path, warm_up: Path, folder: Path) -> dict[str, f
     try:
         with ray_session(cluster.address):
             first = _features(warm_up, folder / "warm")
-            before, started = _megabytes("RssAnon"), time.perf_counter()
-            with _highest(lambda: _megabytes("RssAnon")) as driver, _highest(_stored) as store:
+            before, started = proc_mib("RssAnon"), time.perf_counter()
+            with _highest(lambda: proc_mib("RssAnon")) as driver, _highest(_stored) as store:
                 told = _features(lake, folder / "cache")
             whole = time.perf_counter() - started
         return {**told, "first": first["mapping"], "whole": whole, "driver": driver[0] - before, "store": store[0]}
@@ -97,15 +97,15 @@ def one_partition(system: str, lake: str, folder: str) -> dict[str, float]:
     """Seconds of reading, computing and writing, the peak above what the libraries take, and bytes on disk."""
     cache = FeatureCache(folder)
     plan = plan_features(lake, SYSTEMS[system], cache)
-    libraries, started = _peak(), time.perf_counter()
+    libraries, started = peak(), time.perf_counter()
     done = compute_jobs(plan.jobs, plan.work)
-    seconds, peak = time.perf_counter() - started, _peak()
+    seconds, highest = time.perf_counter() - started, peak()
     _finish(plan, done, cache)
     return {
         "seconds": seconds,
         "rows": done[0].rows,
-        "peak": peak,
-        "above": peak - libraries,
+        "peak": highest,
+        "above": highest - libraries,
         "bars_bytes": _bytes(Path(lake)),
         "features_bytes": _bytes(Path(folder) / "features"),
     }
@@ -134,15 +134,6 @@ def _stored() -> float:
     ray: Any = sys.modules["ray"]
     have, left = ray.cluster_resources(), ray.available_resources()
     return float(have.get("object_store_memory", 0.0) - left.get("object_store_memory", 0.0)) / 2**20
-
-
-def _megabytes(name: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) / 1024
-
-
-def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _bytes(folder: Path) -> int:

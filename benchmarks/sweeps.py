@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.bars import REAL
+from benchmarks.memory import proc_mib
 from benchmarks.timing import Figure
 from bitcorn_ray.learning.search import Space
 from bitcorn_ray.learning.suggest import Outcome, suggester_of
@@ -149,9 +150,9 @@ def driver(trials: int = 2_000) -> list[Figure]:
             return time.perf_counter() - started
 
         run(20)  # loads what loads lazily
-        before = _kilobytes("/proc/self/status", "RssAnon")
+        before = proc_mib("RssAnon")
         seconds = run(trials)
-        grown = (_kilobytes("/proc/self/status", "RssAnon") - before) / 1024
+        grown = proc_mib("RssAnon") - before
     return [
         Figure(f"what the driver grows by in {trials:,} trials that do nothing", (grown,), 50.0, "MiB"),
         Figure("one of these trials", (seconds / trials,), 0.5),
@@ -228,19 +229,14 @@ def _reading(folder: Path, trials: int, fetch: Fetch, configuration: Mapping[str
             time.sleep(0.1)
 
     together("begun")
-    before = _kilobytes("/proc/self/smaps_rollup", "Private")
+    before = proc_mib("Private", file="smaps_rollup")
     matrix = fetch("big")
     matrix.max()
     together("read")
-    grown = (_kilobytes("/proc/self/smaps_rollup", "Private") - before) / 1024
+    grown = proc_mib("Private", file="smaps_rollup") - before
     report({"fold": 1, "fold_loss": grown, "loss": 0.0, "seconds": 0.0, "reused": False})
     together("measured")
 
 
 def _nothing(fetch: Fetch, configuration: Mapping[str, Any], report: Told) -> None:
     report({"fold": 1, "fold_loss": 0.0, "loss": 0.0, "seconds": 0.0, "reused": False})
-
-
-def _kilobytes(file: str, begins: str) -> int:
-    lines = Path(file).read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith(begins))

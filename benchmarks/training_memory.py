@@ -2,7 +2,7 @@
 
     python -m benchmarks.training_memory "in process"|"on Ray"
 
-Prints the peak of its memory as JSON, in MiB. In process it is what the system noted (maximum RSS). On Ray it is the
+Prints the peak of its memory as JSON, in MiB. In process it is what the system noted (VmHWM). On Ray it is the
 sum over this process and its training workers of what is theirs alone and their shares of what they share (PSS),
 sampled.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import sys
 import tempfile
 import threading
@@ -21,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.memory import peak, proc_mib
 from benchmarks.training import random_data
 from bitcorn_ray.features.reference import reference_volatility
 from bitcorn_ray.learning.checkpoint import CheckpointFolder
@@ -53,16 +53,16 @@ def main() -> None:
     """Train where the argument says, and print the figures."""
     small = ModelConfig(horizons=(1,), seq_len=4, hidden_size=4)
     fit(random_data(200, TrainingConfig(epochs=1), small), small, TrainingConfig(epochs=1))  # loads what loads lazily
-    libraries, started = _peak_rss(), time.perf_counter()
+    libraries, started = peak(), time.perf_counter()
     if sys.argv[1] == "in process":
         data = long_series()
         fit(data, MODEL, TRAINING)
-        peak = _peak_rss()
-        above = peak - libraries
+        highest = peak()
+        above = highest - libraries
     else:
-        data, peak, above = _on_ray()
+        data, highest, above = _on_ray()
     arrays = sum(value.nbytes for value in vars(data).values() if isinstance(value, np.ndarray)) / 2**20
-    print(json.dumps({"peak": peak, "above": above, "arrays": arrays, "seconds": time.perf_counter() - started}))
+    print(json.dumps({"peak": highest, "above": above, "arrays": arrays, "seconds": time.perf_counter() - started}))
 
 
 def _on_ray() -> tuple[TrainingData, float, float]:
@@ -95,10 +95,6 @@ def _on_ray() -> tuple[TrainingData, float, float]:
     return data, max(samples), max(samples) - before
 
 
-def _peak_rss() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def _tree_pss() -> float:
     """MiB of this process and its training workers."""
     total = 0.0
@@ -106,8 +102,7 @@ def _tree_pss() -> float:
         try:
             mine = int(folder.name) == os.getpid() or b"RayTrainWorker" in (folder / "cmdline").read_bytes()
             if mine:
-                lines = (folder / "smaps_rollup").read_text().splitlines()
-                total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+                total += proc_mib("Pss:", folder.name, "smaps_rollup")
         except OSError:
             continue
     return total

@@ -47,6 +47,7 @@ __all__ = ["GRACE_SECONDS", "FeatureCache"]
 
 GRACE_SECONDS = 3_600.0  # what was used more recently is never pruned: a running job may be reading it
 _NOTE_USE_SECONDS = 600.0  # uses are noted no more often than this
+_NOT_IN_INDEX = ("chunks", "identity")
 _READERS = 2  # threads that read the chunks of a local entry: decoding leaves Python's lock alone
 _log = logging.getLogger(__name__)
 
@@ -258,14 +259,24 @@ class FeatureCache:
 
     # What is there
 
-    def manifests(self) -> dict[str, dict[str, Any]]:
-        """Every readable manifest by its entry's key."""
-        names = [file.name for file in self.storage.files("features") if is_manifest(file)]
-        read = zip(names, self.storage.read_jsons(names), strict=True)
-        return {key_of(name): each for name, each in read if each is not None and is_understood(each)}
+    def manifests(self, without: Collection[str] = ()) -> dict[str, dict[str, Any]]:
+        """Every readable manifest by its entry's key.
 
-    def entries(self) -> list[dict[str, Any]]:
-        """Every manifest, without its identity, with `used_by` (the links to it) and `last_used`; newest first."""
+        without: fields that nobody wants, dropped as each is read: all identities together take much memory.
+        """
+
+        def read(name: str) -> dict[str, Any] | None:
+            manifest = self.storage.read_json(name)
+            if manifest is None or not is_understood(manifest):
+                return None
+            return {field: value for field, value in manifest.items() if field not in without}
+
+        names = [file.name for file in self.storage.files("features") if is_manifest(file)]
+        found = zip(names, self.storage.side_by_side(read, names), strict=True)
+        return {key_of(name): manifest for name, manifest in found if manifest is not None}
+
+    def entries(self, without: Collection[str] = ("identity",)) -> list[dict[str, Any]]:
+        """Every manifest, without some fields, with `used_by` (the links to it) and `last_used`; newest first."""
         used_by: dict[str, list[dict[str, Any]]] = {}
         for link in self.storage.read_jsons(file.name for file in self.storage.files("links")):
             if link is not None:
@@ -273,16 +284,15 @@ class FeatureCache:
         uses = {key_of(file.name): file.written for file in self.storage.files("uses")}
         made = {key_of(file.name): file.written for file in self.storage.files("features") if is_manifest(file)}
         entries = []
-        for key, manifest in self.manifests().items():
+        for key, manifest in self.manifests(without).items():
             seen = max(uses.get(key, 0.0), made.get(key, 0.0))
             last_used = datetime.fromtimestamp(seen, UTC).isoformat(timespec="seconds")
-            public = {name: value for name, value in manifest.items() if name != "identity"}
-            entries.append({**public, "used_by": used_by.get(key, []), "last_used": last_used})
+            entries.append({**manifest, "used_by": used_by.get(key, []), "last_used": last_used})
         return sorted(entries, key=lambda entry: (entry["created"], entry["key"]), reverse=True)
 
     def refresh_index(self) -> None:
         """Write index.json anew from what is there."""
-        self._write_index({entry["key"]: entry for entry in self.entries()})
+        self._write_index({entry["key"]: entry for entry in self.entries(_NOT_IN_INDEX)})
 
     def add_to_index(self, key: str, source: str | Path | None, partition: Partition | None) -> None:
         """Add a new entry to index.json without looking at all the others."""
@@ -295,7 +305,7 @@ class FeatureCache:
 
     def _write_index(self, entries: dict[str, dict[str, Any]]) -> None:
         brief = {
-            key: {name: value for name, value in entry.items() if name not in ("chunks", "identity")}
+            key: {name: value for name, value in entry.items() if name not in _NOT_IN_INDEX}
             for key, entry in entries.items()
         }
         self.storage.publish_json("index.json", {"entries": brief}, indent=1)
