@@ -1,5 +1,7 @@
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -230,6 +232,51 @@ def test_more_than_ray_has_is_refused(sweep):
         sweep(scored(), resources=Resources(cpu=64))
     with pytest.raises(BitcornError, match="1 GPUs, but Ray has"):
         sweep(scored(), resources=Resources(gpu=1))
+
+
+_HALF_A_GPU = """
+import os, sys, time
+from pathlib import Path
+import ray
+from bitcorn_ray.learning.search import Space
+from bitcorn_ray.learning.suggest import suggester_of
+from bitcorn_ray.learning.sweep import Resources, SweepOptions
+from bitcorn_ray.on_ray.session import ray_session
+from bitcorn_ray.on_ray.sweeps import run_trials
+from bitcorn_ray.storage.storage import Storage
+
+folder = Path(sys.argv[1])
+
+def main():
+    def work(fetch, configuration, report):
+        (folder / f"begun-{configuration['x']}").write_text(os.environ["CUDA_VISIBLE_DEVICES"])
+        until = time.monotonic() + 60
+        while len(list(folder.glob("begun-*"))) < 2 and time.monotonic() < until:
+            time.sleep(0.05)
+        together = len(list(folder.glob("begun-*")))
+        report({"fold": 1, "fold_loss": together, "loss": together, "seconds": 0.0, "reused": False})
+
+    ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False)
+    suggester = suggester_of("grid", Space.parse({"x": {"choice": [1, 2]}}), 0)
+    options = SweepOptions(trials=2, resources=Resources(cpu=0.5, gpu=0.5))
+    losses = []
+    ended = run_trials(work, {}, dict, suggester, options, folds=1, storage=Storage(folder / "sweep"),
+        on_event=lambda event: event.kind == "fold" and losses.append(event.told["fold_loss"]))
+    print(ended, losses)
+
+main()
+"""
+
+
+@pytest.mark.slow
+def test_two_trials_share_a_gpu(tmp_path):
+    """Ray counts a GPU here that is not there: who gets which is decided all the same."""
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    done = subprocess.run(
+        [sys.executable, "-c", _HALF_A_GPU, str(tmp_path)], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.stdout.splitlines()[-1:] == ["done [2, 2]"], done.stderr
+    assert [file.read_text() for file in tmp_path.glob("begun-*")] == ["0", "0"]
 
 
 def test_what_a_search_raises_ends_the_sweep(sweep):
