@@ -34,6 +34,8 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.learning.search import Point
 from bitcorn_ray.learning.suggest import Outcome, Suggester
 from bitcorn_ray.learning.sweep import Resources, SweepOptions
+from bitcorn_ray.logs import logged
+from bitcorn_ray.on_ray.metrics import record_running, record_trial
 from bitcorn_ray.on_ray.nodes import room_for
 from bitcorn_ray.on_ray.schedulers import FOLD, LOSS, scheduler_of
 from bitcorn_ray.on_ray.versions import guarded
@@ -103,7 +105,8 @@ def run_trials(
     """
     past = past or Past()
     at_once = _at_once(options.resources)
-    watch = _Watch(options, folds, sum(outcome.state == "failed" for _, outcome in past.ended), on_event)
+    failed = sum(outcome.state == "failed" for _, outcome in past.ended)
+    watch = _Watch(options, folds, failed, on_event, storage.shown)
     for point, outcome in past.ended:
         suggester.tell(point, outcome)
     for _, point in past.begun:
@@ -143,6 +146,7 @@ def run_trials(
         try:
             tuner.fit()
         finally:
+            record_running(storage.shown, 0)  # nor do those that were interrupted
             storage.remove_folder(own)
             del tuner
             _give_back()
@@ -158,7 +162,8 @@ def _trial(config: dict[str, Any], work: Work, held: Mapping[str, ray.ObjectRef]
         tune.report({_ERROR: given[_ERROR]})
         return
     try:
-        work(lambda name: ray.get(held[name]), given["configuration"], lambda told: tune.report(dict(told)))
+        with logged("trial", trial=given["name"]):
+            work(lambda name: ray.get(held[name]), given["configuration"], lambda told: tune.report(dict(told)))
     except Exception as error:
         told = str(error) if isinstance(error, BitcornError) else f"{type(error).__name__}: {error}"
         tune.report({_ERROR: told})
@@ -167,10 +172,12 @@ def _trial(config: dict[str, Any], work: Work, held: Mapping[str, ray.ObjectRef]
 class _Watch(tune.Stopper):
     """Follows the trials, by Tune's names for them, and says when all must stop; Tune calls it with each result."""
 
-    def __init__(self, options: SweepOptions, folds: int, failed: int, on_event: Callable[[TrialEvent], None]) -> None:
+    def __init__(
+        self, options: SweepOptions, folds: int, failed: int, on_event: Callable[[TrialEvent], None], sweep: str
+    ) -> None:
         self.allowed, self.folds = options.max_failures * options.trials, folds
         self.ended, self.failed, self.reason, self.interrupted = 0, failed, "", False
-        self.on_event = on_event
+        self.on_event, self.sweep = on_event, sweep
         self.open: dict[str, tuple[str, Point, Mapping[str, Any]]] = {}
         self.losses: dict[str, list[float]] = {}
 
@@ -207,7 +214,9 @@ class _Watch(tune.Stopper):
 
     def _tell(self, trial_id: str, kind: str, **what: Any) -> None:
         name, point, configuration = self.open[trial_id]
-        self.on_event(TrialEvent(trial=name, kind=kind, point=point, configuration=configuration, **what))
+        event = TrialEvent(trial=name, kind=kind, point=point, configuration=configuration, **what)
+        record_trial(self.sweep, event, running=len(self.open) - (kind == "ended"))
+        self.on_event(event)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # what Tune saves is not used
@@ -248,9 +257,9 @@ class _Search(Searcher):
         self._left -= 1
         given: dict[str, Any]
         try:
-            given = {"configuration": dict(self._configure(point))}
+            given = {"name": name, "configuration": dict(self._configure(point))}
         except BitcornError as error:
-            given = {"configuration": {}, _ERROR: str(error)}
+            given = {"name": name, "configuration": {}, _ERROR: str(error)}
         self._watch.begin(trial_id, name, point, given["configuration"])
         return {"trial": json.dumps(given)}
 

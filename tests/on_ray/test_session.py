@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -53,21 +54,41 @@ def test_a_cluster_that_is_not_there_is_a_clear_error(how):
 
 _WORKER = """
 import os
+from bitcorn_ray.logs import LogOutput, log_output, logged
 from bitcorn_ray.on_ray.session import ray_session
-with ray_session(cpus=1):
+
+def work():
+    with logged("fold", partition="AAAUSDT 1h", trial="t0001", fold=3):
+        return dict(os.environ)
+
+with log_output(LogOutput(format="json")), ray_session(cpus=1):
     import ray
-    seen = ray.get(ray.remote(lambda: dict(os.environ)).remote())
+    seen = ray.get(ray.remote(work).remote())
 print(seen["MALLOC_TRIM_THRESHOLD_"], seen["MALLOC_MMAP_THRESHOLD_"])
 """
 
 
-def test_workers_of_a_private_ray_keep_what_they_free_unless_the_user_says_otherwise():
+@pytest.fixture(scope="module")
+def worker():
+    """A process whose one Ray worker logged, and told of its environment."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "RAY_"))}
     environment["MALLOC_MMAP_THRESHOLD_"] = "1000000"
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", _WORKER], env=environment, check=True, capture_output=True, text=True, timeout=120
     )
-    assert done.stdout.split() == [str(256 << 20), "1000000"]
+
+
+def test_workers_of_a_private_ray_keep_what_they_free_unless_the_user_says_otherwise(worker):
+    assert worker.stdout.split() == [str(256 << 20), "1000000"]
+
+
+def test_logs_of_workers_come_to_standard_error_where_they_are_asked_for(worker):
+    told = [json.loads(line) for line in worker.stderr.splitlines()]
+    assert [each["message"] for each in told] == ["fold begun", "fold done"]
+    for each in told:
+        assert (each["partition"], each["trial"], each["fold"]) == ("AAAUSDT 1h", "t0001", 3)
+        assert each["task_name"] == "work"
+        assert {"job_id", "node_id", "worker_id"} <= set(each)
 
 
 def test_a_dashboard_is_no_place_to_work_at_and_the_error_says_what_is(monkeypatch):
