@@ -9,6 +9,9 @@ A private Ray exports nothing, and there nothing is recorded.
 from __future__ import annotations
 
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -27,12 +30,17 @@ __all__ = [
     "Gauge",
     "count_own_traffic",
     "count_traffic",
+    "forget_training",
+    "held_gauges",
     "record_epoch",
     "record_partition",
     "record_progress",
     "record_running",
     "record_trial",
 ]
+
+
+_REPEAT_SECONDS = 5.0  # half of what lies between two reports of Ray's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,45 +80,78 @@ class Counter(_Metric):
 
 
 class Gauge(_Metric):
-    """A value that comes and goes; Prometheus no longer gets it soon after its driver has ended."""
+    """A value that comes and goes, and is told for as long as it is held, see `held_gauges`."""
 
     def set(self, value: float, **tags: str) -> None:
         """Set the value."""
         if _is_exported():
             self.rays.set(value, tags=tags)
+            _held[self, tuple(tags.items())] = value
+
+    def forget(self, **tags: str) -> None:
+        """Tell the value no more."""
+        _held.pop((self, tuple(tags.items())), None)
+
+
+_held: dict[tuple[Gauge, tuple[tuple[str, str], ...]], float] = {}
+
+
+@contextmanager
+def held_gauges() -> Iterator[None]:
+    """Tell the values of gauges again and again while a block runs.
+
+    Ray tells each value once, and its nodes drop it 20 seconds later; but a loss holds until there is another.
+    """
+    over = threading.Event()
+
+    def repeat() -> None:
+        while not over.wait(_REPEAT_SECONDS):
+            for (gauge, tags), value in list(_held.items()):
+                gauge.rays.set(value, tags=dict(tags))
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    if _is_exported():
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        if thread.is_alive():
+            thread.join()
+        _held.clear()
 
 
 PARTITIONS = Counter(
     name="bitcorn_partitions_done",
-    description="Partitions whose features were computed, were in the cache already (hit), or failed",
+    description="partitions whose features were computed, were in the cache already (hit), or failed",
     tags=("system", "outcome"),
 )
-HITS = Counter(name="bitcorn_cache_hits", description="Chunks of features that were needed and in the cache")
-MISSES = Counter(name="bitcorn_cache_misses", description="Chunks of features that were needed and computed")
-BYTES_READ = Counter(name="bitcorn_cache_read_bytes", description="Bytes of chunks read from the cache")
-BYTES_WRITTEN = Counter(name="bitcorn_cache_written_bytes", description="Bytes of chunks written to the cache")
-EPOCHS = Counter(name="bitcorn_epochs_done", description="Epochs of a training that are finished", tags=("run",))
+HITS = Counter(name="bitcorn_cache_hits", description="chunks of features that were needed and in the cache")
+MISSES = Counter(name="bitcorn_cache_misses", description="chunks of features that were needed and computed")
+BYTES_READ = Counter(name="bitcorn_cache_read_bytes", description="bytes of chunks read from the cache")
+BYTES_WRITTEN = Counter(name="bitcorn_cache_written_bytes", description="bytes of chunks written to the cache")
+EPOCHS = Counter(name="bitcorn_epochs_done", description="epochs of a training that are finished", tags=("run",))
 SAMPLES = Gauge(
     name="bitcorn_samples_per_second",
-    description="Windows that a training's workers train on in a second, together",
+    description="windows that a training's workers train on in a second, together",
     tags=("run",),
 )
 LOSS = Gauge(
     name="bitcorn_loss",
-    description="Mean loss over windows and horizons: in the current epoch so far (train), after the last (validation)",
+    description="mean loss over windows and horizons: in the current epoch so far (train), after the last (validation)",
     tags=("run", "part"),
 )
 TRIALS_RUNNING = Gauge(
-    name="bitcorn_trials_running", description="Trials that were begun and are not over", tags=("sweep",)
+    name="bitcorn_trials_running", description="trials that were begun and are not over", tags=("sweep",)
 )
 TRIALS = Counter(
     name="bitcorn_trials_done",
-    description="Trials that are over: finished, stopped early, or failed",
+    description="trials that are over: finished, stopped early, or failed",
     tags=("sweep", "state"),
 )
 FOLDS = Counter(
     name="bitcorn_folds_done",
-    description="Folds of trials that are done: trained, or reused from an earlier run of the sweep",
+    description="folds of trials that are done: trained, or reused from an earlier run of the sweep",
     tags=("sweep", "source"),
 )
 
@@ -160,6 +201,13 @@ def record_epoch(run: str, result: EpochResult) -> None:
     SAMPLES.set(result.samples_per_second, run=run)
     LOSS.set(result.train_loss, run=run, part="train")
     LOSS.set(result.val_loss, run=run, part="validation")
+
+
+def forget_training(run: str) -> None:
+    """Tell no more of a training that is over."""
+    SAMPLES.forget(run=run)
+    for part in ("train", "validation"):
+        LOSS.forget(run=run, part=part)
 
 
 def record_trial(sweep: str, event: TrialEvent, running: int) -> None:

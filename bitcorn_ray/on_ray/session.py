@@ -13,7 +13,7 @@ from typing import Any
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.logs import asked_output
-from bitcorn_ray.on_ray.metrics import count_own_traffic
+from bitcorn_ray.on_ray.metrics import count_own_traffic, held_gauges
 from bitcorn_ray.on_ray.versions import PRIVATE, require_same_everywhere
 
 __all__ = ["cluster_shape", "connected", "ray_session"]
@@ -64,7 +64,8 @@ def connected(address: str, cpus: int | None = None) -> Iterator[None]:
         raise BitcornError(f"no Ray cluster at {address!r}: {str(error).splitlines()[0]}") from error
     try:
         count_own_traffic()
-        yield
+        with held_gauges():
+            yield
     finally:
         count_own_traffic()
         ray.shutdown()  # which exports what was recorded last

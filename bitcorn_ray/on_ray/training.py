@@ -30,7 +30,7 @@ from bitcorn_ray.learning.dataset import TrainingData
 from bitcorn_ray.learning.progress import EpochResult, FitResult, Progress
 from bitcorn_ray.learning.training import fit
 from bitcorn_ray.logs import logged
-from bitcorn_ray.on_ray.metrics import count_own_traffic, record_epoch, record_progress
+from bitcorn_ray.on_ray.metrics import count_own_traffic, forget_training, record_epoch, record_progress
 from bitcorn_ray.on_ray.nodes import room_for
 from bitcorn_ray.on_ray.versions import guarded, is_private
 
@@ -221,6 +221,7 @@ def _listening(
         finished.set()
         listener.join()
         queue.shutdown()
+        forget_training(run)
 
 
 def _reason(error: BaseException) -> str:

@@ -1,4 +1,6 @@
 import re
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -32,7 +34,8 @@ def recorded(monkeypatch):
     monkeypatch.setattr(metrics, "_is_exported", lambda: True)
     metrics.count_own_traffic()  # of earlier tests
     values.clear()
-    return values
+    yield values
+    metrics._held.clear()
 
 
 def test_names_are_as_prometheus_wants_them():
@@ -43,6 +46,15 @@ def test_names_are_as_prometheus_wants_them():
         assert not metric.name.endswith("_total")  # Ray adds it
         assert metric.description
         assert metric.exported == f"ray_{metric.name}" + ("_total" if isinstance(metric, metrics.Counter) else "")
+
+
+def test_the_page_tells_of_all_of_them():
+    page = (Path(__file__).parent.parent.parent / "docs" / "cluster.md").read_text()
+    told = re.findall(r"^\| `(ray_\w+)` \| (.*?) \| (.*) \|$", page, flags=re.MULTILINE)
+    assert told == [
+        (metric.exported, ", ".join(f"`{tag}`" for tag in metric.tags), metric.description)
+        for metric in metrics.METRICS
+    ]
 
 
 def test_partitions_are_counted_by_system_and_outcome(recorded):
@@ -75,6 +87,28 @@ def test_a_training_is_followed_by_its_run(recorded):
         ("bitcorn_loss", "runs/a", "train"): 0.7,
         ("bitcorn_loss", "runs/a", "validation"): 0.8,
     }
+
+
+def test_a_gauge_is_told_again_for_as_long_as_it_is_held(recorded, monkeypatch):
+    monkeypatch.setattr(metrics, "_REPEAT_SECONDS", 0.001)
+
+    def told_again():
+        recorded.clear()
+        until = time.monotonic() + 30
+        while not recorded and time.monotonic() < until:
+            time.sleep(0.01)
+        return dict(recorded)
+
+    with metrics.held_gauges():
+        metrics.record_epoch("runs/a", EpochResult(1, 0.7, 0.8, [0.7], [0.8], True, 1e-3, 1.0, 400.0))
+        metrics.record_running("sweeps/a", 2)
+        assert ("bitcorn_epochs_done", "runs/a") not in told_again()  # a sum must not grow by it
+        metrics.forget_training("runs/a")
+        told_again()  # what was on its way
+        assert told_again() == {("bitcorn_trials_running", "sweeps/a"): 2}
+    recorded.clear()
+    time.sleep(0.05)
+    assert recorded == {}
 
 
 def test_trials_are_counted_by_how_they_ended_and_their_folds_by_where_they_came_from(recorded):
