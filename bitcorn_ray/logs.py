@@ -39,6 +39,10 @@ _PACKAGE = __name__.partition(".")[0]
 _STANDARD = {*vars(logging.makeLogRecord({})), "asctime", "message", "taskName"}
 _SECRETS = re.compile(r"(\w+://)(?:[^\s'\"/@]*@|[^\s'\"@]*:[^\s'\"@]*@)?([^\s'\"?]*)(?:\?[^\s'\"]*)?")
 
+_CALLER = 3  # of a block: above it, and above contextlib
+
+Logger = logging.LoggerAdapter[logging.Logger]
+
 _fields: ContextVar[Mapping[str, Any]] = ContextVar("fields", default={})  # noqa: B039 - nobody writes to it
 
 
@@ -58,7 +62,7 @@ class LogOutput:
 _asked: list[LogOutput] = []  # those that are in force, the innermost last
 
 
-class _Logger(logging.LoggerAdapter[logging.Logger]):
+class _WithFields(logging.LoggerAdapter[logging.Logger]):
     """Adds the fields of the blocks around to each record."""
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
@@ -66,12 +70,9 @@ class _Logger(logging.LoggerAdapter[logging.Logger]):
         return msg, {**kwargs, "extra": {**_fields.get(), **(kwargs.get("extra") or {})}}
 
 
-def logger_of(name: str) -> logging.LoggerAdapter[logging.Logger]:
+def logger_of(name: str) -> Logger:
     """Return the logger of a module, whose records have the fields of the blocks around."""
-    return _Logger(logging.getLogger(name))
-
-
-_log = logger_of(__name__)
+    return _WithFields(logging.getLogger(name))
 
 
 @contextmanager
@@ -85,7 +86,7 @@ def log_context(**fields: Any) -> Iterator[None]:
 
 
 @contextmanager
-def logged(what: str, **fields: Any) -> Iterator[dict[str, Any]]:
+def logged(log: Logger, what: str, **fields: Any) -> Iterator[dict[str, Any]]:
     """Log that a block begins, and that it is done or has failed, with the seconds that it took.
 
     fields: of all records of the block. Yields a mapping for what is known only at its end.
@@ -93,27 +94,28 @@ def logged(what: str, **fields: Any) -> Iterator[dict[str, Any]]:
     with log_context(**fields):
         started, found = time.perf_counter(), dict[str, Any]()
 
-        def seconds() -> float:
-            return round(time.perf_counter() - started, 3)
+        def ending() -> dict[str, Any]:
+            return {"seconds": round(time.perf_counter() - started, 3), **found}
 
-        _log.info("%s begun", what)
+        log.info("%s begun", what, stacklevel=_CALLER)
         try:
             yield found
         except Exception as error:
-            log_failure(what, error, seconds=seconds())
+            log_failure(log, what, error, **ending(), stacklevel=_CALLER + 1)
             raise
         except BaseException:  # a trial that its scheduler stops leaves by SystemExit
-            _log.info("%s stopped", what, extra={"seconds": seconds(), **found})
+            log.info("%s stopped", what, extra=ending(), stacklevel=_CALLER)
             raise
-        _log.info("%s done", what, extra={"seconds": seconds(), **found})
+        log.info("%s done", what, extra=ending(), stacklevel=_CALLER)
 
 
-def log_failure(what: str, error: BaseException, **fields: Any) -> None:
+def log_failure(log: Logger, what: str, error: BaseException, *, stacklevel: int = 2, **fields: Any) -> None:
     """Log that something failed, without the secrets of URIs; the caller tells its user about it."""
     # Python would print it where nobody asked for logs, beside what the user is told.
-    if _log.logger.hasHandlers():
+    if log.logger.hasHandlers():
         reason = _SECRETS.sub(r"\1\2", str(error)) or type(error).__name__
-        _log.error("%s failed: %s", what, reason, extra={"error": type(error).__name__, **fields})
+        told = {"error": type(error).__name__, **fields}
+        log.error("%s failed: %s", what, reason, extra=told, stacklevel=stacklevel)
 
 
 @contextmanager

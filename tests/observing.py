@@ -3,27 +3,58 @@
 from __future__ import annotations
 
 import json
+import re
+import threading
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+_SAMPLE = re.compile(r"^(\w+)\{(.*)\} (\S+)$", re.MULTILINE)
+_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+_SECONDS = 2
 
 
 def scraped(cluster):
-    """Values of all metrics of all nodes: a list of labels and value by name."""
-    import requests
-    from prometheus_client.parser import text_string_to_metric_families
+    """Values of all metrics of all nodes, by their names and labels.
 
-    (listed,) = Path(cluster.folder).glob("session_2*/prom_metrics_service_discovery.json")
+    The ports of the dashboard itself and of the autoscaler are always the same, and may be another cluster's.
+    """
+    import requests
+
     found = {}
-    for target in json.loads(listed.read_text())[0]["targets"]:
-        answer = requests.get(f"http://{target}/metrics", timeout=10)
-        for family in text_string_to_metric_families(answer.text):
-            for sample in family.samples:
-                found.setdefault(sample.name, []).append((sample.labels, sample.value))
+    for listed in Path(cluster.folder).glob("session_2*/prom_metrics_service_discovery.json"):
+        for target in json.loads(listed.read_text())[0]["targets"]:
+            with suppress(requests.RequestException):
+                text = requests.get(f"http://{target}/metrics", timeout=60).text
+                found |= {(name, labels): float(value) for name, labels, value in _SAMPLE.findall(text)}
     return found
 
 
-def total(found, name, **labels):
+@contextmanager
+def watched(cluster):
+    """Scrape while a block runs, and at its end; yields the last value of each series, those that go included."""
+    seen, over = {}, threading.Event()
+
+    def watch():
+        while not over.wait(_SECONDS):
+            seen.update(scraped(cluster))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        thread.join()
+    seen.update(scraped(cluster))
+
+
+def total(seen, name, **labels):
     """Sum of the series of a metric that have some labels."""
-    return sum(value for own, value in found.get(name, []) if labels.items() <= own.items())
+    return sum(
+        value
+        for (own, text), value in seen.items()
+        if own == name and labels.items() <= dict(_LABEL.findall(text)).items()
+    )
 
 
 def records(text):
@@ -33,11 +64,6 @@ def records(text):
 
 
 def worker_logs(cluster):
-    """The records in the logs of all workers, as the dashboard serves them."""
-    found = []
-    for node in json.loads(cluster.asked("/nodes?view=summary"))["data"]["summary"]:
-        asked = f"node_id={node['raylet']['nodeId']}"
-        listed = json.loads(cluster.asked(f"/api/v0/logs?{asked}&glob=worker*"))["data"]["result"]
-        for name in (name for names in listed.values() for name in names):
-            found += records(cluster.asked(f"/api/v0/logs/file?{asked}&filename={name}&lines=-1") or "")
-    return found
+    """The records in the logs of all workers; nodes of one machine have one folder."""
+    files = Path(cluster.folder).glob("session_2*/logs/worker-*")
+    return [record for file in files for record in records(file.read_text())]

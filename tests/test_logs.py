@@ -32,7 +32,7 @@ def test_records_have_the_fields_of_all_blocks_around_them(caplog):
 def test_a_block_says_that_it_begins_and_ends_and_what_was_found(capsys):
     with (
         log_output(LogOutput(format="json")),
-        logged("features", partition="BTCUSDT 1h") as found,
+        logged(LOG, "features", partition="BTCUSDT 1h") as found,
     ):
         LOG.info("halfway")
         found["chunks"] = 4
@@ -41,19 +41,32 @@ def test_a_block_says_that_it_begins_and_ends_and_what_was_found(capsys):
     assert {each["partition"] for each in (begun, halfway, done)} == {"BTCUSDT 1h"}
     assert done["chunks"] == 4
     assert done["seconds"] >= 0
-    assert (halfway["levelname"], halfway["name"]) == ("INFO", "bitcorn_ray.some.module")
+    assert {(each["levelname"], each["name"]) for each in (begun, halfway, done)} == {("INFO", LOG.name)}
 
 
 def test_a_failure_is_logged_with_its_fields_and_goes_on(capsys):
     with log_output(LogOutput(format="json")):
-        with pytest.raises(BitcornError, match="no bars"), logged("features", partition="BTCUSDT 1h"):
+        with pytest.raises(BitcornError, match="no bars"), logged(LOG, "features", partition="BTCUSDT 1h"):
             raise BitcornError("no bars")
-        with pytest.raises(SystemExit), logged("trial", trial="t0001"):
+        with pytest.raises(SystemExit), logged(LOG, "trial", trial="t0001"):
             raise SystemExit
     _, failed, _, stopped = lines(capsys)
     assert (failed["levelname"], failed["message"]) == ("ERROR", "features failed: no bars")
     assert (failed["error"], failed["partition"]) == ("BitcornError", "BTCUSDT 1h")
     assert (stopped["levelname"], stopped["message"], stopped["trial"]) == ("INFO", "trial stopped", "t0001")
+
+
+def test_records_say_where_the_block_is_and_not_where_it_is_logged(caplog):
+    caplog.set_level("INFO", "bitcorn_ray")
+    log_failure(LOG, "reading", OSError("gone"))
+    with pytest.raises(OSError, match="gone"), logged(LOG, "trial"):
+        raise OSError("gone")
+    with pytest.raises(SystemExit), logged(LOG, "trial"):
+        raise SystemExit
+    with logged(LOG, "trial"):
+        pass
+    assert len(caplog.records) == 7
+    assert {record.filename for record in caplog.records} == {"test_logs.py"}
 
 
 @pytest.mark.parametrize(
@@ -67,7 +80,7 @@ def test_a_failure_is_logged_with_its_fields_and_goes_on(capsys):
 )
 def test_secrets_of_uris_are_not_logged(capsys, said, logged_as):
     with log_output(LogOutput(format="json")):
-        log_failure("reading", OSError(said))
+        log_failure(LOG, "reading", OSError(said))
     assert lines(capsys)[0]["message"] == f"reading failed: {logged_as}"
 
 
@@ -107,9 +120,9 @@ def test_an_output_that_there_is_not_is_refused(wrong):
 
 def test_a_process_that_asks_for_no_logs_is_quiet():
     code = (
-        "from bitcorn_ray.logs import logged\n"
+        "from bitcorn_ray.logs import logged, logger_of\n"
         "try:\n"
-        "    with logged('trial', trial='t0001'):\n"
+        "    with logged(logger_of('bitcorn_ray.trial'), 'trial', trial='t0001'):\n"
         "        raise ValueError('told elsewhere')\n"
         "except ValueError:\n"
         "    pass\n"

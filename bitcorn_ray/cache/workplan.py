@@ -24,7 +24,7 @@ from bitcorn_ray.cache.receipts import FileReceipt, PartitionReceipt, read_recei
 from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.system import FeatureSystem
-from bitcorn_ray.logs import log_failure, logged
+from bitcorn_ray.logs import log_failure, logged, logger_of
 from bitcorn_ray.market.clean import cleaning_counts
 from bitcorn_ray.market.loading import load_partition
 from bitcorn_ray.market.partition import Partition
@@ -47,6 +47,8 @@ __all__ = [
     "finish_features",
     "plan_features",
 ]
+
+_log = logger_of(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,7 +229,7 @@ def _compute(
     reader: PartitionReader, partition: Partition, path: str, work: FeatureWork, cache: FeatureCache
 ) -> PartitionStatus:
     try:
-        with logged("features", partition=str(partition), system=work.system.spec) as found:
+        with logged(_log, "features", partition=str(partition), system=work.system.spec) as found:
             loaded = load_partition(reader, partition, work.reading.policy)
             bars, partition = loaded.bars, loaded.partition
             done = update(bars, work.system, cache, Source(shown_source(path), partition, complete=True), work.code)
@@ -254,7 +256,7 @@ def _compute(
 def _logged_failures(jobs: Iterable[FeatureJob], error: Exception) -> Iterator[FeatureJob]:
     """Yield jobs that failed together, each logged."""
     for job in jobs:
-        log_failure("features", error, partition=str(job.label()))
+        log_failure(_log, "features", error, partition=str(job.label()))
         yield job
 
 

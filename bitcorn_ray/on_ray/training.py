@@ -29,13 +29,15 @@ from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
 from bitcorn_ray.learning.dataset import TrainingData
 from bitcorn_ray.learning.progress import EpochResult, FitResult, Progress
 from bitcorn_ray.learning.training import fit
-from bitcorn_ray.logs import logged
+from bitcorn_ray.logs import LogOutput, asked_output, logged, logger_of
 from bitcorn_ray.on_ray.metrics import count_own_traffic, forget_training, record_epoch, record_progress
 from bitcorn_ray.on_ray.nodes import room_for
 from bitcorn_ray.on_ray.versions import guarded, is_private
 
 __all__ = ["SharedData", "fit_on_ray"]
 
+_log = logger_of(__name__)
+_PACKAGE = __name__.partition(".")[0]
 _CLEANER = "PlacementGroupCleanerCallback"
 
 
@@ -82,6 +84,7 @@ def fit_on_ray(
         "gpu": gpus > 0,
         "queue": queue,
         "run": run,
+        "logs": asked_output(),
         "checkpoints": checkpoints,  # not as text: Ray writes down what is plain in a configuration
     }
     worker: Any = guarded(_train_worker, lambda why, config: {"refused": why})
@@ -147,7 +150,7 @@ def _train_worker(config: dict[str, Any]) -> dict[str, Any]:
         config["queue"].put((type(told).__name__, asdict(told)))
 
     try:
-        with logged("training", run=config["run"]) if first else nullcontext():
+        with _logs_of_the_job(config["logs"]), logged(_log, "training", run=config["run"]) if first else nullcontext():
             fitted = fit(
                 data,
                 model,
@@ -164,6 +167,25 @@ def _train_worker(config: dict[str, Any]) -> dict[str, Any]:
     history = [asdict(result) for result in fitted.history]
     told = {"learned": fitted.learned, "precision": fitted.precision, "machines": fitted.machines}
     return {"weights": weights, "history": history, **told}
+
+
+@contextmanager
+def _logs_of_the_job(asked: LogOutput | None) -> Iterator[None]:
+    """Let logs of this package be written as the job asked: Ray Train has set the root logger to messages alone."""
+    if asked is None:
+        yield
+        return
+    own, handlers = logging.getLogger(_PACKAGE), logging.getLogger("ray").handlers  # those of the job
+    own.setLevel(asked.level.upper())
+    own.propagate = False
+    for handler in handlers:
+        own.addHandler(handler)
+    try:
+        yield
+    finally:
+        own.propagate = True
+        for handler in handlers:
+            own.removeHandler(handler)
 
 
 def _cpus_per_worker(least: int, most: int, gpus: float) -> int:

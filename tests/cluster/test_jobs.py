@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from grafana_dashboard import metrics_named
-from observing import records, scraped, total, worker_logs
+from observing import records, total, watched, worker_logs
 from real_cluster import real_cluster
 from small_sweeps import MODEL, TRAINING, sweep_values
 
@@ -150,7 +150,7 @@ def test_a_node_with_an_older_version_is_refused_and_the_doctor_says_so(site, tm
 
 @pytest.fixture(scope="module")
 def observed(site):
-    """Features and a sweep of which one trial of two fails: the metrics after them, and what was printed."""
+    """Features and a sweep of which one trial of two fails: metrics meanwhile and after them, and what was printed."""
     values = sweep_values(
         site.bars,
         site.shared / "observed",
@@ -161,11 +161,12 @@ def observed(site):
         workers=1,
     )
     (site.project / "observed.yaml").write_text(yaml.safe_dump(values))
-    features = submit(site, "--log-format", "json", "features", site.bars, "--system", "own:momentum:window=11")
+    with watched(site.cluster) as metrics:
+        features = submit(site, "--log-format", "json", "features", site.bars, "--system", "own:momentum:window=11")
+        sweep = submit(site, "--log-format", "json", "tune", "observed.yaml")
     assert features.returncode == 0, features.stdout + features.stderr
-    sweep = submit(site, "--log-format", "json", "tune", "observed.yaml")
     assert sweep.returncode == 0, sweep.stdout + sweep.stderr
-    return SimpleNamespace(metrics=scraped(site.cluster), features=features, sweep=sweep)
+    return SimpleNamespace(metrics=metrics, features=features, sweep=sweep)
 
 
 def test_metrics_of_jobs_are_there_for_prometheus_when_they_are_over(site, observed):
@@ -179,19 +180,19 @@ def test_metrics_of_jobs_are_there_for_prometheus_when_they_are_over(site, obser
     assert total(seen, "ray_bitcorn_epochs_done_total", run=run) == 1
     for name in ("hits", "misses", "read_bytes", "written_bytes"):
         assert total(seen, f"ray_bitcorn_cache_{name}_total") > 0
-    assert metrics_named() <= set(seen)
+    assert metrics_named() <= {name for name, _ in seen}
 
 
 def test_logs_of_workers_say_which_partition_trial_and_fold(site, observed):
     told = worker_logs(site.cluster)
     assert [each for each in told if each["message"] == "features done" and each["partition"] == "AAAUSDT 1h"]
     (fold,) = [each for each in told if each["message"] == "fold done"]
-    assert fold.items() >= {"trial": "t0001", "fold": 4}.items()
+    assert (fold["trial"], fold["fold"], fold["name"]) == ("t0001", 0, "bitcorn_ray.sweeps.trial")
     (failed,) = [each for each in told if each["message"].startswith("trial failed: the loss is no finite number")]
     assert (failed["trial"], failed["levelname"]) == ("t0002", "ERROR")
     (epoch,) = [each for each in told if each["message"] == "epoch done" and "run" in each]
     assert epoch["run"] == str(site.shared / "observed" / "best")
-    assert {"job_id", "node_id", "worker_id"} <= set(epoch)
+    assert {"epoch", "val_loss", "job_id", "node_id", "worker_id"} <= set(epoch)
     # They are part of the jobs' logs, too.
     assert {each["message"] for each in records(observed.features.stdout)} == {"features begun", "features done"}
     assert "fold done" in {each["message"] for each in records(observed.sweep.stdout)}

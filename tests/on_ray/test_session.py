@@ -54,11 +54,11 @@ def test_a_cluster_that_is_not_there_is_a_clear_error(how):
 
 _WORKER = """
 import os
-from bitcorn_ray.logs import LogOutput, log_output, logged
+from bitcorn_ray.logs import LogOutput, log_output, logged, logger_of
 from bitcorn_ray.on_ray.session import ray_session
 
 def work():
-    with logged("fold", partition="AAAUSDT 1h", trial="t0001", fold=3):
+    with logged(logger_of("bitcorn_ray.trial"), "fold", partition="AAAUSDT 1h", trial="t0001", fold=3):
         return dict(os.environ)
 
 with log_output(LogOutput(format="json")), ray_session(cpus=1):
