@@ -185,5 +185,5 @@ class _Text(logging.Formatter):
 
 
 def _own_fields(record: logging.LogRecord) -> dict[str, Any]:
-    """What a record has beside what every record has."""
-    return {name: value for name, value in vars(record).items() if name not in _STANDARD}
+    """What a record has beside what every record has, and beside what a library keeps in it for itself."""
+    return {name: value for name, value in vars(record).items() if name not in _STANDARD and name[0] != "_"}
