@@ -28,6 +28,7 @@ from bitcorn_ray.forecaster import Forecaster, first_row
 from bitcorn_ray.learning.forecasts import Forecasts, plain_table
 from bitcorn_ray.learning.predict import horizon_weights
 from bitcorn_ray.learning.runs import Run
+from bitcorn_ray.logs import logged, logger_of
 from bitcorn_ray.market.bars import Bars, show_time
 from bitcorn_ray.market.loading import load_partition
 from bitcorn_ray.market.partition import Partition, normalise_symbol, select_partitions
@@ -46,6 +47,7 @@ __all__ = [
 _WORTH_RAY = 50_000  # windows that take longer than starting Ray
 _BYTES_A_BAR = 40  # of a file, about
 _FANS = 8  # in a chart of one partition, at most
+_log = logger_of(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,16 +199,17 @@ class ForecastWorker:
     def _forecast(self, reader: PartitionReader, partition: Partition, path: str) -> PartitionForecast:
         plan = self._plan
         try:
-            loaded = load_partition(reader, partition, plan.reading.policy)
-            bars = loaded.bars
-            first = first_row(bars, plan.since) if plan.last is None else max(len(bars) - plan.last, 0)
-            features = self.features(bars, Source(shown_source(path), partition, complete=True))
-            done = plan.forecaster.forecast(
-                bars, partition, first, features=features, horizons=plan.horizons, filled=loaded.filled
-            )
-            kept = bars.take(slice(max(len(bars) - plan.keep_bars, 0), None)) if plan.keep_bars else None
-            latest = bool(len(done)) and bars.timestamp is not None and done.cutoffs[-1] == bars.timestamp[-1]
-            why = None if latest else plan.forecaster.why_not(bars)
+            with logged(_log, "forecast", partition=str(partition)):
+                loaded = load_partition(reader, partition, plan.reading.policy)
+                bars = loaded.bars
+                first = first_row(bars, plan.since) if plan.last is None else max(len(bars) - plan.last, 0)
+                features = self.features(bars, Source(shown_source(path), partition, complete=True))
+                done = plan.forecaster.forecast(
+                    bars, partition, first, features=features, horizons=plan.horizons, filled=loaded.filled
+                )
+                kept = bars.take(slice(max(len(bars) - plan.keep_bars, 0), None)) if plan.keep_bars else None
+                latest = bool(len(done)) and bars.timestamp is not None and done.cutoffs[-1] == bars.timestamp[-1]
+                why = None if latest else plan.forecaster.why_not(bars)
         except Exception as error:  # one partition must not take the others with it
             return _failed(partition, path, error)
         if len(done) == 0:

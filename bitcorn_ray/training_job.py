@@ -22,11 +22,14 @@ from bitcorn_ray.learning.progress import EpochResult, FitResult, Progress
 from bitcorn_ray.learning.runs import Run, assemble_run, run_storage, save_run
 from bitcorn_ray.learning.training import fit
 from bitcorn_ray.lineage import package_code
+from bitcorn_ray.logs import logged, logger_of
 from bitcorn_ray.storage.location import shown_uri
 from bitcorn_ray.storage.storage import Storage
 from bitcorn_ray.training_inputs import TrainingInputs
 
 __all__ = ["TrainingJob", "checkpoint_folder"]
+
+_log = logger_of(__name__)
 
 OnEpoch = Callable[[EpochResult], None]
 OnProgress = Callable[[Progress], None]
@@ -66,7 +69,7 @@ class TrainingJob:
         folder = run_storage(self.artifacts_dir) if self.artifacts_dir is not None else None
         if folder is not None:
             folder.require_writable()
-        with self._session():
+        with self._session(), logged(_log, "run", **({} if folder is None else {"run": folder.shown})):
             given = inputs()
             self._say_windows(given.about["data"])
             checkpoints = self._folder_of_checkpoints(folder, given, resume)
@@ -155,6 +158,7 @@ class TrainingJob:
             checkpoints=checkpoints,
             max_failures=self.on_ray[2],
             on_progress=on_progress,
+            run=shown_uri(str(self.artifacts_dir)),
         )
         return lambda told: there(on_epoch=told), replace(given, data=shared.data)
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from bitcorn_ray.cache.code import CodeIdentity
 from bitcorn_ray.cache.identity import Chunk, EntryPlan, plan_entry
 from bitcorn_ray.cache.store import FeatureCache
+from bitcorn_ray.cache.traffic import Traffic, count_traffic
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.market.bars import Bars
@@ -77,6 +78,8 @@ def prepare(bars: Bars, system: FeatureSystem, cache: FeatureCache | None, sourc
     system = plan.identity.system
     out = np.empty((len(system.features), len(bars)), np.float32)
     missing = cache.read_chunks(plan, out) if cache else list(plan.chunks)
+    if cache:
+        _count(plan, missing)
 
     def take(chunk: Chunk, matrix: NDArray[np.float32]) -> None:
         out[:, chunk.start : chunk.stop] = matrix
@@ -115,8 +118,13 @@ def update(
     """
     plan = plan or plan_entry(bars, system, code, memo=cache)
     missing = cache.missing_chunks(plan)
+    _count(plan, missing)
     _compute(plan, missing, bars, cache, lambda chunk, matrix: None)
     return UpdatedEntry(plan=plan, computed=len(missing), superseded=_publish(plan, bars, cache, source, missing))
+
+
+def _count(plan: EntryPlan, missing: list[Chunk]) -> None:
+    count_traffic(Traffic(hits=len(plan.chunks) - len(missing), misses=len(missing)))
 
 
 def _compute(

@@ -14,7 +14,6 @@ Names are hashes of what they hold. What is missing, torn or damaged is a miss a
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Collection
 from datetime import UTC, datetime
@@ -38,7 +37,9 @@ from bitcorn_ray.cache.names import (
     source_id,
     use_name,
 )
+from bitcorn_ray.cache.traffic import Traffic, count_traffic
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.logs import logger_of
 from bitcorn_ray.market.bars import Bars, show_time
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.storage.storage import Storage, StoredFile
@@ -49,7 +50,7 @@ GRACE_SECONDS = 3_600.0  # what was used more recently is never pruned: a runnin
 _NOTE_USE_SECONDS = 600.0  # uses are noted no more often than this
 _NOT_IN_INDEX = ("chunks", "identity")
 _READERS = 2  # threads that read the chunks of a local entry: decoding leaves Python's lock alone
-_log = logging.getLogger(__name__)
+_log = logger_of(__name__)
 
 
 class FeatureCache:
@@ -74,7 +75,7 @@ class FeatureCache:
         """
         names = plan.identity.system.features
 
-        def read(chunk: Chunk) -> bool:
+        def read(chunk: Chunk) -> int:
             try:
                 content = self.storage.read(chunk_name(chunk.key))
                 decode_chunk(content, chunk.key, names, out[:, chunk.start : chunk.stop])
@@ -82,13 +83,14 @@ class FeatureCache:
                 _log.warning(
                     "chunk %s in the cache %s is damaged and computed anew: %s", chunk.key, self.storage.shown, error
                 )
-                return False
+                return 0
             except OSError:
-                return False
-            return True
+                return 0
+            return len(content)
 
-        done = self.storage.side_by_side(read, list(plan.chunks), _READERS)
-        return [chunk for chunk, read_whole in zip(plan.chunks, done, strict=True) if not read_whole]
+        sizes = self.storage.side_by_side(read, list(plan.chunks), _READERS)
+        count_traffic(Traffic(bytes_read=sum(sizes)))
+        return [chunk for chunk, size in zip(plan.chunks, sizes, strict=True) if not size]
 
     def missing_chunks(self, plan: EntryPlan) -> list[Chunk]:
         """Return the chunks of an entry that the cache does not have; they are read only where sizes are wrong."""
@@ -103,7 +105,9 @@ class FeatureCache:
     def write_chunk(self, plan: EntryPlan, chunk: Chunk, matrix: NDArray[np.float32], bars: Bars) -> None:
         """Publish a chunk. matrix: (F, stop - start); bars: all bars. Raises BitcornError where that cannot be done."""
         own = bars.take(slice(chunk.start, chunk.stop))
-        self.storage.publish(chunk_name(chunk.key), encode_chunk(chunk.key, plan.identity.system.features, matrix, own))
+        content = encode_chunk(chunk.key, plan.identity.system.features, matrix, own)
+        self.storage.publish(chunk_name(chunk.key), content)
+        count_traffic(Traffic(bytes_written=len(content)))
 
     def read_bars(self, key: str, timed: bool) -> tuple[NDArray[np.int64] | None, NDArray[np.uint32]] | None:
         """Times and fingerprints of the bars of a chunk, None where it is missing or damaged."""

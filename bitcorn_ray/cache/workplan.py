@@ -24,6 +24,7 @@ from bitcorn_ray.cache.receipts import FileReceipt, PartitionReceipt, read_recei
 from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.system import FeatureSystem
+from bitcorn_ray.logs import log_failure, logged, logger_of
 from bitcorn_ray.market.clean import cleaning_counts
 from bitcorn_ray.market.loading import load_partition
 from bitcorn_ray.market.partition import Partition
@@ -46,6 +47,8 @@ __all__ = [
     "finish_features",
     "plan_features",
 ]
+
+_log = logger_of(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +170,7 @@ def compute_jobs(jobs: Iterable[FeatureJob], work: FeatureWork) -> list[Partitio
     try:
         require_same_code(work.code)
     except BitcornError as error:
-        return [_failed(job.label(), job.path, error) for job in jobs]
+        return [_failed(job.label(), job.path, error) for job in _logged_failures(jobs, error)]
     cache = FeatureCache(work.cache)
     statuses = list[PartitionStatus]()
     for path, of_file in groupby(sorted(jobs, key=lambda job: job.path), key=lambda job: job.path):
@@ -218,7 +221,7 @@ def _compute_file(
                     started = time.perf_counter()
                 left.pop(0)
     except Exception as error:  # reported by name in the driver
-        for job in left:
+        for job in _logged_failures(left, error):
             yield _failed(job.label(), path, error)
 
 
@@ -226,10 +229,12 @@ def _compute(
     reader: PartitionReader, partition: Partition, path: str, work: FeatureWork, cache: FeatureCache
 ) -> PartitionStatus:
     try:
-        loaded = load_partition(reader, partition, work.reading.policy)
-        bars, partition = loaded.bars, loaded.partition
-        done = update(bars, work.system, cache, Source(shown_source(path), partition, complete=True), work.code)
-        flags = quality_flags(quality_report(loaded.found, partition.timeframe, list_gaps=False))
+        with logged(_log, "features", partition=str(partition), system=work.system.spec) as found:
+            loaded = load_partition(reader, partition, work.reading.policy)
+            bars, partition = loaded.bars, loaded.partition
+            done = update(bars, work.system, cache, Source(shown_source(path), partition, complete=True), work.code)
+            flags = quality_flags(quality_report(loaded.found, partition.timeframe, list_gaps=False))
+            found.update(bars=len(bars), chunks=len(done.plan.chunks), computed=done.computed)
     except Exception as error:  # one partition must not take the others with it
         return _failed(partition, path, error)
     return PartitionStatus(
@@ -246,6 +251,13 @@ def _compute(
         base=partition.base,
         cleaning=None if loaded.cleaning is None else cleaning_counts(loaded.cleaning),
     )
+
+
+def _logged_failures(jobs: Iterable[FeatureJob], error: Exception) -> Iterator[FeatureJob]:
+    """Yield jobs that failed together, each logged."""
+    for job in jobs:
+        log_failure(_log, "features", error, partition=str(job.label()))
+        yield job
 
 
 def _failed(partition: Partition, path: str, error: Exception) -> PartitionStatus:

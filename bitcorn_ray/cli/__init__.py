@@ -29,6 +29,7 @@ from bitcorn_ray.cli.runs import runs
 from bitcorn_ray.cli.submit import SubmittingGroup
 from bitcorn_ray.cli.train import train
 from bitcorn_ray.cli.tune import tune
+from bitcorn_ray.logs import FORMATS, LEVELS, LogOutput, log_output
 
 __all__ = ["main"]
 
@@ -37,7 +38,21 @@ __all__ = ["main"]
 @click.version_option(__version__, prog_name="bitcorn")
 @click.option("--address", help="Ray cluster, for all commands; with --submit its dashboard, such as http://head:8265.")
 @click.option("--submit", is_flag=True, help="Run the command on the cluster, with the files of this folder.")
-def main(address: str | None, submit: bool) -> None:
+@click.option(
+    "--log-format",
+    type=click.Choice(FORMATS),
+    envvar="BITCORN_LOG",
+    help="Write logs to standard error, those of Ray's workers with them.  [default: BITCORN_LOG, else no logs]",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(LEVELS, case_sensitive=False),
+    help="Lowest level that is logged.  [default: info, where logs are asked for]",
+)
+@click.pass_context
+def main(
+    context: click.Context, address: str | None, submit: bool, log_format: str | None, log_level: str | None
+) -> None:
     """From raw OHLCV bars to a multi-horizon forecaster: ingest, features, train, forecast.
 
     \b
@@ -48,6 +63,8 @@ def main(address: str | None, submit: bool) -> None:
       bitcorn forecast models/run_001 market.db
       bitcorn --address http://head:8265 --submit tune sweep.yaml
     """
+    if log_format or log_level:
+        context.with_resource(log_output(LogOutput(format=log_format or "text", level=log_level or "info")))
 
 
 for _command in (

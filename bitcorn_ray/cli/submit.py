@@ -11,6 +11,8 @@ from bitcorn_ray.errors import BitcornError
 
 __all__ = ["SubmittingGroup"]
 
+_LOGS = ("log-format", "log-level")
+
 
 class SubmittingGroup(OrderedGroup):
     """The group of all commands, which with --submit runs none of them here but sends the command line to a cluster."""
@@ -26,7 +28,9 @@ class SubmittingGroup(OrderedGroup):
         understood = command.make_context(name, list(rest), parent=ctx)
         if understood.params.get("address"):
             raise click.UsageError("with --submit, give --address before the command: it is the dashboard's")
-        words, address = ["bitcorn", str(name), *rest], ctx.params["address"]
+        # As single words, which a job's name does not take for the command.
+        logs = [f"--{option}={value}" for option in _LOGS if (value := ctx.params[option.replace("-", "_")])]
+        words, address = ["bitcorn", *logs, str(name), *rest], ctx.params["address"]
         return name, click.Command(name, callback=lambda: _submit(address, words)), []
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import logging
 from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -25,12 +24,13 @@ import torch
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
 from bitcorn_ray.learning.dataset import TrainingData
+from bitcorn_ray.logs import logger_of
 from bitcorn_ray.storage.publish import TEMPORARY
 from bitcorn_ray.storage.storage import Storage
 
 __all__ = ["CheckpointFolder", "data_digest", "training_identity"]
 
-_log = logging.getLogger(__name__)
+_log = logger_of(__name__)
 _KEPT = 2
 # What may be another when a training goes on: how long it goes on, and how it is carried out.
 _FREE = {"epochs", "patience", "threads", "checkpoint_epochs", "checkpoint_minutes"}

@@ -37,6 +37,7 @@ from bitcorn_ray.learning.schedule import rate_factor
 from bitcorn_ray.learning.setting import torch_setting
 from bitcorn_ray.learning.steps import Steps
 from bitcorn_ray.learning.weights import AveragedWeights, on_cpu, parameter_groups
+from bitcorn_ray.logs import logger_of
 from bitcorn_ray.memory import keep_freed_memory
 
 __all__ = ["EpochResult", "FitResult", "Progress", "build_model", "fit", "gather"]
@@ -44,6 +45,8 @@ __all__ = ["EpochResult", "FitResult", "Progress", "build_model", "fit", "gather
 _VALIDATION_BATCH = 256  # or a batch, where that is larger: no more activations than training has
 _LOOK_EVERY = 50  # steps between looks at what only the device knows: losses that are no numbers, other workers' clocks
 _PROGRESS_SECONDS = 0.5
+_LOGGED = ("epoch", "train_loss", "val_loss", "best", "seconds", "samples_per_second")
+_log = logger_of(__name__)
 
 
 def fit(
@@ -70,6 +73,8 @@ def fit(
         state = loop.restore()
         while state.epoch < config.epochs and state.since_best < config.patience:
             result = loop.epoch(state)
+            if loop.rank == 0:
+                _log.info("epoch done", extra={name: getattr(result, name) for name in _LOGGED})
             if report:
                 report(result)
         weights = loop.levelled(state.best_weights)

@@ -13,6 +13,7 @@ from bitcorn_ray.cache.jobs import FeatureJob, asked_of, asked_partitions, requi
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.audit import AuditReport, audit
 from bitcorn_ray.features.system import FeatureSystem
+from bitcorn_ray.logs import logged, logger_of
 from bitcorn_ray.market.clean import cleaning_counts
 from bitcorn_ray.market.loading import load_partition
 from bitcorn_ray.market.partition import Partition
@@ -21,6 +22,8 @@ from bitcorn_ray.market.source import PartitionReader, opened_source, source_fil
 from bitcorn_ray.on_ray.session import ray_session
 
 __all__ = ["PartitionAudit", "audit_jobs", "run_audit", "source_jobs"]
+
+_log = logger_of(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,11 +140,12 @@ def _audited(reader: PartitionReader, partition: Partition, work: _Work) -> Part
     from bitcorn_ray.on_ray.carried import unpack
 
     try:
-        loaded = load_partition(reader, partition, work.reading.policy)
-        step = loaded.bars.grid_step()
-        untouched = unpack(work.stored).on_grid(step)
-        system = work.system.on_grid(step)
-        report = audit(loaded.bars, system, cuts=work.cuts, seed=work.seed, untouched=untouched)
+        with logged(_log, "audit", partition=str(partition), system=work.system.spec):
+            loaded = load_partition(reader, partition, work.reading.policy)
+            step = loaded.bars.grid_step()
+            untouched = unpack(work.stored).on_grid(step)
+            system = work.system.on_grid(step)
+            report = audit(loaded.bars, system, cuts=work.cuts, seed=work.seed, untouched=untouched)
     except Exception as error:  # one partition must not take the others with it
         return _failed(partition, error)
     seconds = time.perf_counter() - started

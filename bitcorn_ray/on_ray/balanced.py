@@ -19,9 +19,11 @@ from typing import Any, TypeVar
 import ray
 
 from bitcorn_ray.cache.code import CodeIdentity
+from bitcorn_ray.cache.traffic import traffic
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.memory import keep_freed_memory
 from bitcorn_ray.on_ray.carried import pack, unpack
+from bitcorn_ray.on_ray.metrics import count_traffic
 from bitcorn_ray.on_ray.versions import guarded
 
 __all__ = ["map_balanced"]
@@ -73,11 +75,9 @@ def _mapped(
 
     def run(row: dict[str, Any]) -> dict[str, Any]:
         keep_freed_memory()
-        return {
-            "group": row["group"],
-            "results": pickle.dumps(unpack(packed)(pickle.loads(row["jobs"]))),
-            "refused": "",
-        }
+        before = traffic()
+        done = unpack(packed)(pickle.loads(row["jobs"]))
+        return {"group": row["group"], "results": pickle.dumps((done, traffic() - before)), "refused": ""}
 
     def refused(why: str, row: dict[str, Any]) -> dict[str, Any]:
         return {"group": row["group"], "results": b"", "refused": why}
@@ -93,7 +93,9 @@ def _mapped(
             if row["refused"]:
                 raise BitcornError(row["refused"])
             waiting.pop(row["group"])
-            for result in pickle.loads(row["results"]):
+            done, moved = pickle.loads(row["results"])
+            count_traffic(moved)
+            for result in done:
                 on_done(result)
                 results.append(result)
     return results, list(waiting.values())

@@ -14,8 +14,10 @@ from typing import Any, TypeVar
 import ray
 
 from bitcorn_ray.cache.code import CodeIdentity
+from bitcorn_ray.cache.traffic import traffic
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.on_ray.carried import pack, unpack
+from bitcorn_ray.on_ray.metrics import count_traffic
 from bitcorn_ray.on_ray.versions import guarded
 
 __all__ = ["map_with_actors"]
@@ -34,7 +36,9 @@ class _Actor:
         self._work: Callable[[Any], Any] = unpack(make)()
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return {"place": row["place"], "result": pickle.dumps(self._work(pickle.loads(row["job"])), protocol=5)}
+        before = traffic()
+        result = self._work(pickle.loads(row["job"]))
+        return {"place": row["place"], "result": pickle.dumps((result, traffic() - before), protocol=5)}
 
 
 def map_with_actors(
@@ -76,7 +80,8 @@ def map_with_actors(
                 max_task_retries=_RETRIES,
             )
         for row in dataset.iter_rows():
-            result = pickle.loads(row["result"])
+            result, moved = pickle.loads(row["result"])
+            count_traffic(moved)
             if isinstance(result, dict) and _REFUSED in result:
                 raise BitcornError(result[_REFUSED])
             waiting.pop(row["place"])

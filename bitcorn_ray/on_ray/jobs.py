@@ -105,7 +105,8 @@ def submit_job(address: str | None, command: Sequence[str], folder: str | Path =
         environment[_CACHE] = cache
     files_to_send(folder)
     client = _client(address)
-    name = f"bitcorn-{re.sub('[^a-z]', '', command[1]) if len(command) > 1 else 'job'}-{uuid.uuid4().hex[:8]}"
+    first = next((word for word in command[1:] if not word.startswith("-")), "job")
+    name = f"bitcorn-{re.sub('[^a-z]', '', first)}-{uuid.uuid4().hex[:8]}"
     with _reaching(address):
         client.submit_job(
             entrypoint=shlex.join(command),

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.logs import asked_output
+from bitcorn_ray.on_ray.metrics import count_own_traffic, held_gauges
 from bitcorn_ray.on_ray.versions import PRIVATE, require_same_everywhere
 
 __all__ = ["cluster_shape", "connected", "ray_session"]
@@ -47,6 +49,8 @@ def connected(address: str, cpus: int | None = None) -> Iterator[None]:
         _private_token()
     else:
         _require_listening(address)
+    if asked_output():
+        os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # it takes records of several partitions for one
     import ray
 
     try:
@@ -54,13 +58,16 @@ def connected(address: str, cpus: int | None = None) -> Iterator[None]:
         private: dict[str, Any] = (
             {"include_dashboard": False, "num_cpus": cpus, "namespace": PRIVATE} if address == "local" else {}
         )
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **private)
+        ray.init(address=address, logging_level=logging.ERROR, **private, **_logs_of_workers())
     except (ConnectionError, RuntimeError, ValueError, TimeoutError, ray.exceptions.RayError) as error:
         raise BitcornError(f"no Ray cluster at {address!r}: {str(error).splitlines()[0]}") from error
     try:
-        yield
+        count_own_traffic()
+        with held_gauges():
+            yield
     finally:
-        ray.shutdown()
+        count_own_traffic()
+        ray.shutdown()  # which exports what was recorded last
 
 
 def cluster_shape() -> dict[str, Any]:
@@ -90,6 +97,22 @@ def _require_listening(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=_REACH_SECONDS).close()
     except OSError as error:
         raise BitcornError(f"no Ray cluster at {address!r}: {error}; start one or give another --address") from error
+
+
+def _logs_of_workers() -> dict[str, Any]:
+    """Options of `ray.init` that bring the workers' logs here, in the format that was asked for; none by default."""
+    import ray
+
+    if (asked := asked_output()) is None:
+        return {"log_to_driver": False}
+    job = ray.job_config.JobConfig()
+    # Not as an option, by which Ray would set up this process as well.
+    job.set_py_logging_config(
+        ray.LoggingConfig(
+            encoding=asked.format.upper(), log_level=asked.level.upper(), additional_log_standard_attrs=["name"]
+        )
+    )
+    return {"log_to_driver": True, "job_config": job}
 
 
 def _private_token() -> None:

@@ -1,10 +1,10 @@
 """Trials on Ray Tune: one function for each point that a suggester chooses, on reused actors, over shared data.
 
-1. What trials share goes into the object store once, see `hold`; they get references, and read it without a copy.
-2. A suggester is asked for points through Tune's interface for searches, and told what came of them.
-3. After each fold a trial reports its mean so far, and Tune's scheduler may stop it.
-4. A trial that raises says so and is done; one whose process dies is begun again a few times, and finds its finished
-   folds in their records. Nothing of Tune's is kept: what an earlier sweep has done is told by the caller, see `Past`.
+1. What trials share goes into the object store once, see `hold`; they get references, and read it without a copy. 2. A
+suggester is asked for points through Tune's interface for searches, and told what came of them. 3. After each fold a
+trial reports its mean so far, and Tune's scheduler may stop it. 4. A trial that raises says so and is done; one whose
+process dies is begun again a few times, and finds its finished folds in their records. Nothing of Tune's is kept: what
+an earlier sweep has done is in its `Past`.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.learning.search import Point
 from bitcorn_ray.learning.suggest import Outcome, Suggester
 from bitcorn_ray.learning.sweep import Resources, SweepOptions
+from bitcorn_ray.logs import logged, logger_of
+from bitcorn_ray.on_ray.metrics import record_running, record_trial
 from bitcorn_ray.on_ray.nodes import room_for
 from bitcorn_ray.on_ray.schedulers import FOLD, LOSS, scheduler_of
 from bitcorn_ray.on_ray.versions import guarded
@@ -41,6 +43,7 @@ from bitcorn_ray.storage.storage import Storage
 
 __all__ = ["Past", "TrialEvent", "hold", "run_trials"]
 
+_log = logger_of(__name__)
 _RESTARTS = 2  # of a trial whose process died
 _ERROR = "error"
 _TOLD = (FOLD, LOSS, "fold_loss", "seconds", "reused")
@@ -103,7 +106,7 @@ def run_trials(
     """
     past = past or Past()
     at_once = _at_once(options.resources)
-    watch = _Watch(options, folds, sum(outcome.state == "failed" for _, outcome in past.ended), on_event)
+    watch = _Watch(options, folds, past, on_event, storage.shown)
     for point, outcome in past.ended:
         suggester.tell(point, outcome)
     for _, point in past.begun:
@@ -143,6 +146,7 @@ def run_trials(
         try:
             tuner.fit()
         finally:
+            record_running(storage.shown, 0)  # nor do those that were interrupted
             storage.remove_folder(own)
             del tuner
             _give_back()
@@ -158,7 +162,8 @@ def _trial(config: dict[str, Any], work: Work, held: Mapping[str, ray.ObjectRef]
         tune.report({_ERROR: given[_ERROR]})
         return
     try:
-        work(lambda name: ray.get(held[name]), given["configuration"], lambda told: tune.report(dict(told)))
+        with logged(_log, "trial", trial=given["name"]):
+            work(lambda name: ray.get(held[name]), given["configuration"], lambda told: tune.report(dict(told)))
     except Exception as error:
         told = str(error) if isinstance(error, BitcornError) else f"{type(error).__name__}: {error}"
         tune.report({_ERROR: told})
@@ -167,10 +172,12 @@ def _trial(config: dict[str, Any], work: Work, held: Mapping[str, ray.ObjectRef]
 class _Watch(tune.Stopper):
     """Follows the trials, by Tune's names for them, and says when all must stop; Tune calls it with each result."""
 
-    def __init__(self, options: SweepOptions, folds: int, failed: int, on_event: Callable[[TrialEvent], None]) -> None:
+    def __init__(
+        self, options: SweepOptions, folds: int, past: Past, on_event: Callable[[TrialEvent], None], sweep: str
+    ) -> None:
         self.allowed, self.folds = options.max_failures * options.trials, folds
-        self.ended, self.failed, self.reason, self.interrupted = 0, failed, "", False
-        self.on_event = on_event
+        self.failed = sum(outcome.state == "failed" for _, outcome in past.ended)
+        self.ended, self.reason, self.interrupted, self.on_event, self.sweep = 0, "", False, on_event, sweep
         self.open: dict[str, tuple[str, Point, Mapping[str, Any]]] = {}
         self.losses: dict[str, list[float]] = {}
 
@@ -207,7 +214,9 @@ class _Watch(tune.Stopper):
 
     def _tell(self, trial_id: str, kind: str, **what: Any) -> None:
         name, point, configuration = self.open[trial_id]
-        self.on_event(TrialEvent(trial=name, kind=kind, point=point, configuration=configuration, **what))
+        event = TrialEvent(trial=name, kind=kind, point=point, configuration=configuration, **what)
+        record_trial(self.sweep, event, running=len(self.open) - (kind == "ended"))
+        self.on_event(event)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # what Tune saves is not used
@@ -246,11 +255,11 @@ class _Search(Searcher):
             self._number += 1
             name, point = f"t{self._number:04d}", asked
         self._left -= 1
-        given: dict[str, Any]
+        given: dict[str, Any] = {"name": name, "configuration": {}}
         try:
-            given = {"configuration": dict(self._configure(point))}
+            given["configuration"] = dict(self._configure(point))
         except BitcornError as error:
-            given = {"configuration": {}, _ERROR: str(error)}
+            given[_ERROR] = str(error)
         self._watch.begin(trial_id, name, point, given["configuration"])
         return {"trial": json.dumps(given)}
 

@@ -12,7 +12,7 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, fields
 from typing import Any, cast
 
@@ -29,11 +29,15 @@ from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
 from bitcorn_ray.learning.dataset import TrainingData
 from bitcorn_ray.learning.progress import EpochResult, FitResult, Progress
 from bitcorn_ray.learning.training import fit
+from bitcorn_ray.logs import LogOutput, asked_output, logged, logger_of
+from bitcorn_ray.on_ray.metrics import count_own_traffic, forget_training, record_epoch, record_progress
 from bitcorn_ray.on_ray.nodes import room_for
 from bitcorn_ray.on_ray.versions import guarded, is_private
 
 __all__ = ["SharedData", "fit_on_ray"]
 
+_log = logger_of(__name__)
+_PACKAGE = __name__.partition(".")[0]
 _CLEANER = "PlacementGroupCleanerCallback"
 
 
@@ -60,12 +64,14 @@ def fit_on_ray(
     max_failures: int,
     on_epoch: Callable[[EpochResult], None] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
+    run: str = "",
 ) -> FitResult:
     """Train on Ray workers with ``gpus`` GPUs each; see `training_service.train_on_ray`.
 
     workers: how many; (least, most) takes as many as Ray has room for, and fewer after a node is lost.
-    checkpoints: what is there already is gone on from.
+    checkpoints: what is there already is gone on from. run: its place, as logs and metrics may show it.
     """
+    count_own_traffic()  # of the inputs
     least, most = (workers, workers) if isinstance(workers, int) else workers
     cpus = _cpus_per_worker(least, most, gpus)
     path, filesystem = checkpoints.storage.child("ray").handle
@@ -77,6 +83,8 @@ def fit_on_ray(
         "training": asdict(training),
         "gpu": gpus > 0,
         "queue": queue,
+        "run": run,
+        "logs": asked_output(),
         "checkpoints": checkpoints,  # not as text: Ray writes down what is plain in a configuration
     }
     worker: Any = guarded(_train_worker, lambda why, config: {"refused": why})
@@ -98,7 +106,7 @@ def fit_on_ray(
         ),
     )
     try:
-        with _settings(), _listening(queue, on_epoch, on_progress):
+        with _settings(), _listening(queue, run, on_epoch, on_progress):
             result: Any = trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise BitcornError(
@@ -142,15 +150,16 @@ def _train_worker(config: dict[str, Any]) -> dict[str, Any]:
         config["queue"].put((type(told).__name__, asdict(told)))
 
     try:
-        fitted = fit(
-            data,
-            model,
-            training,
-            device=device,
-            report=tell if first else None,
-            progress=tell if first else None,
-            checkpoints=checkpoints,
-        )
+        with _logs_of_the_job(config["logs"]), logged(_log, "training", run=config["run"]) if first else nullcontext():
+            fitted = fit(
+                data,
+                model,
+                training,
+                device=device,
+                report=tell if first else None,
+                progress=tell if first else None,
+                checkpoints=checkpoints,
+            )
     except BitcornError as error:
         # Returned and not raised: Ray would start the training again, and it would end the same.
         return {"refused": str(error)}
@@ -158,6 +167,25 @@ def _train_worker(config: dict[str, Any]) -> dict[str, Any]:
     history = [asdict(result) for result in fitted.history]
     told = {"learned": fitted.learned, "precision": fitted.precision, "machines": fitted.machines}
     return {"weights": weights, "history": history, **told}
+
+
+@contextmanager
+def _logs_of_the_job(asked: LogOutput | None) -> Iterator[None]:
+    """Let logs of this package be written as the job asked: Ray Train has set the root logger to messages alone."""
+    if asked is None:
+        yield
+        return
+    own, handlers = logging.getLogger(_PACKAGE), logging.getLogger("ray").handlers  # those of the job
+    own.setLevel(asked.level.upper())
+    own.propagate = False
+    for handler in handlers:
+        own.addHandler(handler)
+    try:
+        yield
+    finally:
+        own.propagate = True
+        for handler in handlers:
+            own.removeHandler(handler)
 
 
 def _cpus_per_worker(least: int, most: int, gpus: float) -> int:
@@ -177,9 +205,12 @@ def _cpus_per_worker(least: int, most: int, gpus: float) -> int:
 
 @contextmanager
 def _listening(
-    queue: Queue, on_epoch: Callable[[EpochResult], None] | None, on_progress: Callable[[Progress], None] | None
+    queue: Queue,
+    run: str,
+    on_epoch: Callable[[EpochResult], None] | None,
+    on_progress: Callable[[Progress], None] | None,
 ) -> Iterator[None]:
-    """Hand what the first worker puts into the queue on, in this process; a repeated epoch is handed on once."""
+    """Record what the first worker puts into the queue, and hand it on, in this process; a repeated epoch once."""
     finished = threading.Event()
 
     def listen() -> None:
@@ -189,12 +220,17 @@ def _listening(
             try:
                 while True:
                     kind, values = queue.get(timeout=0.2)
-                    if kind == "Progress" and on_progress:
-                        on_progress(Progress(**values))
-                    elif kind == "EpochResult" and values["epoch"] > last_epoch:
-                        last_epoch = values["epoch"]
+                    if kind == "Progress":
+                        progress = Progress(**values)
+                        record_progress(run, progress)
+                        if on_progress:
+                            on_progress(progress)
+                    elif values["epoch"] > last_epoch:
+                        result = EpochResult(**values)
+                        last_epoch = result.epoch
+                        record_epoch(run, result)
                         if on_epoch:
-                            on_epoch(EpochResult(**values))
+                            on_epoch(result)
             except Empty:
                 if last_round:
                     return
@@ -207,6 +243,7 @@ def _listening(
         finished.set()
         listener.join()
         queue.shutdown()
+        forget_training(run)
 
 
 def _reason(error: BaseException) -> str:

@@ -25,6 +25,7 @@ from bitcorn_ray.learning.dataset import PartitionRows, TrainingData, training_d
 from bitcorn_ray.learning.model import LSTMMultiHead, build_model
 from bitcorn_ray.learning.predict import predict_windows
 from bitcorn_ray.learning.training import FitResult, fit
+from bitcorn_ray.logs import logged, logger_of
 from bitcorn_ray.sweeps.config import Setting
 from bitcorn_ray.sweeps.records import FoldRecord, Records, record_key
 from bitcorn_ray.validation.calibration import conformal_scores
@@ -46,6 +47,8 @@ __all__ = [
     "run_trial",
     "train_fold",
 ]
+
+_log = logger_of(__name__)
 
 Rows = NDArray[np.int64]
 Float = NDArray[np.float64]
@@ -135,17 +138,19 @@ def run_trial(
         raise BitcornError(f"no features of system {setting.system} were prepared: there is {list(plan.identities)}")
     for done, fold in enumerate(plan.folds, start=1):
         found, trained = [], 0.0
-        for offset, key in enumerate(fold_keys(plan, setting, fold)):
-            record = records.load(key)
-            if record is None:
-                seeded = replace(setting, training=replace(setting.training, seed=setting.training.seed + offset))
-                record = train_fold(
-                    fetch("bars"), fetch(setting.system), seeded, fold.rows, plan.objective, plan.device
-                )
-                records.save(key, record)
-                trained += record.seconds
-            found.append(record.loss)
-        losses.append(float(np.mean(found)))
+        with logged(_log, "fold", fold=fold.number) as known:
+            for offset, key in enumerate(fold_keys(plan, setting, fold)):
+                record = records.load(key)
+                if record is None:
+                    seeded = replace(setting, training=replace(setting.training, seed=setting.training.seed + offset))
+                    record = train_fold(
+                        fetch("bars"), fetch(setting.system), seeded, fold.rows, plan.objective, plan.device
+                    )
+                    records.save(key, record)
+                    trained += record.seconds
+                found.append(record.loss)
+            losses.append(float(np.mean(found)))
+            known.update(loss=losses[-1], reused=not trained)
         report(
             {
                 "fold": done,

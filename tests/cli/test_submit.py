@@ -97,3 +97,15 @@ def test_an_address_before_the_command_is_the_command_s(monkeypatch):
     run("--address", "head:6379", "doctor", "--address", "other:6379")
     run("doctor")
     assert asked == ["head:6379", "other:6379", None]
+
+
+@pytest.mark.parametrize(
+    ("options", "environment"),
+    [
+        (["--log-format", "json", "--log-level", "DEBUG"], {}),
+        (["--log-level", "debug"], {"BITCORN_LOG": "json"}),
+    ],
+)
+def test_how_logs_are_wanted_is_part_of_what_is_submitted(cluster, options, environment):
+    CliRunner().invoke(main, ["--submit", *options, "tune", "sweep.yaml"], env=environment)
+    assert cluster.calls == [(None, ["bitcorn", "--log-format=json", "--log-level=debug", "tune", "sweep.yaml"])]

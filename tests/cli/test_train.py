@@ -51,6 +51,19 @@ def test_several_symbols_train_one_model_without_ray(run, market_db, tmp_path):
     assert [each["symbol"] for each in metadata["partitions"]] == ["AAAUSDT", "BBBUSDT"]
 
 
+def test_logs_go_to_standard_error_with_the_run_and_leave_the_output_alone(run, market_db, tmp_path):
+    place = tmp_path / "run"
+    told = run(
+        *("--log-format", "json", "train", "--db", market_db, *ONE, "--epochs", 1, "--workers", 0),
+        *("--out", place, "--json"),
+    )
+    assert json.loads(told.stdout)["history"]
+    records = [json.loads(line) for line in told.stderr.splitlines() if line.startswith("{")]
+    assert [each["message"] for each in records] == ["run begun", "epoch done", "run done"]
+    assert {each["run"] for each in records} == {str(place)}
+    assert records[1]["val_loss"] == json.loads(told.stdout)["val_loss"]
+
+
 def test_a_training_that_was_cut_short_is_resumed_on_demand_only(run, market_db, tmp_path, monkeypatch):
     arguments = ("train", "--db", market_db, *ONE, "--workers", 0, "--deterministic")
     whole = run(*arguments, "--out", tmp_path / "whole", "--json")

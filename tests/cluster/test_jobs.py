@@ -1,12 +1,15 @@
 """On a real cluster of three nodes, with its dashboard and an S3 server: what works at home works there as well."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import yaml
+from grafana_dashboard import metrics_named
+from observing import records, total, watched, worker_logs
 from real_cluster import real_cluster
 from small_sweeps import MODEL, TRAINING, sweep_values
 
@@ -143,3 +146,63 @@ def test_a_node_with_an_older_version_is_refused_and_the_doctor_says_so(site, tm
     finally:
         site.cluster.remove_node(node)
     assert submit(site, "features", site.bars, "--system", "v4").returncode == 0
+
+
+@pytest.fixture(scope="module")
+def observed(site):
+    """Features and a sweep of which one trial of two fails: metrics meanwhile and after them, and what was printed."""
+    values = sweep_values(
+        site.bars,
+        site.shared / "observed",
+        folds={"last": 1},
+        features="own:momentum",
+        search={"training.learning_rate": {"choice": [0.001, 1e30]}},
+        sweep={"max_failures": 0.5},
+        workers=1,
+    )
+    (site.project / "observed.yaml").write_text(yaml.safe_dump(values))
+    with watched(site.cluster) as metrics:
+        features = submit(site, "--log-format", "json", "features", site.bars, "--system", "own:momentum:window=11")
+        sweep = submit(site, "--log-format", "json", "tune", "observed.yaml")
+    assert features.returncode == 0, features.stdout + features.stderr
+    assert sweep.returncode == 0, sweep.stdout + sweep.stderr
+    return SimpleNamespace(metrics=metrics, features=features, sweep=sweep)
+
+
+def test_metrics_of_jobs_are_there_for_prometheus_when_they_are_over(site, observed):
+    seen, sweep, run = observed.metrics, str(site.shared / "observed"), str(site.shared / "observed" / "best")
+    of_features = {"system": "own:momentum:window=11"}
+    assert total(seen, "ray_bitcorn_partitions_done_total", outcome="computed", **of_features) == 2
+    assert total(seen, "ray_bitcorn_partitions_done_total", **of_features) == 2
+    assert total(seen, "ray_bitcorn_trials_done_total", sweep=sweep, state="finished") == 1
+    assert total(seen, "ray_bitcorn_trials_done_total", sweep=sweep, state="failed") == 1
+    assert total(seen, "ray_bitcorn_folds_done_total", sweep=sweep, source="trained") == 1
+    assert total(seen, "ray_bitcorn_epochs_done_total", run=run) == 1
+    for name in ("hits", "misses", "read_bytes", "written_bytes"):
+        assert total(seen, f"ray_bitcorn_cache_{name}_total") > 0
+    assert metrics_named() <= {name for name, _ in seen}
+
+
+def test_logs_of_workers_say_which_partition_trial_and_fold(site, observed):
+    told = worker_logs(site.cluster)
+    assert [each for each in told if each["message"] == "features done" and each["partition"] == "AAAUSDT 1h"]
+    (fold,) = [each for each in told if each["message"] == "fold done"]
+    assert (fold["trial"], fold["fold"], fold["name"]) == ("t0001", 0, "bitcorn_ray.sweeps.trial")
+    (failed,) = [each for each in told if each["message"].startswith("trial failed: the loss is no finite number")]
+    assert (failed["trial"], failed["levelname"]) == ("t0002", "ERROR")
+    (epoch,) = [each for each in told if each["message"] == "epoch done" and "run" in each]
+    assert epoch["run"] == str(site.shared / "observed" / "best")
+    assert {"epoch", "val_loss", "job_id", "node_id", "worker_id"} <= set(epoch)
+    # They are part of the jobs' logs, too.
+    assert {each["message"] for each in records(observed.features.stdout)} == {"features begun", "features done"}
+    assert "fold done" in {each["message"] for each in records(observed.sweep.stdout)}
+
+
+def test_the_dashboard_shows_nodes_and_jobs_with_their_logs(site, observed):
+    jobs = {job["submission_id"]: job for job in json.loads(site.cluster.asked("/api/jobs/"))}
+    (name,) = re.findall(r"submitted as (bitcorn-tune-\w+)", observed.sweep.stderr)
+    assert jobs[name]["status"] == "SUCCEEDED"
+    assert "tune observed.yaml" in jobs[name]["entrypoint"]
+    log = json.loads(site.cluster.asked(f"/api/jobs/{name}/logs"))["logs"]
+    assert "run of the best trial in" in log
+    assert site.cluster.nodes() == 3

@@ -85,11 +85,13 @@ def test_a_job_is_the_command_with_the_folder_and_a_cache_that_the_cluster_can_r
     job = submit_job("http://head:8265/", ["bitcorn", "tune", "a sweep.yaml"], folder)
     monkeypatch.setenv("BITCORN_CACHE_DIR", "s3://bucket/cache")
     submit_job("http://head:8265", ["bitcorn", "doctor"], folder)
-    first, second = client.submitted
+    logging = submit_job("http://head:8265", ["bitcorn", "--log-format=json", "tune", "sweep.yaml"], folder)
+    first, second, _ = client.submitted
     assert first["entrypoint"] == "bitcorn tune 'a sweep.yaml'"
     assert first["runtime_env"] == {"working_dir": str(folder), "env_vars": {"PYTHONUNBUFFERED": "1"}}
     assert first["submission_id"] == job.name
     assert job.name.startswith("bitcorn-tune-")
+    assert logging.name.startswith("bitcorn-tune-")
     assert job.address == "http://head:8265"
     assert second["runtime_env"]["env_vars"]["BITCORN_CACHE_DIR"] == "s3://bucket/cache"
     assert second["submission_id"] != first["submission_id"]

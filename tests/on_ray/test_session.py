@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -49,6 +50,33 @@ def test_a_cluster_that_is_not_there_is_a_clear_error(how):
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
     assert done.stdout.startswith("no Ray cluster at '127.0.0.1:1'"), done.stderr
     assert issubclass(BitcornError, ValueError)
+
+
+_WORKER = """
+from bitcorn_ray.logs import LogOutput, log_output, logged, logger_of
+from bitcorn_ray.on_ray.session import ray_session
+
+def work():
+    with logged(logger_of("bitcorn_ray.trial"), "fold", partition="AAAUSDT 1h", trial="t0001", fold=3):
+        pass
+
+with log_output(LogOutput(format="json")), ray_session(cpus=1):
+    import ray
+    ray.get(ray.remote(work).remote())
+"""
+
+
+def test_logs_of_workers_come_to_standard_error_where_they_are_asked_for():
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    worker = subprocess.run(
+        [sys.executable, "-c", _WORKER], env=environment, check=True, capture_output=True, text=True, timeout=120
+    )
+    told = [json.loads(line) for line in worker.stderr.splitlines()]
+    assert [each["message"] for each in told] == ["fold begun", "fold done"]
+    for each in told:
+        assert (each["partition"], each["trial"], each["fold"]) == ("AAAUSDT 1h", "t0001", 3)
+        assert each["task_name"] == "work"
+        assert {"job_id", "node_id", "worker_id"} <= set(each)
 
 
 def test_a_dashboard_is_no_place_to_work_at_and_the_error_says_what_is(monkeypatch):
