@@ -68,7 +68,11 @@ def fit_on_ray(
     """
     least, most = (workers, workers) if isinstance(workers, int) else workers
     cpus = _cpus_per_worker(least, most, gpus)
-    path, filesystem = checkpoints.storage.child("ray").handle
+    scaling = ray.train.ScalingConfig(
+        num_workers=cast(int, least if least == most else (least, most)),  # its annotation knows no elastic range
+        use_gpu=gpus > 0,
+        resources_per_worker={"CPU": cpus, **({"GPU": gpus} if gpus else {})},
+    )
     _start_coordinator()
     queue = Queue(actor_options={"num_cpus": 0})
     loop_config = {
@@ -79,41 +83,51 @@ def fit_on_ray(
         "queue": queue,
         "checkpoints": checkpoints,  # not as text: Ray writes down what is plain in a configuration
     }
+    with checkpoints.claimed(), _settings(), _listening(queue, on_epoch, on_progress):
+        # One worker needs no process group, and its controller no PyTorch: seconds less until it runs.
+        trainer = TorchTrainer if most > 1 else _OneWorkerTrainer
+        returned = _result(trainer, loop_config, scaling, checkpoints, max_failures)
+    weights = {name: torch.from_numpy(value.copy()) for name, value in returned["weights"].items()}
+    history = [EpochResult(**each) for each in returned["history"]]
+    return FitResult(weights, history, returned["learned"], returned["precision"], returned["machines"])
+
+
+def _result(
+    trainer: type[DataParallelTrainer],
+    loop_config: dict[str, Any],
+    scaling: ray.train.ScalingConfig,
+    checkpoints: CheckpointFolder,
+    max_failures: int,
+) -> dict[str, Any]:
+    """Run the workers, and return what the first one returns. Raises BitcornError where that is a refusal."""
     worker: Any = guarded(_train_worker, lambda why, config: {"refused": why})
-    # One worker needs no process group, and its controller no PyTorch: seconds less until it runs.
-    trainer = (TorchTrainer if most > 1 else _OneWorkerTrainer)(
-        worker,
-        train_loop_config=loop_config,
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=cast(int, least if least == most else (least, most)),  # its annotation knows no elastic range
-            use_gpu=gpus > 0,
-            resources_per_worker={"CPU": cpus, **({"GPU": gpus} if gpus else {})},
-        ),
-        # Ray goes on with what it knows under a name: what there is to go on from is in our checkpoints.
-        run_config=ray.train.RunConfig(
-            name=uuid.uuid4().hex,
-            storage_path=path,
-            storage_filesystem=filesystem,
-            failure_config=ray.train.FailureConfig(max_failures=max_failures),
-        ),
-    )
+    # Ray goes on with what it knows under a name: what there is to go on from is in our checkpoints.
+    own, name = checkpoints.storage.child("ray"), uuid.uuid4().hex
+    path, filesystem = own.handle
+    checkpoints.storage.remove_folder("ray")  # of a driver that was killed
     try:
-        with _settings(), _listening(queue, on_epoch, on_progress):
-            result: Any = trainer.fit()
+        result: Any = trainer(
+            worker,
+            train_loop_config=loop_config,
+            scaling_config=scaling,
+            run_config=ray.train.RunConfig(
+                name=name,
+                storage_path=path,
+                storage_filesystem=filesystem,
+                failure_config=ray.train.FailureConfig(max_failures=max_failures),
+            ),
+        ).fit()
     except ray.train.TrainingFailedError as error:
         raise BitcornError(
             f"the training failed {max_failures + 1} times, the last time with: {_reason(error)}. Its checkpoints are "
             f"in {checkpoints.storage.shown}, to be gone on from"
         ) from error
     finally:
-        checkpoints.storage.remove_folder("ray")
-        checkpoints.storage.remove_empty()
-    returned = result.return_value
-    if "refused" in returned:
-        raise BitcornError(returned["refused"])
-    weights = {name: torch.from_numpy(value.copy()) for name, value in returned["weights"].items()}
-    history = [EpochResult(**each) for each in returned["history"]]
-    return FitResult(weights, history, returned["learned"], returned["precision"], returned["machines"])
+        own.remove_folder(name)
+        own.remove_empty()
+    if "refused" in result.return_value:
+        raise BitcornError(result.return_value["refused"])
+    return dict(result.return_value)
 
 
 def _start_coordinator() -> None:
