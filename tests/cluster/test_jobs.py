@@ -1,70 +1,15 @@
-"""On a real cluster of three nodes, with its dashboard and an S3 server: what works at home works there as well."""
+"""On a real cluster of three nodes that share an S3 server and nothing else: what works at home works there as well."""
 
 import json
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
-
-import pytest
-import yaml
-from real_cluster import real_cluster
-from small_sweeps import MODEL, TRAINING, sweep_values
 
 import bitcorn_ray
 from bitcorn_ray.config import RunConfig
 from bitcorn_ray.data_loader import compute_features
-from bitcorn_ray.market.export import export_bars
-from bitcorn_ray.market.ingest import write_bars
-from bitcorn_ray.market.partition import Partition
-from bitcorn_ray.market.simulate import simulate_bars
+from bitcorn_ray.learning.runs import load_run, read_metadata
 from bitcorn_ray.storage.storage import Storage
 from bitcorn_ray.training_service import train_from_config
-
-_OWN_FEATURES = """
-from bitcorn_ray import feature_system
-
-
-@feature_system(name="momentum", warmup=lambda window: window)
-def momentum(bars, *, window=20):
-    close = bars.to_frame()["close"]
-    return {"momentum": close / close.shift(window) - 1}
-"""
-
-
-@pytest.fixture(scope="module")
-def site(s3_server, tmp_path_factory):
-    """A cluster, a project as its user has it, and storage that both reach: S3, and a folder that all nodes mount."""
-    uri = s3_server[0]
-    endpoint = uri("").partition("endpoint_override=")[2].partition("&")[0]
-    # The nodes have credentials; what is submitted has none.
-    storage = {
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_ENDPOINT_URL": f"http://{endpoint}",
-        "AWS_REGION": "us-east-1",
-        "BITCORN_CACHE_DIR": "s3://bucket/on_a_cluster/cache",
-    }
-    project, shared = tmp_path_factory.mktemp("project"), tmp_path_factory.mktemp("shared")
-    write_bars(
-        [
-            ("simulated", Partition("AAAUSDT", "1h"), simulate_bars(1_500, seed=1, gaps=2)),
-            ("simulated", Partition("BBBUSDT", "1h"), simulate_bars(900, seed=2, gaps=0)),
-        ],
-        project / "market.db",
-    )
-    export_bars(project / "market.db", uri("on_a_cluster/bars"))
-    bars = "s3://bucket/on_a_cluster/bars"
-    (project / ".gitignore").write_text("*.db\n")
-    (project / "own.py").write_text(_OWN_FEATURES)
-    run = {
-        **{"db": bars, "symbol": "AAAUSDT", "timeframe": "1h", "features": "own:momentum:window=10"},
-        **{"out": str(shared / "run"), "workers": 1, "model": MODEL, "training": TRAINING},
-    }
-    (project / "train.yaml").write_text(yaml.safe_dump(run))
-    sweep = sweep_values(bars, shared / "sweep", folds={"last": 1}, features="own:momentum", workers=1)
-    (project / "sweep.yaml").write_text(yaml.safe_dump(sweep))
-    with real_cluster(2, **storage) as cluster:
-        yield SimpleNamespace(cluster=cluster, project=project, shared=shared, bars=bars, run=run, uri=uri)
 
 
 def ray_job_submit(site, *words):
@@ -97,7 +42,7 @@ def test_features_are_the_same_bytes_as_at_home(site, tmp_path, monkeypatch):
 def test_a_training_has_the_losses_that_it_has_at_home(site, tmp_path, monkeypatch):
     done = ray_job_submit(site, "python", "-m", "bitcorn_ray", "train", "--config", "train.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
-    there = json.loads((site.shared / "run" / "metadata.json").read_text())
+    there = read_metadata(site.uri("on_a_cluster/run"))
     monkeypatch.syspath_prepend(str(site.project))
     values = {**site.run, "db": str(site.project / "market.db"), "out": str(tmp_path / "run"), "workers": 0}
     here = train_from_config(RunConfig.load(None, values), cache_dir=tmp_path / "cache").metadata
@@ -110,9 +55,10 @@ def test_a_sweep_is_submitted_followed_and_its_exit_code_passed_on(site):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "submitted as bitcorn-tune-" in done.stderr
     assert "run of the best trial in" in done.stdout
-    told = json.loads((site.shared / "sweep" / "sweep.json").read_text())
+    swept = Storage(site.uri("on_a_cluster/sweep"))
+    told = json.loads(bytes(swept.read("sweep.json")))
     assert [trial["state"] for trial in told["trials"]] == ["finished", "finished"]
-    assert bitcorn_ray.load_run(site.shared / "sweep" / "best").metadata["feature_cols"] == ["momentum"]
+    assert load_run(swept.child("best").address).metadata["feature_cols"] == ["momentum"]
     again = submit(site, "tune", "sweep.yaml")
     assert again.returncode == 2
     assert "--resume goes on with it" in again.stdout
@@ -136,10 +82,10 @@ def test_a_node_with_an_older_version_is_refused_and_the_doctor_says_so(site, tm
     try:
         failed = submit(site, "features", site.bars, "--system", "v4")
         assert failed.returncode == 2, failed.stdout
-        assert "127.0.0.5) is refused, as it has bitcorn_ray 0.1.0 (code " in failed.stdout
+        assert f"{node.address}) is refused, as it has bitcorn_ray 0.1.0 (code " in failed.stdout
         examined = submit(site, "doctor", "--json")
         assert examined.returncode == 1
-        assert "127.0.0.5) has bitcorn_ray 0.1.0 (code " in examined.stdout
+        assert f"{node.address}) has bitcorn_ray 0.1.0 (code " in examined.stdout
     finally:
         site.cluster.remove_node(node)
     assert submit(site, "features", site.bars, "--system", "v4").returncode == 0
