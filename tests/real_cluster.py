@@ -17,15 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-# A lost node is noticed within seconds; with Ray's own settings after some fifteen.
+# A node that is gone is noticed within seconds, with Ray's own settings after some fifteen; a busy one has its time.
 QUICK_TO_NOTICE = {
     "RAY_health_check_initial_delay_ms": "0",
-    "RAY_health_check_period_ms": "300",
-    "RAY_health_check_timeout_ms": "2000",
-    "RAY_health_check_failure_threshold": "3",
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_failure_threshold": "5",
 }
 _BIN = Path(sys.executable).parent
-_PATIENCE = 120
+_PATIENCE = 300
 _HEAD = "127.0.0.2"  # Ray would take the machine's own address in place of 127.0.0.1
 # What another Ray of this machine, or its user, has set.
 _NOT_PASSED_ON = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "BITCORN_CACHE_DIR", "PYTHONPATH")
@@ -120,9 +119,7 @@ class RealCluster:
     def kill_node(self, node):
         """Let a node be gone from one moment to the next, with all that runs on it."""
         self.started.remove(node)
-        for process in [node.process.pid, *below(node.process.pid)]:
-            kill(process)
-        node.process.wait()
+        kill_with_all_below(node.process)
 
     def running(self, title):
         """Nodes and ids of the processes with this in their titles, such as RayTrainWorker."""
@@ -187,9 +184,9 @@ class RealCluster:
         self.started.append(Node(process, address))
 
     def stop(self):
-        """End all that was started, the head last, and remove what it wrote."""
+        """End all that was started, the head last, and remove what it wrote; in good order that would take its time."""
         for node in reversed(self.started):
-            end(node.process)
+            kill_with_all_below(node.process)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -201,6 +198,13 @@ def end(process):
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def kill_with_all_below(process):
+    """Kill a process that was started here, with those that it has started, and so on."""
+    for each in [process.pid, *below(process.pid)]:
+        kill(each)
+    process.wait()
 
 
 def kill(process):

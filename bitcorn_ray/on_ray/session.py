@@ -7,6 +7,8 @@ import os
 import secrets
 import socket
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +19,8 @@ from bitcorn_ray.on_ray.versions import PRIVATE, require_same_everywhere
 __all__ = ["cluster_shape", "connected", "ray_session"]
 
 _REACH_SECONDS = 10
+_LOOK_SECONDS = 1
+_RECONNECT, _SECONDS_BEFORE_RAY = "RAY_gcs_rpc_server_reconnect_timeout_s", 5
 
 
 @contextmanager
@@ -58,9 +62,14 @@ def connected(address: str, cpus: int | None = None) -> Iterator[None]:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **private)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError, ray.exceptions.RayError) as error:
         raise BitcornError(f"no Ray cluster at {address!r}: {str(error).splitlines()[0]}") from error
+    over = threading.Event()
+    if address != "local":
+        head = ray.get_runtime_context().gcs_address
+        threading.Thread(target=_end_where_lost, args=(head, over), daemon=True).start()
     try:
         yield
     finally:
+        over.set()
         ray.shutdown()
 
 
@@ -91,6 +100,29 @@ def _require_listening(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=_REACH_SECONDS).close()
     except OSError as error:
         raise BitcornError(f"no Ray cluster at {address!r}: {error}; start one or give another --address") from error
+
+
+def _end_where_lost(head: str, over: threading.Event) -> None:
+    """End this process where the head of its cluster, at host:port, has not answered for a minute.
+
+    Ray would do that itself some seconds later, from a thread of its own, and with a message about itself.
+    """
+    host, _, port = head.rpartition(":")
+    patience = float(os.environ.get(_RECONNECT, 60)) - _SECONDS_BEFORE_RAY
+    answered = time.monotonic()
+    while not over.wait(_LOOK_SECONDS):
+        try:
+            socket.create_connection((host, int(port)), _REACH_SECONDS).close()
+            answered = time.monotonic()
+        except OSError as error:
+            if time.monotonic() - answered > patience:
+                print(
+                    f"bitcorn: the connection to the Ray cluster at {head} is lost: {error}; what was finished is "
+                    "kept, and the same command goes on from there (train, tune and evolve with --resume)",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                os._exit(2)
 
 
 def _private_token() -> None:
