@@ -62,15 +62,18 @@ def connected(address: str, cpus: int | None = None) -> Iterator[None]:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **private)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError, ray.exceptions.RayError) as error:
         raise BitcornError(f"no Ray cluster at {address!r}: {str(error).splitlines()[0]}") from error
-    over = threading.Event()
-    if address != "local":
-        head = ray.get_runtime_context().gcs_address
+    head, over = "" if address == "local" else ray.get_runtime_context().gcs_address, threading.Event()
+    if head:
         threading.Thread(target=_end_where_lost, args=(head, over), daemon=True).start()
     try:
         yield
+    except Exception as error:
+        if head and (why := _not_answering(head)):  # then it is no matter what failed first
+            raise BitcornError(_lost(head, why)) from error
+        raise
     finally:
-        over.set()
         ray.shutdown()
+        over.set()
 
 
 def cluster_shape() -> dict[str, Any]:
@@ -107,22 +110,30 @@ def _end_where_lost(head: str, over: threading.Event) -> None:
 
     Ray would do that itself some seconds later, from a thread of its own, and with a message about itself.
     """
-    host, _, port = head.rpartition(":")
     patience = float(os.environ.get(_RECONNECT, 60)) - _SECONDS_BEFORE_RAY
     answered = time.monotonic()
     while not over.wait(_LOOK_SECONDS):
-        try:
-            socket.create_connection((host, int(port)), _REACH_SECONDS).close()
+        if (why := _not_answering(head)) is None:
             answered = time.monotonic()
-        except OSError as error:
-            if time.monotonic() - answered > patience:
-                print(
-                    f"bitcorn: the connection to the Ray cluster at {head} is lost: {error}; what was finished is "
-                    "kept, and the same command goes on from there (train, tune and evolve with --resume)",
-                    file=sys.stderr,
-                    flush=True,
-                )
-                os._exit(2)
+        elif time.monotonic() - answered > patience:
+            print(f"bitcorn: {_lost(head, why)}", file=sys.stderr, flush=True)
+            os._exit(2)
+
+
+def _not_answering(head: str) -> OSError | None:
+    host, _, port = head.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), _REACH_SECONDS).close()
+    except OSError as error:
+        return error
+    return None
+
+
+def _lost(head: str, why: OSError) -> str:
+    return (
+        f"the connection to the Ray cluster at {head} is lost: {why}; what was finished is kept, and the same command "
+        "goes on from there (train, tune and evolve with --resume)"
+    )
 
 
 def _private_token() -> None:

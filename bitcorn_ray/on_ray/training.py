@@ -22,6 +22,7 @@ import torch
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.util.queue import Empty, Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.learning.checkpoint import CheckpointFolder
@@ -74,7 +75,9 @@ def fit_on_ray(
         resources_per_worker={"CPU": cpus, **({"GPU": gpus} if gpus else {})},
     )
     _start_coordinator()
-    queue = Queue(actor_options={"num_cpus": 0})
+    # Here, and not on a node that may be lost while this process goes on.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
     loop_config = {
         "data": data.reference,
         "model": asdict(model),
@@ -212,6 +215,8 @@ def _listening(
             except Empty:
                 if last_round:
                     return
+            except ray.exceptions.RayError:
+                return  # the cluster is lost, which the training tells
 
     listener = threading.Thread(target=listen, daemon=True)
     listener.start()

@@ -112,7 +112,7 @@ class Sweep(Work):
 
     def words(self):
         config = self.project / f"{self.stored.name}.yaml"
-        config.write_text(yaml.safe_dump(small_sweep(_BARS, f"{self.place}/sweep")))
+        config.write_text(yaml.safe_dump(small_sweep(_BARS, f"{self.place}/sweep", **self.changes)))
         return "bitcorn", "tune", config
 
     def done(self):
@@ -131,8 +131,8 @@ def train_values(out, **changes):
     return {**values, "model": MODEL, "training": _TRAINING, **changes}
 
 
-def small_sweep(db, out):
-    return sweep_values(db, out, folds={"last": 3}, training={"epochs": 8})
+def small_sweep(db, out, **changes):
+    return sweep_values(db, out, **{"folds": {"last": 3}, "training": {"epochs": 8}, **changes})
 
 
 def chunks(storage):
@@ -250,9 +250,9 @@ def test_the_driver_is_killed(work, home):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["features", "training", "sweep"])
+@pytest.mark.parametrize("kind", ["training", "sweep"])
 def test_the_head_is_killed_and_started_anew(kind, own_site, home, request):
-    """What it knew of the cluster is lost; the command ends, and is given once more."""
+    """What it knew of the cluster is lost; the command ends, and is given once more. (Features end without a head.)"""
     work = make_work(kind, own_site, request)
     command, started = work.begun(), time.monotonic()
     work.cluster.kill_node(work.cluster.started[0])
@@ -271,29 +271,33 @@ def test_the_head_is_killed_and_started_anew(kind, own_site, home, request):
 @pytest.mark.parametrize("work", ["features", "sweep"], indirect=True)
 def test_a_node_that_joins_late_takes_part(work, home):
     work.cluster.remove_node(work.cluster.started[-1])
+    work.changes = {"training": {"epochs": 60}}  # long enough for a node to come up
     command = work.begun()
     with told(f"late node {work.title}", work):
         node = work.cluster.add_node()
         wait_for(lambda: node in nodes_of(work) or command.process.poll() is not None)
-        assert node in nodes_of(work)
+        assert node in nodes_of(work), command.told()
         command.finish()
-    work.require_same(home)
+    if work.title == Features.title:
+        work.require_same(home)
+    else:
+        assert len(work.done()) == 6
 
 
 @pytest.mark.slow
 def test_an_elastic_training_grows_with_the_cluster(site, request):
-    """Ray looks once a minute whether there are more nodes. Sums of two workers differ from those of one in a bit."""
+    """Ray looks once a minute whether there are more nodes, and lets all workers go on from the last checkpoint."""
     work = make_work("training", site, request)
-    work.changes = {"workers": [1, 2], "training": {**_TRAINING, "epochs": 1_200, "patience": 1_200}}
+    work.changes = {"workers": [1, 2], "training": {**_TRAINING, "epochs": 100_000, "patience": 100_000}}
     work.cluster.remove_node(work.cluster.started[-1])
     command = work.begun()
     node, started = work.cluster.add_node(), time.monotonic()
-    wait_for(lambda: node in nodes_of(work) or command.process.poll() is not None, seconds=200)
+    wait_for(lambda: node in nodes_of(work) or command.process.poll() is not None, seconds=300)
     print(f"\nelastic training: on the new node after {time.monotonic() - started:.1f} s")
-    command.finish()
-    metadata = load_run(work.stored.child("run").address).metadata
-    assert [epoch["epoch"] for epoch in metadata["history"]] == list(range(1, 1_201))
-    assert len(metadata["lineage"]["cluster"]["workers"]) == 2
+    before = max(work.done())
+    wait_for(lambda: max(work.done()) > before or command.process.poll() is not None, seconds=300)
+    assert len(nodes_of(work)) == 2
+    command.kill()
 
 
 def nodes_of(work):
@@ -349,7 +353,7 @@ def own_site(storage, at_home):
 def test_an_object_store_that_is_too_small_spills(storage, at_home, tmp_path, monkeypatch):
     """Matrices of 87 features of 300,000 bars are larger than the store of each node."""
     write_bars(
-        [("simulated", Partition("BIGUSDT", "1m"), simulate_bars(300_000, seed=1, step=60_000))], tmp_path / "m.db"
+        [("simulated", Partition("BIGUSDT", "1m"), simulate_bars(300_000, seed=1, step_ms=60_000))], tmp_path / "m.db"
     )
     export_bars(tmp_path / "m.db", at_home.uri("failures/big"))
     monkeypatch.setenv("BITCORN_CACHE_DIR", str(tmp_path / "cache"))
