@@ -1,12 +1,13 @@
-"""Memory that is freed stays with the process for what comes next."""
+"""Memory that is freed: kept for what comes next, or given back to the system."""
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import sys
 
-__all__ = ["keep_freed_memory"]
+__all__ = ["give_back_freed_memory", "keep_freed_memory"]
 
 # The numbers of glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -26,3 +27,10 @@ def keep_freed_memory() -> None:
     if set_option is not None:
         set_option(_M_TRIM_THRESHOLD, _KEPT)
         set_option(_M_MMAP_THRESHOLD, _LARGEST_BLOCK)
+
+
+def give_back_freed_memory() -> None:
+    """Let the system have what this process has freed, even what `keep_freed_memory` keeps."""
+    gc.collect()
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)

@@ -123,9 +123,7 @@ class TrainingJob:
         checkpoints = CheckpointFolder(
             checkpoint_folder(folder), training_identity(given.data, self.model, self.training)
         )
-        if not resume:
-            checkpoints.clear()
-        elif found := checkpoints.load():
+        if found := checkpoints.begin(resume=resume):
             self._say(f"going on after {found['step']:,} steps")
         return checkpoints
 
@@ -134,16 +132,20 @@ class TrainingJob:
     ) -> tuple[Callable[[OnEpoch], FitResult], TrainingInputs]:
         """Return the function that trains, given what to call after each epoch, and the inputs as it has them."""
         if self.on_ray is None:
-            here = partial(
-                fit,
-                given.data,
-                self.model,
-                self.training,
-                device=self.device,
-                progress=on_progress,
-                checkpoints=checkpoints,
-            )
-            return lambda told: here(report=told), given
+
+            def train_here(told: OnEpoch) -> FitResult:
+                with checkpoints.claimed() if checkpoints is not None else nullcontext():
+                    return fit(
+                        given.data,
+                        self.model,
+                        self.training,
+                        device=self.device,
+                        report=told,
+                        progress=on_progress,
+                        checkpoints=checkpoints,
+                    )
+
+            return train_here, given
         from bitcorn_ray.on_ray.training import SharedData, fit_on_ray
 
         assert checkpoints is not None

@@ -46,6 +46,8 @@ LogFn = Optional[Callable[[str], None]]
 OnEpoch = Callable[[EpochResult], None]
 OnProgress = Callable[[Progress], None]
 
+_OF_A_TRAINING = frozenset({"checkpoints", "tensorboard"})  # what its folder holds until it is a run
+
 
 @dataclass
 class MultiHorizonTrainingRequest:
@@ -219,11 +221,14 @@ def require_free(folder: str | Path, *, resume: bool, overwrite: bool) -> None:
     """
     storage, shown = run_storage(folder), shown_uri(folder)
     storage.require_writable()
-    if overwrite or not storage.names():
+    held = storage.names()
+    if overwrite or not held:
         return
     if is_run(folder):
         raise BitcornError(f"{shown} holds a finished run: give another --out, or --overwrite")
     if not CheckpointFolder(checkpoint_folder(storage)):
+        if _OF_A_TRAINING.issuperset(held):
+            return  # it was cut short before its first checkpoint
         raise BitcornError(f"{shown} holds something already: give another --out, or --overwrite")
     if not resume:
         raise BitcornError(f"{shown} holds a training that was cut short: --resume goes on, --overwrite starts anew")

@@ -76,10 +76,11 @@ def market_db(tmp_path, random_bars) -> Path:
 
 @pytest.fixture(scope="session")
 def s3_server():
-    """A real S3 server on loopback with a bucket: a function from a folder's name to its URI, and the requests."""
+    """A real S3 server on loopback with a bucket: a function from a folder to its URI, the requests, its faults."""
     import logging
     import urllib.request
 
+    from faulty_store import Faults
     from moto.server import ThreadedMotoServer
 
     requests: list[str] = []
@@ -94,10 +95,11 @@ def s3_server():
     log.addHandler(Recorded())
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
+    faults = server._server.app = Faults(server._server.app)
     host, port = server.get_host_and_port()
     urllib.request.urlopen(urllib.request.Request(f"http://{host}:{port}/bucket", method="PUT")).close()
     options = f"endpoint_override={host}:{port}&scheme=http&region=us-east-1"
-    yield (lambda folder: f"s3://key:secret@bucket/{folder}?{options}"), requests
+    yield (lambda folder: f"s3://key:secret@bucket/{folder}?{options}"), requests, faults
     server.stop()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import secrets
 import shutil
@@ -11,19 +12,66 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
+# A node that is gone is noticed within seconds, with Ray's own settings after some fifteen; a busy one has its time.
+QUICK_TO_NOTICE = {
+    "RAY_health_check_initial_delay_ms": "0",
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_failure_threshold": "5",
+}
 _BIN = Path(sys.executable).parent
-_PATIENCE = 120
+_PATIENCE = 300
+_HEAD = "127.0.0.2"  # Ray would take the machine's own address in place of 127.0.0.1
 # What another Ray of this machine, or its user, has set.
 _NOT_PASSED_ON = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "BITCORN_CACHE_DIR", "PYTHONPATH")
 
 
-class RealCluster:
-    """A head without CPUs, and nodes of one CPU each. environment: of all its processes, and of what talks to it."""
+@dataclass(frozen=True, eq=False)
+class Node:
+    """What was started: the process that looks after the node's own, and the node's address."""
 
-    def __init__(self, environment):
+    process: subprocess.Popen
+    address: str
+
+
+@dataclass(frozen=True, eq=False)
+class Command:
+    """A command under way beside a cluster, and the file with what it says."""
+
+    process: subprocess.Popen
+    said: IO[str]
+
+    def kill(self):
+        """Let it be gone from one moment to the next."""
+        assert self.process.poll() is None, f"it ended before it could be killed: {self.told()}"
+        self.process.kill()
+        self.process.wait()
+
+    def finish(self, status=0):
+        """Wait for its end, with this status; returns what it said."""
+        try:
+            assert self.process.wait(300) == status, self.told()
+        finally:
+            kill(self.process.pid)
+        return self.told()
+
+    def told(self):
+        """What it has said so far."""
+        self.said.seek(0)
+        return self.said.read()
+
+
+class RealCluster:
+    """A head without CPUs, and nodes of one CPU each. environment: of all its processes, and of what talks to it.
+
+    store_bytes: size of each node's object store.
+    """
+
+    def __init__(self, environment, store_bytes=200_000_000):
         kept = {name: value for name, value in os.environ.items() if name not in _NOT_PASSED_ON}
         self.environment = {
             **kept,
@@ -34,9 +82,9 @@ class RealCluster:
             **environment,
         }
         self.folder = tempfile.mkdtemp(prefix="bc", dir="/tmp")  # short, as sockets lie in it
-        self.started = []
+        self.started, self.store_bytes, self._addresses = [], store_bytes, itertools.count(3)
         gcs, dashboard, client = free_ports(3)
-        self.address, self.dashboard = f"{_ip(0)}:{gcs}", f"http://127.0.0.1:{dashboard}"
+        self.address, self.dashboard = f"{_HEAD}:{gcs}", f"http://127.0.0.1:{dashboard}"
         self._head = [
             *("--head", f"--port={gcs}", "--num-cpus=0", f"--temp-dir={self.folder}"),
             *("--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}"),
@@ -44,24 +92,43 @@ class RealCluster:
 
     def start(self, nodes):
         """Start the head, and so many nodes."""
-        self._ray_start(self._head, {})
-        wait_for(lambda: self.nodes() == 1, self.started)
+        self.start_head()
         for _ in range(nodes):
             self.add_node()
 
+    def start_head(self):
+        """Start the head, at the address that it always has; it knows of nothing."""
+        self._ray_start(self._head, _HEAD, {})
+        wait_for(lambda: self.nodes() == 1, self.started)
+
     def add_node(self, **environment):
         """Let a node of one CPU join; environment: further variables of its processes."""
-        known = self.nodes()
-        self._ray_start([f"--address={self.address}", "--num-cpus=1"], environment)
-        wait_for(lambda: self.nodes() > known, self.started)
+        wait_for(lambda: self.nodes() == len(self.started), self.started)  # what was killed is missed
+        address = f"127.0.0.{next(self._addresses)}"
+        self._ray_start([f"--address={self.address}", "--num-cpus=1"], address, environment)
+        wait_for(lambda: self.nodes() == len(self.started), self.started)
         return self.started[-1]
 
-    def remove_node(self, process):
+    def remove_node(self, node):
         """Let a node leave in good order."""
-        self.started.remove(process)
+        self.started.remove(node)
         left = self.nodes() - 1
-        end(process)
+        end(node.process)
         wait_for(lambda: self.nodes() == left, self.started)
+
+    def kill_node(self, node):
+        """Let a node be gone from one moment to the next, with all that runs on it."""
+        self.started.remove(node)
+        kill_with_all_below(node.process)
+
+    def running(self, title):
+        """Nodes and ids of the processes with this in their titles, such as RayTrainWorker."""
+        return [
+            (node, process)
+            for node in self.started
+            for process in below(node.process.pid)
+            if title in command_line(process)
+        ]
 
     def nodes(self):
         """How many nodes are alive, the head among them."""
@@ -89,25 +156,37 @@ class RealCluster:
             timeout=600,
         )
 
-    def _ray_start(self, options, environment):
+    def begin(self, *words, folder, **environment):
+        """Begin such a command."""
+        said = tempfile.TemporaryFile("w+", dir=self.folder)  # noqa: SIM115
+        process = subprocess.Popen(
+            [str(word) for word in words],
+            cwd=folder,
+            env={**self.environment, **environment},
+            stdout=said,
+            stderr=subprocess.STDOUT,
+        )
+        return Command(process, said)
+
+    def _ray_start(self, options, address, environment):
         agent, grpc, metrics, runtime = free_ports(4)
         command = [
-            *(_BIN / "ray", "start", "--block", f"--node-ip-address={_ip(len(self.started))}", "--disable-usage-stats"),
+            *(_BIN / "ray", "start", "--block", f"--node-ip-address={address}", "--disable-usage-stats"),
             *(f"--dashboard-agent-listen-port={agent}", f"--dashboard-agent-grpc-port={grpc}"),
             *(f"--metrics-export-port={metrics}", f"--runtime-env-agent-port={runtime}"),
-            "--object-store-memory=200000000",
+            f"--object-store-memory={self.store_bytes}",
             *options,
         ]
-        log = open(Path(self.folder) / f"start-{len(self.started)}.log", "wb")  # noqa: SIM115
-        self.started.append(
-            subprocess.Popen(command, env={**self.environment, **environment}, stdout=log, stderr=log, cwd=self.folder)
-        )
-        log.close()
+        with open(Path(self.folder) / f"start-{address}.log", "ab") as log:
+            process = subprocess.Popen(
+                command, env={**self.environment, **environment}, stdout=log, stderr=log, cwd=self.folder
+            )
+        self.started.append(Node(process, address))
 
     def stop(self):
-        """End all that was started, the head last, and remove what it wrote."""
-        for process in reversed(self.started):
-            end(process)
+        """End all that was started, the head last, and remove what it wrote; in good order that would take its time."""
+        for node in reversed(self.started):
+            kill_with_all_below(node.process)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -121,20 +200,48 @@ def end(process):
         process.wait()
 
 
+def kill_with_all_below(process):
+    """Kill a process that was started here, with those that it has started, and so on."""
+    for each in [process.pid, *below(process.pid)]:
+        kill(each)
+    process.wait()
+
+
+def kill(process):
+    """Kill a process, which may be gone already."""
+    with suppress(ProcessLookupError):
+        os.kill(process, signal.SIGKILL)
+
+
+def below(process):
+    """Ids of the processes that a process has started, and so on."""
+    children = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(folder.name))
+    found = [process]
+    for each in found:
+        found += children.get(each, [])
+    return found[1:]
+
+
+def command_line(process):
+    """Command line, or title, of a process; empty where it is gone."""
+    with suppress(OSError):
+        return Path(f"/proc/{process}/cmdline").read_text()
+    return ""
+
+
 @contextmanager
-def real_cluster(nodes, **environment):
+def real_cluster(nodes, store_bytes=200_000_000, **environment):
     """Run a cluster for the length of a block."""
-    cluster = RealCluster(environment)
+    cluster = RealCluster(environment, store_bytes)
     try:
         cluster.start(nodes)
         yield cluster
     finally:
         cluster.stop()
-
-
-def _ip(number):
-    """Address of a node; Ray would take the machine's own in place of 127.0.0.1."""
-    return f"127.0.0.{2 + number}"
 
 
 def free_ports(count):
@@ -154,5 +261,5 @@ def wait_for(what, started):
     until = time.monotonic() + _PATIENCE
     while not what():
         assert time.monotonic() < until, "a node did not come up in time"
-        assert all(process.poll() is None for process in started), "a node ended"
+        assert all(node.process.poll() is None for node in started), "a node ended"
         time.sleep(0.2)

@@ -38,3 +38,25 @@ def test_what_is_freed_is_used_again():
         pytest.skip("this system's allocator keeps what is freed by itself")
     assert faults(kept=True) < given_back / 10
     assert faults(kept=True, MALLOC_MMAP_THRESHOLD_="100000") > given_back / 2  # as the user has said
+
+
+_GIVEN_BACK = """
+import numpy as np
+from bitcorn_ray.memory import give_back_freed_memory, keep_freed_memory
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+
+keep_freed_memory()
+[np.ones(1 << 17) for _ in range(100)]  # 1 MB each: none is large enough to be given back by itself
+before = resident()
+give_back_freed_memory()
+print(before - resident())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the allocator of others is left alone")
+def test_what_is_kept_can_be_given_back():
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    done = subprocess.run([sys.executable, "-c", _GIVEN_BACK], env=environment, check=True, capture_output=True)
+    assert int(done.stdout) > 50_000_000

@@ -81,15 +81,18 @@ def killed(code, values, cache_dir, ready):
     assert SECRET not in told
 
 
-# A worker of Ray outlives its killed driver by a moment, and goes on beside the training that is gone on with.
-@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_a_killed_training_goes_on_from_its_checkpoints_there(market_db, place, cache_dir, tmp_path, workers, request):
+# A worker of Ray outlives its killed driver, and trains on beside the training that is gone on with.
+@pytest.mark.parametrize(("workers", "most"), [(0, 3), pytest.param(1, 30, marks=pytest.mark.slow)])
+def test_a_killed_training_goes_on_from_its_checkpoints_there(
+    market_db, place, cache_dir, tmp_path, workers, most, request
+):
     code = (
         "import json, sys, time; from bitcorn_ray.config import RunConfig\n"
         "from bitcorn_ray import train_from_config\n"
         "train_from_config(RunConfig.load(None, json.loads(sys.argv[1])), on_epoch=lambda told: time.sleep(1))\n"
     )
-    values = train_values(market_db, place("run"), workers=workers)
+    training = {**TRAINING, "epochs": most, "patience": most}
+    values = train_values(market_db, place("run"), workers=workers, training=training)
     checkpoints = Storage(place("run/checkpoints"))
     killed(code, values, cache_dir, lambda: any(name.startswith("step-") for name in checkpoints.names()))
     if workers:
@@ -97,8 +100,8 @@ def test_a_killed_training_goes_on_from_its_checkpoints_there(market_db, place, 
     lines, epochs = [], []
     train_from_config(RunConfig.load(None, values), resume=True, on_epoch=epochs.append, log_fn=lines.append)
     assert any(line.startswith("going on after") for line in lines)
-    assert 1 <= len(epochs) < 3
-    whole = train_values(market_db, str(tmp_path / "whole"), workers=0)
+    assert 1 <= len(epochs) < most
+    whole = train_values(market_db, str(tmp_path / "whole"), workers=0, training=training)
     train_from_config(RunConfig.load(None, whole))
     assert same(weights(place("run")), weights(whole["out"]))
     names = set(contents(place("run")))
@@ -201,7 +204,8 @@ def test_an_evolution_leaves_its_winner_there(market_db, place, monkeypatch):
     require_secret_kept(place("evolved"))
 
 
-def test_a_store_that_does_not_answer_is_told_in_a_line_without_the_secret(market_db, tmp_path):
+def test_a_store_that_does_not_answer_is_told_in_a_line_without_the_secret(market_db, tmp_path, monkeypatch):
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     nobody = f"s3://key:{SECRET}@bucket/run?endpoint_override=127.0.0.1:9&scheme=http&region=us-east-1"
     for arguments in (
         ("train", "--db", market_db, "--symbol", "AAAUSDT", "--timeframe", "1h", "--workers", 0, "--out", nobody),

@@ -240,6 +240,12 @@ def test_a_folder_is_free_only_for_what_does_not_lose_anything(tmp_path):
     with pytest.raises(BitcornError, match="was cut short: --resume goes on, --overwrite starts anew"):
         require_free(cut_short, resume=False, overwrite=False)
     require_free(cut_short, resume=True, overwrite=False)
+    at_once = tmp_path / "killed at once"  # before its first checkpoint
+    (at_once / "checkpoints" / "ray").mkdir(parents=True)
+    (at_once / "checkpoints" / "claim-000001-abcdef01").touch()
+    (at_once / "tensorboard").mkdir()
+    for resume in (False, True):
+        require_free(at_once, resume=resume, overwrite=False)
     other = tmp_path / "other"
     other.mkdir()
     (other / "precious.txt").write_text("mine")

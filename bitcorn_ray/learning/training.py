@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.learning.batches import DeviceData, gather, mixed, shards, shared_tensor, shuffled, steps_per_epoch
-from bitcorn_ray.learning.checkpoint import CheckpointFolder
+from bitcorn_ray.learning.checkpoint import CheckpointFolder, Superseded
 from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
 from bitcorn_ray.learning.dataset import TrainingData
 from bitcorn_ray.learning.level import NEEDS_LEVEL, volatility_level
@@ -286,11 +286,12 @@ class _Loop:
         return torch.tensor(own, dtype=torch.float64, device=self.device)
 
     def _save(self, state: State, total_H: Tensor | None = None) -> None:
-        """Save a checkpoint; all processes take part, the first one writes."""
+        """Save a checkpoint; all processes take part, the first one writes. Raises BitcornError where it may not."""
         self.saved_at = time.monotonic()
         if self.checkpoints is None:
             return
         totals = [] if total_H is None else self._gathered(total_H).view(self.world, -1).tolist()
+        refused: list[BitcornError | None] = [None]
         if self.rank == 0:
             snapshot = {
                 "model": on_cpu(self.model.state_dict()),
@@ -301,9 +302,14 @@ class _Loop:
                 "state": {**vars(state), "totals": totals, "history": [asdict(each) for each in state.history]},
                 "step": state.epoch * self.steps + state.step,
             }
-            self.checkpoints.save(snapshot)
-        if self.world > 1:
-            dist.barrier()
+            try:
+                self.checkpoints.save(snapshot)
+            except Superseded as error:
+                refused = [error]
+        if self.world > 1:  # all stop together, or wait until it is saved
+            dist.broadcast_object_list(refused, 0)
+        if refused[0] is not None:
+            raise refused[0]
 
     def restore(self) -> State:
         """Take over the newest checkpoint, if any, and make ready to train."""

@@ -15,8 +15,9 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from bitcorn_ray.on_ray.carried import dumped_by_value
+from bitcorn_ray.on_ray.versions import is_private
 
-__all__ = ["Answer", "ask_nodes", "room_for"]
+__all__ = ["Answer", "ask_nodes", "at_once", "room_for"]
 
 _PATIENCE_SECONDS = 60  # a first worker process may take a while on a busy node
 
@@ -64,6 +65,14 @@ def room_for(cpus: float, gpus: float) -> int:
             by_gpus = have.get("GPU", 0.0) / gpus if gpus else math.inf
             held += int(min(have.get("CPU", 0.0) / cpus, by_gpus) + 1e-9)  # 0.3 / 0.1 is less than 3
     return held
+
+
+def at_once(cpus: float, gpus: float) -> int:
+    """How many pieces of work with so many CPUs and GPUs may be under way now; nodes come and go.
+
+    On a cluster that is one more than there is room for: it waits, so that what adds nodes on demand sees one.
+    """
+    return max(1, room_for(cpus, gpus)) + (not is_private())
 
 
 def _collected(node: dict[str, Any], reference: Any, ready: bool, patience: float) -> Answer:

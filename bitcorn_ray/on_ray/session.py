@@ -7,6 +7,8 @@ import os
 import secrets
 import socket
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +21,8 @@ from bitcorn_ray.on_ray.versions import PRIVATE, require_same_everywhere
 __all__ = ["cluster_shape", "connected", "ray_session"]
 
 _REACH_SECONDS = 10
+_LOOK_SECONDS = 1
+_RECONNECT, _SECONDS_BEFORE_RAY = "RAY_gcs_rpc_server_reconnect_timeout_s", 5
 
 
 @contextmanager
@@ -61,13 +65,21 @@ def connected(address: str, cpus: int | None = None) -> Iterator[None]:
         ray.init(address=address, logging_level=logging.ERROR, **private, **_logs_of_workers())
     except (ConnectionError, RuntimeError, ValueError, TimeoutError, ray.exceptions.RayError) as error:
         raise BitcornError(f"no Ray cluster at {address!r}: {str(error).splitlines()[0]}") from error
+    head, over = "" if address == "local" else ray.get_runtime_context().gcs_address, threading.Event()
+    if head:
+        threading.Thread(target=_end_where_lost, args=(head, over), daemon=True).start()
     try:
         count_own_traffic()
         with held_gauges():
             yield
+    except Exception as error:
+        if head and (why := _not_answering(head)):  # then it is no matter what failed first
+            raise BitcornError(_lost(head, why)) from error
+        raise
     finally:
         count_own_traffic()
         ray.shutdown()  # which exports what was recorded last
+        over.set()
 
 
 def cluster_shape() -> dict[str, Any]:
@@ -113,6 +125,37 @@ def _logs_of_workers() -> dict[str, Any]:
         )
     )
     return {"log_to_driver": True, "job_config": job}
+
+
+def _end_where_lost(head: str, over: threading.Event) -> None:
+    """End this process where the head of its cluster, at host:port, has not answered for a minute.
+
+    Ray would do that itself some seconds later, from a thread of its own, and with a message about itself.
+    """
+    patience = float(os.environ.get(_RECONNECT, 60)) - _SECONDS_BEFORE_RAY
+    answered = time.monotonic()
+    while not over.wait(_LOOK_SECONDS):
+        if (why := _not_answering(head)) is None:
+            answered = time.monotonic()
+        elif time.monotonic() - answered > patience:
+            print(f"bitcorn: {_lost(head, why)}", file=sys.stderr, flush=True)
+            os._exit(2)
+
+
+def _not_answering(head: str) -> OSError | None:
+    host, _, port = head.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), _REACH_SECONDS).close()
+    except OSError as error:
+        return error
+    return None
+
+
+def _lost(head: str, why: OSError) -> str:
+    return (
+        f"the connection to the Ray cluster at {head} is lost: {why}; what was finished is kept, and the same command "
+        "goes on from there (train, tune and evolve with --resume)"
+    )
 
 
 def _private_token() -> None:

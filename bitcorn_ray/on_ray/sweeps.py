@@ -1,21 +1,20 @@
 """Trials on Ray Tune: one function for each point that a suggester chooses, on reused actors, over shared data.
 
-1. What trials share goes into the object store once, see `hold`; they get references, and read it without a copy. 2. A
-suggester is asked for points through Tune's interface for searches, and told what came of them. 3. After each fold a
-trial reports its mean so far, and Tune's scheduler may stop it. 4. A trial that raises says so and is done; one whose
-process dies is begun again a few times, and finds its finished folds in their records. Nothing of Tune's is kept: what
-an earlier sweep has done is in its `Past`.
+1. What trials share goes into the object store once, see `hold`; they get references, and read it without a copy.
+2. A suggester is asked for points through Tune's interface for searches, as many as the nodes have room for while they
+   come and go, and told what came of them.
+3. After each fold a trial reports its mean so far, and Tune's scheduler may stop it.
+4. A trial that raises says so and is done; one whose process dies is begun again a few times, and finds its finished
+   folds in their records. Storage that fails is no trial's fault, and ends the sweep. Nothing of Tune's is kept: what
+   an earlier sweep has done is told by the caller, see `Past`.
 """
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import json
 import logging
 import os
 import signal
-import sys
 import threading
 import uuid
 import warnings
@@ -35,17 +34,18 @@ from bitcorn_ray.learning.search import Point
 from bitcorn_ray.learning.suggest import Outcome, Suggester
 from bitcorn_ray.learning.sweep import Resources, SweepOptions
 from bitcorn_ray.logs import logged, logger_of
+from bitcorn_ray.memory import give_back_freed_memory
 from bitcorn_ray.on_ray.metrics import record_running, record_trial
-from bitcorn_ray.on_ray.nodes import room_for
+from bitcorn_ray.on_ray.nodes import at_once, room_for
 from bitcorn_ray.on_ray.schedulers import FOLD, LOSS, scheduler_of
 from bitcorn_ray.on_ray.versions import guarded
-from bitcorn_ray.storage.storage import Storage
+from bitcorn_ray.storage.storage import Storage, StorageError
 
 __all__ = ["Past", "TrialEvent", "hold", "run_trials"]
 
 _log = logger_of(__name__)
 _RESTARTS = 2  # of a trial whose process died
-_ERROR = "error"
+_ERROR, _NOT_STORED = "error", "not_stored"
 _TOLD = (FOLD, LOSS, "fold_loss", "seconds", "reused")
 
 Work = Callable[[Callable[[str], Any], Mapping[str, Any], Callable[[Mapping[str, Any]], None]], None]
@@ -102,10 +102,10 @@ def run_trials(
     better. held: references, see `hold`. configure: called here, a BitcornError fails the trial. folds: of a whole
     trial. storage: for Ray's own files while it runs, seen by all nodes. on_event: called in this process.
     Returns why it ended: "done", "interrupted" (by Ctrl-C), "time" or "failures".
-    Raises BitcornError for more resources than Ray has, and as the suggester does.
+    Raises BitcornError for more resources than Ray has, where storage fails, and as the suggester does.
     """
     past = past or Past()
-    at_once = _at_once(options.resources)
+    _require_room(needed := options.resources)
     watch = _Watch(options, folds, past, on_event, storage.shown)
     for point, outcome in past.ended:
         suggester.tell(point, outcome)
@@ -114,8 +114,9 @@ def run_trials(
     wanted = options.trials - len(past.ended)
     if wanted <= 0:
         return "done"
-    search = _Search(suggester, configure, watch, past.begun, len(past.ended) + len(past.begun), wanted)
-    resources = {"cpu": options.resources.cpu, **({"gpu": options.resources.gpu} if options.resources.gpu else {})}
+    known = len(past.ended) + len(past.begun)
+    search = _Search(suggester, configure, watch, past.begun, known, wanted, partial(at_once, needed.cpu, needed.gpu))
+    resources = {"cpu": needed.cpu, **({"gpu": needed.gpu} if needed.gpu else {})}
     for left in storage.names():
         if left.startswith("ray-"):  # by a driver that was killed
             storage.remove_folder(left)
@@ -128,7 +129,6 @@ def run_trials(
                 search_alg=search,
                 scheduler=scheduler_of(options.scheduler, folds, [outcome for _, outcome in past.ended]),
                 num_samples=wanted,
-                max_concurrent_trials=at_once,
                 time_budget_s=None if options.max_hours is None else options.max_hours * 3600,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: trial.trial_id,
@@ -149,7 +149,7 @@ def run_trials(
             record_running(storage.shown, 0)  # nor do those that were interrupted
             storage.remove_folder(own)
             del tuner
-            _give_back()
+            give_back_freed_memory()  # some 10 KB a trial in the end
     if search.refused is not None:
         raise search.refused
     return watch.reason or ("done" if watch.ended >= wanted or (search.exhausted and not watch.open) else "time")
@@ -166,7 +166,7 @@ def _trial(config: dict[str, Any], work: Work, held: Mapping[str, ray.ObjectRef]
             work(lambda name: ray.get(held[name]), given["configuration"], lambda told: tune.report(dict(told)))
     except Exception as error:
         told = str(error) if isinstance(error, BitcornError) else f"{type(error).__name__}: {error}"
-        tune.report({_ERROR: told})
+        tune.report({_ERROR: told, _NOT_STORED: isinstance(error, StorageError)})
 
 
 class _Watch(tune.Stopper):
@@ -233,15 +233,19 @@ class _Search(Searcher):
         begun: Sequence[tuple[str, Point]],
         known: int,
         wanted: int,
+        at_once: Callable[[], int],
     ) -> None:
         super().__init__()
         self._suggester, self._configure, self._watch = suggester, configure, watch
         self._begun, self._number, self._left, self.exhausted = list(begun), known, wanted, False
+        self._at_once = at_once
         self.refused: BitcornError | None = None
 
     def suggest(self, trial_id: str) -> Any:
-        if self._left <= 0 or self._watch.stop_all():
+        if self._left <= 0 or self.refused or self._watch.stop_all():
             return self.FINISHED
+        if len(self._watch.open) >= self._at_once():
+            return None  # Tune asks again
         if self._begun:
             name, point = self._begun.pop(0)
         else:
@@ -267,6 +271,9 @@ class _Search(Searcher):
         if trial_id not in self._watch.open:
             return
         failed = (result or {}).get(_ERROR)
+        if (result or {}).get(_NOT_STORED):  # it stays begun
+            self.refused = StorageError(failed)
+            return
         if error:
             failed = f"its process died {_RESTARTS + 1} times"
         self._suggester.tell(*self._watch.end(trial_id, failed))
@@ -289,15 +296,14 @@ class _Forget(tune.Callback):
         trial.metric_n_steps.clear()
 
 
-def _at_once(wanted: Resources) -> int:
-    """How many trials there is room for. Ray would wait for ever for what no node has: refuse that."""
-    have, room = ray.cluster_resources(), room_for(wanted.cpu, wanted.gpu)
-    if not room:
+def _require_room(wanted: Resources) -> None:
+    """Raise BitcornError for what no node has: Ray would wait for it for ever."""
+    if not room_for(wanted.cpu, wanted.gpu):
+        have = ray.cluster_resources()
         raise BitcornError(
             f"a trial takes {wanted.cpu:g} CPUs and {wanted.gpu:g} GPUs, but Ray has {have.get('CPU', 0.0):g} CPUs and "
             f"{have.get('GPU', 0.0):g} GPUs, and no node as many: give less in sweep.resources"
         )
-    return room
 
 
 @contextmanager
@@ -319,13 +325,6 @@ def _interrupts(watch: _Watch) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _give_back() -> None:
-    """Let the system have what Tune's bookkeeping took, some 10 KB a trial in the end; glibc would keep it."""
-    gc.collect()
-    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
-        trim(0)
-
-
 @contextmanager
 def _settings() -> Iterator[None]:
     """Tune's settings for the length of a sweep, where the user has not set them."""
@@ -337,6 +336,7 @@ def _settings() -> Iterator[None]:
         "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
         "TUNE_DISABLE_SIGINT_HANDLER": "1",  # see `_interrupts`
         "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
+        "TUNE_MAX_PENDING_TRIALS_PG": "1000000",  # `at_once` says how many
         "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "1000000",
     }
     settings = {name: value for name, value in settings.items() if name not in os.environ}

@@ -22,6 +22,7 @@ import torch
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.util.queue import Empty, Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.learning.checkpoint import CheckpointFolder
@@ -74,9 +75,15 @@ def fit_on_ray(
     count_own_traffic()  # of the inputs
     least, most = (workers, workers) if isinstance(workers, int) else workers
     cpus = _cpus_per_worker(least, most, gpus)
-    path, filesystem = checkpoints.storage.child("ray").handle
+    scaling = ray.train.ScalingConfig(
+        num_workers=cast(int, least if least == most else (least, most)),  # its annotation knows no elastic range
+        use_gpu=gpus > 0,
+        resources_per_worker={"CPU": cpus, **({"GPU": gpus} if gpus else {})},
+    )
     _start_coordinator()
-    queue = Queue(actor_options={"num_cpus": 0})
+    # Here, and not on a node that may be lost while this process goes on.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
     loop_config = {
         "data": data.reference,
         "model": asdict(model),
@@ -87,41 +94,51 @@ def fit_on_ray(
         "logs": asked_output(),
         "checkpoints": checkpoints,  # not as text: Ray writes down what is plain in a configuration
     }
+    with checkpoints.claimed(), _settings(), _listening(queue, run, on_epoch, on_progress):
+        # One worker needs no process group, and its controller no PyTorch: seconds less until it runs.
+        trainer = TorchTrainer if most > 1 else _OneWorkerTrainer
+        returned = _result(trainer, loop_config, scaling, checkpoints, max_failures)
+    weights = {name: torch.from_numpy(value.copy()) for name, value in returned["weights"].items()}
+    history = [EpochResult(**each) for each in returned["history"]]
+    return FitResult(weights, history, returned["learned"], returned["precision"], returned["machines"])
+
+
+def _result(
+    trainer: type[DataParallelTrainer],
+    loop_config: dict[str, Any],
+    scaling: ray.train.ScalingConfig,
+    checkpoints: CheckpointFolder,
+    max_failures: int,
+) -> dict[str, Any]:
+    """Run the workers, and return what the first one returns. Raises BitcornError where that is a refusal."""
     worker: Any = guarded(_train_worker, lambda why, config: {"refused": why})
-    # One worker needs no process group, and its controller no PyTorch: seconds less until it runs.
-    trainer = (TorchTrainer if most > 1 else _OneWorkerTrainer)(
-        worker,
-        train_loop_config=loop_config,
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=cast(int, least if least == most else (least, most)),  # its annotation knows no elastic range
-            use_gpu=gpus > 0,
-            resources_per_worker={"CPU": cpus, **({"GPU": gpus} if gpus else {})},
-        ),
-        # Ray goes on with what it knows under a name: what there is to go on from is in our checkpoints.
-        run_config=ray.train.RunConfig(
-            name=uuid.uuid4().hex,
-            storage_path=path,
-            storage_filesystem=filesystem,
-            failure_config=ray.train.FailureConfig(max_failures=max_failures),
-        ),
-    )
+    # Ray goes on with what it knows under a name: what there is to go on from is in our checkpoints.
+    own, name = checkpoints.storage.child("ray"), uuid.uuid4().hex
+    path, filesystem = own.handle
+    checkpoints.storage.remove_folder("ray")  # of a driver that was killed
     try:
-        with _settings(), _listening(queue, run, on_epoch, on_progress):
-            result: Any = trainer.fit()
+        result: Any = trainer(
+            worker,
+            train_loop_config=loop_config,
+            scaling_config=scaling,
+            run_config=ray.train.RunConfig(
+                name=name,
+                storage_path=path,
+                storage_filesystem=filesystem,
+                failure_config=ray.train.FailureConfig(max_failures=max_failures),
+            ),
+        ).fit()
     except ray.train.TrainingFailedError as error:
         raise BitcornError(
             f"the training failed {max_failures + 1} times, the last time with: {_reason(error)}. Its checkpoints are "
             f"in {checkpoints.storage.shown}, to be gone on from"
         ) from error
     finally:
-        checkpoints.storage.remove_folder("ray")
-        checkpoints.storage.remove_empty()
-    returned = result.return_value
-    if "refused" in returned:
-        raise BitcornError(returned["refused"])
-    weights = {name: torch.from_numpy(value.copy()) for name, value in returned["weights"].items()}
-    history = [EpochResult(**each) for each in returned["history"]]
-    return FitResult(weights, history, returned["learned"], returned["precision"], returned["machines"])
+        own.remove_folder(name)
+        own.remove_empty()
+    if "refused" in result.return_value:
+        raise BitcornError(result.return_value["refused"])
+    return dict(result.return_value)
 
 
 def _start_coordinator() -> None:
@@ -234,6 +251,8 @@ def _listening(
             except Empty:
                 if last_round:
                     return
+            except ray.exceptions.RayError:
+                return  # the cluster is lost, which the training tells
 
     listener = threading.Thread(target=listen, daemon=True)
     listener.start()

@@ -19,10 +19,13 @@ import pyarrow as pa
 from pyarrow import fs
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.storage.nodes import remedy_for_missing
+from bitcorn_ray.storage.nodes import on_a_node, remedy_for_missing
 
 __all__ = ["Location", "filesystem_of", "local_file", "reason_of", "recorded_uri", "shown_uri"]
 
+# Between two attempts lie up to 1, 2, 4, ... and in the end 20 seconds.
+_ATTEMPTS, _ATTEMPTS_ON_A_NODE = 6, 10
+_CONNECT_SECONDS, _SILENT_SECONDS = 5, 20  # after which an attempt has failed; pyarrow's own are 1 and 3
 _NO_SECRETS = ("region", "endpoint_override", "scheme", "allow_bucket_creation")  # options that may be kept
 
 
@@ -145,13 +148,31 @@ def filesystem_of(address: str, failing: str) -> tuple[fs.FileSystem, str]:
     try:
         system, path = fs.FileSystem.from_uri(address)
         if system.type_name == "s3":
-            # A file of less than five megabytes is then written by one PUT, not by an upload in parts.
-            rebuild, (options,) = system.__reduce__()
-            system = rebuild({**options, "allow_delayed_open": True})
+            system = _patient(system)
     except (pa.ArrowException, OSError, ValueError) as error:
         # Without the cause, whose text may hold the secret.
         raise BitcornError(f"{failing}: {reason_of(error, address)}") from None
     return system, str(path)
+
+
+def _patient(system: fs.S3FileSystem) -> fs.S3FileSystem:
+    """Return the same S3, which is asked again where it is slow, or asks to be asked later (503).
+
+    AWS_MAX_ATTEMPTS says how often. By default who waits at a terminal is told after some ten seconds; a worker has
+    work to lose, and goes on asking for a minute or two.
+    """
+    attempts = int(os.environ.get("AWS_MAX_ATTEMPTS") or (_ATTEMPTS_ON_A_NODE if on_a_node() else _ATTEMPTS))
+    rebuild, (options,) = system.__reduce__()
+    return rebuild(
+        {
+            **options,
+            # A file of less than five megabytes is then written by one PUT, not by an upload in parts.
+            "allow_delayed_open": True,
+            "connect_timeout": _CONNECT_SECONDS,
+            "request_timeout": _SILENT_SECONDS,
+            "retry_strategy": fs.AwsStandardS3RetryStrategy(max_attempts=attempts),
+        }
+    )
 
 
 def local_file(path: str | Path, what: str, instead: str) -> Path:

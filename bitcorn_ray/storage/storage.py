@@ -28,11 +28,18 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.storage.location import Location, filesystem_of, reason_of
 from bitcorn_ray.storage.publish import TEMPORARY, is_object_store, publish, publish_together
 
-__all__ = ["Storage", "StoredFile", "publish_file"]
+__all__ = ["Storage", "StorageError", "StoredFile", "publish_file"]
 
 _log = logging.getLogger(__name__)
 _CHECKSUM = "crc32"
+# What pyarrow says of a 503 that is longer than the file that was asked for; it would try others again.
+_CUT_OFF = "Failed to flush response stream"
+_PAUSES = (1, 2, 4, 8)  # seconds before it is tried again
 _REMOTE_REQUESTS = 16  # at once: each waits for the network, not for a processor
+
+
+class StorageError(BitcornError):
+    """Storage is full, gone, or does not answer: what was to be done is not at fault, and may go well another time."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +105,16 @@ class Storage:
 
     def read(self, name: str) -> pa.Buffer:
         """Content of a file: a memory map of a local one. Raises OSError where there is none."""
+        for pause in _PAUSES:
+            try:
+                return self._content(name)
+            except OSError as error:
+                if _CUT_OFF not in str(error):
+                    raise
+            time.sleep(pause)
+        return self._content(name)
+
+    def _content(self, name: str) -> pa.Buffer:
         with self._fs.open_input_file(self._path(name)) as file:
             return file.read_buffer()
 
@@ -188,7 +205,8 @@ class Storage:
         """Lines of a log in the order in which they were added; none where there is no log."""
         if is_object_store(self._fs):
             names = sorted(file.name for file in self.files(log))
-            return [bytes(content).decode() for content in self.side_by_side(self.read, names)]
+            with self._reading():
+                return [bytes(content).decode() for content in self.side_by_side(self.read, names)]
         try:
             return bytes(self.read(log)).decode(errors="replace").splitlines()
         except FileNotFoundError:
@@ -246,7 +264,7 @@ class Storage:
         try:
             yield
         except (OSError, pa.ArrowException) as error:
-            raise BitcornError(
+            raise StorageError(
                 f"the {self.what} at {self.shown} cannot be read: {reason_of(error, self.address)}"
             ) from error
 
@@ -255,7 +273,7 @@ class Storage:
         try:
             yield
         except (OSError, pa.ArrowException) as error:
-            raise BitcornError(
+            raise StorageError(
                 f"the {self.what} at {self.shown} cannot be written: {reason_of(error, self.address)}; {self.remedy}"
             ) from error
 

@@ -1,4 +1,4 @@
-"""On a real cluster of three nodes, with its dashboard and an S3 server: what works at home works there as well."""
+"""On a real cluster of three nodes that share an S3 server and nothing else: what works at home works there as well."""
 
 import json
 import re
@@ -10,64 +10,14 @@ import pytest
 import yaml
 from grafana_dashboard import metrics_named
 from observing import records, total, watched, worker_logs
-from real_cluster import real_cluster
-from small_sweeps import MODEL, TRAINING, sweep_values
+from small_sweeps import sweep_values
 
 import bitcorn_ray
 from bitcorn_ray.config import RunConfig
 from bitcorn_ray.data_loader import compute_features
-from bitcorn_ray.market.export import export_bars
-from bitcorn_ray.market.ingest import write_bars
-from bitcorn_ray.market.partition import Partition
-from bitcorn_ray.market.simulate import simulate_bars
+from bitcorn_ray.learning.runs import load_run, read_metadata
 from bitcorn_ray.storage.storage import Storage
 from bitcorn_ray.training_service import train_from_config
-
-_OWN_FEATURES = """
-from bitcorn_ray import feature_system
-
-
-@feature_system(name="momentum", warmup=lambda window: window)
-def momentum(bars, *, window=20):
-    close = bars.to_frame()["close"]
-    return {"momentum": close / close.shift(window) - 1}
-"""
-
-
-@pytest.fixture(scope="module")
-def site(s3_server, tmp_path_factory):
-    """A cluster, a project as its user has it, and storage that both reach: S3, and a folder that all nodes mount."""
-    uri = s3_server[0]
-    endpoint = uri("").partition("endpoint_override=")[2].partition("&")[0]
-    # The nodes have credentials; what is submitted has none.
-    storage = {
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_ENDPOINT_URL": f"http://{endpoint}",
-        "AWS_REGION": "us-east-1",
-        "BITCORN_CACHE_DIR": "s3://bucket/on_a_cluster/cache",
-    }
-    project, shared = tmp_path_factory.mktemp("project"), tmp_path_factory.mktemp("shared")
-    write_bars(
-        [
-            ("simulated", Partition("AAAUSDT", "1h"), simulate_bars(1_500, seed=1, gaps=2)),
-            ("simulated", Partition("BBBUSDT", "1h"), simulate_bars(900, seed=2, gaps=0)),
-        ],
-        project / "market.db",
-    )
-    export_bars(project / "market.db", uri("on_a_cluster/bars"))
-    bars = "s3://bucket/on_a_cluster/bars"
-    (project / ".gitignore").write_text("*.db\n")
-    (project / "own.py").write_text(_OWN_FEATURES)
-    run = {
-        **{"db": bars, "symbol": "AAAUSDT", "timeframe": "1h", "features": "own:momentum:window=10"},
-        **{"out": str(shared / "run"), "workers": 1, "model": MODEL, "training": TRAINING},
-    }
-    (project / "train.yaml").write_text(yaml.safe_dump(run))
-    sweep = sweep_values(bars, shared / "sweep", folds={"last": 1}, features="own:momentum", workers=1)
-    (project / "sweep.yaml").write_text(yaml.safe_dump(sweep))
-    with real_cluster(2, **storage) as cluster:
-        yield SimpleNamespace(cluster=cluster, project=project, shared=shared, bars=bars, run=run, uri=uri)
 
 
 def ray_job_submit(site, *words):
@@ -100,7 +50,7 @@ def test_features_are_the_same_bytes_as_at_home(site, tmp_path, monkeypatch):
 def test_a_training_has_the_losses_that_it_has_at_home(site, tmp_path, monkeypatch):
     done = ray_job_submit(site, "python", "-m", "bitcorn_ray", "train", "--config", "train.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
-    there = json.loads((site.shared / "run" / "metadata.json").read_text())
+    there = read_metadata(site.uri("on_a_cluster/run"))
     monkeypatch.syspath_prepend(str(site.project))
     values = {**site.run, "db": str(site.project / "market.db"), "out": str(tmp_path / "run"), "workers": 0}
     here = train_from_config(RunConfig.load(None, values), cache_dir=tmp_path / "cache").metadata
@@ -113,9 +63,10 @@ def test_a_sweep_is_submitted_followed_and_its_exit_code_passed_on(site):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "submitted as bitcorn-tune-" in done.stderr
     assert "run of the best trial in" in done.stdout
-    told = json.loads((site.shared / "sweep" / "sweep.json").read_text())
+    swept = Storage(site.uri("on_a_cluster/sweep"))
+    told = json.loads(bytes(swept.read("sweep.json")))
     assert [trial["state"] for trial in told["trials"]] == ["finished", "finished"]
-    assert bitcorn_ray.load_run(site.shared / "sweep" / "best").metadata["feature_cols"] == ["momentum"]
+    assert load_run(swept.child("best").address).metadata["feature_cols"] == ["momentum"]
     again = submit(site, "tune", "sweep.yaml")
     assert again.returncode == 2
     assert "--resume goes on with it" in again.stdout
@@ -139,10 +90,10 @@ def test_a_node_with_an_older_version_is_refused_and_the_doctor_says_so(site, tm
     try:
         failed = submit(site, "features", site.bars, "--system", "v4")
         assert failed.returncode == 2, failed.stdout
-        assert "127.0.0.5) is refused, as it has bitcorn_ray 0.1.0 (code " in failed.stdout
+        assert f"{node.address}) is refused, as it has bitcorn_ray 0.1.0 (code " in failed.stdout
         examined = submit(site, "doctor", "--json")
         assert examined.returncode == 1
-        assert "127.0.0.5) has bitcorn_ray 0.1.0 (code " in examined.stdout
+        assert f"{node.address}) has bitcorn_ray 0.1.0 (code " in examined.stdout
     finally:
         site.cluster.remove_node(node)
     assert submit(site, "features", site.bars, "--system", "v4").returncode == 0
@@ -153,7 +104,7 @@ def observed(site):
     """Features and a sweep of which one trial of two fails: metrics meanwhile and after them, and what was printed."""
     values = sweep_values(
         site.bars,
-        site.shared / "observed",
+        "s3://bucket/on_a_cluster/observed",
         folds={"last": 1},
         features="own:momentum",
         search={"training.learning_rate": {"choice": [0.001, 1e30]}},
@@ -170,14 +121,14 @@ def observed(site):
 
 
 def test_metrics_of_jobs_are_there_for_prometheus_when_they_are_over(site, observed):
-    seen, sweep, run = observed.metrics, str(site.shared / "observed"), str(site.shared / "observed" / "best")
+    seen, sweep = observed.metrics, "s3://bucket/on_a_cluster/observed"
     of_features = {"system": "own:momentum:window=11"}
     assert total(seen, "ray_bitcorn_partitions_done_total", outcome="computed", **of_features) == 2
     assert total(seen, "ray_bitcorn_partitions_done_total", **of_features) == 2
     assert total(seen, "ray_bitcorn_trials_done_total", sweep=sweep, state="finished") == 1
     assert total(seen, "ray_bitcorn_trials_done_total", sweep=sweep, state="failed") == 1
     assert total(seen, "ray_bitcorn_folds_done_total", sweep=sweep, source="trained") == 1
-    assert total(seen, "ray_bitcorn_epochs_done_total", run=run) == 1
+    assert total(seen, "ray_bitcorn_epochs_done_total", run=f"{sweep}/best") == 1
     for name in ("hits", "misses", "read_bytes", "written_bytes"):
         assert total(seen, f"ray_bitcorn_cache_{name}_total") > 0
     assert metrics_named() <= {name for name, _ in seen}
@@ -191,7 +142,7 @@ def test_logs_of_workers_say_which_partition_trial_and_fold(site, observed):
     (failed,) = [each for each in told if each["message"].startswith("trial failed: the loss is no finite number")]
     assert (failed["trial"], failed["levelname"]) == ("t0002", "ERROR")
     (epoch,) = [each for each in told if each["message"] == "epoch done" and "run" in each]
-    assert epoch["run"] == str(site.shared / "observed" / "best")
+    assert epoch["run"] == "s3://bucket/on_a_cluster/observed/best"
     assert {"epoch", "val_loss", "job_id", "node_id", "worker_id"} <= set(epoch)
     # They are part of the jobs' logs, too.
     assert {each["message"] for each in records(observed.features.stdout)} == {"features begun", "features done"}

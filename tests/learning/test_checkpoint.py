@@ -1,6 +1,8 @@
 import errno
 import logging
 import os
+import pickle
+from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
@@ -8,7 +10,7 @@ import torch
 from small_training import MODEL, TRAINING, make_data
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.learning.checkpoint import CheckpointFolder, training_identity
+from bitcorn_ray.learning.checkpoint import CheckpointFolder, Superseded, training_identity
 from bitcorn_ray.storage import publish as publish_module
 
 
@@ -114,3 +116,83 @@ def test_a_store_that_does_not_answer_while_old_ones_are_removed_ends_no_trainin
         folder.clear()
     assert "no longer needed stay: no answer" in caplog.text
     assert folder.load()["step"] == 2
+
+
+# Two trainings at one place
+
+
+@pytest.fixture(params=["folder", "s3"])
+def place(request, tmp_path):
+    return str(tmp_path / "checkpoints") if request.param == "folder" else request.getfixturevalue("s3_uri")
+
+
+def in_a_worker(folder):
+    """The same folder, as a worker has it."""
+    return pickle.loads(pickle.dumps(folder))
+
+
+def test_a_worker_that_outlives_its_driver_stops_when_the_training_goes_on_elsewhere(place, monkeypatch):
+    old = CheckpointFolder(place, "one")
+    claim = old.claimed()
+    claim.__enter__()  # and it never exits: its driver was killed
+    orphan = in_a_worker(old)
+    orphan.save(snapshot(1))
+    new = CheckpointFolder(place, "one")
+    assert new.begin(resume=True)["step"] == 1
+    with new.claimed():
+        with pytest.raises(Superseded, match=r"another training has taken .* over"):
+            orphan.save(snapshot(2))
+        worker = in_a_worker(new)
+        assert worker.load()["step"] == 1
+        assert worker.save(snapshot(2))
+        assert in_a_worker(new).load()["step"] == 2
+        with monkeypatch.context() as patched:
+            patched.setattr(orphan, "require_claim", lambda: None)  # it had looked just before
+            orphan.save(snapshot(9))
+        assert in_a_worker(new).load()["step"] == 2
+    new.clear()
+    assert new.storage.names() == []
+    with pytest.raises(Superseded, match="or has finished there"):
+        orphan.save(snapshot(3))
+    assert new.storage.names() == []
+
+
+def test_a_training_that_starts_anew_never_goes_on_from_what_another_saves_meanwhile(place):
+    old = CheckpointFolder(place, "one")
+    old.save(snapshot(1))
+    new = CheckpointFolder(place, "one")
+    assert new.begin(resume=False) is None
+    old.save(snapshot(2))
+    with new.claimed():
+        old.save(snapshot(3))
+        assert in_a_worker(new).load() is None
+        for step in (1, 2):
+            new.save(snapshot(step))
+        assert in_a_worker(new).load()["step"] == 2
+
+
+def test_who_is_superseded_ends_in_an_error_and_leaves_the_other_s_claim(place):
+    def training():
+        with CheckpointFolder(place).claimed():
+            taken.enter_context(new.claimed())
+
+    new = CheckpointFolder(place)
+    with ExitStack() as taken:
+        with pytest.raises(Superseded):
+            training()
+        new.require_claim()
+    assert new.storage.names() == []
+
+
+def test_where_nobody_answers_whose_claim_is_the_last_nothing_is_saved_and_training_goes_on(tmp_path, monkeypatch):
+    folder = CheckpointFolder(tmp_path)
+    with folder.claimed():
+        folder.save(snapshot(1))
+
+        def silent(_):
+            raise BitcornError("no answer")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(type(folder.storage), "names", silent)
+            assert not folder.save(snapshot(2))
+        assert folder.load()["step"] == 1

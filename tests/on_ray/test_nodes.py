@@ -5,7 +5,7 @@ import pytest
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.learning.sweep import Resources
-from bitcorn_ray.on_ray.nodes import ask_nodes, room_for
+from bitcorn_ray.on_ray.nodes import ask_nodes, at_once, room_for
 
 
 def test_each_node_answers_for_itself(ray_cluster):
@@ -75,10 +75,23 @@ def test_workers_of_a_training_find_room_on_the_nodes(cluster_of, nodes, workers
     assert _cpus_per_worker(*workers, 0) == cpus
 
 
+def test_on_a_cluster_one_more_than_there_is_room_for_waits(cluster_of, monkeypatch):
+    from bitcorn_ray.on_ray import nodes
+
+    for private, more in ((True, 0), (False, 1)):
+        monkeypatch.setattr(nodes, "is_private", lambda private=private: private)
+        cluster_of((2.0, 0.0), (2.0, 0.0))
+        assert at_once(1, 0) == 4 + more
+        cluster_of((2.0, 0.0))  # a node is lost, and then all
+        assert at_once(1, 0) == 2 + more
+        cluster_of()
+        assert at_once(1, 0) == 1 + more
+
+
 def test_a_trial_that_no_node_holds_is_refused(cluster_of):
-    from bitcorn_ray.on_ray.sweeps import _at_once
+    from bitcorn_ray.on_ray.sweeps import _require_room
 
     cluster_of((2.0, 0.0), (2.0, 0.0))
-    assert _at_once(Resources(cpu=1)) == 4
+    _require_room(Resources(cpu=2))
     with pytest.raises(BitcornError, match=r"a trial takes 3 CPUs and 0 GPUs, but Ray has 4 CPUs .* no node as many"):
-        _at_once(Resources(cpu=3))
+        _require_room(Resources(cpu=3))

@@ -88,3 +88,26 @@ def test_a_dashboard_is_no_place_to_work_at_and_the_error_says_what_is(monkeypat
         ray_session("http://head:8265"),
     ):
         pass
+
+
+_LOSING = """
+import socket, threading, time
+from bitcorn_ray.on_ray.session import _end_where_lost
+head, over = socket.create_server(("127.0.0.1", 0)), threading.Event()
+at = "%s:%d" % head.getsockname()
+watch = threading.Thread(target=_end_where_lost, args=(at, over))
+watch.start()
+time.sleep(3)
+print("still there", flush=True)
+head.close()
+watch.join()
+"""
+
+
+def test_a_process_whose_cluster_is_lost_ends_and_says_how_to_go_on():
+    environment = {**os.environ, "RAY_gcs_rpc_server_reconnect_timeout_s": "7"}
+    done = subprocess.run([sys.executable, "-c", _LOSING], env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (2, "still there\n"), done.stderr
+    assert done.stderr.startswith("bitcorn: the connection to the Ray cluster at 127.0.0.1:")
+    assert len(done.stderr.splitlines()) == 1
+    assert "with --resume" in done.stderr

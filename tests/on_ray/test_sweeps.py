@@ -177,6 +177,24 @@ def test_too_many_failures_end_the_sweep(sweep):
     assert len(events["ended"]) == 2  # more than a quarter of six
 
 
+def test_storage_that_fails_is_no_trial_s_fault_and_ends_the_sweep(sweep):
+    def work(fetch, configuration, report):
+        from bitcorn_ray.storage.storage import StorageError
+
+        if configuration["x"] == 2:
+            raise StorageError("no space left")
+        report({"fold": 1, "fold_loss": 1.0, "loss": 1.0, "seconds": 0.0, "reused": False})
+
+    seen = []
+    with pytest.raises(BitcornError, match="no space left"):
+        sweep(work, on_event=seen.append, resources=Resources(cpu=2))
+    assert [(event.kind, event.point["x"]) for event in seen if event.kind != "fold"] == [
+        ("chosen", 1),
+        ("ended", 1),
+        ("chosen", 2),
+    ]
+
+
 def test_a_trial_whose_worker_is_killed_begins_again(sweep, tmp_path):
     died = tmp_path / "died"
 

@@ -1,6 +1,7 @@
 import pickle
 
 import pytest
+from faulty_store import busy, slow
 from pyarrow import fs
 
 from bitcorn_ray.errors import BitcornError
@@ -74,3 +75,35 @@ def test_what_must_be_a_file_here_is_no_uri(tmp_path):
     with pytest.raises(BitcornError, match=r"the database cannot be at s3://b/m\.db: .*; use a file") as caught:
         local_file("s3://key:hush@b/m.db", "database", "use a file")
     assert "hush" not in str(caught.value)
+
+
+CONTENT = b"1" * 1_000
+
+
+def write_and_read(uri):
+    filesystem, path = filesystem_of(uri, "failing")
+    with filesystem.open_output_stream(path) as stream:
+        stream.write(CONTENT)
+    with filesystem.open_input_file(path) as stream:
+        return stream.read()
+
+
+def test_a_store_that_is_busy_for_seconds_is_asked_again(s3_server, s3_uri):
+    with s3_server[2].having(busy(seconds=2, every=2)) as faults:
+        assert write_and_read(s3_uri) == CONTENT
+    assert faults.answered > 1
+
+
+@pytest.mark.slow
+def test_a_store_that_answers_after_seconds_is_waited_for(s3_server, s3_uri):
+    with s3_server[2].having(slow(seconds=4.5, every=1)):  # pyarrow itself would give an attempt up after three
+        assert write_and_read(s3_uri) == CONTENT
+
+
+def test_how_often_a_store_is_asked_is_said_by_the_variable_that_amazon_s_own_tools_know(
+    s3_server, s3_uri, monkeypatch
+):
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with s3_server[2].having(busy(seconds=60, every=1)) as faults, pytest.raises(OSError, match="SLOW_DOWN"):
+        write_and_read(s3_uri)
+    assert faults.answered == 1

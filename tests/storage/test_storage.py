@@ -3,6 +3,7 @@ import pickle
 from pathlib import Path
 
 import pytest
+from faulty_store import busy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -181,3 +182,13 @@ def test_a_folder_that_cannot_be_removed_stays_with_a_warning(tmp_path, s3_serve
     assert (tmp_path / "file").exists()
     assert "file in " in caplog.text
     assert "secret" not in caplog.text
+
+
+def test_small_files_are_read_from_a_store_that_is_busy_now_and_then(s3_server, s3_uri):
+    storage = Storage(s3_uri)
+    storage.publish("small", b"1")
+    storage.add_line("log", "line")
+    with s3_server[2].having(busy(seconds=0, every=3)) as faults:
+        assert bytes(storage.read("small")) == b"1"
+        assert storage.lines("log") == ["line"]
+    assert faults.answered
