@@ -1,5 +1,6 @@
 """A file or folder on any file system that pyarrow knows: a local path, or a URI such as s3://bucket/bars.
 
+What only fsspec knows is named by its scheme behind `fsspec+`, as in fsspec+sftp://host/bars.
 A URI may hold a secret, as user and password or as options. `address` is the whole of it, which a worker needs to
 open it; `shown` is what may be printed and stored.
 """
@@ -138,7 +139,8 @@ class Location:
 def filesystem_of(address: str, failing: str) -> tuple[fs.FileSystem, str]:
     """Return the file system of a URI or an absolute path, and the path in it.
 
-    failing: what to say that failed. Raises BitcornError for a URI that pyarrow does not understand.
+    failing: what to say that failed. Raises BitcornError for a URI that pyarrow does not understand, or for which a
+    package is missing.
     """
     if "://" not in address:
         return fs.LocalFileSystem(), address
@@ -148,7 +150,9 @@ def filesystem_of(address: str, failing: str) -> tuple[fs.FileSystem, str]:
             # A file of less than five megabytes is then written by one PUT, not by an upload in parts.
             rebuild, (options,) = system.__reduce__()
             system = rebuild({**options, "allow_delayed_open": True})
-    except (pa.ArrowException, OSError, ValueError) as error:
+        elif system.type_name.startswith("py::fsspec"):
+            path = unquote(path)  # it takes what a URI says by its letters
+    except (pa.ArrowException, OSError, ValueError, ImportError) as error:
         # Without the cause, whose text may hold the secret.
         raise BitcornError(f"{failing}: {reason_of(error, address)}") from None
     return system, str(path)

@@ -37,7 +37,10 @@ _REMOTE_REQUESTS = 16  # at once: each waits for the network, not for a processo
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file: name below the storage's root, size in bytes, time of writing in seconds of the epoch."""
+    """A file: name below the storage's root, size in bytes, time of writing in seconds of the epoch.
+
+    Where the file system tells no time it is now, so that nothing passes for old.
+    """
 
     name: str
     size: int
@@ -152,7 +155,7 @@ class Storage:
             infos = self._fs.get_file_info(selector)
         for info in infos:
             if info.type == fs.FileType.File:
-                yield StoredFile(info.path[len(self._root) + 1 :], info.size, (info.mtime_ns or 0) / 1e9)
+                yield StoredFile(info.path[len(self._root) + 1 :], info.size, _written(info))
 
     def existing(self, names: Iterable[str]) -> dict[str, StoredFile]:
         """Return those of some files that exist, by name."""
@@ -160,7 +163,7 @@ class Storage:
         with self._reading():
             infos = self._fs.get_file_info([self._path(name) for name in names])
         return {
-            name: StoredFile(name, info.size, (info.mtime_ns or 0) / 1e9)
+            name: StoredFile(name, info.size, _written(info))
             for name, info in zip(names, infos, strict=True)
             if info.type == fs.FileType.File
         }
@@ -272,6 +275,10 @@ def publish_file(place: str | Path, what: str, content: str | bytes | pa.Buffer)
         publish(filesystem, path, content.encode() if isinstance(content, str) else content)
     except (OSError, pa.ArrowException) as error:
         raise BitcornError(f"{failing}: {reason_of(error, at.address)}") from error
+
+
+def _written(info: fs.FileInfo) -> float:
+    return (time.time_ns() if info.mtime_ns is None else info.mtime_ns) / 1e9
 
 
 def _checksum(name: str, value: dict[str, Any]) -> int:

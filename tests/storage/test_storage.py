@@ -10,9 +10,11 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.storage.storage import Storage, publish_file
 
 
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(params=["folder", "s3", "fsspec"])
 def storage(request, tmp_path):
-    return Storage(tmp_path / "cache" if request.param == "folder" else request.getfixturevalue("s3_uri"))
+    if request.param == "folder":
+        return Storage(tmp_path / "cache")
+    return Storage(request.getfixturevalue("s3_uri") if request.param == "s3" else f"fsspec+memory:/{tmp_path}")
 
 
 def test_files_are_written_read_listed_and_removed(storage):
