@@ -151,11 +151,18 @@ def filesystem_of(address: str, failing: str) -> tuple[fs.FileSystem, str]:
             rebuild, (options,) = system.__reduce__()
             system = rebuild({**options, "allow_delayed_open": True})
         elif system.type_name.startswith("py::fsspec"):
-            path = unquote(path)  # it takes what a URI says by its letters
+            system, path = fs.PyFileSystem(_Fsspec(system.handler.fs)), unquote(path)  # it takes a URI by its letters
     except (pa.ArrowException, OSError, ValueError, ImportError) as error:
         # Without the cause, whose text may hold the secret.
         raise BitcornError(f"{failing}: {reason_of(error, address)}") from None
     return system, str(path)
+
+
+class _Fsspec(fs.FSSpecHandler):  # type: ignore[misc]  # pyarrow has no types
+    """A file system of fsspec, of which single files are renamed: not each takes the `recursive` that Arrow gives."""
+
+    def move(self, src: str, dest: str) -> None:
+        self.fs.mv(src, dest)
 
 
 def local_file(path: str | Path, what: str, instead: str) -> Path:

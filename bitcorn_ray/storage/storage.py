@@ -142,7 +142,9 @@ class Storage:
 
     def side_by_side(self, work: Any, items: list[Any], local_threads: int = 1) -> list[Any]:
         """Map a function over items in order, in threads where these help."""
-        threads = min(len(items), local_threads if self.is_local else _REMOTE_REQUESTS)
+        # Behind a file system in Python may be a single connection, as fsspec's SFTP has, which threads would tangle.
+        remote = 1 if self._fs.type_name.startswith("py::") else _REMOTE_REQUESTS
+        threads = min(len(items), local_threads if self.is_local else remote)
         if threads <= 1:
             return [work(item) for item in items]
         with ThreadPoolExecutor(threads) as pool:

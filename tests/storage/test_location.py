@@ -1,7 +1,9 @@
+import os
 import pickle
 import sys
 
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 from pyarrow import fs
 
 from bitcorn_ray.errors import BitcornError
@@ -65,6 +67,15 @@ def test_a_place_that_is_no_file_is_refused(tmp_path):
     with pytest.raises(BitcornError, match="no file at"), Location.of(tmp_path / "none").opened():
         pass
     assert isinstance(filesystem_of(str(tmp_path), "x")[0], fs.LocalFileSystem)
+
+
+def test_files_of_fsspec_are_renamed_by_what_each_of_its_file_systems_takes(tmp_path, monkeypatch):
+    # As that of fsspec's SFTP, which takes no options.
+    monkeypatch.setattr(LocalFileSystem, "mv", lambda self, old, new: os.rename(old, new))
+    (tmp_path / "old").write_text("1")
+    filesystem, path = filesystem_of(f"fsspec+file://{tmp_path}", "x")
+    filesystem.move(f"{path}/old", f"{path}/new")
+    assert (tmp_path / "new").read_text() == "1"
 
 
 def test_a_package_that_a_file_system_needs_is_named(monkeypatch):

@@ -1,5 +1,6 @@
 import json
 import pickle
+import threading
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,11 @@ def test_files_are_written_read_listed_and_removed(storage):
     assert [file.name for file in storage.files()] == ["a/b/two"]
     with pytest.raises(OSError, match="one"):
         storage.read("a/one")
+
+
+def test_a_file_system_in_python_is_asked_by_one_thread(tmp_path):
+    storage = Storage(f"fsspec+memory:/{tmp_path}")
+    assert set(storage.side_by_side(lambda _: threading.get_ident(), [*range(8)])) == {threading.get_ident()}
 
 
 def test_records_come_back_and_are_readable_by_people(storage):
