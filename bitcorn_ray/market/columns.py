@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import pyarrow as pa
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.market.bars import BAR_COLUMNS, PRICE_COLUMNS
+from bitcorn_ray.market.bars import BAR_COLUMNS
 from bitcorn_ray.market.names import MONEY, QUOTES
 from bitcorn_ray.market.times import milliseconds
 
@@ -35,6 +35,9 @@ def _times(*names: str) -> tuple[str, ...]:
     return tuple(f"{name}{unit}" for name in names for unit in _UNITS)
 
 
+# Words for a price, other than those that are made of its name.
+_PRICE_WORDS = {"open": ("o",), "high": ("h",), "low": ("l",), "close": ("c",)}
+# Spellings are in small letters, without what separates words.
 _GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
     # What says that it is the start of a bar is surer than any other time. Of the others numbers come before text:
     # where a table has `ts` or `unix` and `timestamp` or `date`, the first is the number.
@@ -68,8 +71,8 @@ _GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("t",),
     ),
     **{
-        name: ((name, letter, f"{name}price", f"{name}p", f"price{name}", f"{name}px"),)
-        for name, letter in zip(PRICE_COLUMNS, "ohlc", strict=True)
+        name: ((name, *words, f"{name}price", f"{name}p", f"price{name}", f"{name}px"),)
+        for name, words in _PRICE_WORDS.items()
     },
     "volume": (
         ("basevolume", "volumebase", "volbase", "basevol", "baseassetvolume", "volumefrom"),

@@ -24,10 +24,11 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.apart import mixture, repeats
 from bitcorn_ray.market.bars import BAR_COLUMNS, Bars, joined, modal_step
 from bitcorn_ray.market.columns import match_columns, match_extra
-from bitcorn_ray.market.formats import RawRows, opened_rows
+from bitcorn_ray.market.formats import opened_rows
 from bitcorn_ray.market.numbers import parse_numbers
 from bitcorn_ray.market.partition import Partition, partition_of_file
 from bitcorn_ray.market.reading import Reading
+from bitcorn_ray.market.rows import RawRows
 from bitcorn_ray.market.timeframe import meant_step, numeric_steps, timeframe_ms, timeframe_of_ms, timeframe_word
 from bitcorn_ray.market.times import read_times
 from bitcorn_ray.storage.location import Location

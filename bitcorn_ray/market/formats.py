@@ -1,7 +1,7 @@
 """Files of bars in any format, opened as column names and batches of Arrow rows.
 
-1. The first bytes say how a file is packed (gzip, zip) and whether it is Parquet or Feather; JSON and CSV are told by
-   the name, and by their first letter where the name does not say.
+1. The first bytes say how a file is packed (gzip, zip) and whether it is Parquet or Feather; other kinds are told by
+   the name, and JSON and CSV by their first letter where the name does not say.
 2. Rows without names are given those of the layout that they have (see `layouts`).
 3. Rows come in batches of some megabytes, so that a file may be larger than the memory.
 """
@@ -11,46 +11,23 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import chain
+from posixpath import splitext
 from typing import Any
 
 import pyarrow as pa
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.market.formats_csv import HEAD_BYTES, CsvHead, csv_head, csv_rows
-from bitcorn_ray.market.formats_json import json_rows
-from bitcorn_ray.market.layouts import UNORDERED, ordered_prices
+from bitcorn_ray.market.formats_csv import HEAD_BYTES, opened_csv
+from bitcorn_ray.market.formats_json import opened_json
+from bitcorn_ray.market.rows import RawRows
 from bitcorn_ray.storage.location import Location
 
-__all__ = ["FILE_ENDINGS", "RawRows", "opened_rows"]
-
-FILE_ENDINGS = (
-    *(ending + packed for ending in (".csv", ".tsv", ".json", ".jsonl", ".ndjson") for packed in ("", ".gz", ".zip")),
-    *(".parquet", ".pq", ".feather", ".arrow", ".zip"),
-)
-"""How the names of files of bars end."""
+__all__ = ["FILE_ENDINGS", "opened_rows"]
 
 _SMALL_BYTES = 8_000_000
 _BATCH_ROWS = 262_144
-
-
-@dataclass(frozen=True)
-class RawRows:
-    """Rows as a file has them. names: of its columns.
-
-    read: yields batches that have at least the given columns; call it once. Its first argument names those that have to
-    be numbers, its second those that are wanted as they stand there, as text where the format is text.
-    is_columnar: reading few columns costs less than reading all. ends: the number of rows, with the smallest and the
-    largest value of a column, where the file says them without its rows being read, else None.
-    """
-
-    names: list[str]
-    read: Callable[[Sequence[str], Sequence[str]], Iterator[pa.RecordBatch]]
-    is_columnar: bool = False
-    ends: Callable[[str], tuple[int, pa.Array] | None] = lambda name: None
 
 
 @contextmanager
@@ -61,14 +38,12 @@ def opened_rows(place: Location) -> Iterator[RawRows]:
         with place.opened() as file:
             magic = bytes(file.read(8))
             file.seek(0)
-            if magic[:4] == b"PAR1" or name.endswith((".parquet", ".pq")):
-                yield from _parquet(file)
-            elif magic[:6] == b"ARROW1" or name.endswith((".feather", ".arrow")):
-                yield _feather(file)
+            kind = next((ending for start, ending in _MAGIC.items() if magic.startswith(start)), splitext(name)[1])
+            if kind in _BINARIES:
+                yield _BINARIES[kind](file)
             elif not name.endswith(FILE_ENDINGS):
-                raise BitcornError(
-                    f"{where} is of an unknown format: give .csv or .json (also .gz or .zip), .feather or .parquet"
-                )
+                told = f"{', '.join(_TEXTS)} (also .gz or .zip), {', '.join(_BINARIES)}"
+                raise BitcornError(f"{where} is of an unknown format: give one of {told}")
             else:
                 with _unpacked(file, magic, where) as (text, inner):
                     yield _text(text, inner or name, where)
@@ -76,24 +51,24 @@ def opened_rows(place: Location) -> Iterator[RawRows]:
         raise BitcornError(f"{where} cannot be read: {error}") from error
 
 
-def _parquet(file: pa.NativeFile) -> Iterator[RawRows]:
+def _parquet(file: pa.NativeFile) -> RawRows:
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(file) as parquet:
-        count = parquet.metadata.num_rows
+    parquet = pq.ParquetFile(file)
+    count = parquet.metadata.num_rows
 
-        def read(numbers: Sequence[str], texts: Sequence[str]) -> Iterator[pa.RecordBatch]:
-            if count <= _BATCH_ROWS:
-                source, small = parquet, file.size() <= _SMALL_BYTES
-                if small:  # read at once, and decoded before a pool of threads would have started
-                    file.seek(0)
-                    source = pq.ParquetFile(pa.BufferReader(file.read_buffer()), metadata=parquet.metadata)
-                table = source.read([*numbers, *texts], use_threads=not small)
-                yield from table.combine_chunks().to_batches()
-            else:
-                yield from parquet.iter_batches(_BATCH_ROWS, columns=[*numbers, *texts])
+    def read(numbers: Sequence[str], texts: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        if count <= _BATCH_ROWS:
+            source, small = parquet, file.size() <= _SMALL_BYTES
+            if small:  # read at once, and decoded before a pool of threads would have started
+                file.seek(0)
+                source = pq.ParquetFile(pa.BufferReader(file.read_buffer()), metadata=parquet.metadata)
+            table = source.read([*numbers, *texts], use_threads=not small)
+            yield from table.combine_chunks().to_batches()
+        else:
+            yield from parquet.iter_batches(_BATCH_ROWS, columns=[*numbers, *texts])
 
-        yield RawRows(list(parquet.schema_arrow.names), read, True, lambda name: _ends(parquet, name))
+    return RawRows(list(parquet.schema_arrow.names), read, True, lambda name: _ends(parquet, name))
 
 
 def _ends(parquet: Any, name: str) -> tuple[int, pa.Array] | None:
@@ -124,38 +99,25 @@ def _feather(file: pa.NativeFile) -> RawRows:
 
 def _text(file: Any, name: str, where: str) -> RawRows:
     head = bytes(file.read(HEAD_BYTES))
-    file = _Rejoined(head, file)
-    is_json = ".json" in name or name.endswith((".jsonl", ".ndjson"))
-    if is_json or (".csv" not in name and head.lstrip()[:1] in (b"[", b"{")):
-        return _json(file, where)
-    return _csv(file, csv_head(head, where), where)
+    kind = splitext(name.removesuffix(".gz").removesuffix(".zip"))[1]
+    if kind not in _TEXTS:
+        kind = ".json" if head.lstrip()[:1] in (b"[", b"{") else ".csv"
+    return _TEXTS[kind](_Rejoined(head, file), head, where)
 
 
-def _json(file: Any, where: str) -> RawRows:
-    batches = json_rows(file, where)
-    first = next(batches, None)
-    if first is None:
-        return RawRows([], lambda numbers, texts: iter(()))
-    return _named(first.schema.names, lambda numbers, texts: chain([first], batches), where)
-
-
-def _csv(file: Any, head: CsvHead, where: str) -> RawRows:
-    def read(numbers: Sequence[str], texts: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        kinds = dict.fromkeys(texts, pa.string()) | dict.fromkeys(numbers, pa.float64())
-        return csv_rows(file, head, kinds, where)
-
-    return _named(head.names, read, where)
-
-
-def _named(names: list[str], read: Callable[..., Iterator[pa.RecordBatch]], where: str) -> RawRows:
-    """Rows with names; of six places, the prices in the order that they turn out to have."""
-    if names != list(UNORDERED):
-        return RawRows(names, read)
-
-    def ordered(numbers: Sequence[str], texts: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        return ordered_prices(read(UNORDERED[1:], UNORDERED[:1]), where)
-
-    return RawRows(["timestamp", "open", "high", "low", "close", "volume"], ordered)
+_BINARIES: Mapping[str, Callable[[pa.NativeFile], RawRows]] = {
+    **dict.fromkeys((".parquet", ".pq"), _parquet),
+    **dict.fromkeys((".feather", ".arrow"), _feather),
+}
+# The first bytes of a file say more than its name.
+_MAGIC = {b"PAR1": ".parquet", b"ARROW1": ".feather"}
+# Text may be packed. A function gets the text from its start, the first of it once more, and the name for messages.
+_TEXTS: Mapping[str, Callable[[Any, bytes, str], RawRows]] = {
+    **dict.fromkeys((".csv", ".tsv"), opened_csv),
+    **dict.fromkeys((".json", ".jsonl", ".ndjson"), opened_json),
+}
+FILE_ENDINGS = (*(ending + packed for ending in _TEXTS for packed in ("", ".gz", ".zip")), *_BINARIES, ".zip")
+"""How the names of files of bars end."""
 
 
 @contextmanager

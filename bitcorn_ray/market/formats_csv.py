@@ -17,8 +17,9 @@ import pyarrow as pa
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.layouts import is_data, named_places
+from bitcorn_ray.market.rows import RawRows, named_rows
 
-__all__ = ["CsvHead", "csv_head", "csv_rows"]
+__all__ = ["CsvHead", "csv_head", "csv_rows", "opened_csv"]
 
 HEAD_BYTES = 65_536
 _BLOCK_BYTES = 4_000_000
@@ -35,6 +36,17 @@ class CsvHead:
     names: list[str]
     delimiter: str
     skipped: int
+
+
+def opened_csv(file: Any, head: bytes, where: str) -> RawRows:
+    """Open a file whose first bytes are ``head``. Raises BitcornError where it is no text, then or while it is read."""
+    told = csv_head(head, where)
+
+    def read(numbers: Sequence[str], texts: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        kinds = dict.fromkeys(texts, pa.string()) | dict.fromkeys(numbers, pa.float64())
+        return csv_rows(file, told, kinds, where)
+
+    return named_rows(told.names, read, where)
 
 
 def csv_head(head: bytes, where: str) -> CsvHead:

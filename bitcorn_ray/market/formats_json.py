@@ -9,16 +9,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.layouts import named_places
+from bitcorn_ray.market.rows import RawRows, named_rows
 
-__all__ = ["json_rows"]
+__all__ = ["json_rows", "opened_json"]
 
 _PIECE_BYTES = 8_000_000
+
+
+def opened_json(file: Any, head: bytes, where: str) -> RawRows:
+    """Open a file whose first bytes are ``head``; its first rows say its names. Raises as `json_rows`."""
+    batches = json_rows(file, where)
+    first = next(batches, None)
+    if first is None:
+        return RawRows([], lambda numbers, texts: iter(()))
+    return named_rows(first.schema.names, lambda numbers, texts: chain([first], batches), where)
 
 
 def json_rows(file: Any, where: str) -> Iterator[pa.RecordBatch]:

@@ -30,15 +30,16 @@ UNORDERED = ("timestamp", "price_1", "price_2", "price_3", "price_4", "volume")
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
+# How many values make which places known.
+_PLACES = {len(UNORDERED): UNORDERED, len(BINANCE) - 1: BINANCE[:-1], len(BINANCE): BINANCE}
+# Orders of four prices. No two have both the high and the low at the same places: nothing tells an open from a close.
 _ORDERS = (("open", "high", "low", "close"), ("open", "close", "high", "low"), ("low", "high", "open", "close"))
 _MAJORITY = 10  # so many times more rows speak for one order than for another, as real files have wrong bars
 
 
 def named_places(count: int) -> list[str]:
     """Names for the places of rows without names, by how many there are."""
-    if count in (len(BINANCE) - 1, len(BINANCE)):
-        return list(BINANCE[:count])
-    return list(UNORDERED) if count == len(UNORDERED) else [str(place) for place in range(count)]
+    return list(_PLACES.get(count) or map(str, range(count)))
 
 
 def ordered_prices(batches: Iterable[pa.RecordBatch], where: str) -> Iterator[pa.RecordBatch]:

@@ -191,10 +191,11 @@ def _fingerprint_of_all(place: Location) -> str | None:
         files = [one] if one else [file for file in place.files() if is_bar_file(file.name)]
     except BitcornError:
         return None
-    if not files:
+    times = [file.changed_ns for file in files if file.changed_ns is not None]
+    if not files or len(times) < len(files):  # some file systems tell no times
         return None
     settled = _SETTLED_REMOTE_NS if place.is_remote else _SETTLED_NS
-    if time.time_ns() - max(file.changed_ns or 0 for file in files) < settled:
+    if time.time_ns() - max(times) < settled:
         return None
     stats = [] if place.is_remote else [_stat(file.path) for file in files]
     return _digest([place.shown, [[file.shown, file.size, file.changed_ns] for file in files], stats])

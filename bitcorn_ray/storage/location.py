@@ -1,5 +1,6 @@
 """A file or folder on any file system that pyarrow knows: a local path, or a URI such as s3://bucket/bars.
 
+What only fsspec knows is named by its scheme behind `fsspec+`, as in fsspec+sftp://host/bars.
 A URI may hold a secret, as user and password or as options. `address` is the whole of it, which a worker needs to
 open it; `shown` is what may be printed and stored.
 """
@@ -141,7 +142,8 @@ class Location:
 def filesystem_of(address: str, failing: str) -> tuple[fs.FileSystem, str]:
     """Return the file system of a URI or an absolute path, and the path in it.
 
-    failing: what to say that failed. Raises BitcornError for a URI that pyarrow does not understand.
+    failing: what to say that failed. Raises BitcornError for a URI that pyarrow does not understand, or for which a
+    package is missing.
     """
     if "://" not in address:
         return fs.LocalFileSystem(), address
@@ -149,7 +151,9 @@ def filesystem_of(address: str, failing: str) -> tuple[fs.FileSystem, str]:
         system, path = fs.FileSystem.from_uri(address)
         if system.type_name == "s3":
             system = _patient(system)
-    except (pa.ArrowException, OSError, ValueError) as error:
+        elif system.type_name.startswith("py::fsspec"):
+            system, path = fs.PyFileSystem(_Fsspec(system.handler.fs)), unquote(path)  # it takes a URI by its letters
+    except (pa.ArrowException, OSError, ValueError, ImportError) as error:
         # Without the cause, whose text may hold the secret.
         raise BitcornError(f"{failing}: {reason_of(error, address)}") from None
     return system, str(path)
@@ -173,6 +177,13 @@ def _patient(system: fs.S3FileSystem) -> fs.S3FileSystem:
             "retry_strategy": fs.AwsStandardS3RetryStrategy(max_attempts=attempts),
         }
     )
+
+
+class _Fsspec(fs.FSSpecHandler):  # type: ignore[misc]  # pyarrow has no types
+    """A file system of fsspec, of which single files are renamed: not each takes the `recursive` that Arrow gives."""
+
+    def move(self, src: str, dest: str) -> None:
+        self.fs.mv(src, dest)
 
 
 def local_file(path: str | Path, what: str, instead: str) -> Path:

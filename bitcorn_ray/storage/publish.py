@@ -8,6 +8,7 @@ the whole new one, and of two writers at once one wins. No lock is taken.
 from __future__ import annotations
 
 import os
+import re
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,6 +20,7 @@ from pyarrow import fs
 __all__ = ["TEMPORARY", "is_object_store", "publish", "publish_together"]
 
 TEMPORARY = ".writing-"
+_OBJECT_STORES = {"s3", "gcs", "gs", "abfs", "hf"}
 _ATTEMPTS = 10  # where someone clears the cache and takes the temporary file away
 
 
@@ -73,7 +75,8 @@ def publish_together(filesystem: fs.FileSystem, folder: str, files: Mapping[str,
 
 def is_object_store(filesystem: fs.FileSystem) -> bool:
     """Tell whether a write appears only when it is complete, and a rename is a copy."""
-    return filesystem.type_name in ("s3", "gcs", "gs", "abfs") or filesystem.type_name.startswith("py::fsspec")
+    # fsspec's names are "py::fsspec+memory" and "py::fsspec+('s3', 's3a')".
+    return not _OBJECT_STORES.isdisjoint(re.findall(r"\w+", filesystem.type_name))
 
 
 def _beside(path: str) -> str:

@@ -44,7 +44,10 @@ class StorageError(BitcornError):
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file: name below the storage's root, size in bytes, time of writing in seconds of the epoch."""
+    """A file: name below the storage's root, size in bytes, time of writing in seconds of the epoch.
+
+    Where the file system tells no time it is now, so that nothing passes for old.
+    """
 
     name: str
     size: int
@@ -156,7 +159,9 @@ class Storage:
 
     def side_by_side(self, work: Any, items: list[Any], local_threads: int = 1) -> list[Any]:
         """Map a function over items in order, in threads where these help."""
-        threads = min(len(items), local_threads if self.is_local else _REMOTE_REQUESTS)
+        # Behind a file system in Python may be a single connection, as fsspec's SFTP has, which threads would tangle.
+        remote = 1 if self._fs.type_name.startswith("py::") else _REMOTE_REQUESTS
+        threads = min(len(items), local_threads if self.is_local else remote)
         if threads <= 1:
             return [work(item) for item in items]
         with ThreadPoolExecutor(threads) as pool:
@@ -169,7 +174,7 @@ class Storage:
             infos = self._fs.get_file_info(selector)
         for info in infos:
             if info.type == fs.FileType.File:
-                yield StoredFile(info.path[len(self._root) + 1 :], info.size, (info.mtime_ns or 0) / 1e9)
+                yield StoredFile(info.path[len(self._root) + 1 :], info.size, _written(info))
 
     def existing(self, names: Iterable[str]) -> dict[str, StoredFile]:
         """Return those of some files that exist, by name."""
@@ -177,7 +182,7 @@ class Storage:
         with self._reading():
             infos = self._fs.get_file_info([self._path(name) for name in names])
         return {
-            name: StoredFile(name, info.size, (info.mtime_ns or 0) / 1e9)
+            name: StoredFile(name, info.size, _written(info))
             for name, info in zip(names, infos, strict=True)
             if info.type == fs.FileType.File
         }
@@ -290,6 +295,10 @@ def publish_file(place: str | Path, what: str, content: str | bytes | pa.Buffer)
         publish(filesystem, path, content.encode() if isinstance(content, str) else content)
     except (OSError, pa.ArrowException) as error:
         raise BitcornError(f"{failing}: {reason_of(error, at.address)}") from error
+
+
+def _written(info: fs.FileInfo) -> float:
+    return (time.time_ns() if info.mtime_ns is None else info.mtime_ns) / 1e9
 
 
 def _checksum(name: str, value: dict[str, Any]) -> int:

@@ -98,7 +98,7 @@ def test_a_large_parquet_file_comes_in_batches(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.txt", CSV, "unknown format: give .csv or .json"),
+        ("a.txt", CSV, "unknown format: give one of .csv, .tsv"),
         ("a.csv.gz", gzip.compress(CSV * 999)[:-20], "cannot be read"),
         ("a.csv.gz", b"no gzip", "cannot be read"),
         ("a.zip", zipped(CSV, "a.csv")[:-5], "cannot be read"),

@@ -20,6 +20,7 @@ from bitcorn_ray.market.source import (
     shown_source,
     source_files,
 )
+from bitcorn_ray.storage.location import Location, filesystem_of
 
 
 def write(path, bars, **more):
@@ -273,7 +274,6 @@ def test_one_partition_is_read_of_any_source(hive, folder, market_db):
 
 def test_an_object_has_a_fingerprint_once_it_has_settled(s3_uri, monkeypatch):
     from bitcorn_ray.market import source
-    from bitcorn_ray.storage.location import Location, filesystem_of
 
     place = Location.of(s3_uri).child("A_1h.parquet")
     filesystem, path = filesystem_of(place.address, "x")
@@ -288,6 +288,15 @@ def test_an_object_has_a_fingerprint_once_it_has_settled(s3_uri, monkeypatch):
         stream.write(b"333")
     assert fingerprint(place) not in (before, None)
     assert (partition_named(place), shown_source(place.address)) == (Partition("A", "1h"), place.shown)
+
+
+def test_an_object_of_which_no_time_is_told_has_no_fingerprint(tmp_path):
+    place = Location.of(f"fsspec+memory:/{tmp_path}/A_1h.parquet")
+    filesystem, path = filesystem_of(place.address, "x")
+    with filesystem.open_output_stream(path) as stream:
+        stream.write(b"1")
+    assert (place.info().size, place.info().changed_ns) == (1, None)
+    assert fingerprint(place) is None
 
 
 def test_a_worker_that_does_not_find_a_file_says_on_which_machine_and_what_to_do(tmp_path, monkeypatch):

@@ -1,3 +1,6 @@
+from contextlib import contextmanager
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -6,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.market import formats
+from bitcorn_ray.market import files, spans
 from bitcorn_ray.market.files import read_file
+from bitcorn_ray.market.formats import opened_rows
 from bitcorn_ray.market.lake import names_in_path
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.reading import Reading
@@ -76,18 +80,15 @@ def test_spans_are_those_of_what_is_read(tmp_path, form, times, keyed):
 
 def test_only_what_is_needed_is_read(tmp_path, monkeypatch):
     asked = []
-    opened = formats._parquet
 
-    def told(file):
-        for rows in opened(file):
-            yield formats.RawRows(
-                rows.names,
-                lambda numbers, texts, rows=rows: asked.append([*numbers, *texts]) or rows.read(numbers, texts),
-                rows.is_columnar,
-                rows.ends,
-            )
+    @contextmanager
+    def told(place):
+        with opened_rows(place) as rows:
+            read = rows.read
+            yield replace(rows, read=lambda numbers, texts: asked.append([*numbers, *texts]) or read(numbers, texts))
 
-    monkeypatch.setattr(formats, "_parquet", told)
+    monkeypatch.setattr(files, "opened_rows", told)
+    monkeypatch.setattr(spans, "opened_rows", told)
     named, unnamed = tmp_path / "BTCUSDT_1h.parquet", tmp_path / "BTCUSDT.parquet"
     for path in (named, unnamed):
         frame("ms").to_parquet(path)

@@ -1,7 +1,10 @@
+import os
 import pickle
+import sys
 
 import pytest
 from faulty_store import busy, slow
+from fsspec.implementations.local import LocalFileSystem
 from pyarrow import fs
 
 from bitcorn_ray.errors import BitcornError
@@ -27,8 +30,13 @@ def test_files_of_a_folder_are_listed_with_their_size(tmp_path):
     assert Location.of(tmp_path / "none").files() == []
 
 
-def test_a_place_in_a_store_is_read_under_any_name(s3_uri):
-    root = Location.of(s3_uri)
+@pytest.fixture(params=["s3", "fsspec"])
+def store(request, tmp_path):
+    return Location.of(request.getfixturevalue("s3_uri") if request.param == "s3" else f"fsspec+memory:/{tmp_path}")
+
+
+def test_a_place_in_a_store_is_read_under_any_name(store):
+    root = store
     file = root.child("symbol=BTC%2FUSDT/a b.csv")
     filesystem, path = filesystem_of(file.address, "x")
     with filesystem.open_output_stream(path) as stream:
@@ -60,6 +68,23 @@ def test_a_place_that_is_no_file_is_refused(tmp_path):
     with pytest.raises(BitcornError, match="no file at"), Location.of(tmp_path / "none").opened():
         pass
     assert isinstance(filesystem_of(str(tmp_path), "x")[0], fs.LocalFileSystem)
+
+
+def test_files_of_fsspec_are_renamed_by_what_each_of_its_file_systems_takes(tmp_path, monkeypatch):
+    # As that of fsspec's SFTP, which takes no options.
+    monkeypatch.setattr(LocalFileSystem, "mv", lambda self, old, new: os.rename(old, new))
+    (tmp_path / "old").write_text("1")
+    filesystem, path = filesystem_of(f"fsspec+file://{tmp_path}", "x")
+    filesystem.move(f"{path}/old", f"{path}/new")
+    assert (tmp_path / "new").read_text() == "1"
+
+
+def test_a_package_that_a_file_system_needs_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "paramiko", None)
+    monkeypatch.delitem(sys.modules, "fsspec.implementations.sftp", raising=False)
+    with pytest.raises(BitcornError, match=r"^failing: .*paramiko") as error:
+        filesystem_of("fsspec+sftp://key:secret@host/x", "failing")
+    assert "secret" not in str(error.value)
 
 
 def test_what_is_kept_of_a_uri_leads_to_its_place_and_has_no_secret():

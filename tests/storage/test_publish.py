@@ -4,6 +4,7 @@ import re
 
 import pyarrow as pa
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 from pyarrow import fs
 
 from bitcorn_ray.storage.location import filesystem_of
@@ -56,9 +57,44 @@ def test_on_an_object_store_it_is_a_single_put(s3_server, s3_uri, size):
     assert made[0].split()[1].endswith("/features/x")
 
 
-def test_file_systems_are_told_from_object_stores(s3_uri):
+class Named:
+    def __init__(self, protocol):
+        self.protocol = protocol
+
+
+def of_fsspec(filesystem):
+    return fs.PyFileSystem(fs.FSSpecHandler(filesystem))
+
+
+@pytest.mark.parametrize(
+    ("protocol", "expected"), [(("s3", "s3a"), True), ("abfs", True), ("sftp", False), (("file", "local"), False)]
+)
+def test_file_systems_are_told_from_object_stores(s3_uri, protocol, expected):
     assert not is_object_store(LOCAL)
     assert is_object_store(fs.FileSystem.from_uri(s3_uri)[0])
+    assert is_object_store(of_fsspec(Named(protocol))) is expected
+
+
+class Full(LocalFileSystem):
+    """A file system of fsspec, such as a server's, whose disk takes half of what is written."""
+
+    def open(self, path, mode="rb", **options):
+        file = super().open(path, mode, **options)
+        whole = file.write
+
+        def half(content):
+            whole(content[: len(content) // 2])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        file.write = half
+        return file
+
+
+def test_on_a_file_system_of_fsspec_a_full_disk_leaves_the_older_file(tmp_path):
+    (tmp_path / "value").write_bytes(b"old")
+    with pytest.raises(OSError, match="No space left on device"):
+        publish(of_fsspec(Full()), str(tmp_path / "value"), b"newer")
+    assert contents(tmp_path) == {"value": b"old"}
 
 
 def contents(folder):

@@ -1,5 +1,6 @@
 import json
 import pickle
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,11 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.storage.storage import Storage, publish_file
 
 
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(params=["folder", "s3", "fsspec"])
 def storage(request, tmp_path):
-    return Storage(tmp_path / "cache" if request.param == "folder" else request.getfixturevalue("s3_uri"))
+    if request.param == "folder":
+        return Storage(tmp_path / "cache")
+    return Storage(request.getfixturevalue("s3_uri") if request.param == "s3" else f"fsspec+memory:/{tmp_path}")
 
 
 def test_files_are_written_read_listed_and_removed(storage):
@@ -29,6 +32,11 @@ def test_files_are_written_read_listed_and_removed(storage):
     assert [file.name for file in storage.files()] == ["a/b/two"]
     with pytest.raises(OSError, match="one"):
         storage.read("a/one")
+
+
+def test_a_file_system_in_python_is_asked_by_one_thread(tmp_path):
+    storage = Storage(f"fsspec+memory:/{tmp_path}")
+    assert set(storage.side_by_side(lambda _: threading.get_ident(), [*range(8)])) == {threading.get_ident()}
 
 
 def test_records_come_back_and_are_readable_by_people(storage):
