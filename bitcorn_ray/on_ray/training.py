@@ -104,7 +104,7 @@ def fit_on_ray(
 
 
 def _result(
-    trainer: type[DataParallelTrainer],
+    trainer: Callable[..., Any],
     loop_config: dict[str, Any],
     scaling: ray.train.ScalingConfig,
     checkpoints: CheckpointFolder,
