@@ -10,7 +10,7 @@ from pathlib import Path
 
 _SAMPLE = re.compile(r"^(\w+)\{(.*)\} (\S+)$", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
-_SECONDS = 2
+_SECONDS = 5  # gauges are there for four times as long
 
 
 def scraped(cluster):

@@ -113,6 +113,7 @@ def observed(site):
     )
     (site.project / "observed.yaml").write_text(yaml.safe_dump(values))
     with watched(site.cluster) as metrics:
+        # First of all what needs no folder of its own: nodes of one machine unpack the job's into the same place.
         features = submit(site, "--log-format", "json", "features", site.bars, "--system", "own:momentum:window=11")
         sweep = submit(site, "--log-format", "json", "tune", "observed.yaml")
     assert features.returncode == 0, features.stdout + features.stderr
