@@ -880,9 +880,10 @@ def test_the_same_holds_on_s3(s3_uri, random_bars, caplog):
     assert {file.name for file in cache.storage.files()} <= {"index.json"}
 
 
-def test_a_server_that_has_gone_is_a_clear_error_without_the_secret(random_bars, caplog):
+def test_a_server_that_has_gone_is_a_clear_error_without_the_secret(random_bars, caplog, monkeypatch):
     from moto.server import ThreadedMotoServer
 
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
