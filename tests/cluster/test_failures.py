@@ -271,7 +271,7 @@ def test_the_head_is_killed_and_started_anew(kind, own_site, home, request):
 @pytest.mark.parametrize("work", ["features", "sweep"], indirect=True)
 def test_a_node_that_joins_late_takes_part(work, home):
     work.cluster.remove_node(work.cluster.started[-1])
-    work.changes = {"training": {"epochs": 60}}  # long enough for a node to come up
+    work.changes = {"training": {"epochs": 200, "patience": 200}}  # long enough for a node to come up
     command = work.begun()
     with told(f"late node {work.title}", work):
         node = work.cluster.add_node()
@@ -325,8 +325,10 @@ def test_the_store_is_slow(work, home, s3_server):
     work.require_same(home)
 
 
-@pytest.mark.parametrize("answer", [FULL, NO_SPACE], ids=["quota", "disks"])
-@works()
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("work", "answer"), [("features", FULL), ("training", NO_SPACE), ("sweep", FULL)], indirect=["work"]
+)
 def test_the_storage_is_full(work, home, s3_server, answer):
     command, started = work.begun(), time.monotonic()
     with s3_server[2].having(full(work.name, answer)):
