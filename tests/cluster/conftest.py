@@ -1,5 +1,7 @@
 """One cluster for what is tried on it, a project as its user has it, and an S3 server that all nodes reach."""
 
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -7,6 +9,7 @@ import yaml
 from real_cluster import QUICK_TO_NOTICE, real_cluster
 from small_sweeps import MODEL, TRAINING, sweep_values
 
+import bitcorn_ray
 from bitcorn_ray.market.export import export_bars
 from bitcorn_ray.market.ingest import write_bars
 from bitcorn_ray.market.partition import Partition
@@ -31,6 +34,17 @@ def slow(bars):
     close = bars.to_frame()["close"]
     return {"momentum": close / close.shift(20) - 1}
 """
+
+
+@pytest.fixture(scope="package")
+def older(tmp_path_factory):
+    """A folder with an older bitcorn_ray, which does not compare versions yet."""
+    folder, package = tmp_path_factory.mktemp("older"), Path(bitcorn_ray.__file__).parent
+    shutil.copytree(package, folder / "bitcorn_ray", ignore=shutil.ignore_patterns("__pycache__"))
+    front = folder / "bitcorn_ray" / "__init__.py"
+    front.write_text(front.read_text().replace(f'"{bitcorn_ray.__version__}"', '"0.1.0"'))
+    (folder / "bitcorn_ray" / "on_ray" / "versions.py").unlink()
+    return folder
 
 
 @pytest.fixture(scope="package")

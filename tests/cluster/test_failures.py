@@ -1,7 +1,7 @@
 """What fails while work is under way on a cluster costs the work since the last chunk, fold or checkpoint, no more.
 
 Each test ends with what comes of the same work in an undisturbed process, to the bit. The figures in docs/cluster.md
-are what `python -m pytest tests/cluster/test_failures.py -m slow -s` prints.
+are what `python -m pytest tests/cluster/test_failures.py -m 'slow or not slow' -s` prints.
 """
 
 from __future__ import annotations
@@ -282,6 +282,20 @@ def test_a_node_that_joins_late_takes_part(work, home):
         work.require_same(home)
     else:
         assert len(work.done()) == 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("work", ["features"], indirect=True)
+def test_a_node_with_an_older_version_that_joins_late_is_refused(work, home, older):
+    work.cluster.remove_node(work.cluster.started[-1])
+    command = work.begun()
+    node = work.cluster.add_node(PYTHONPATH=str(older))
+    assert "is refused, as it has bitcorn_ray 0.1.0 (code " in command.finish(status=2)
+    work.cluster.remove_node(node)
+    work.cluster.add_node()
+    with told(f"without the older node {work.title}", work):
+        work.begin(*work.goes_on).finish()
+    work.require_same(home)
 
 
 @pytest.mark.slow
