@@ -96,7 +96,7 @@ def fit_on_ray(
 
 
 def _result(
-    trainer: type[DataParallelTrainer],
+    trainer: Any,
     loop_config: dict[str, Any],
     scaling: ray.train.ScalingConfig,
     checkpoints: CheckpointFolder,

@@ -325,7 +325,7 @@ def nodes_of(work):
 @works(quick="training")
 def test_the_store_is_too_busy(work, home, s3_server):
     command = work.begun()
-    with told(f"503 {work.title}", work), s3_server[2].having(busy(seconds=4, every=8)) as faults:
+    with told(f"503 {work.title}", work), s3_server[2].having(busy(seconds=4, every=16)) as faults:
         command.finish()
     assert faults.answered > 10
     work.require_same(home)
