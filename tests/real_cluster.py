@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-# A node that is gone is noticed within seconds, with Ray's own settings after some fifteen; a busy one has its time.
+# A node that is gone is noticed within seconds, sooner than with Ray's own settings; a busy one has its time.
 QUICK_TO_NOTICE = {
     "RAY_health_check_initial_delay_ms": "0",
     "RAY_health_check_period_ms": "500",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,11 +23,15 @@ from pyarrow import fs
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.storage.nodes import on_a_node, remedy_for_missing
 
-__all__ = ["Location", "filesystem_of", "local_file", "reason_of", "recorded_uri", "shown_uri"]
+__all__ = ["Location", "filesystem_of", "local_file", "read_whole", "reason_of", "recorded_uri", "shown_uri"]
 
 # Between two attempts lie up to 1, 2, 4, ... and in the end 20 seconds.
 _ATTEMPTS, _ATTEMPTS_ON_A_NODE = 6, 10
 _CONNECT_SECONDS, _SILENT_SECONDS = 5, 20  # after which an attempt has failed; pyarrow's own are 1 and 3
+_WHOLE_BYTES = 1 << 20  # what is no larger is read by one request, and not column by column
+# What pyarrow says of a 503 that is longer than the part that was asked for; it tries others again by itself.
+_CUT_OFF = "Failed to flush response stream"
+_PAUSES = (1, 2, 4, 8)  # seconds before it is tried again
 _NO_SECRETS = ("region", "endpoint_override", "scheme", "allow_bucket_creation")  # options that may be kept
 
 
@@ -120,7 +125,8 @@ class Location:
         with self._reading():
             filesystem, root = self._opened
             with filesystem.open_input_file(root) as file:
-                yield file
+                small = self.is_remote and file.size() <= _WHOLE_BYTES
+                yield pa.BufferReader(read_whole(filesystem, root)) if small else file
 
     @cached_property
     def _opened(self) -> tuple[fs.FileSystem, str]:
@@ -177,6 +183,23 @@ def _patient(system: fs.S3FileSystem) -> fs.S3FileSystem:
             "retry_strategy": fs.AwsStandardS3RetryStrategy(max_attempts=attempts),
         }
     )
+
+
+def read_whole(filesystem: fs.FileSystem, path: str) -> pa.Buffer:
+    """Content of a file: a memory map, where the file system gives one. Raises OSError where it cannot be read."""
+    for pause in _PAUSES:
+        try:
+            return _content(filesystem, path)
+        except OSError as error:
+            if _CUT_OFF not in str(error):
+                raise
+        time.sleep(pause)
+    return _content(filesystem, path)
+
+
+def _content(filesystem: fs.FileSystem, path: str) -> pa.Buffer:
+    with filesystem.open_input_file(path) as file:
+        return file.read_buffer()
 
 
 class _Fsspec(fs.FSSpecHandler):  # type: ignore[misc]  # pyarrow has no types

@@ -25,16 +25,13 @@ import pyarrow as pa
 from pyarrow import fs
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.storage.location import Location, filesystem_of, reason_of
+from bitcorn_ray.storage.location import Location, filesystem_of, read_whole, reason_of
 from bitcorn_ray.storage.publish import TEMPORARY, is_object_store, publish, publish_together
 
 __all__ = ["Storage", "StorageError", "StoredFile", "publish_file"]
 
 _log = logging.getLogger(__name__)
 _CHECKSUM = "crc32"
-# What pyarrow says of a 503 that is longer than the file that was asked for; it would try others again.
-_CUT_OFF = "Failed to flush response stream"
-_PAUSES = (1, 2, 4, 8)  # seconds before it is tried again
 _REMOTE_REQUESTS = 16  # at once: each waits for the network, not for a processor
 
 
@@ -108,18 +105,7 @@ class Storage:
 
     def read(self, name: str) -> pa.Buffer:
         """Content of a file: a memory map of a local one. Raises OSError where there is none."""
-        for pause in _PAUSES:
-            try:
-                return self._content(name)
-            except OSError as error:
-                if _CUT_OFF not in str(error):
-                    raise
-            time.sleep(pause)
-        return self._content(name)
-
-    def _content(self, name: str) -> pa.Buffer:
-        with self._fs.open_input_file(self._path(name)) as file:
-            return file.read_buffer()
+        return read_whole(self._fs, self._path(name))
 
     def has(self, name: str) -> bool:
         """Tell whether there is a file."""

@@ -1,5 +1,7 @@
-"""One cluster for what is tried on it, a project as its user has it, and an S3 server that all nodes reach."""
+"""A cluster for what is tried on it, a project as its user has it, and an S3 server that all nodes reach."""
 
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -7,6 +9,7 @@ import yaml
 from real_cluster import QUICK_TO_NOTICE, real_cluster
 from small_sweeps import MODEL, TRAINING, sweep_values
 
+import bitcorn_ray
 from bitcorn_ray.market.export import export_bars
 from bitcorn_ray.market.ingest import write_bars
 from bitcorn_ray.market.partition import Partition
@@ -33,7 +36,18 @@ def slow(bars):
 """
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
+def older(tmp_path_factory):
+    """A folder with an older bitcorn_ray, which does not compare versions yet."""
+    folder, package = tmp_path_factory.mktemp("older"), Path(bitcorn_ray.__file__).parent
+    shutil.copytree(package, folder / "bitcorn_ray", ignore=shutil.ignore_patterns("__pycache__"))
+    front = folder / "bitcorn_ray" / "__init__.py"
+    front.write_text(front.read_text().replace(f'"{bitcorn_ray.__version__}"', '"0.1.0"'))
+    (folder / "bitcorn_ray" / "on_ray" / "versions.py").unlink()
+    return folder
+
+
+@pytest.fixture(scope="session")
 def storage(s3_server):
     """What the nodes have in their environment to reach the S3 server; what is submitted has none of it."""
     endpoint = s3_server[0]("").partition("endpoint_override=")[2].partition("&")[0]
@@ -46,7 +60,7 @@ def storage(s3_server):
     }
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def at_home(s3_server, tmp_path_factory):
     """What a user has: a project with a database, a module of features and configurations, and the bars on S3."""
     uri, folder = s3_server[0], tmp_path_factory.mktemp("project")
@@ -71,7 +85,7 @@ def at_home(s3_server, tmp_path_factory):
     return SimpleNamespace(project=folder, bars=bars, run=run, uri=uri)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def site(storage, at_home):
     """A cluster with two nodes, and the project of its user."""
     with real_cluster(2, PAUSE="1", **QUICK_TO_NOTICE, **storage) as cluster:

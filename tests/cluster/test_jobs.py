@@ -2,8 +2,6 @@
 
 import json
 import re
-import shutil
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +10,6 @@ from grafana_dashboard import metrics_named
 from observing import records, total, watched, worker_logs
 from small_sweeps import sweep_values
 
-import bitcorn_ray
 from bitcorn_ray.config import RunConfig
 from bitcorn_ray.data_loader import compute_features
 from bitcorn_ray.learning.runs import load_run, read_metadata
@@ -80,13 +77,8 @@ def test_a_database_that_only_the_submitting_machine_has_is_told_of(site):
     assert "market.db --to s3://bucket/bars" in failed.stdout
 
 
-def test_a_node_with_an_older_version_is_refused_and_the_doctor_says_so(site, tmp_path):
-    package = Path(bitcorn_ray.__file__).parent
-    shutil.copytree(package, tmp_path / "bitcorn_ray", ignore=shutil.ignore_patterns("__pycache__"))
-    front = tmp_path / "bitcorn_ray" / "__init__.py"
-    front.write_text(front.read_text().replace(f'"{bitcorn_ray.__version__}"', '"0.1.0"'))
-    (tmp_path / "bitcorn_ray" / "on_ray" / "versions.py").unlink()
-    node = site.cluster.add_node(PYTHONPATH=str(tmp_path))
+def test_a_node_with_an_older_version_is_refused_and_the_doctor_says_so(site, older):
+    node = site.cluster.add_node(PYTHONPATH=str(older))
     try:
         failed = submit(site, "features", site.bars, "--system", "v4")
         assert failed.returncode == 2, failed.stdout

@@ -132,3 +132,12 @@ def test_how_often_a_store_is_asked_is_said_by_the_variable_that_amazon_s_own_to
     with s3_server[2].having(busy(seconds=60, every=1)) as faults, pytest.raises(OSError, match="SLOW_DOWN"):
         write_and_read(s3_uri)
     assert faults.answered == 1
+
+
+def test_parts_of_a_small_file_are_read_from_a_store_that_is_busy_now_and_then(s3_server, s3_uri):
+    filesystem, path = filesystem_of(s3_uri, "failing")
+    with filesystem.open_output_stream(path) as stream:
+        stream.write(b"0123456789")
+    with s3_server[2].having(busy(seconds=0, every=3)) as faults, Location.of(s3_uri).opened() as file:
+        assert [file.read_at(2, at) for at in range(0, 10, 2)] == [b"01", b"23", b"45", b"67", b"89"]
+    assert faults.answered

@@ -134,6 +134,7 @@ def test_a_folder_that_holds_something_is_left_alone(market_db, tmp_path):
         tune(sweep_values(market_db, out), resume=True)
 
 
+@pytest.mark.slow  # the same on a cluster: tests/cluster/test_failures.py
 def test_after_a_killed_driver_nothing_finished_is_repeated(market_db, tmp_path, cache_dir):
     out = tmp_path / "sweep"
     values = sweep_values(
@@ -200,6 +201,7 @@ cluster.shutdown()
 """
 
 
+@pytest.mark.slow  # the same on a cluster: tests/cluster/test_failures.py
 def test_a_lost_node_costs_no_finished_fold(market_db, tmp_path, cache_dir):
     out = tmp_path / "sweep"
     values = sweep_values(market_db, out, folds={"last": 3}, training={"epochs": 8})
