@@ -182,7 +182,7 @@ def put_tables(page: str, tables: str) -> str:
 def _costs_table(costs: Mapping[str, Costs]) -> str:
     lines = [f"| what was measured | {' | '.join(costs)} |", "| --- |" + " ---: |" * len(costs)]
     for name, (what, scale, unit) in _MEASURED.items():
-        values = (f"{getattr(each, name) * scale:.3g} {unit}" for each in costs.values())
+        values = (_in_digits(getattr(each, name) * scale, unit) for each in costs.values())
         lines.append(f"| {what} | {' | '.join(values)} |")
     return "\n".join(lines)
 
@@ -202,6 +202,10 @@ def _sites_table(system: str, costs: Costs, work: Work) -> str:
     }
     lines = [f"| {system} | {' | '.join(heads)} |", "| --- |" + " ---: |" * len(heads)]
     return "\n".join([*lines, *(f"| {what} | {' | '.join(values)} |" for what, values in rows.items())])
+
+
+def _in_digits(value: float, unit: str) -> str:
+    return f"{value:,.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
 
 
 def _time(seconds: float) -> str:

@@ -164,6 +164,7 @@ def test_runs_are_used_where_they_lie(market_db, place, tmp_path):
     assert SECRET not in (tmp_path / "j.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_a_sweep_whose_driver_was_killed_goes_on_there(market_db, place, cache_dir, ray_cluster):
     code = "import json, sys, bitcorn_ray; bitcorn_ray.tune(json.loads(sys.argv[1]))"
     values = sweep_values(market_db, place("sweep"), folds={"last": 3}, training={"epochs": 8})

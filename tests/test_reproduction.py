@@ -119,6 +119,7 @@ def test_the_run_of_a_sweep_is_trained_as_the_sweep_did(market_db, tmp_path, ray
     assert (done.equal, done.bitwise, done.weight_difference) == (True, True, 0.0)
 
 
+@pytest.mark.slow
 def test_on_ray_it_is_the_same(source, tmp_path, ray_cluster):
     values = {"db": str(source[0]), "symbol": "AAAUSDT", "timeframe": "1h", "out": str(tmp_path / "run")}
     train_from_config(RunConfig.load(None, {**values, "workers": 1, "model": MODEL, "training": TRAINING}))

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from real_cluster import QUICK_TO_NOTICE, real_cluster
-from small_sweeps import MODEL, TRAINING, sweep_values
+from small_sweeps import MODEL, TRAINING
 
 import bitcorn_ray
 from bitcorn_ray.market.export import export_bars
@@ -80,8 +80,6 @@ def at_home(s3_server, tmp_path_factory):
         **{"out": "s3://bucket/on_a_cluster/run", "workers": 1, "model": MODEL, "training": TRAINING},
     }
     (folder / "train.yaml").write_text(yaml.safe_dump(run))
-    sweep = sweep_values(bars, "s3://bucket/on_a_cluster/sweep", folds={"last": 1}, features="own:momentum", workers=1)
-    (folder / "sweep.yaml").write_text(yaml.safe_dump(sweep))
     return SimpleNamespace(project=folder, bars=bars, run=run, uri=uri)
 
 

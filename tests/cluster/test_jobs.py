@@ -34,6 +34,28 @@ def chunks(storage):
     return {name: bytes(storage.read(name)) for name in names}
 
 
+@pytest.fixture(scope="module")
+def observed(site):
+    """Features and a sweep of which one trial of two fails: metrics meanwhile and after them, and what was printed."""
+    values = sweep_values(
+        site.bars,
+        "s3://bucket/on_a_cluster/observed",
+        folds={"last": 1},
+        features="own:momentum",
+        search={"training.learning_rate": {"choice": [0.001, 1e30]}},
+        sweep={"max_failures": 0.5},
+        workers=1,
+    )
+    (site.project / "observed.yaml").write_text(yaml.safe_dump(values))
+    with watched(site.cluster) as metrics:
+        # First of all what needs no folder of its own: nodes of one machine unpack the job's into the same place.
+        features = submit(site, "--log-format", "json", "features", site.bars, "--system", "own:momentum:window=11")
+        sweep = submit(site, "--log-format", "json", "tune", "observed.yaml")
+    assert features.returncode == 0, features.stdout + features.stderr
+    assert sweep.returncode == 0, sweep.stdout + sweep.stderr
+    return SimpleNamespace(metrics=metrics, features=features, sweep=sweep)
+
+
 def test_features_are_the_same_bytes_as_at_home(site, tmp_path, monkeypatch):
     done = ray_job_submit(site, "bitcorn", "features", site.bars, "--system", "own:momentum:window=10")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -55,16 +77,14 @@ def test_a_training_has_the_losses_that_it_has_at_home(site, tmp_path, monkeypat
     assert there["cache_keys"] == here["cache_keys"]
 
 
-def test_a_sweep_is_submitted_followed_and_its_exit_code_passed_on(site):
-    done = submit(site, "tune", "sweep.yaml")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "submitted as bitcorn-tune-" in done.stderr
-    assert "run of the best trial in" in done.stdout
-    swept = Storage(site.uri("on_a_cluster/sweep"))
+def test_a_sweep_is_submitted_followed_and_its_exit_code_passed_on(site, observed):
+    assert "submitted as bitcorn-tune-" in observed.sweep.stderr
+    assert "run of the best trial in" in observed.sweep.stdout
+    swept = Storage(site.uri("on_a_cluster/observed"))
     told = json.loads(bytes(swept.read("sweep.json")))
-    assert [trial["state"] for trial in told["trials"]] == ["finished", "finished"]
+    assert [trial["state"] for trial in told["trials"]] == ["finished", "failed"]
     assert load_run(swept.child("best").address).metadata["feature_cols"] == ["momentum"]
-    again = submit(site, "tune", "sweep.yaml")
+    again = submit(site, "tune", "observed.yaml")
     assert again.returncode == 2
     assert "--resume goes on with it" in again.stdout
 
@@ -77,6 +97,7 @@ def test_a_database_that_only_the_submitting_machine_has_is_told_of(site):
     assert "market.db --to s3://bucket/bars" in failed.stdout
 
 
+@pytest.mark.slow
 def test_a_node_with_an_older_version_is_refused_and_the_doctor_says_so(site, older):
     node = site.cluster.add_node(PYTHONPATH=str(older))
     try:
@@ -89,28 +110,6 @@ def test_a_node_with_an_older_version_is_refused_and_the_doctor_says_so(site, ol
     finally:
         site.cluster.remove_node(node)
     assert submit(site, "features", site.bars, "--system", "v4").returncode == 0
-
-
-@pytest.fixture(scope="module")
-def observed(site):
-    """Features and a sweep of which one trial of two fails: metrics meanwhile and after them, and what was printed."""
-    values = sweep_values(
-        site.bars,
-        "s3://bucket/on_a_cluster/observed",
-        folds={"last": 1},
-        features="own:momentum",
-        search={"training.learning_rate": {"choice": [0.001, 1e30]}},
-        sweep={"max_failures": 0.5},
-        workers=1,
-    )
-    (site.project / "observed.yaml").write_text(yaml.safe_dump(values))
-    with watched(site.cluster) as metrics:
-        # First of all what needs no folder of its own: nodes of one machine unpack the job's into the same place.
-        features = submit(site, "--log-format", "json", "features", site.bars, "--system", "own:momentum:window=11")
-        sweep = submit(site, "--log-format", "json", "tune", "observed.yaml")
-    assert features.returncode == 0, features.stdout + features.stderr
-    assert sweep.returncode == 0, sweep.stdout + sweep.stderr
-    return SimpleNamespace(metrics=metrics, features=features, sweep=sweep)
 
 
 def test_metrics_of_jobs_are_there_for_prometheus_when_they_are_over(site, observed):

@@ -175,6 +175,7 @@ def test_the_leaderboard_counts_all_that_evolved(market_db, tmp_path, monkeypatc
     assert yaml.safe_load((tmp_path / "evolved" / "winner.yaml").read_text())["features"] == done.system
 
 
+@pytest.mark.slow
 def test_after_a_killed_driver_nothing_is_repeated_and_the_same_comes_out(
     ray_cluster, market_db, tmp_path, cache_dir, monkeypatch
 ):

@@ -107,6 +107,7 @@ def test_a_worker_that_is_killed_is_replaced_and_the_training_is_the_undisturbed
     assert all(0 < each.done <= each.windows + BUSY.batch_size for each in told)
 
 
+@pytest.mark.slow
 def test_one_of_two_workers_is_killed_and_the_training_is_the_undisturbed_one(on_ray, undisturbed_pair):
     killed = []
     result = on_ray(BUSY, workers=2, on_epoch=killer(2, killed))
