@@ -15,7 +15,6 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from bitcorn_ray.on_ray.carried import dumped_by_value
-from bitcorn_ray.on_ray.versions import is_private
 
 __all__ = ["Answer", "ask_nodes", "at_once", "room_for"]
 
@@ -67,12 +66,12 @@ def room_for(cpus: float, gpus: float) -> int:
     return held
 
 
-def at_once(cpus: float, gpus: float) -> int:
+def at_once(cpus: float, gpus: float, waiting: int) -> int:
     """How many pieces of work with so many CPUs and GPUs may be under way now; nodes come and go.
 
-    On a cluster that is one more than there is room for: it waits, so that what adds nodes on demand sees one.
+    waiting: more than there is room for, so that what adds nodes on demand sees that they are wanted.
     """
-    return max(1, room_for(cpus, gpus)) + (not is_private())
+    return max(1, room_for(cpus, gpus)) + waiting
 
 
 def _collected(node: dict[str, Any], reference: Any, ready: bool, patience: float) -> Answer:

@@ -5,8 +5,7 @@
    come and go, and told what came of them.
 3. After each fold a trial reports its mean so far, and Tune's scheduler may stop it.
 4. A trial that raises says so and is done; one whose process dies is begun again a few times, and finds its finished
-   folds in their records. Storage that fails is no trial's fault, and ends the sweep. Nothing of Tune's is kept: what
-   an earlier sweep has done is told by the caller, see `Past`.
+   folds in their records. Storage that fails is no trial's fault, and ends the sweep. Nothing of Tune's is kept.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ from bitcorn_ray.memory import give_back_freed_memory
 from bitcorn_ray.on_ray.metrics import record_running, record_trial
 from bitcorn_ray.on_ray.nodes import at_once, room_for
 from bitcorn_ray.on_ray.schedulers import FOLD, LOSS, scheduler_of
-from bitcorn_ray.on_ray.versions import guarded
+from bitcorn_ray.on_ray.versions import guarded, is_private
 from bitcorn_ray.storage.storage import Storage, StorageError
 
 __all__ = ["Past", "TrialEvent", "hold", "run_trials"]
@@ -115,7 +114,8 @@ def run_trials(
     if wanted <= 0:
         return "done"
     known = len(past.ended) + len(past.begun)
-    search = _Search(suggester, configure, watch, past.begun, known, wanted, partial(at_once, needed.cpu, needed.gpu))
+    room = partial(at_once, needed.cpu, needed.gpu, waiting=0 if is_private() else 1)
+    search = _Search(suggester, configure, watch, past.begun, known, wanted, room)
     resources = {"cpu": needed.cpu, **({"gpu": needed.gpu} if needed.gpu else {})}
     for left in storage.names():
         if left.startswith("ray-"):  # by a driver that was killed

@@ -75,17 +75,14 @@ def test_workers_of_a_training_find_room_on_the_nodes(cluster_of, nodes, workers
     assert _cpus_per_worker(*workers, 0) == cpus
 
 
-def test_on_a_cluster_one_more_than_there_is_room_for_waits(cluster_of, monkeypatch):
-    from bitcorn_ray.on_ray import nodes
-
-    for private, more in ((True, 0), (False, 1)):
-        monkeypatch.setattr(nodes, "is_private", lambda private=private: private)
-        cluster_of((2.0, 0.0), (2.0, 0.0))
-        assert at_once(1, 0) == 4 + more
-        cluster_of((2.0, 0.0))  # a node is lost, and then all
-        assert at_once(1, 0) == 2 + more
-        cluster_of()
-        assert at_once(1, 0) == 1 + more
+@pytest.mark.parametrize("waiting", [0, 1])
+def test_as_many_are_under_way_as_there_is_room_for_and_some_wait(cluster_of, waiting):
+    cluster_of((2.0, 0.0), (2.0, 0.0))
+    assert at_once(1, 0, waiting) == 4 + waiting
+    cluster_of((2.0, 0.0))  # a node is lost, and then all
+    assert at_once(1, 0, waiting) == 2 + waiting
+    cluster_of()
+    assert at_once(1, 0, waiting) == 1 + waiting
 
 
 def test_a_trial_that_no_node_holds_is_refused(cluster_of):
