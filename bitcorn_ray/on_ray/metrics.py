@@ -22,7 +22,7 @@ from bitcorn_ray.on_ray.versions import is_private
 if TYPE_CHECKING:
     from bitcorn_ray.cache.workplan import PartitionStatus
     from bitcorn_ray.learning.progress import EpochResult, Progress
-    from bitcorn_ray.on_ray.sweeps import TrialEvent
+    from bitcorn_ray.learning.suggest import Outcome
 
 __all__ = [
     "METRICS",
@@ -210,12 +210,16 @@ def forget_training(run: str) -> None:
         LOSS.forget(run=run, part=part)
 
 
-def record_trial(sweep: str, event: TrialEvent, running: int) -> None:
-    """Count a fold or the end of a trial. sweep: its place, as it may be shown. running: trials that are not over."""
-    if event.kind == "fold":
-        FOLDS.add(sweep=sweep, source="reused" if event.told.get("reused") else "trained")
-    elif event.outcome is not None:
-        TRIALS.add(sweep=sweep, state=event.outcome.state)
+def record_trial(sweep: str, running: int, reused: bool | None, outcome: Outcome | None) -> None:
+    """Count a fold or the end of a trial.
+
+    sweep: its place, as it may be shown. running: trials that are not over. reused: whether the fold that is done was
+    done before, None where it is not about a fold. outcome: of the trial that is over, if one is.
+    """
+    if reused is not None:
+        FOLDS.add(sweep=sweep, source="reused" if reused else "trained")
+    if outcome is not None:
+        TRIALS.add(sweep=sweep, state=outcome.state)
     record_running(sweep, running)
 
 

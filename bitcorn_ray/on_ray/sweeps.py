@@ -215,7 +215,7 @@ class _Watch(tune.Stopper):
     def _tell(self, trial_id: str, kind: str, **what: Any) -> None:
         name, point, configuration = self.open[trial_id]
         event = TrialEvent(trial=name, kind=kind, point=point, configuration=configuration, **what)
-        record_trial(self.sweep, event, running=len(self.open) - (kind == "ended"))
+        record_trial(self.sweep, len(self.open) - (kind == "ended"), event.told.get("reused"), event.outcome)
         self.on_event(event)
 
     def __getstate__(self) -> dict[str, Any]:

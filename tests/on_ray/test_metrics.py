@@ -11,7 +11,6 @@ from bitcorn_ray.data_loader import compute_features
 from bitcorn_ray.learning.progress import EpochResult, Progress
 from bitcorn_ray.learning.suggest import Outcome
 from bitcorn_ray.on_ray import metrics
-from bitcorn_ray.on_ray.sweeps import TrialEvent
 
 
 @pytest.fixture
@@ -112,14 +111,11 @@ def test_a_gauge_is_told_again_for_as_long_as_it_is_held(recorded, monkeypatch):
 
 
 def test_trials_are_counted_by_how_they_ended_and_their_folds_by_where_they_came_from(recorded):
-    def event(kind, **what):
-        return TrialEvent(trial="t0001", kind=kind, point={}, configuration={}, **what)
-
-    metrics.record_trial("sweeps/a", event("chosen"), running=1)
-    metrics.record_trial("sweeps/a", event("fold", told={"reused": True}), running=1)
-    metrics.record_trial("sweeps/a", event("fold", told={"reused": False}), running=1)
+    metrics.record_trial("sweeps/a", 1, None, None)
+    metrics.record_trial("sweeps/a", 1, True, None)
+    metrics.record_trial("sweeps/a", 1, False, None)
     assert recorded["bitcorn_trials_running", "sweeps/a"] == 1
-    metrics.record_trial("sweeps/a", event("ended", outcome=Outcome("stopped", (1.0, 2.0))), running=0)
+    metrics.record_trial("sweeps/a", 0, None, Outcome("stopped", (1.0, 2.0)))
     assert recorded == {
         ("bitcorn_folds_done", "sweeps/a", "reused"): 1,
         ("bitcorn_folds_done", "sweeps/a", "trained"): 1,
