@@ -15,13 +15,13 @@ import click
 
 from benchmarks.cluster import LONG_BARS, SHORT_BARS, long_label, node_label
 from benchmarks.results import Result, load_results
+from bitcorn_ray.on_ray.balanced import GROUPS_PER_CPU
 
 __all__ = ["PAGE", "Costs", "Estimate", "Site", "Work", "estimate", "measured_costs", "page_of"]
 
 PAGE = Path(__file__).parent.parent / "docs" / "scale.md"
 _BEGIN, _END = "<!-- capacity -->", "<!-- /capacity -->"
 _MINUTES_A_YEAR = 525_600
-_GROUPS_PER_CPU = 8  # see bitcorn_ray/on_ray/balanced.py
 _NODES = (1, 8, 64)
 _MEASURED = {
     "bar": ("a bar read, computed and written, on one core", 1e9, "ns"),
@@ -127,7 +127,7 @@ def estimate(costs: Costs, work: Work, site: Site) -> Estimate:
     The map over the nodes takes as long as its tightest bound: the CPU work spread over all CPUs, the longest
     partition, which one CPU does, the driver, which hands out the groups one by one, and the way to the storage.
     """
-    groups = min(work.partitions, _GROUPS_PER_CPU * site.all_cpus)
+    groups = min(work.partitions, GROUPS_PER_CPU * site.all_cpus)
     storage = work.bars * (costs.features_bytes + costs.bars_bytes)
     bounds = {
         "the CPUs": (work.bars * costs.bar + work.partitions * costs.partition) / site.all_cpus,

@@ -13,16 +13,13 @@ from __future__ import annotations
 import json
 import os
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from benchmarks.memory import peak, proc_mib
+from benchmarks.memory import highest, peak, proc_mib
 from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.cache.workplan import FeaturePlan, PartitionStatus, compute_jobs, finish_features, plan_features
 from bitcorn_ray.features.registry import SYSTEMS
@@ -54,7 +51,7 @@ def on_nodes(nodes: int, lake: Path, warm_up: Path, folder: Path) -> dict[str, f
         with ray_session(cluster.address):
             first = _features(warm_up, folder / "warm")
             before, started = proc_mib("RssAnon"), time.perf_counter()
-            with _highest(lambda: proc_mib("RssAnon")) as driver, _highest(_stored) as store:
+            with highest(lambda: proc_mib("RssAnon")) as driver, highest(_stored) as store:
                 told = _features(lake, folder / "cache")
             whole = time.perf_counter() - started
         return {**told, "first": first["mapping"], "whole": whole, "driver": driver[0] - before, "store": store[0]}
@@ -99,34 +96,16 @@ def one_partition(system: str, lake: str, folder: str) -> dict[str, float]:
     plan = plan_features(lake, SYSTEMS[system], cache)
     libraries, started = peak(), time.perf_counter()
     done = compute_jobs(plan.jobs, plan.work)
-    seconds, highest = time.perf_counter() - started, peak()
+    seconds, most = time.perf_counter() - started, peak()
     _finish(plan, done, cache)
     return {
         "seconds": seconds,
         "rows": done[0].rows,
-        "peak": highest,
-        "above": highest - libraries,
+        "peak": most,
+        "above": most - libraries,
         "bars_bytes": _bytes(Path(lake)),
         "features_bytes": _bytes(Path(folder) / "features"),
     }
-
-
-@contextmanager
-def _highest(measure: Any) -> Iterator[list[float]]:
-    """Sample a measure for the length of a block; the list holds the highest value."""
-    found, finished = [measure()], threading.Event()
-
-    def sample() -> None:
-        while not finished.wait(0.1):
-            found[0] = max(found[0], measure())
-
-    sampler = threading.Thread(target=sample)
-    sampler.start()
-    try:
-        yield found
-    finally:
-        finished.set()
-        sampler.join()
 
 
 def _stored() -> float:

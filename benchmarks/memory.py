@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["peak", "proc_mib"]
+__all__ = ["highest", "peak", "proc_mib"]
 
 
 def proc_mib(begins: str, process: int | str = "self", file: str = "status") -> float:
@@ -16,3 +19,21 @@ def proc_mib(begins: str, process: int | str = "self", file: str = "status") -> 
 def peak() -> float:
     """MiB that this program held at most."""
     return proc_mib("VmHWM")
+
+
+@contextmanager
+def highest(measure: Callable[[], float], seconds: float = 0.1) -> Iterator[list[float]]:
+    """Sample a measure every so many seconds for the length of a block; the list holds the highest value."""
+    found, finished = [measure()], threading.Event()
+
+    def sample() -> None:
+        while not finished.wait(seconds):
+            found[0] = max(found[0], measure())
+
+    sampler = threading.Thread(target=sample)
+    sampler.start()
+    try:
+        yield found
+    finally:
+        finished.set()
+        sampler.join()

@@ -13,14 +13,13 @@ import json
 import os
 import sys
 import tempfile
-import threading
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.memory import peak, proc_mib
+from benchmarks.memory import highest, peak, proc_mib
 from benchmarks.training import random_data
 from bitcorn_ray.features.reference import reference_volatility
 from bitcorn_ray.learning.checkpoint import CheckpointFolder
@@ -57,12 +56,12 @@ def main() -> None:
     if sys.argv[1] == "in process":
         data = long_series()
         fit(data, MODEL, TRAINING)
-        highest = peak()
-        above = highest - libraries
+        most = peak()
+        above = most - libraries
     else:
-        data, highest, above = _on_ray()
+        data, most, above = _on_ray()
     arrays = sum(value.nbytes for value in vars(data).values() if isinstance(value, np.ndarray)) / 2**20
-    print(json.dumps({"peak": highest, "above": above, "arrays": arrays, "seconds": time.perf_counter() - started}))
+    print(json.dumps({"peak": most, "above": above, "arrays": arrays, "seconds": time.perf_counter() - started}))
 
 
 def _on_ray() -> tuple[TrainingData, float, float]:
@@ -71,15 +70,8 @@ def _on_ray() -> tuple[TrainingData, float, float]:
 
     data = long_series()
     with ray_session("local"), tempfile.TemporaryDirectory() as folder:
-        before, samples, finished = _tree_pss(), [0.0], threading.Event()
-
-        def sample() -> None:
-            while not finished.wait(0.2):
-                samples.append(_tree_pss())
-
-        sampler = threading.Thread(target=sample)
-        sampler.start()
-        try:
+        before = _tree_pss()
+        with highest(_tree_pss, seconds=0.2) as most:
             fit_on_ray(
                 SharedData(data),
                 MODEL,
@@ -89,10 +81,7 @@ def _on_ray() -> tuple[TrainingData, float, float]:
                 checkpoints=CheckpointFolder(folder),
                 max_failures=0,
             )
-        finally:
-            finished.set()
-            sampler.join()
-    return data, max(samples), max(samples) - before
+    return data, most[0], most[0] - before
 
 
 def _tree_pss() -> float:

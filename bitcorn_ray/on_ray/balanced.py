@@ -26,9 +26,9 @@ from bitcorn_ray.on_ray.carried import pack, unpack
 from bitcorn_ray.on_ray.metrics import count_traffic
 from bitcorn_ray.on_ray.versions import guarded
 
-__all__ = ["map_balanced"]
+__all__ = ["GROUPS_PER_CPU", "map_balanced"]
 
-_GROUPS_PER_CPU = 8
+GROUPS_PER_CPU = 8
 _RETRIES = 2  # of a group whose worker died
 
 Job = TypeVar("Job")
@@ -52,7 +52,7 @@ def map_balanced(
     """
     packed = pack(work, code)
     cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))  # a head without any may wait for its workers
-    groups = [[jobs[place] for place in group] for group in _dealt(sizes, cpus * _GROUPS_PER_CPU)]
+    groups = [[jobs[place] for place in group] for group in _dealt(sizes, cpus * GROUPS_PER_CPU)]
     done, lost = _mapped(packed, groups, on_done)
     culprits = [group for group in lost if len(group) == 1]
     if together := [group for group in lost if len(group) > 1]:
