@@ -84,6 +84,17 @@ class Diagnosed:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _JudgedOn:
+    """The bars that a run is judged on and forecasts from, and how they are had: see `write_report`."""
+
+    source: str | Path
+    symbols: Sequence[str] | None
+    cache_dir: str | Path | None
+    reading: Reading | None
+    allow_changed_code: bool
+
+
 def write_report(
     place: str | Path,
     source: str | Path | None = None,
@@ -109,7 +120,16 @@ def write_report(
     from bitcorn_ray.sweeps.folder import SweepFolder
 
     if is_run(place):
-        kind, made = "run", _run(place, source, symbols, cache_dir, reading, address, allow_changed_code, on_done)
+        judged_on = None
+        if source is not None:
+            judged_on = _JudgedOn(
+                source=source,
+                symbols=symbols,
+                cache_dir=cache_dir,
+                reading=reading,
+                allow_changed_code=allow_changed_code,
+            )
+        kind, made = "run", _run(place, judged_on, address, on_done)
     elif SweepFolder(place).is_sweep:
         kind, made = _sweep(place, level, cache_dir)
     elif (cache := _cache_at(place)) is not None:
@@ -182,16 +202,7 @@ def _cache(cache: FeatureCache) -> str:
     return cache_page(CacheReport(stats=stats(cache), entries=entries, prunable=prunable))
 
 
-def _run(
-    place: str | Path,
-    source: str | Path | None,
-    symbols: Sequence[str] | None,
-    cache_dir: str | Path | None,
-    reading: Reading | None,
-    address: str | None,
-    allow_changed_code: bool,
-    on_done: OnDone,
-) -> str:
+def _run(place: str | Path, judged_on: _JudgedOn | None, address: str | None, on_done: OnDone) -> str:
     from bitcorn_ray.evaluation import evaluate
     from bitcorn_ray.forecasting import fan_panels
     from bitcorn_ray.learning.artifacts import strict_json
@@ -202,20 +213,21 @@ def _run(
     metadata, evaluation = read_metadata(place), None
     why_not = f"name the source of its bars: bitcorn report {shown_uri(str(place))} SOURCE"
     fans, quality = list[Any](), list[dict[str, Any]]()
-    if source is not None:
-        done = _forecast(place, source, symbols, cache_dir, reading, allow_changed_code)
+    if judged_on is not None:
+        done = _forecast(place, judged_on)
         fans, there = fan_panels(done), sorted({each.partition.symbol for each in done})
-        quality = [each.row for each in diagnose_source(source, there, [metadata["timeframe"]], reading)]
+        found = diagnose_source(judged_on.source, there, [metadata["timeframe"]], judged_on.reading)
+        quality = [each.row for each in found]
         try:
             evaluation = evaluate(
                 place,
-                source,
-                symbols=symbols,
-                cache_dir=cache_dir,
+                judged_on.source,
+                symbols=judged_on.symbols,
+                cache_dir=judged_on.cache_dir,
                 on_done=on_done,
                 address=address,
-                allow_changed_code=allow_changed_code,
-                reading=reading,
+                allow_changed_code=judged_on.allow_changed_code,
+                reading=judged_on.reading,
             )
         except BitcornError as error:
             why_not = str(error)
@@ -232,28 +244,21 @@ def _run(
     return run_page(about)
 
 
-def _forecast(
-    place: str | Path,
-    source: str | Path,
-    symbols: Sequence[str] | None,
-    cache_dir: str | Path | None,
-    reading: Reading | None,
-    allow_changed_code: bool,
-) -> list[PartitionForecast]:
+def _forecast(place: str | Path, judged_on: _JudgedOn) -> list[PartitionForecast]:
     """The latest forecasts of each partition, and some before them."""
     from bitcorn_ray.forecaster import Forecaster
     from bitcorn_ray.forecasting import bars_to_draw, plan_forecasts, run_forecasts
 
-    forecaster = Forecaster.load(place, allow_changed_code=allow_changed_code)
+    forecaster = Forecaster.load(place, allow_changed_code=judged_on.allow_changed_code)
     horizons = forecaster.run.config.horizons
     plan = plan_forecasts(
         forecaster,
-        source,
-        symbols=symbols,
+        judged_on.source,
+        symbols=judged_on.symbols,
         last=_FANS * max(horizons),
-        cache_dir=cache_dir,
+        cache_dir=judged_on.cache_dir,
         keep_bars=bars_to_draw(horizons),
-        reading=reading,
+        reading=judged_on.reading,
     )
     return run_forecasts(plan, on_ray=False)
 

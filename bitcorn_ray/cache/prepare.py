@@ -153,7 +153,8 @@ def _publish(
     with _needed(bool(computed)):
         if computed or cache.manifest(plan.key) is None:
             cache.write_entry(plan, bars)
-        cache.note_uses([plan.key])
+        if not computed:
+            cache.note_uses([plan.key])
         if source is not None:
             spec = plan.identity.system.spec
             return cache.link(plan.key, spec, source.path, source.partition, source.complete)

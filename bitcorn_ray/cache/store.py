@@ -5,7 +5,7 @@
     data_quality/<entry>.json    the quality report of the bars
     links/<source>-<what>/<entry>.json   a database or file uses this entry for a partition and system
     sources/<source>-<system>.json       what was computed from a source, so that one that has not changed is not read
-    uses/<entry>                 its time says when the entry was last used, where that is after it was made
+    uses/<entry>                 a byte for each hit; its time says when the entry was last used
     code/<source hash>.json      what a source file says (see `syntax`)
     index.json                   a snapshot for people; derived, never read as the truth
 
@@ -47,7 +47,7 @@ from bitcorn_ray.storage.storage import Storage, StoredFile
 __all__ = ["GRACE_SECONDS", "FeatureCache"]
 
 GRACE_SECONDS = 3_600.0  # what was used more recently is never pruned: a running job may be reading it
-_NOTE_USE_SECONDS = 600.0  # uses are noted no more often than this
+_NOTE_USE_SECONDS = 600.0  # where each takes requests, uses are noted no more often than this
 _NOT_IN_INDEX = ("chunks", "identity")
 _READERS = 2  # threads that read the chunks of a local entry: decoding leaves Python's lock alone
 _log = logger_of(__name__)
@@ -136,12 +136,16 @@ class FeatureCache:
         self.storage.publish_json(quality_name(key), report, indent=1)
 
     def note_uses(self, keys: Collection[str]) -> None:
-        """Remember that entries are in use, for `prune`; a cache that cannot be written is used without."""
+        """Count a hit of each entry, which is in use then for `prune`; a cache that cannot be written is used without.
+
+        Elsewhere than in a folder one hit in ten minutes is counted, not the others.
+        """
         # No more often than needed: what was used within the grace period has to be known as such.
-        noted = self._in_use(keys, min(_NOTE_USE_SECONDS, self.grace / 2))
+        often = min(_NOTE_USE_SECONDS, self.grace / 2)
+        noted = set[str]() if self.storage.is_local else self._in_use(keys, often)
         try:
             for key in set(keys) - noted:
-                self.storage.publish(use_name(key), b"")
+                self.storage.add_mark(use_name(key))
         except BitcornError:
             _log.debug("uses cannot be noted in %s", self.storage.shown)
 
@@ -280,18 +284,21 @@ class FeatureCache:
         return {key_of(name): manifest for name, manifest in found if manifest is not None}
 
     def entries(self, without: Collection[str] = ("identity",)) -> list[dict[str, Any]]:
-        """Every manifest, without some fields, with `used_by` (the links to it) and `last_used`; newest first."""
+        """Every manifest, without some fields, newest first.
+
+        With `used_by` (the links to it), `hits` (see `note_uses`) and `last_used`.
+        """
         used_by: dict[str, list[dict[str, Any]]] = {}
         for link in self.storage.read_jsons(file.name for file in self.storage.files("links")):
             if link is not None:
                 used_by.setdefault(link["key"], []).append({k: link[k] for k in ("db_path", "symbol", "timeframe")})
-        uses = {key_of(file.name): file.written for file in self.storage.files("uses")}
+        uses = {key_of(file.name): file for file in self.storage.files("uses")}
         made = {key_of(file.name): file.written for file in self.storage.files("features") if is_manifest(file)}
         entries = []
         for key, manifest in self.manifests(without).items():
-            seen = max(uses.get(key, 0.0), made.get(key, 0.0))
-            last_used = datetime.fromtimestamp(seen, UTC).isoformat(timespec="seconds")
-            entries.append({**manifest, "used_by": used_by.get(key, []), "last_used": last_used})
+            use = uses.get(key, StoredFile(use_name(key), 0, 0.0))
+            seen = datetime.fromtimestamp(max(use.written, made.get(key, 0.0)), UTC).isoformat(timespec="seconds")
+            entries.append({**manifest, "used_by": used_by.get(key, []), "hits": use.size, "last_used": seen})
         return sorted(entries, key=lambda entry: (entry["created"], entry["key"]), reverse=True)
 
     def refresh_index(self) -> None:

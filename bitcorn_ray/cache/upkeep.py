@@ -57,6 +57,7 @@ def stats(cache: FeatureCache) -> dict[str, Any]:
         "entries": len(entries),
         "chunks": len(chunks & files.keys()),
         "rows": sum(entry["rows"] for entry in entries),
+        "hits": sum(entry["hits"] for entry in entries),
         "bytes": sum(file.size for file in cache.storage.files()),
         "unreferenced_bytes": sum(file.size for file in orphans),
         "longest_unused_since": uses[0] if uses else None,

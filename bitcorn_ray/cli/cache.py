@@ -49,7 +49,8 @@ def cache_stats(cache_dir: str | None, as_json: bool, address: str | None) -> No
         lambda: (
             f"{counted(found['entries'], 'entry', 'entries')} of {counted(found['chunks'], 'chunk', 'chunks')}, "
             f"{counted(found['rows'], 'row', 'rows')}, {size(found['bytes'])} in {found['folder']}, "
-            f"{size(found['unreferenced_bytes'])} of them in chunks that no entry names"
+            f"{size(found['unreferenced_bytes'])} of them in chunks that no entry names; "
+            f"{counted(found['hits'], 'hit', 'hits')}"
         ),
         as_json,
     )

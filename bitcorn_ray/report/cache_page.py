@@ -1,4 +1,4 @@
-"""The feature cache as one page: how large it is, who uses what, how old it is, and what could go."""
+"""The feature cache as one page: how large it is, how often and by whom it is used, how old it is, what could go."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from bitcorn_ray.report.page import Chart, Section, facts, html_table, note, pag
 __all__ = ["CacheReport", "cache_page"]
 
 _LISTED = 500
+_COUNTED = (
+    "A hit is a time that all features of an entry were there and were not computed. On an object store no more than "
+    "one in ten minutes is counted."
+)
 _AGES = ((1, "today"), (7, "this week"), (30, "this month"), (90, "90 days"), (float("inf"), "longer ago"))
 
 
@@ -37,12 +41,15 @@ def cache_page(report: CacheReport) -> str:
 def _size(report: CacheReport) -> Section:
     stats = report.stats
     used = sum(bool(entry["used_by"]) for entry in report.entries)
+    idle = [entry for entry in report.entries if not entry["hits"]]
     told = {
         "size": size(stats["bytes"]),
         "entries": f"{stats['entries']:,}, {used:,} of them of a known database or file",
         "chunks": f"{stats['chunks']:,}",
         "rows": f"{stats['rows']:,}",
         "in chunks that no entry names": size(stats["unreferenced_bytes"]),
+        "hits": f"{stats['hits']:,}",
+        "without a hit": f"{counted(len(idle), 'entry', 'entries')}, {size(sum(entry['bytes'] for entry in idle))}",
         "last used": short_time(stats["last_used"]) if stats["last_used"] else "never",
     }
     if not report.entries:
@@ -91,6 +98,7 @@ def _entries(entries: Sequence[Mapping[str, Any]]) -> Section:
             short_time(entry["first_timestamp"]),
             short_time(entry["last_timestamp"]),
             size(entry["bytes"]),
+            f"{entry['hits']:,}",
             short_time(entry["last_used"]),
             ", ".join(
                 sorted({f"{u['symbol'] or '?'} {u['timeframe'] or '?'} of {u['db_path']}" for u in entry["used_by"]})
@@ -98,10 +106,10 @@ def _entries(entries: Sequence[Mapping[str, Any]]) -> Section:
         )
         for entry in largest
     ]
-    columns = ("key", "system", "rows", "first", "last", "size", "last used", "used by")
+    columns = ("key", "system", "rows", "first", "last", "size", "hits", "last used", "used by")
     many = f", the {_LISTED} largest" if len(entries) > len(largest) else ""
     title = f"{counted(len(entries), 'entry', 'entries')}{many}"
-    return Section(title=title, parts=[html_table(columns, rows, (2, 5))])
+    return Section(title=title, parts=[html_table(columns, rows, (2, 5, 6)), note(_COUNTED)])
 
 
 def _bars(label: str, names: Sequence[str], values: Sequence[float], unit: str) -> Chart:

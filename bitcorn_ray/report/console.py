@@ -206,7 +206,7 @@ def cache_table(entries: Sequence[dict[str, Any]]) -> Table:
         return ", ".join(sorted({f"{u['symbol'] or '?'} {u['timeframe'] or '?'}" for u in entry["used_by"]})) or "-"
 
     return table(
-        ("key", "system", "rows", "first", "last", "size", "partitions", "last used"),
+        ("key", "system", "rows", "first", "last", "size", "partitions", "hits", "last used"),
         (
             (
                 entry["key"][:12],
@@ -216,11 +216,12 @@ def cache_table(entries: Sequence[dict[str, Any]]) -> Table:
                 short_time(entry["last_timestamp"]),
                 size(entry["bytes"]),
                 users(entry),
+                f"{entry['hits']:,}",
                 short_time(entry["last_used"]),
             )
             for entry in entries
         ),
-        left=(0, 1, 3, 4, 6, 7),
+        left=(0, 1, 3, 4, 6, 8),
     )
 
 

@@ -288,6 +288,18 @@ def test_a_full_disk_leaves_features_that_are_there_in_use(tmp_path, random_bars
         assert not list((disk / "cache").rglob("uses/*"))
 
 
+def test_a_use_is_dated_on_a_full_disk_though_it_cannot_be_counted(tmp_path, random_bars):
+    bars = random_bars(700)
+    with tmpfs(tmp_path / "disk", "1m") as disk:
+        cache = FeatureCache(disk / "cache")
+        key = prepare(bars, V2, cache, None).plan.key
+        age(cache, key, time.time() - 40 * 86_400)
+        fill(disk, leave=0)
+        assert prepare(bars, V2, cache, None).hit
+        assert prune(cache, older_than=86_400.0).in_use == []
+        assert [(each["key"], each["hits"]) for each in cache.entries()] == [(key, 0)]
+
+
 class _FullAfter:
     """A stream that has room for so many bytes, on a disk that takes them only when it is closed."""
 
@@ -878,6 +890,17 @@ def test_the_same_holds_on_s3(s3_uri, random_bars, caplog):
     assert not prepare(bars, V2, cache, None).hit
     assert cache.invalidate() == 1
     assert {file.name for file in cache.storage.files()} <= {"index.json"}
+
+
+def test_on_an_object_store_one_hit_in_ten_minutes_is_counted(s3_uri, random_bars, monkeypatch):
+    cache, bars = FeatureCache(s3_uri), random_bars(300)
+    for _ in range(3):  # it has just been made
+        prepare(bars, V2, cache, None)
+    assert [entry["hits"] for entry in cache.entries()] == [0]
+    clock = time.time
+    monkeypatch.setattr(time, "time", lambda: clock() + 660)
+    assert prepare(bars, V2, cache, None).hit
+    assert [entry["hits"] for entry in cache.entries()] == [1]
 
 
 def test_a_server_that_has_gone_is_a_clear_error_without_the_secret(random_bars, caplog, monkeypatch):

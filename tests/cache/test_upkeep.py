@@ -45,6 +45,23 @@ def test_stats_count_what_there_is(cache, three):
     assert stats(cache)["unreferenced_bytes"] > 0
 
 
+def test_hits_are_counted_and_computing_is_none(cache, market_db, random_bars, small_chunks):
+    def hits():
+        return {entry["rows"]: entry["hits"] for entry in cache.entries()}
+
+    bars = random_bars(600)
+    prepare(bars.take(slice(500)), V2, cache, None)
+    for _ in range(2):
+        assert prepare(bars.take(slice(500)), V2, cache, None).hit
+    assert 0 < prepare(bars, V2, cache, None).computed < 3  # some chunks were there, the entry was not
+    assert hits() == {451: 2, 551: 0}
+    assert stats(cache)["hits"] == 2
+    os.utime(market_db, (1e9, 1e9))  # what was written just now has no receipt
+    computed = run_features(market_db, cache)
+    assert all(status.unread for status in run_features(market_db, cache))  # not even read: a hit
+    assert stats(cache)["hits"] == 2 + len(computed)
+
+
 def test_stats_of_no_cache_are_zeros(tmp_path):
     found = stats(FeatureCache(tmp_path / "none"))
     assert (found["entries"], found["bytes"], found["last_used"]) == (0, 0, None)

@@ -69,11 +69,13 @@ def test_symbols_are_shown_as_they_are_and_not_as_markup():
 def test_a_cache_entry_names_its_partitions():
     entry = {
         "key": "f" * 32, "system": "v2", "rows": 5, "first_timestamp": None, "last_timestamp": None, "bytes": 1_500,
-        "last_used": "now", "used_by": [{"symbol": "A", "timeframe": "1h"}, {"symbol": None, "timeframe": None}],
+        "hits": 1_234, "last_used": "now",
+        "used_by": [{"symbol": "A", "timeframe": "1h"}, {"symbol": None, "timeframe": None}],
     }  # fmt: skip
     text = printed(cache_table([entry]))
     assert "1.5 kB" in text
     assert "? ?, A 1h" in text
+    assert "1,234" in text
 
 
 def test_json_is_strict_and_times_are_text(capsys):

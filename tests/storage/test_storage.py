@@ -1,6 +1,8 @@
 import json
 import pickle
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -120,6 +122,28 @@ def test_a_line_that_was_torn_is_ended_before_the_next(tmp_path):
         file.write('{"half')
     storage.add_line("log", "two")
     assert storage.lines("log") == ["one", '{"half', "two"]
+
+
+def test_marks_are_counted_by_size_and_dated(storage):
+    for number in range(3):
+        storage.add_mark("uses/one")
+        assert storage.existing(["uses/one"])["uses/one"].size == number + 1
+    storage.publish("uses/two", b"")
+    before = storage.existing(["uses/two"])["uses/two"].written
+    time.sleep(1.1)  # times of an object store are whole seconds
+    storage.add_mark("uses/two")
+    after = storage.existing(["uses/two"])["uses/two"]
+    assert after.size == 1
+    assert after.written > before
+
+
+def test_no_mark_is_lost_where_many_make_them_in_a_folder(tmp_path):
+    def mark(_):
+        Storage(tmp_path).add_mark("uses/one")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(mark, range(400)))
+    assert (tmp_path / "uses" / "one").stat().st_size == 400
 
 
 def test_names_are_of_files_and_folders_at_the_root(storage):
