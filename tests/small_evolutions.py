@@ -1,4 +1,4 @@
-"""An evolution that takes seconds, for the tests that need one."""
+"""An evolution that takes seconds, and the result of one, for the tests that need one."""
 
 from __future__ import annotations
 
@@ -10,6 +10,31 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.learning.suggest import Outcome
 
 SYSTEMS = ["v2", "own_systems:momentum:window=5"]
+
+_GENERATIONS = [
+    {"generation": n, "trained": 4, "best": best, "front": ["t1"], "survival": {"rsi_14": 0.25 * n, "adx": 0.5}}
+    for n, best in ((1, -7.5), (2, -8.0), (3, None))
+]
+
+
+def _member(name, count, loss, held_out):
+    told = {"name": name, "count": count, "features": ["rsi_14", "adx"][:count], "search": {"seq_len": 16}}
+    return {**told, "loss": loss, "held_out_loss": held_out}
+
+
+# What evolution.json holds, as far as it is drawn.
+RESULT = {
+    "ended": "time",
+    "tried": 12,
+    "winner": "t2",
+    "front": [_member("t1", 1, -7.5, None), _member("t2", 2, -8.0, -7.25)],
+    "compared": [_member("v2", 2, None, -6.5)],
+    "importance": [
+        {"feature": "adx", "increase": 0.5, "standard_error": 0.25},
+        {"feature": "rsi_14", "increase": -0.01, "standard_error": None},
+    ],
+    "generations": _GENERATIONS,
+}
 
 
 def evolve_values(db, out, /, **changes):

@@ -1,10 +1,12 @@
 """Pages in a real browser: headless Chromium, on a desk and on a phone, with axe-core looking for barriers."""
 
+import json
 import shutil
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from small_evolutions import RESULT
 from small_runs import make_run
 from small_sweeps import make_sweep, sweep_values
 
@@ -14,6 +16,7 @@ from bitcorn_ray.market.simulate import simulate_bars
 CHROMIUM = shutil.which("chromium")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]  # fmt: skip
+KINDS = ["run", "sweep", "evolution", "cache", "source"]
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the path: install the system's package")
 
 
@@ -37,10 +40,13 @@ def pages(tmp_path_factory, module_monkeypatch):
     pq.write_table(pa.table({"ts": columns.pop("timestamp"), **columns}), source)
     run = make_run(folder / "run", {"AAAUSDT": bars.take(slice(900))})
     swept, _, _ = make_sweep(sweep_values(source, folder / "sweep"))
+    evolved = shutil.copytree(swept.storage.address, folder / "evolution")
+    (evolved / "evolution.json").write_text(json.dumps(RESULT))
     compute_features(source, system="v2")
     places = {
         "run": (run, source),
         "sweep": (swept.storage.address,),
+        "evolution": (evolved,),
         "cache": (folder / "cache",),
         "source": (source,),
     }
@@ -71,7 +77,7 @@ def opened(browser, path, width, scheme="light"):
     return page, said
 
 
-@pytest.mark.parametrize("kind", ["run", "sweep", "cache", "source"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_chart_is_drawn_without_a_complaint(browser, pages, kind):
     page, said = opened(browser, pages / f"{kind}.html", 1_120)
     assert said == []
@@ -83,7 +89,7 @@ def test_every_chart_is_drawn_without_a_complaint(browser, pages, kind):
     assert min(drawn) > 0
 
 
-@pytest.mark.parametrize("kind", ["run", "sweep", "cache", "source"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_nothing_is_wider_than_a_phone(browser, pages, kind):
     page, said = opened(browser, pages / f"{kind}.html", 390)
     assert said == []
@@ -91,7 +97,7 @@ def test_nothing_is_wider_than_a_phone(browser, pages, kind):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("kind", ["run", "sweep", "cache", "source"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_there_are_no_serious_barriers(browser, pages, kind, scheme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
     page, _ = opened(browser, pages / f"{kind}.html", 1_120, scheme)

@@ -1,4 +1,5 @@
 from rich.console import Console
+from small_evolutions import RESULT
 
 from bitcorn_ray.report.evolution import (
     evolution_page,
@@ -9,37 +10,6 @@ from bitcorn_ray.report.evolution import (
     importance_table,
 )
 
-GENERATIONS = [
-    {"generation": n, "trained": 4, "best": best, "front": ["t1"], "survival": {"rsi_14": 0.25 * n, "adx": 0.5}}
-    for n, best in ((1, -7.5), (2, -8.0), (3, None))
-]
-
-
-def member(name, count, loss, held_out):
-    features = ["rsi_14", "adx"][:count]
-    return {
-        "name": name,
-        "count": count,
-        "features": features,
-        "loss": loss,
-        "held_out_loss": held_out,
-        "search": {"seq_len": 16},
-    }
-
-
-RESULT = {
-    "ended": "time",
-    "tried": 12,
-    "winner": "t2",
-    "front": [member("t1", 1, -7.5, None), member("t2", 2, -8.0, -7.25)],
-    "compared": [member("v2", 2, None, -6.5)],
-    "importance": [
-        {"feature": "adx", "increase": 0.5, "standard_error": 0.25},
-        {"feature": "rsi_14", "increase": -0.01, "standard_error": None},
-    ],
-    "generations": GENERATIONS,
-}
-
 
 def shown(*parts):
     console = Console(width=160, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
@@ -49,10 +19,10 @@ def shown(*parts):
 
 
 def test_generations_are_told():
-    text = shown(generations_table(GENERATIONS))
+    text = shown(generations_table(RESULT["generations"]))
     assert "-8.00000" in text
     assert "rsi_14 75%, adx 50%" in text
-    line = generation_line(GENERATIONS[0], 3)
+    line = generation_line(RESULT["generations"][0], 3)
     assert line.startswith("generation 1 of 3: 4 trained, best validation loss -7.50000, 1 on the front; adx 50%")
 
 
