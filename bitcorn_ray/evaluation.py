@@ -166,8 +166,10 @@ def judged_from(
     step, horizons = timeframe_ms(partition.timeframe), forecasts.horizons
     kept = np.flatnonzero(forecasts.cutoffs >= unseen_from)
     if len(kept) == 0:
+        seen = bars.describe(max(int(np.searchsorted(bars.timestamp, unseen_from)) - 1, 0))
         raise BitcornError(
-            f"no window is out of sample: no bar of {partition} opens at {show_time(unseen_from)} or later"
+            f"no window is out of sample: the training has seen the bars of {partition} up to {seen}, and no later one "
+            "can be forecast from: hold bars out (bitcorn train --test-frac 0.1), or wait for newer ones"
         )
     every = np.arange(len(bars))
     known = outcome_known(every if over_gaps else bars.timestamp // step, every, horizons)

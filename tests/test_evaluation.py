@@ -11,7 +11,7 @@ from bitcorn_ray.data_loader import compute_features
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.evaluation import evaluate, judged_from
 from bitcorn_ray.learning.forecasts import Forecasts
-from bitcorn_ray.market.bars import Bars
+from bitcorn_ray.market.bars import Bars, show_time
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.simulate import simulate_bars
 from bitcorn_ray.validation.skill import judge
@@ -168,7 +168,8 @@ def test_a_symbol_that_was_not_trained_on_is_judged_after_the_run_and_both_toget
 def test_nothing_out_of_sample_is_an_error(market, tmp_path):
     _, run, bars = market
     path = write(bars.take(slice(TRAINED)), tmp_path / "BBBUSDT_1h.parquet")
-    with pytest.raises(BitcornError, match="no window is out of sample"):
+    last = show_time(int(bars.timestamp[TRAINED - 1]))
+    with pytest.raises(BitcornError, match=f"no window is out of sample: .* BBBUSDT 1h up to {last}, .*--test-frac"):
         evaluate(run, path, cache_dir=tmp_path)
 
 

@@ -71,7 +71,10 @@ def explain(
             with opened_source(path, plan.work.reading) as reader:
                 every = asked_of(reader.partitions, symbols, timeframes)
                 asked = every if None in named else [partition for partition in every if partition in named]
-                found += [_explained(reader, partition, system, cache, shown_source(path)) for partition in asked]
+                found += [
+                    _explained(reader, partition, plan.work.reading, system, cache, shown_source(path))
+                    for partition in asked
+                ]
         except BitcornError as error:
             found.append(_failure(jobs[0].label(), error))
     return sorted(found, key=lambda each: (each.symbol, each.timeframe))
@@ -82,10 +85,15 @@ def _failure(partition: Partition, error: BitcornError) -> Explanation:
 
 
 def _explained(
-    reader: PartitionReader, partition: Partition, system: FeatureSystem, cache: FeatureCache, path: str
+    reader: PartitionReader,
+    partition: Partition,
+    reading: Reading,
+    system: FeatureSystem,
+    cache: FeatureCache,
+    path: str,
 ) -> Explanation:
     try:
-        bars = load_partition(reader, partition).bars
+        bars = load_partition(reader, partition, reading.policy).bars
         plan = plan_entry(bars, system, memo=cache)
     except BitcornError as error:
         return _failure(partition, error)

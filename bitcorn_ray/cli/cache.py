@@ -11,12 +11,14 @@ from bitcorn_ray.cli.options import (
     OrderedGroup,
     amount,
     cache_dir_option,
+    cleaning_options,
     common_options,
     source_options,
     system_of,
     system_option,
 )
 from bitcorn_ray.data_loader import open_cache
+from bitcorn_ray.market.reading import Reading
 from bitcorn_ray.report.console import cache_table, counted, explain_table, show, size
 from bitcorn_ray.storage.location import shown_uri
 
@@ -164,6 +166,7 @@ def cache_clear(db: str | None, cache_dir: str | None, as_json: bool, address: s
 @system_option
 @cache_dir_option
 @common_options
+@cleaning_options
 def cache_explain(
     source: str,
     symbols: list[str] | None,
@@ -172,6 +175,7 @@ def cache_explain(
     cache_dir: str | None,
     as_json: bool,
     address: str | None,
+    reading: Reading,
 ) -> None:
     """Say why each partition of a source would hit or miss, without computing anything.
 
@@ -181,5 +185,6 @@ def cache_explain(
     """
     from bitcorn_ray.cache.explain import explain
 
-    rows = [asdict(each) for each in explain(source, system_of(system), open_cache(cache_dir), symbols, timeframes)]
+    found = explain(source, system_of(system), open_cache(cache_dir), symbols, timeframes, reading)
+    rows = [asdict(each) for each in found]
     show({"source": shown_uri(source), "system": system, "partitions": rows}, lambda: explain_table(rows), as_json)

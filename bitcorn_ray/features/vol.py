@@ -6,7 +6,8 @@ years that it was trained on. The windows are the heterogeneous ones of Corsi (2
 
 p is the close, r its one-bar log return, s the reference volatility of one bar (`features.reference`, a span of one
 week), k = ln(high / low)^2 / (4 ln 2) Parkinson's (1980) variance, v the volume, mean_w a mean over the last w bars.
-`day` is the parameter: bars a day (24 of one hour), D; W = 7 D is a week.
+`day` is the parameter: bars a day, nine at least, D (24 of one hour, the default; `vol:day=96` for 15 minutes); W = 7 D
+is a week.
 
 Level of variance, w in 1, 2, 4, 8, D, 3D, W, 3W, 8W
 - rv_<w>: ln(mean_w(r^2) / s^2 + 0.01)

@@ -58,8 +58,8 @@ def mixture(places: NDArray[np.int64], columns: Mapping[str, pa.Array | pa.Chunk
             shown = ", ".join(map(repr, values[:_SHOWN].to_pylist()))
             return (
                 f"{repeated:,} of {len(places):,} rows of {where} stand at the time of another row, and column {name} "
-                f"({shown}, ...) tells them apart: say what it is by --map symbol={name} or timeframe={name}, or keep "
-                "the rows of one value"
+                f"({shown}, ...) tells them apart: say what it is by --map symbol={name} or timeframe={name}, keep the "
+                "rows of one value, or, where they are of one market, say which one counts by --clean duplicates=last"
             )
     return None
 

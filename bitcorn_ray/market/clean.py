@@ -3,7 +3,8 @@
 In this order: sort; one row a time; off the grid; bad prints; gaps. Each step is chosen by the policy, and what none of
 them is told to repair (a missing price, high below low) is left as it is. Exact semantics:
 
-- duplicates: the first or the last stored row of each time is kept, or an error is raised where there are several.
+- duplicates: the first or the last (also None) stored row of each time is kept, or an error is raised where there are
+  several.
 - off_grid: a bar between the places of the grid is dropped, or snapped to the nearest place, if no other bar is there.
 - bad_prints: bars that `prints` finds are kept, or masked: taken out, as if they were missing.
 - fill: gaps of at most `max_gap_size` missing bars are left (None), or filled, without volume: "forward" with the close
@@ -112,9 +113,9 @@ def _one_each(bars: Bars, policy: CleaningPolicy, report: dict[str, Any]) -> Bar
     report["duplicates_dropped"] = len(again)
     if len(again) == 0:
         return bars
-    if policy.duplicates == "last":
-        return drop_duplicates(bars)
-    return bars.take(np.append(True, np.diff(bars.timestamp) > 0))
+    if policy.duplicates == "first":
+        return bars.take(np.append(True, np.diff(bars.timestamp) > 0))
+    return drop_duplicates(bars)
 
 
 def _onto_grid(bars: Bars, step: int, policy: CleaningPolicy, report: dict[str, Any]) -> Bars:

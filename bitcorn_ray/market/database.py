@@ -139,14 +139,14 @@ class BarReader:
         symbol: in any spelling. limit: only the rows of the newest so many different times.
         Returns (bars, the partition as stored).
         Raises BitcornError for an unknown symbol or timeframe (naming those that exist), for a partition that several
-        tables hold, for times and values that are not numbers, and, where no policy says what rows of one time are, for
-        rows that a further column tells apart.
+        tables hold, for times and values that are not numbers, and, unless the policy chooses among rows of one time,
+        for rows that a further column tells apart.
         """
         if limit is not None and limit < 1:
             raise BitcornError(f"limit is {limit}: it must be at least 1, or None for all bars")
         held = self._find(symbol, timeframe)
         bars = self._bars(held, limit)[0]
-        if self._reading.policy is None and repeats(bars.timestamp) and (problem := self.mixture(held)):
+        if not self._reading.chooses_among_rows and repeats(bars.timestamp) and (problem := self.mixture(held)):
             raise BitcornError(problem)
         return bars, held.partition
 

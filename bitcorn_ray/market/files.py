@@ -75,7 +75,7 @@ def read_file(
     the file has no such column; by default they come from the file name (``BTCUSDT_1h.parquet``), and the timeframe,
     where that says none either, from the bars' most frequent distance. reading: what the caller says about the columns.
     Raises BitcornError where the file is missing, cannot be read, lacks a column, does not say its symbol, has rows
-    without a time or symbol, or, where no policy says what rows of one time are, has rows that a further column tells
+    without a time or symbol, or, unless the policy chooses among rows of one time, has rows that a further column tells
     apart.
     """
     with opened_file(path, symbol, timeframe, reading) as file:
@@ -83,7 +83,7 @@ def read_file(
         for (_, reason), count in file.rejected.items():
             raise BitcornError(f"{count} rows of {file.place} {reason}: remove or complete them")
         found = _partitions(file, batches)
-        if (reading or Reading()).policy is None and any(repeats(bars.timestamp) for _, bars in found):
+        if not (reading or Reading()).chooses_among_rows and any(repeats(bars.timestamp) for _, bars in found):
             require_one_each(file)
         return found
 

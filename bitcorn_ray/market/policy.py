@@ -10,7 +10,7 @@ from bitcorn_ray.errors import BitcornError
 __all__ = ["CleaningPolicy", "parse_policy"]
 
 _CHOICES = {
-    "duplicates": ("first", "last", "error"),
+    "duplicates": (None, "first", "last", "error"),
     "off_grid": ("drop", "snap"),
     "fill": (None, "forward", "linear"),
     "bad_prints": ("keep", "mask"),
@@ -19,11 +19,15 @@ _CHOICES = {
 
 @dataclass(frozen=True, kw_only=True)
 class CleaningPolicy:
-    """What `clean_bars` does; see `market.clean`. max_gap_size: in missing bars, None fills gaps of any length."""
+    """What `clean_bars` does; see `market.clean`. max_gap_size: in missing bars, None fills gaps of any length.
+
+    duplicates: None keeps the last row of each time as well, but leaves it to who reads to refuse rows of one time that
+    are of different markets (see `market.apart`); a row that is chosen is chosen among all.
+    """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
-    duplicates: str = "last"
+    duplicates: str | None = None
     off_grid: str = "drop"
     bad_prints: str = "keep"
     fill: str | None = None

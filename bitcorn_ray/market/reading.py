@@ -25,6 +25,11 @@ class Reading:
     columns: tuple[str, ...] = ()
     policy: CleaningPolicy | None = None
 
+    @property
+    def chooses_among_rows(self) -> bool:
+        """Whether the user says which of several rows of one time counts, whatever tells them apart."""
+        return self.policy is not None and self.policy.duplicates is not None
+
     def with_columns(self, names: Iterable[str]) -> Reading:
         """Return this reading with these further columns too."""
         return replace(self, columns=tuple(dict.fromkeys((*self.columns, *names))))

@@ -12,6 +12,7 @@ from bitcorn_ray.report.page import Chart, Section, facts, html_table, note, pag
 __all__ = ["CacheReport", "cache_page"]
 
 _LISTED = 500
+_TICKS = 10
 _COUNTED = (
     "A hit is a time that all features of an entry were there and were not computed. On an object store no more than "
     "one in ten minutes is counted."
@@ -113,10 +114,11 @@ def _entries(entries: Sequence[Mapping[str, Any]]) -> Section:
 
 
 def _bars(label: str, names: Sequence[str], values: Sequence[float], unit: str) -> Chart:
+    axis = {"title": {"text": unit}, "dtick": 1 if unit == "entries" and max(values) < _TICKS else None}
     bars = {"type": "bar", "orientation": "h", "y": list(names), "x": list(values), "marker": {"color": "var(--s1)"}}
     return Chart(
         label=label,
         data=[bars],
-        layout={"xaxis": {"title": {"text": unit}}, "yaxis": {"type": "category"}, "showlegend": False},
+        layout={"xaxis": axis, "yaxis": {"type": "category"}, "showlegend": False},
         height=110 + 28 * len(names),
     )

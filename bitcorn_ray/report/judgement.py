@@ -38,8 +38,8 @@ def skill_section(evaluation: Mapping[str, Any]) -> Section:
 
     evaluation: as `Evaluation.to_json` gives it.
     """
-    charts = []
-    for field, what in (("volatility", "QLIKE"), ("returns", "squared error of the return")):
+    parts = list[Html | Chart]()
+    for field, what in (("volatility", "QLIKE of the variance"), ("returns", "Squared error of the return")):
         traces = []
         for place, one in enumerate(evaluation["skill"]):
             compared = [each for each in one[field] if each["test"]["standard_error"] is not None]
@@ -60,21 +60,16 @@ def skill_section(evaluation: Mapping[str, Any]) -> Section:
                 }
             )
         rows = max((len(trace["y"]) for trace in traces), default=0)
-        title = {"text": f"{what}, less the baseline's"}
-        charts.append(
-            Chart(
-                label=f"{what} of the run less that of each baseline, by horizon",
-                data=traces,
-                layout={
-                    "scattermode": "group",
-                    "xaxis": {"title": title, "zeroline": True},
-                    "yaxis": {"autorange": "reversed"},
-                },
-                height=130 + 44 * rows,
-            )
+        axis = {"title": {"text": "the run's, less the baseline's"}, "zeroline": True, "zerolinecolor": "var(--soft)"}
+        chart = Chart(
+            label=f"{what}: the run's, less that of each baseline, by horizon",
+            data=traces,
+            layout={"scattermode": "group", "xaxis": axis, "yaxis": {"autorange": "reversed"}},
+            height=130 + 44 * rows,
         )
+        parts += [Html(f"<h3>{what}</h3>"), chart]
     remark = note("Bars are intervals of 95 %, with errors that know of overlapping horizons. Left of zero is better.")
-    return Section(title="Skill against each baseline", parts=[*charts, remark])
+    return Section(title="Skill against each baseline", parts=[*parts, remark])
 
 
 def calibration_section(evaluation: Mapping[str, Any]) -> Section:

@@ -19,7 +19,7 @@ body { margin: 0; background: var(--back); color: var(--ink);
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
 main { max-width: 1120px; margin: 0 auto; padding: 20px 16px 48px; }
 h1 { font-size: 1.5rem; margin: 0 0 16px; } h2 { font-size: 1.25rem; margin: 0 0 6px; }
-h3 { font-size: 1rem; margin: 26px 0 4px; }
+h3 { font-size: 1rem; margin: 26px 0 4px; } h1, h2, h3, summary { overflow-wrap: anywhere; }
 section { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 18px;
   margin: 0 0 20px; }
 section > header { display: flex; gap: 20px; align-items: flex-start; margin-bottom: 14px; }

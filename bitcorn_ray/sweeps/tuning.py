@@ -98,7 +98,8 @@ def tune(
             say(f"best trial {best.name}, validation loss {best.loss:.5f}: training it on the last fold")
             run, trial = folder.run, {"trial": best.name, "loss": best.loss, "setting": dict(best.setting)}
             if not is_run(run) or read_metadata(run).get("sweep", {}).get("setting") != trial["setting"]:
-                refit(loaded, trial, run, cache_dir=cache_dir, log_fn=log_fn)
+                ends = [int(one.timestamp[-1]) for one in data.bars]  # bars that have come since are not the sweep's
+                refit(loaded, trial, run, cache_dir=cache_dir, until=ends, log_fn=log_fn)
     if best is None and ended != "interrupted":
         raise BitcornError(f"no trial finished a fold: {_failures(every, loaded)}")
     return SweepResult(folder=folder.storage.address, ended=ended, trials=every, best=best, run=run)

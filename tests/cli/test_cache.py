@@ -1,4 +1,5 @@
 import json
+import sqlite3
 
 import pytest
 from click.testing import CliRunner
@@ -92,6 +93,20 @@ def test_explain(run, filled, market_db):
     table = run("cache", "explain", "--db", market_db, "--system", "v4", "--symbols", "AAAUSDT").stdout
     assert "no entry of v4 for it yet" in table
     assert "BBBUSDT" not in table
+
+
+def test_explain_reads_as_features_do(run, market_db):
+    with sqlite3.connect(market_db) as connection:
+        connection.execute("CREATE TABLE backup AS SELECT * FROM ohlcv")
+    unclear = run("cache", "explain", market_db)
+    assert "in table backup" in unclear.output
+    options = (market_db, "--table", "backup", "--symbols", "AAAUSDT", "--clean", "gaps=forward:30")
+    assert run("features", *options).exit_code == 0
+    (row,) = json.loads(run("cache", "explain", *options, "--json").stdout)["partitions"]
+    assert row["outcome"] == "hit"
+    (row,) = json.loads(run("cache", "explain", *options[:-2], "--json").stdout)["partitions"]
+    assert row["outcome"] == "miss"
+    assert "removed" in row["causes"][0]
 
 
 @pytest.mark.parametrize("arguments", [(), ("a.db", "--db", "b.db")])

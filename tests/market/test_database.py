@@ -306,6 +306,8 @@ def test_rows_that_an_unknown_column_tells_apart_are_never_one_partition(tmp_pat
     assert f"--map symbol=the {key} or timeframe=the {key}" in str(no.value)
     named = Reading.of(mapping={key: f"the {key}"})
     assert rows_of(read_bars(path, "BTCUSDT", "1h", reading=named)[0]) == plain_rows()
+    with pytest.raises(BitcornError, match=r"apart: .* --clean duplicates=last"):  # a policy on other things
+        read_bars(path, "BTCUSDT", "1h", reading=Reading.of(policy=CleaningPolicy(fill="forward")))
     known = Reading.of(policy=CleaningPolicy(duplicates="first"))  # who says what they are is not asked
     assert len(read_bars(path, "BTCUSDT", "1h", reading=known)[0]) == 12
 

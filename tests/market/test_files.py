@@ -9,6 +9,7 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.files import read_file
 from bitcorn_ray.market.ingest import ingest_files
 from bitcorn_ray.market.partition import Partition
+from bitcorn_ray.market.policy import CleaningPolicy
 from bitcorn_ray.market.reading import Reading
 
 HOUR = 3_600_000
@@ -196,6 +197,10 @@ def test_rows_that_an_unknown_column_tells_apart_are_never_one_partition(tmp_pat
         with pytest.raises(BitcornError, match=r"6 of 12 rows of .* column isin \(.*, \.\.\.\) tells them apart"):
             read(path)
     assert not (tmp_path / "market.db").exists()
+    with pytest.raises(BitcornError, match="tells them apart"):
+        read_file(path, reading=Reading.of(policy=CleaningPolicy(off_grid="snap")))
+    ((_, chosen),) = read_file(path, reading=Reading.of(policy=CleaningPolicy(duplicates="last")))
+    assert len(chosen) == 12
     named = Reading.of(mapping={"symbol": "isin"})
     assert [partition.symbol for partition, _ in read_file(path, reading=named)] == [*map(str, markets)]
 

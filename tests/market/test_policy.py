@@ -22,7 +22,7 @@ def test_what_is_written_is_the_policy(duplicates, off_grid, bad_prints, gaps):
     policy = CleaningPolicy(**parse_policy(", ".join(parts) or "default"))
     fill, most = (gaps[0] if gaps[0] != "none" else None, gaps[1]) if gaps else (None, None)
     assert policy == CleaningPolicy(
-        duplicates=duplicates or "last",
+        duplicates=duplicates,
         off_grid=off_grid or "drop",
         bad_prints=bad_prints or "keep",
         fill=fill,
@@ -47,7 +47,7 @@ def test_only_what_is_said_is_there_so_that_the_rest_stays_as_it_was():
         ("gaps=forward,gaps=linear", "says no cleaning policy"),
         ("gaps=forward:0", "max_gap_size is 0: it must be at least 1"),
         ("gaps=spline", "fill is 'spline' in the cleaning policy: use one of None, 'forward', 'linear'"),
-        ("duplicates=any", "duplicates is 'any' in the cleaning policy: use one of 'first', 'last', 'error'"),
+        ("duplicates=any", "duplicates is 'any' in the cleaning policy: use one of None, 'first', 'last', 'error'"),
     ],
 )
 def test_what_says_no_policy_is_refused(text, message):

@@ -33,7 +33,8 @@ def browser():
 def pages(tmp_path_factory, module_monkeypatch):
     """A page of each kind."""
     folder = tmp_path_factory.mktemp("pages")
-    module_monkeypatch.setenv("BITCORN_CACHE_DIR", str(folder / "cache"))
+    cache = folder / f"cache_{'of_a_long_name_' * 4}"  # which no line of a phone holds
+    module_monkeypatch.setenv("BITCORN_CACHE_DIR", str(cache))
     bars = simulate_bars(1_300, seed=2, gaps=0)
     columns = bars.columns()
     source = folder / "AAAUSDT_1h.parquet"
@@ -47,7 +48,7 @@ def pages(tmp_path_factory, module_monkeypatch):
         "run": (run, source),
         "sweep": (swept.storage.address,),
         "evolution": (evolved,),
-        "cache": (folder / "cache",),
+        "cache": (cache,),
         "source": (source,),
     }
     for kind, place in places.items():

@@ -7,7 +7,7 @@ from bitcorn_ray.report.judgement import Track, calibration_section, skill_secti
 
 
 def test_skill_has_an_interval_for_each_baseline_that_can_be_told():
-    volatility, returns, _ = skill_section(EVALUATION).parts
+    _, volatility, _, returns, _ = skill_section(EVALUATION).parts
     one = volatility.data[0]
     assert (one["name"], one["y"], one["x"]) == ("1 bar ahead", ["EWMA"], [-0.5])
     assert one["error_x"]["array"] == [pytest.approx(0.195996)]

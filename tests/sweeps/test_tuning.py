@@ -1,17 +1,19 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
 from killing import kill_driver, process_environment, trial_workers, written
 from small_sweeps import sweep_values
 
-from bitcorn_ray import Forecaster, tune
+from bitcorn_ray import Forecaster, load_market_data, tune
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.learning.predict import predict_windows
 from bitcorn_ray.learning.runs import load_run
@@ -25,7 +27,20 @@ pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 def test_a_sweep_leaves_its_trials_forecasts_and_a_run(market_db, tmp_path):
     out, seen, lines = tmp_path / "sweep", [], []
-    done = tune(sweep_values(market_db, out), on_trial=seen.append, log_fn=lines.append)
+
+    def see(trial):
+        if not seen:  # the database grows while the sweep runs
+            with sqlite3.connect(market_db) as connection:
+                later = "ts + (SELECT max(ts) - min(ts) FROM ohlcv WHERE symbol = 'AAAUSDT') + 3600000"
+                rest = "symbol, timeframe, open, high, low, close, volume"
+                connection.execute(
+                    f"INSERT INTO ohlcv (ts, {rest}) SELECT {later}, {rest} FROM ohlcv WHERE symbol = 'AAAUSDT'"
+                )
+        seen.append(trial)
+
+    ended_at = load_market_data(market_db, "AAAUSDT", "1h").dataframe["timestamp"].iloc[-1]
+    done = tune(sweep_values(market_db, out), on_trial=see, log_fn=lines.append)
+    assert load_market_data(market_db, "AAAUSDT", "1h").dataframe["timestamp"].iloc[-1] > ended_at
     assert done.ended == "done"
     assert [(each.name, each.state, len(each.losses)) for each in done.trials] == [
         ("t0001", "finished", 2),
@@ -48,6 +63,7 @@ def test_a_sweep_leaves_its_trials_forecasts_and_a_run(market_db, tmp_path):
     assert run.metadata["sweep"]["trial"] == done.best.name
     last = json.loads((out / "sweep.json").read_text())["folds"][-1]
     assert run.metadata["partitions"][0]["train"][0] >= last["train"]["first"][:10]
+    assert pd.Timestamp(run.metadata["partitions"][0]["last"]) <= ended_at
     assert Forecaster.load(done.run) is not None
     assert {each.name for each in seen} == {"t0001", "t0002"}
     assert any("training it on the last fold" in line for line in lines)
