@@ -13,7 +13,8 @@ import heapq
 import logging
 import pickle
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import ray
@@ -26,7 +27,7 @@ from bitcorn_ray.on_ray.carried import pack, unpack
 from bitcorn_ray.on_ray.metrics import count_traffic
 from bitcorn_ray.on_ray.versions import guarded
 
-__all__ = ["GROUPS_PER_CPU", "map_balanced"]
+__all__ = ["GROUPS_PER_CPU", "map_balanced", "one_operator"]
 
 GROUPS_PER_CPU = 8
 _RETRIES = 2  # of a group whose worker died
@@ -65,12 +66,6 @@ def _mapped(
     packed: bytes, groups: list[list[Job]], on_done: Callable[[Result], None]
 ) -> tuple[list[Result], list[list[Job]]]:
     """Return the results, and the groups that gave none."""
-    context = ray.data.DataContext.get_current().copy()
-    context.enable_progress_bars = False
-    context.max_errored_blocks = -1  # a group that fails is noticed by its absence
-    # There is one operator: nothing has to be reserved for another, and no CPU to wait for the first result's size.
-    context.op_resource_reservation_enabled = False
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     waiting, results = dict(enumerate(groups)), list[Result]()
 
     def run(row: dict[str, Any]) -> dict[str, Any]:
@@ -82,14 +77,10 @@ def _mapped(
     def refused(why: str, row: dict[str, Any]) -> dict[str, Any]:
         return {"group": row["group"], "results": b"", "refused": why}
 
-    with ray.data.DataContext.current(context):
+    with one_operator():
         rows = [{"group": number, "jobs": pickle.dumps(group)} for number, group in waiting.items()]
-        with warnings.catch_warnings():  # Ray has no other way yet to bound the retries
-            warnings.simplefilter("ignore", DeprecationWarning)
-            dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-                guarded(run, refused), max_retries=_RETRIES
-            )
-        for row in dataset.iter_rows():
+        dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
+        for row in dataset.map(guarded(run, refused), max_retries=_RETRIES).iter_rows():
             if row["refused"]:
                 raise BitcornError(row["refused"])
             waiting.pop(row["group"])
@@ -99,6 +90,20 @@ def _mapped(
                 on_done(result)
                 results.append(result)
     return results, list(waiting.values())
+
+
+@contextmanager
+def one_operator() -> Iterator[None]:
+    """Let Ray Data run datasets of one operator in the block, quietly; rows that fail are noticed by their absence."""
+    context = ray.data.DataContext.get_current().copy()
+    context.enable_progress_bars = False
+    context.max_errored_blocks = -1
+    # Nothing has to be reserved for another operator, and no CPU to wait for the first result's size.
+    context.op_resource_reservation_enabled = False
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    with ray.data.DataContext.current(context), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Ray has no other way yet to bound the retries
+        yield
 
 
 def _dealt(sizes: Sequence[int], count: int) -> list[list[int]]:

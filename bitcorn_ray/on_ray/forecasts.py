@@ -5,9 +5,7 @@ A job whose actor dies is tried again a few times; one that kills it every time 
 
 from __future__ import annotations
 
-import logging
 import pickle
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -16,6 +14,7 @@ import ray
 from bitcorn_ray.cache.code import CodeIdentity
 from bitcorn_ray.cache.traffic import traffic
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.on_ray.balanced import one_operator
 from bitcorn_ray.on_ray.carried import pack, unpack
 from bitcorn_ray.on_ray.metrics import count_traffic
 from bitcorn_ray.on_ray.versions import guarded
@@ -58,27 +57,20 @@ def map_with_actors(
     Raises BitcornError for more GPUs than Ray has, a worker that cannot be sent to them, and where one has another
     installation than this process.
     """
-    context = ray.data.DataContext.get_current().copy()
-    context.enable_progress_bars = False
-    context.max_errored_blocks = -1  # a job that fails is noticed by its absence
-    context.op_resource_reservation_enabled = False
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     waiting, results = dict(enumerate(jobs)), list[Result]()
     actor: Any = _Actor  # Ray takes classes too, its annotations do not
-    with ray.data.DataContext.current(context):
+    with one_operator():
         largest_first = sorted(waiting, key=lambda place: -sizes[place])
         rows = [{"place": place, "job": pickle.dumps(waiting[place])} for place in largest_first]
-        with warnings.catch_warnings():  # Ray has no other way yet to bound the retries
-            warnings.simplefilter("ignore", DeprecationWarning)
-            dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-                actor,
-                fn_constructor_args=[pack(guarded(make, _refusing), code)],
-                compute=ray.data.ActorPoolStrategy(size=_pool_size(len(jobs), gpus), max_tasks_in_flight_per_actor=1),
-                num_cpus=1,
-                num_gpus=gpus or None,
-                max_restarts=_RETRIES,
-                max_task_retries=_RETRIES,
-            )
+        dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+            actor,
+            fn_constructor_args=[pack(guarded(make, _refusing), code)],
+            compute=ray.data.ActorPoolStrategy(size=_pool_size(len(jobs), gpus), max_tasks_in_flight_per_actor=1),
+            num_cpus=1,
+            num_gpus=gpus or None,
+            max_restarts=_RETRIES,
+            max_task_retries=_RETRIES,
+        )
         for row in dataset.iter_rows():
             result, moved = pickle.loads(row["result"])
             count_traffic(moved)
