@@ -176,7 +176,11 @@ def _importance_chart(result: Mapping[str, Any]) -> Chart:
         "orientation": "h",
         "y": [each["feature"] for each in importance],
         "x": [each["increase"] for each in importance],
-        "error_x": {"type": "data", "array": [each["standard_error"] or 0.0 for each in importance]},
+        "error_x": {
+            "type": "data",
+            "array": [each["standard_error"] or 0.0 for each in importance],
+            "color": "var(--ink)",  # a bar's own is grey, light or dark
+        },
         "marker": {"color": _WINNER},
     }
     return Chart(

@@ -15,7 +15,7 @@ from bitcorn_ray.report.page import SERIES, Chart, Html, Section, html_table, no
 __all__ = ["Track", "calibration_section", "skill_section", "track_sections"]
 
 _DRAWN = 6  # partitions
-_STRETCHES = 1_500
+_STRETCHES, _FEWEST, _TOGETHER = 1_500, 60, 8  # at most and at least, where there are as many windows; windows of each
 _Z95 = 1.959964
 
 
@@ -182,7 +182,8 @@ def _track_chart(track: Track) -> Chart:
     times, forecast, realised = track.times[known], track.forecast[known], track.realised[known]
     if not len(times):
         return Chart(label="nothing is known of what came", data=[], height=80)
-    starts = stretches(len(times), _STRETCHES)
+    # What came in one window is mostly chance: only several together have a height that a forecast could have.
+    starts = stretches(len(times), min(_STRETCHES, max(_FEWEST, len(times) // _TOGETHER)))
     counts = np.diff(np.append(starts, len(times)))
 
     def root(values: NDArray[np.floating]) -> list[float | None]:

@@ -25,7 +25,7 @@ from bitcorn_ray.report.page import (
     page_of,
     plain,
 )
-from bitcorn_ray.report.sweeps import shown_point, standings
+from bitcorn_ray.report.sweeps import shown_point, standing_remarks, standings
 
 __all__ = ["SweepReport", "sweep_page"]
 
@@ -88,7 +88,9 @@ def _verdict(report: SweepReport) -> Section:
         for answer in report.judgement["answers"]
     }
     remarks = map(note, report.judgement["remarks"])
-    return Section(title="Verdict", parts=[listed([report.judgement["verdict"]], "verdict"), facts(told), *remarks])
+    return Section(
+        title="Verdict", parts=[listed(report.judgement["verdict"].splitlines(), "verdict"), facts(told), *remarks]
+    )
 
 
 def _standings(answer: Mapping[str, Any], judgement: Mapping[str, Any]) -> Section:
@@ -96,9 +98,12 @@ def _standings(answer: Mapping[str, Any], judgement: Mapping[str, Any]) -> Secti
     columns, rows = standings(answer, _LISTED)
     trials = judgement["trials"]
     told = [(*row, shown_point(trials[row[1]]["search"]) if row[1] in trials else "") for row in rows]
-    remark = note("Gains over a baseline with a star are significant for that trial alone (Diebold-Mariano, 5 %).")
+    remarks = [
+        "Gains over a baseline with a star are significant for that trial alone (Diebold-Mariano, 5 %).",
+        *standing_remarks(answer, judgement["folds"]),
+    ]
     table = html_table((*columns, "configuration"), told, (0, *range(2, len(columns))), wide=True)
-    return Section(title=f"Leaderboard: {answer['name']}", parts=[answer["in_words"], table, remark])
+    return Section(title=f"Leaderboard: {answer['name']}", parts=[table, *map(note, remarks)])
 
 
 def _losses(result: Mapping[str, Any]) -> Section:

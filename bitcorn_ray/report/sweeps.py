@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,9 +13,10 @@ from rich.text import Text
 
 from bitcorn_ray.report.console import counted, table
 
-__all__ = ["leaderboard_tables", "live_trials", "shown_point", "standings", "trials_table"]
+__all__ = ["leaderboard_tables", "live_trials", "shown_point", "standing_remarks", "standings", "trials_table"]
 
 _ROWS = 20
+_SPELLED = 4
 _STYLES = {"failed": "red", "stopped": "yellow", "finished": "green"}
 
 
@@ -91,34 +92,33 @@ def _configurations(result: Mapping[str, Any], most: int) -> Table:
 
 
 def standings(answer: Mapping[str, Any], most: int) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Names of columns, and rows: trials from the best on, at most so many, and then the baselines.
+    """Names of columns, and rows by mean loss: trials from the best on, at most so many, and all baselines among them.
 
     answer: to a question, as `SweepJudgement.to_json` gives it. Gains over a baseline that are significant for that
     trial alone have a star.
     """
     names = list(answer["baselines"])
-    rows = []
+    rows = [
+        (mean, ("", name, "", f"{mean:.5f}", "", "", *[""] * len(names))) for name, mean in answer["baselines"].items()
+    ]
     for standing in answer["standings"][:most]:
         error = standing["standard_error"]
-        rows.append(
-            (
-                f"{standing['rank']}",
-                standing["trial"],
-                f"{sum(mean is not None for mean in standing['folds'])}",
-                f"{standing['mean']:.5f}",
-                "" if error is None else f"{error:.5f}",
-                f"{standing['score']:.3f}",
-                *(_against(standing["against"][name]) for name in names),
-            )
+        row = (
+            f"{standing['rank']}",
+            standing["trial"],
+            f"{sum(mean is not None for mean in standing['folds'])}",
+            f"{standing['mean']:.5f}",
+            "" if error is None else f"{error:.5f}",
+            f"{standing['score']:.3f}",
+            *(_against(standing["against"][name]) for name in names),
         )
-    for name, mean in sorted(answer["baselines"].items(), key=lambda each: each[1]):
-        rows.append(("", name, "", f"{mean:.5f}", "", "", *[""] * len(names)))
+        rows.append((standing["mean"], row))
     columns = ("rank", "trial", "folds", answer["loss"], "+-", answer["score"], *(f"over {name}" for name in names))
-    return columns, rows
+    return columns, [row for _, row in sorted(rows, key=lambda each: each[0])]
 
 
-def _answer_table(answer: Mapping[str, Any], folds: int, most: int) -> tuple[Table | str, ...]:
-    columns, rows = standings(answer, most)
+def standing_remarks(answer: Mapping[str, Any], folds: int) -> list[str]:
+    """What to know about the standings of an answer. folds: of the sweep."""
     remarks = []
     if any(None in standing["folds"] for standing in answer["standings"]):
         remarks.append(f"trials of fewer than {folds} folds: those that are missing are filled in from the others'")
@@ -128,8 +128,13 @@ def _answer_table(answer: Mapping[str, Any], folds: int, most: int) -> tuple[Tab
             f"do folds agree on which trials are good? Kendall's W {ranks['concordance']:.2f}, mean rank correlation "
             f"{ranks['correlation']:.2f}, p = {ranks['p_value']:.2g}"
         )
+    return remarks
+
+
+def _answer_table(answer: Mapping[str, Any], folds: int, most: int) -> tuple[Table | str, ...]:
+    columns, rows = standings(answer, most)
     title = f"{answer['name']}: gains over a baseline with a star are significant for that trial alone (DM test, 5 %)"
-    return (title, table(columns, rows, left=(1,)), *remarks)
+    return (title, table(columns, rows, left=(1,)), *standing_remarks(answer, folds))
 
 
 def _against(test: Mapping[str, Any]) -> str:
@@ -143,11 +148,12 @@ def _line(trial: Mapping[str, Any]) -> str:
 
 
 def shown_point(point: Mapping[str, Any]) -> str:
-    """A point in short: the last part of each name, numbers with four digits."""
+    """A point in short: the last part of each name, numbers with four digits, of a long list how long it is."""
     parts = []
     for name, value in point.items():
-        text = f"{value:.4g}" if isinstance(value, float) else str(value)
-        parts.append(f"{name.rpartition('.')[2]}={text}")
+        text, last = f"{value:.4g}" if isinstance(value, float) else str(value), name.rpartition(".")[2]
+        long = isinstance(value, Sized) and not isinstance(value, str) and len(value) > _SPELLED
+        parts.append(f"{len(value)} {last}" if long else f"{last}={text}")
     return " ".join(parts)
 
 

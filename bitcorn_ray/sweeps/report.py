@@ -21,6 +21,7 @@ from bitcorn_ray.sweeps.leaderboard import leaderboard
 from bitcorn_ray.sweeps.results import best_of, stitched, sweep_result
 from bitcorn_ray.sweeps.stored import StoredSweep, read_sweep
 from bitcorn_ray.validation.calibration import COVERAGES
+from bitcorn_ray.validation.history import realised_variances
 
 __all__ = ["sweep_report"]
 
@@ -34,7 +35,8 @@ def sweep_report(place: str | Path, *, level: float = 0.01, cache_dir: str | Pat
     sweep = read_sweep(folder)
     every = tuple(sweep.trials.values())
     best = best_of(every)
-    ended = (_json(folder, "sweep.json") or {}).get("ended", "not yet, or it was cut short")
+    evolution = _json(folder, "evolution.json")
+    ended = (_json(folder, "sweep.json") or evolution or {}).get("ended", "not yet, or it was cut short")
     forecasts = None if best is None else stitched(sweep.plan, sweep.bars, best, sweep.config.run.model.horizons)
     result = json.loads(strict_json(sweep_result(ended, every, sweep.folds.to_json(), sweep.written)))
     judgement, why_not = None, ""
@@ -52,7 +54,7 @@ def sweep_report(place: str | Path, *, level: float = 0.01, cache_dir: str | Pat
         importance=search_importance(sweep.config.space, [(each.point, each.loss) for each in every]),
         tracks=[] if forecasts is None else _tracks(forecasts, sweep),
         coverage=[] if forecasts is None else _coverage(forecasts, sweep),
-        evolution=_json(folder, "evolution.json"),
+        evolution=evolution,
     )
 
 
@@ -66,20 +68,22 @@ def _json(folder: SweepFolder, name: str) -> dict[str, Any] | None:
 
 
 def _tracks(forecasts: pa.Table, sweep: StoredSweep) -> list[Track]:
-    """Forecast volatility and the size of the return that came, at the shortest and the longest horizon."""
+    """Volatility as it was forecast and as it came, at the shortest and the longest horizon."""
     horizons = sweep.config.run.model.horizons
     tracks = []
     for one in sweep.bars:
         for horizon in sorted({min(horizons), max(horizons)}):
             own = _of(forecasts, one.symbol, one.timeframe, horizon)
+            times = own["cutoff"].cast(pa.int64()).to_numpy()
+            came = realised_variances(one.close, [horizon])[np.searchsorted(one.timestamp, times), 0]
             if own.num_rows:
                 tracks.append(
                     Track(
                         name=one.name,
                         horizon=horizon,
-                        times=own["cutoff"].cast(pa.int64()).to_numpy(),
+                        times=times,
                         forecast=own["volatility"].to_numpy(),
-                        realised=np.abs(own["realised_return"].to_numpy()),
+                        realised=np.sqrt(np.where(np.isfinite(own["realised_return"].to_numpy()), came, np.nan)),
                     )
                 )
     return tracks

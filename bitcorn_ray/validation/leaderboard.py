@@ -132,7 +132,7 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Leaderboard:
-    """The answers to all questions and the verdict, one paragraph in plain words.
+    """The answers to all questions, and the verdict in plain words: a line for what was compared, each question, luck.
 
     tried: trials that count, failed and stopped ones among them. compared: those with losses. folds, windows: of the
     tests. found: names of the questions where something was.
@@ -247,7 +247,7 @@ def _in_words(answer: Answer, tried: int, level: float) -> str:
     if answer.found:
         told = f"found at {100 * level:g} %, as forecasts go along with what happened {score}"
     elif answer.score_p_value is not None and answer.score_p_value <= level:
-        told = f"nothing found, as forecasts go along with what happened {score}, but beat not all that know nothing"
+        told = f"nothing found, as forecasts that go along with what happened {score} do not beat all that know nothing"
     else:
         told = f"nothing found, as no forecasts go along with what happened {score}"
     return " ".join([f"{answer.name}: {told}.", *_beaten(answer, tried)])
@@ -292,4 +292,4 @@ def _verdict(answers: Sequence[Answer], first: Question, tried: int) -> str:
             f"other half in {100 * overfit.probability:.0f} % of cases (probability of backtest overfitting; 50 % is "
             "pure luck)."
         )
-    return " ".join(sentences)
+    return "\n".join(sentences)

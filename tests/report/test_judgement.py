@@ -35,10 +35,10 @@ def test_tracks_are_roots_of_mean_squares_of_what_is_known():
     (section,) = track_sections([track])
     chart = section.parts[-1]
     came, said = chart.data
-    assert len(came["x"]) == len(came["y"]) == len(said["y"]) == 1_500
+    assert len(came["x"]) == len(came["y"]) == len(said["y"]) == 498
     assert came["x"][-1] == times[-13]
-    assert "3,988 windows drawn as 1,500 stretches" in came["name"]
-    counts = np.diff(np.append(np.unique(np.linspace(0, 3_988, 1_500, endpoint=False).astype(int)), 3_988))
+    assert "3,988 windows drawn as 498 stretches" in came["name"]
+    counts = np.diff(np.append(np.unique(np.linspace(0, 3_988, 498, endpoint=False).astype(int)), 3_988))
     whole = np.sqrt(np.average(np.square(np.array(came["y"]) / 100), weights=counts))
     assert whole == pytest.approx(np.sqrt(np.mean(realised[:-12] ** 2)), rel=1e-4)
 

@@ -1,5 +1,6 @@
 import json
 import re
+from html import unescape
 
 import pytest
 
@@ -63,7 +64,7 @@ STANDING = {
     "against": {"EWMA": {"mean": 0.125, "p_value": 0.01}},
 }
 JUDGEMENT = {
-    "verdict": "None of these beats <log-HAR>.",
+    "verdict": "Nothing found.\nNone of these beats <log-HAR>.",
     "folds": 2,
     "remarks": ["ridge was left out"],
     "trials": {"t1": {"state": "finished", "search": {"training.learning_rate": 0.001}}},
@@ -74,7 +75,7 @@ JUDGEMENT = {
             "score": "rank correlation",
             "standings": [STANDING],
             "baselines": {"EWMA": -8.375},
-            "in_words": "nothing found",
+            "ranks": {"concordance": 0.5, "correlation": 0.25, "p_value": 0.04},
             "overfitting": {"probability": 0.25, "combinations": 70},
         }
     ],
@@ -110,7 +111,8 @@ def test_the_verdict_comes_first_and_all_else_follows():
         "All trials",
         "Configuration",
     ]
-    assert "None of these beats &lt;log-HAR&gt;." in page
+    assert "<li>Nothing found.</li><li>None of these beats &lt;log-HAR&gt;.</li>" in page
+    assert "Kendall's W 0.50" in unescape(page)
     assert "25% of 70 splits" in page
     assert "<td class=n>+0.1250 *</td>" in page
     assert "ridge was left out" in page

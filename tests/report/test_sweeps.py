@@ -2,7 +2,7 @@ import io
 
 from rich.console import Console
 
-from bitcorn_ray.report.sweeps import leaderboard_tables, live_trials, trials_table
+from bitcorn_ray.report.sweeps import leaderboard_tables, live_trials, shown_point, standings, trials_table
 
 
 def trial(name, state, losses=(), error=None):
@@ -57,27 +57,41 @@ def test_where_nobody_looks_a_trial_that_ends_is_a_line():
     assert quiet.file.getvalue() == ""
 
 
+STANDING = {
+    "trial": "t1",
+    "rank": 1,
+    "folds": [-7.5, None],
+    "mean": -7.5,
+    "standard_error": 0.25,
+    "score": 0.31,
+    "against": {"EWMA": {"mean": 0.01, "p_value": 0.01}},
+}
+ANSWER = {
+    "name": "volatility",
+    "loss": "QLIKE",
+    "score": "rank correlation",
+    "baselines": {"EWMA": -7.4},
+    "standings": [STANDING],
+    "ranks": {"concordance": 0.5, "correlation": 0.25, "p_value": 0.04},
+}
+
+
+def test_baselines_stand_among_the_trials_by_their_loss():
+    against = {name: {"mean": 0.01, "p_value": 0.5} for name in ("EWMA", "HAR")}
+    trials = [{**STANDING, "trial": f"t{n}", "rank": n, "mean": -7.5 + n, "against": against} for n in (1, 2, 3)]
+    answer = {**ANSWER, "baselines": {"EWMA": -6.0, "HAR": -8.0}, "standings": trials}
+    assert [row[1] for row in standings(answer, 2)[1]] == ["HAR", "t1", "EWMA", "t2"]
+
+
+def test_a_long_list_is_told_by_its_length():
+    point = {"features": ["a"] * 5, "training.horizon_weights": [0.5, 0.5], "model.cell": "a_gru"}
+    assert shown_point(point) == "5 features horizon_weights=[0.5, 0.5] cell=a_gru"
+
+
 def test_the_leaderboard_begins_with_its_verdict():
-    standing = {
-        "trial": "t1",
-        "rank": 1,
-        "folds": [-7.5, None],
-        "mean": -7.5,
-        "standard_error": 0.25,
-        "score": 0.31,
-        "against": {"EWMA": {"mean": 0.01, "p_value": 0.01}},
-    }
-    answer = {
-        "name": "volatility",
-        "loss": "QLIKE",
-        "score": "rank correlation",
-        "baselines": {"EWMA": -7.4},
-        "standings": [standing],
-        "ranks": {"concordance": 0.5, "correlation": 0.25, "p_value": 0.04},
-    }
     result = {
         "verdict": "Nothing found.",
-        "answers": [answer],
+        "answers": [ANSWER],
         "folds": 2,
         "trials": {"t1": {"state": "stopped", "search": {"seq_len": 8}}, "t2": {"state": "failed", "search": {}}},
         "remarks": ["GARCH was left out"],

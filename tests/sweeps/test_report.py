@@ -1,7 +1,9 @@
+import json
 import shutil
 
 import numpy as np
 import pytest
+from small_evolutions import RESULT
 from small_sweeps import make_sweep, sweep_values
 
 from bitcorn_ray.report.sweep_page import sweep_page
@@ -29,6 +31,14 @@ def test_a_sweep_is_told_from_its_folder_alone(swept, market_db):
     assert "Leaderboard: volatility" in sweep_page(found)
 
 
+def test_an_evolution_has_ended_as_it_says(swept):
+    folder, _, _ = swept
+    folder.storage.publish("evolution.json", json.dumps(RESULT).encode())
+    found = sweep_report(folder.storage.address)
+    assert found.result["ended"] == RESULT["ended"] == "time"
+    assert found.evolution == RESULT
+
+
 def test_tracks_are_what_was_forecast_and_what_came(swept):
     folder, plan, data = swept
     found = sweep_report(folder.storage.address)
@@ -39,7 +49,7 @@ def test_tracks_are_what_was_forecast_and_what_came(swept):
     assert np.allclose(last.forecast, np.concatenate([record.volatilities[:, 1] for record in records]))
     close = np.log(data.bars[0].close)
     rows = np.searchsorted(data.bars[0].timestamp, last.times)
-    assert np.allclose(last.realised, np.abs(close[rows + 4] - close[rows]))
+    assert np.allclose(last.realised, np.sqrt(np.sum(np.diff(close)[rows[:, None] + np.arange(4)] ** 2, axis=1)))
 
 
 def test_a_sweep_without_a_fold_is_told_as_far_as_it_came(swept):

@@ -54,7 +54,7 @@ def test_the_verdict_says_what_was_found_and_what_it_is_worth():
     assert answer.beaten_by_none == ("log-HAR",)
     assert answer.superiority["constant variance"] == pytest.approx(1 / 501)
     assert board.verdict.startswith(
-        "3 trials on 3 test folds of 900 windows together, all trials counted. Volatility: found"
+        "3 trials on 3 test folds of 900 windows together, all trials counted.\nVolatility: found"
     )
     assert "trial b, the best of 3, beats constant variance (p = 0.002)" in board.verdict
     assert "none of these 3 trials beats log-HAR (p = 1)" in board.verdict
@@ -67,7 +67,7 @@ def test_the_verdict_says_what_was_found_and_what_it_is_worth():
 def test_the_verdict_on_nothing():
     board = leaderboard([question(), question(seed=1, name="direction")], "abc", reps=500)
     assert board.found == ()
-    assert "all trials counted. Nothing found. Volatility: nothing found, as no forecasts" in board.verdict
+    assert "all trials counted. Nothing found.\nVolatility: nothing found, as no forecasts" in board.verdict
     assert "Direction: nothing found" in board.verdict
     assert "none of these 3 trials beats constant variance" in board.verdict
     one = Question(**{**vars(question()), "losses": question().losses[:, :1], "scores": question().scores[:, :1]})
@@ -80,7 +80,7 @@ def test_baselines_that_know_nothing_must_be_beaten_where_that_is_asked():
     (answer,) = leaderboard([unbeaten], "abc", reps=500).answers
     assert (answer.found, answer.p_value) == (False, 1)
     assert answer.score_p_value == leaderboard([found], "abc", reps=500).answers[0].p_value <= 0.01
-    assert "nothing found, as forecasts go along with what happened" in answer.in_words
+    assert "nothing found, as forecasts that go along with what happened" in answer.in_words
     beaten = Question(**{**vars(found), "knowing_nothing": ("constant variance",)})
     assert leaderboard([beaten], "abc", reps=500).found == ("volatility",)
     with pytest.raises(
@@ -139,7 +139,7 @@ def test_too_few_windows_to_tell():
     board = leaderboard([question(rows=30)], "abc")
     (answer,) = board.answers
     assert (answer.found, answer.p_value, answer.superiority, answer.overfitting) == (None, None, {}, None)
-    assert "Nothing could be found. Volatility: cannot be told, as the test windows are too few" in board.verdict
+    assert "Nothing could be found.\nVolatility: cannot be told, as the test windows are too few" in board.verdict
 
 
 def test_what_does_not_fit_is_refused():
