@@ -17,6 +17,7 @@ __all__ = ["Track", "calibration_section", "skill_section", "track_sections"]
 _DRAWN = 6  # partitions
 _STRETCHES, _FEWEST, _TOGETHER = 1_500, 60, 8  # at most and at least, where there are as many windows; windows of each
 _Z95 = 1.959964
+_LOGARITHMIC = {"type": "log", "nticks": 4, "tickformat": ".6~g"}  # by itself it names digits within a decade by "5"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,6 +205,6 @@ def _track_chart(track: Track) -> Chart:
             line(f"realised{many}", root(realised), "var(--s2)", 1),
             line("forecast", root(forecast), "var(--s1)", 1.5),
         ],
-        layout={"xaxis": {"type": "date"}, "yaxis": {"title": {"text": "volatility, %"}, "type": "log", "nticks": 4}},
+        layout={"xaxis": {"type": "date"}, "yaxis": {**_LOGARITHMIC, "title": {"text": "volatility, %"}}},
         height=320,
     )
