@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 
 from bitcorn_ray.learning.search import Point, Space, point_key
-from bitcorn_ray.learning.suggest import distribution_of, drawn_of
+from bitcorn_ray.learning.suggest import distribution_of, drawn_of, quiet_optuna
 
 __all__ = ["search_importance"]
 
@@ -23,8 +23,7 @@ def search_importance(space: Space, tried: Sequence[tuple[Point, float | None]],
 
     tried: points, and the loss of each; None, or what is not finite, is passed over. seed: of the forest.
     """
-    import optuna
-
+    optuna = quiet_optuna()
     known = {point_key(point): (point, loss) for point, loss in tried if loss is not None and math.isfinite(loss)}
     varied = [each for each in space.dimensions if len({point_key({"": p[each.name]}) for p, _ in known.values()}) > 1]
     if len(known) < _LEAST or not varied or len({loss for _, loss in known.values()}) < 2:

@@ -23,6 +23,8 @@ __all__ = [
     "Suggester",
     "UserSuggester",
     "distribution_of",
+    "drawn_of",
+    "quiet_optuna",
     "suggester_of",
     "value_of",
 ]
@@ -98,9 +100,7 @@ class OptunaSuggester:
     """Optuna's samplers, asked and told. kind: "tpe" or "random"."""
 
     def __init__(self, space: Space, kind: str, seed: int) -> None:
-        import optuna
-
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        optuna = quiet_optuna()
         self._optuna, self._space = optuna, space
         self._distributions = {each.name: distribution_of(each) for each in space.dimensions}
         sampler: Any = (
@@ -156,6 +156,14 @@ class OptunaSuggester:
             intermediate_values=dict(enumerate(means)),
         )
         self._study.add_trial(frozen)
+
+
+def quiet_optuna() -> Any:
+    """Import Optuna, without the lines about each study that it has for standard error."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
 
 
 def distribution_of(dimension: Dimension) -> Any:

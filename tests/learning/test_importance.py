@@ -1,3 +1,7 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -34,6 +38,12 @@ def test_what_decides_the_loss_has_its_variance():
     by_cell = search_importance(SPACE, tried(lambda p: float(p["cell"] == [1, 2])))
     assert by_cell["cell"] == max(by_cell.values()) > 0.9
     assert "fixed" not in by_cell
+
+
+def test_nothing_is_said_of_it(capfd):
+    code = "from test_importance import *; search_importance(SPACE, tried(lambda p: p['units'], count=20))"
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, check=True)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_the_same_trials_have_the_same_importance():
