@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bitcorn_ray.learning.search import Point, Space, point_key
-from bitcorn_ray.learning.suggest import distribution_of, value_of
+from bitcorn_ray.learning.suggest import distribution_of, quiet_optuna, value_of
 
 __all__ = ["Individual", "Population", "pareto_front", "survival"]
 
@@ -47,9 +47,7 @@ class Population:
     """Chooses points: whether each feature is in, by its name, and the dimensions of a space."""
 
     def __init__(self, groups: Sequence[Sequence[str]], space: Space, size: int, seed: int) -> None:
-        import optuna
-
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        optuna = quiet_optuna()
         self._optuna, self._space, self.size = optuna, space, size
         self._features = [name for group in groups for name in group]
         either = optuna.distributions.CategoricalDistribution([False, True])
