@@ -98,7 +98,7 @@ def compared(bars: Bars, contenders: Sequence[Contender]) -> list[Figure]:
     for kind in ("RMSE", "MAE"):
         for place, horizon in enumerate(HORIZONS):
             outcome = np.log(bars.close[cutoffs + horizon] / bars.close[cutoffs])
-            what = f"{kind} of the return over {horizon} bar{'s' * (horizon > 1)}"
+            what = f"{kind} of the return over {horizon} {'bar' if horizon == 1 else 'bars'}"
             zero = Figure(f"{what}, a forecast of zero", (_error(kind, outcome),), unit="bp")
             mine, *theirs = (
                 Figure(f"{what}, {each.name}", _errors(kind, outcome, each, cutoffs, place), unit="bp", peer=each.peer)

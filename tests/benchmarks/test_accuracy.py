@@ -25,7 +25,7 @@ def test_errors_are_of_the_cutoffs_that_all_have():
     figures = {figure.what: figure for figure in compared(BARS, [ours, peer])}
     for horizon in HORIZONS:
         for kind in ("RMSE", "MAE"):
-            what = f"{kind} of the return over {horizon} bars"
+            what = f"{kind} of the return over {horizon} {'bar' if horizon == 1 else 'bars'}"
             assert figures[f"{what}, ours"].median == pytest.approx(0, abs=1e-9)
             assert figures[f"{what}, peer"].ratio == pytest.approx(0.5)
 
