@@ -18,7 +18,7 @@ from bitcorn_ray.cache.chunk_file import fingerprint_bars
 from bitcorn_ray.cache.identity import EntryPlan, plan_entry
 from bitcorn_ray.cache.jobs import asked_of
 from bitcorn_ray.cache.store import FeatureCache
-from bitcorn_ray.cache.workplan import plan_features
+from bitcorn_ray.cache.workplan import FeatureWork, plan_features
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.market.bars import Bars, show_time
@@ -71,10 +71,7 @@ def explain(
             with opened_source(path, plan.work.reading) as reader:
                 every = asked_of(reader.partitions, symbols, timeframes)
                 asked = every if None in named else [partition for partition in every if partition in named]
-                found += [
-                    _explained(reader, partition, plan.work.reading, system, cache, shown_source(path))
-                    for partition in asked
-                ]
+                found += [_explained(reader, partition, plan.work, cache, shown_source(path)) for partition in asked]
         except BitcornError as error:
             found.append(_failure(jobs[0].label(), error))
     return sorted(found, key=lambda each: (each.symbol, each.timeframe))
@@ -85,16 +82,11 @@ def _failure(partition: Partition, error: BitcornError) -> Explanation:
 
 
 def _explained(
-    reader: PartitionReader,
-    partition: Partition,
-    reading: Reading,
-    system: FeatureSystem,
-    cache: FeatureCache,
-    path: str,
+    reader: PartitionReader, partition: Partition, work: FeatureWork, cache: FeatureCache, path: str
 ) -> Explanation:
     try:
-        bars = load_partition(reader, partition, reading.policy).bars
-        plan = plan_entry(bars, system, memo=cache)
+        bars = load_partition(reader, partition, work.reading.policy).bars
+        plan = plan_entry(bars, work.system, memo=cache)
     except BitcornError as error:
         return _failure(partition, error)
     missing = cache.missing_chunks(plan)

@@ -114,7 +114,8 @@ def _entries(entries: Sequence[Mapping[str, Any]]) -> Section:
 
 
 def _bars(label: str, names: Sequence[str], values: Sequence[float], unit: str) -> Chart:
-    axis = {"title": {"text": unit}, "dtick": 1 if unit == "entries" and max(values) < _TICKS else None}
+    counted_by_one = max(values) < _TICKS and all(isinstance(value, int) for value in values)
+    axis = {"title": {"text": unit}, "dtick": 1 if counted_by_one else None}
     bars = {"type": "bar", "orientation": "h", "y": list(names), "x": list(values), "marker": {"color": "var(--s1)"}}
     return Chart(
         label=label,
