@@ -22,7 +22,7 @@ from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.learning.sequences import make_sequences
 from bitcorn_ray.market.bars import BAR_COLUMNS, Bars
 from bitcorn_ray.market.columns import match_columns
-from bitcorn_ray.market.frames import frame_times, read_frame
+from bitcorn_ray.market.frames import frame_times, key_of_frame, read_frame
 from bitcorn_ray.market.loading import load_bars
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.policy import CleaningPolicy
@@ -286,19 +286,8 @@ def open_cache(cache_dir: Path | str | None = None) -> FeatureCache:
 
 def _partition_of(df: pd.DataFrame) -> Partition | None:
     """Partition from the symbol and timeframe columns, else from the frame's attributes; None where neither says it."""
-    found, _ = match_columns([str(name) for name in df.columns])
-    known: list[str] = []
-    for name in ("symbol", "timeframe"):
-        if name in found and len(df):
-            values = df[found[name]].unique()
-            if len(values) > 1:
-                raise BitcornError(
-                    f"the frame holds {len(values)} {name}s ({values[0]}, {values[1]}, ...): pass one at a time"
-                )
-            known.append(str(values[0]))
-        elif df.attrs.get(name):
-            known.append(str(df.attrs[name]))
-    return Partition(*known) if len(known) == 2 else None
+    symbol, timeframe = (key_of_frame(df, name) for name in ("symbol", "timeframe"))
+    return None if symbol is None or timeframe is None else Partition(symbol, timeframe)
 
 
 def _beside_bars(df: pd.DataFrame, bars: Bars, features: dict[str, Any], warmup: int) -> pd.DataFrame:

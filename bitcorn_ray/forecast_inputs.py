@@ -86,6 +86,12 @@ class ForecastInputs:
                 "bars of that timeframe"
             )
         self.numbers = self.times // self.step
+        if len(twice := np.flatnonzero(np.diff(self.numbers) == 0)):
+            one, other = (show_time(int(t)) for t in self.times[twice[0] : twice[0] + 2])
+            raise BitcornError(
+                f"the bars at {one} and {other} lie within one {partition.timeframe}: repair the bars "
+                "(--clean off-grid=drop when training, which the run remembers; in Python load them with a policy)"
+            )
         known, place = run.metadata["partitions"], run.place_of(partition.symbol)
         if place is None and self.config.symbol_embedding:
             raise BitcornError(

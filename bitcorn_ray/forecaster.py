@@ -25,7 +25,7 @@ from bitcorn_ray.learning.forecasts import Forecasts
 from bitcorn_ray.learning.predict import between_horizons, horizon_weights
 from bitcorn_ray.learning.runs import Run, load_run
 from bitcorn_ray.market.bars import Bars, require_chronology
-from bitcorn_ray.market.frames import read_frame
+from bitcorn_ray.market.frames import key_of_frame, read_frame
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.policy import CleaningPolicy
 from bitcorn_ray.market.reading import Reading
@@ -77,8 +77,8 @@ class Forecaster:
         """Forecast from the last bar, or from each of the last so many.
 
         bars: ascending bars of one partition on the run's timeframe, at least warm-up + seq_len of them. Its symbol is
-        taken from the frame's attributes (`load_market_data` sets them), else it is the first one trained on. Nothing
-        is forecast from bars that a column `filled` marks.
+        taken from a column, else from the frame's attributes (`load_market_data` sets them), else it is the first one
+        trained on. Nothing is forecast from bars that a column `filled` marks.
         horizons: others than those trained on, between them.
         Returns what `Forecasts.to_table` says; a band is infinite as long as none can be promised. Bars that continue
         those of the call before cost only what is new.
@@ -169,11 +169,11 @@ class Forecaster:
         if len(bars) == 0:
             raise BitcornError("there are no bars to forecast from: the frame is empty")
         require_chronology(bars.timestamp)
-        symbol, known = frame.attrs.get("symbol"), self.run.metadata["partitions"]
+        symbol, known = key_of_frame(frame, "symbol"), self.run.metadata["partitions"]
         if symbol is None:
             symbol = known[0]["symbol"] if known else "bars"
         filled = frame["filled"].to_numpy(dtype=bool) if "filled" in frame.columns else None
-        return bars, Partition(str(symbol), self.run.metadata["timeframe"]), filled
+        return bars, Partition(symbol, self.run.metadata["timeframe"]), filled
 
     def _told(
         self,

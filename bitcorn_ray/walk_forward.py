@@ -75,13 +75,14 @@ def plan_folds(config: str | Path | Mapping[str, Any]) -> FoldPlan:
     """Cut the bars that a configuration names into folds.
 
     config: a YAML file, or its values: `db`, `symbol` or `symbols`, `timeframe` (or `timeframes`), `model` with
-    `horizons` and `seq_len`, `folds`, the fields of `FoldsConfig`, and `table`, `mapping` and `clean`, by which the
-    bars are read. Other fields of a run or a sweep are not looked at.
+    `horizons` and `seq_len`, `folds`, the fields of `FoldsConfig`, `table`, `mapping` and `clean`, by which the bars
+    are read, and `search`, of which the longest `seq_len` counts. Other fields of a run or a sweep are not looked at.
     Raises BitcornError for a missing or malformed file, missing or impossible fields, bars that aren't there, and as
     `walk_forward_folds` does.
     """
     from bitcorn_ray.config import read_yaml, validated
     from bitcorn_ray.learning.config import ModelConfig
+    from bitcorn_ray.learning.search import SEQ_LEN, Space
     from bitcorn_ray.market.loading import load_bars
     from bitcorn_ray.market.policy import CleaningPolicy
     from bitcorn_ray.market.reading import Reading
@@ -102,7 +103,9 @@ def plan_folds(config: str | Path | Mapping[str, Any]) -> FoldPlan:
             assert loaded.bars.timestamp is not None  # what is loaded has times
             timelines.append(Timeline(name=str(loaded.partition), instants=loaded.bars.timestamp + step, step=step))
     horizon = max(model.horizons)
-    cut = walk_forward_folds(folds, timelines, horizon, model.seq_len)
+    searched = {name: given for name, given in (values.get("search") or {}).items() if name in SEQ_LEN}
+    seq_len = Space.parse(searched).greatest(SEQ_LEN, model.seq_len)
+    cut = walk_forward_folds(folds, timelines, horizon, seq_len)
     return FoldPlan(config=folds, horizon=horizon, timelines=tuple(timelines), folds=tuple(cut))
 
 

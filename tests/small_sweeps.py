@@ -32,7 +32,7 @@ def sweep_values(db, out, /, **changes):
     }
     for name, change in changes.items():
         merged = isinstance(change, dict) and name != "search"
-        values[name] = {**values[name], **change} if merged else change
+        values[name] = {**values.get(name, {}), **change} if merged else change
     return {name: value for name, value in values.items() if value is not None}
 
 

@@ -144,6 +144,24 @@ def test_history_says_what_the_training_knew_and_counts_what_has_no_window(folde
     assert np.isfinite(history[history["sample"] == "out of sample"].hi95).all()
 
 
+def test_a_frame_says_its_symbol_in_a_column_too(folder, bars):
+    named = bars.assign(Symbol="CCC/USDT")
+    for frame in (named, named.set_index("timestamp")):
+        told = Forecaster.load(folder).predict(frame)
+        assert set(told.symbol) == {"CCC/USDT"}
+        assert set(told["sample"]) == {"other symbol"}
+    with pytest.raises(BitcornError, match=r"the frame holds 2 symbols \(A, B, \.\.\.\)"):
+        Forecaster.load(folder).predict(bars.assign(symbol=["A", "B"] * (len(bars) // 2)))
+
+
+def test_two_bars_of_one_hour_are_refused_by_name(folder, bars):
+    stray = bars.iloc[[900]].assign(timestamp=bars["timestamp"].iloc[900] + pd.Timedelta("30min"))
+    frame = pd.concat([bars.iloc[:901], stray, bars.iloc[901:]], ignore_index=True)
+    first, second = (f"{time:%Y-%m-%dT%H:%M:%SZ}" for time in frame["timestamp"].iloc[900:902])
+    with pytest.raises(BitcornError, match=f"the bars at {first} and {second} lie within one 1h: repair"):
+        Forecaster.load(folder).history(frame)
+
+
 def test_a_symbol_that_was_not_trained_on_is_calibrated_on_its_own_past(folder, random_bars):
     other = random_bars(700, seed=9).to_frame()
     other.attrs["symbol"] = "CCC"

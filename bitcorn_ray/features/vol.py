@@ -6,7 +6,7 @@ years that it was trained on. The windows are the heterogeneous ones of Corsi (2
 
 p is the close, r its one-bar log return, s the reference volatility of one bar (`features.reference`, a span of one
 week), k = ln(high / low)^2 / (4 ln 2) Parkinson's (1980) variance, v the volume, mean_w a mean over the last w bars.
-`day` is the parameter: bars a day, nine at least, D (24 of one hour, the default; `vol:day=96` for 15 minutes); W = 7 D
+`day` is the parameter: bars a day, 12 at least, D (24 of one hour, the default; `vol:day=96` for 15 minutes); W = 7 D
 is a week.
 
 Level of variance, w in 1, 2, 4, 8, D, 3D, W, 3W, 8W
@@ -56,7 +56,7 @@ __all__ = ["VERSION", "compute", "warmup"]
 VERSION = 1
 
 _WEEKS, _DAYS, _RECENT_DAYS = 24, 84, 28
-_FEWEST = 9  # bars a day: the windows within the day are of 1 to 8
+_FEWEST = 12  # bars a day: the profile of as many ahead must lie within the day before
 _DAY_MS, _MONDAY_MS = 86_400_000, 4 * 86_400_000  # the epoch was a Thursday
 _TINY = 1e-30
 _BOUND = 6.0

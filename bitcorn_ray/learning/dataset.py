@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -77,6 +78,24 @@ class TrainingData:
     train_ends: Rows
     validation_ends: Rows
     test_ends: Rows
+
+    def whole_windows(self, steps: Sequence[int], seq_len: int) -> Rows:
+        """Rows at which so many rows of one partition end, without a gap and with all features, whatever comes after.
+
+        steps: of each partition, in ms.
+        """
+        assert self.timestamp is not None
+        found = []
+        for step, (start, stop) in zip(steps, pairwise(self.partition_starts.tolist()), strict=True):
+            index = window_index(
+                finite=finite_rows(self.matrix[start:stop]),
+                usable_close=np.ones(stop - start, bool),
+                gap_before=gap_before(self.timestamp[start:stop], step),
+                seq_len=seq_len,
+                horizon=0,
+            )
+            found.append(index.ends + start)
+        return np.concatenate(found)
 
     def where(self, ends: Rows) -> str:
         """Say which partitions, and from when to when, some windows' last bars are of."""

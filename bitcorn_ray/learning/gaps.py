@@ -33,8 +33,8 @@ class FilledRows:
 
 
 def gap_before(timestamp: NDArray[np.int64], step: int) -> NDArray[np.bool_]:
-    """Mark each row that lies more than one step after the row before: (T,)."""
-    return np.concatenate(([False], np.diff(timestamp) > step))
+    """Mark each row that does not lie one step after the row before: (T,). One closer by is off the grid."""
+    return np.concatenate(([False], np.diff(timestamp) != step))
 
 
 def fill_gaps(

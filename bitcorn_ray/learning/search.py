@@ -18,10 +18,11 @@ from typing import Any
 
 from bitcorn_ray.errors import BitcornError
 
-__all__ = ["KINDS", "Dimension", "Point", "Space", "point_key"]
+__all__ = ["KINDS", "SEQ_LEN", "Dimension", "Point", "Space", "point_key"]
 
 Point = dict[str, Any]
 
+SEQ_LEN = ("seq_len", "model.seq_len")  # names of the length of windows
 KINDS = ("choice", "grid", "int", "uniform", "loguniform")
 
 
@@ -110,6 +111,12 @@ class Space:
         """How many points there are; None for a continuum."""
         counts = [None if each.options is None else len(each.options) for each in self.dimensions]
         return None if None in counts else math.prod(count for count in counts if count is not None)
+
+    def greatest(self, names: Sequence[str], otherwise: int) -> int:
+        """The greatest value that a whole number of one of these names may have, or another where none is searched."""
+        return max(
+            (value for each in self.dimensions if each.name in names for value in each.corners), default=otherwise
+        )
 
     def points(self, most: int | None = None) -> Iterator[Point]:
         """All points of a space that has `size`, the last dimension fastest; at most so many.

@@ -17,7 +17,23 @@ from bitcorn_ray.market.times import milliseconds, parse_times
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["frame_times", "read_frame"]
+__all__ = ["frame_times", "key_of_frame", "read_frame"]
+
+
+def key_of_frame(df: pd.DataFrame, name: str) -> str | None:
+    """The symbol or timeframe of a frame: by its column, else by its attributes; None where neither says it.
+
+    name: "symbol" or "timeframe". Raises BitcornError where the column holds several.
+    """
+    found, _ = match_columns([str(column) for column in df.columns])
+    if name in found and len(df):
+        values = df[found[name]].unique()
+        if len(values) > 1:
+            raise BitcornError(
+                f"the frame holds {len(values)} {name}s ({values[0]}, {values[1]}, ...): pass one at a time"
+            )
+        return str(values[0])
+    return str(df.attrs[name]) if df.attrs.get(name) else None
 
 
 def read_frame(df: pd.DataFrame, extra: Sequence[str] = ()) -> Bars:

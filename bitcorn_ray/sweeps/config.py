@@ -29,7 +29,7 @@ from bitcorn_ray.config import RunConfig, read_yaml, validated
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.registry import find_system
 from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
-from bitcorn_ray.learning.search import Point, Space
+from bitcorn_ray.learning.search import SEQ_LEN, Point, Space
 from bitcorn_ray.learning.sweep import SweepOptions
 from bitcorn_ray.validation.folds import FoldsConfig
 
@@ -115,6 +115,11 @@ class SweepConfig:
             space=Space.parse(search),
             sweep=validated(SweepOptions, {**options, **given}, "sweep"),
         )
+
+    @property
+    def longest_seq_len(self) -> int:
+        """The longest window that any trial has, in bars."""
+        return self.space.greatest(SEQ_LEN, self.run.model.seq_len)
 
     def at(self, point: Point) -> Setting:
         """Return what the trial of a point trains. Raises BitcornError for values that don't go together."""

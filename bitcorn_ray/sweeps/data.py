@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.registry import find_system
 from bitcorn_ray.lineage import partition_lineage
 from bitcorn_ray.market.bars import Bars
+from bitcorn_ray.market.clean import cleaning_counts
 from bitcorn_ray.market.loading import load_bars
 from bitcorn_ray.market.partition import Partition, normalise_symbol
 from bitcorn_ray.market.source import shown_source
@@ -36,11 +37,15 @@ __all__ = ["SweepData", "fold_plan", "sweep_data", "timelines_of"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SweepData:
-    """bars: of each partition. variants: by their system's text. identities: hashes of the data, by the same."""
+    """bars: of each partition. variants: by their system's text. identities: hashes of the data, by the same.
+
+    cleaning: by which policy bars were repaired and what was done, as runs record it; None without a policy.
+    """
 
     bars: tuple[SweepBars, ...]
     variants: dict[str, Variant]
     folds: tuple[Fold, ...]
+    cleaning: dict[str, Any] | None = None
 
     @property
     def identities(self) -> dict[str, str]:
@@ -70,12 +75,14 @@ def sweep_data(
     wanted = {spec: find_system(spec).on_grid(step) for spec in (config.variants() if systems is None else systems)}
     reading = run.reading.with_columns(name for system in wanted.values() for name in system.inputs)
     barred = reading.policy is not None and reading.policy.fills_ahead
-    bars, whole = list[SweepBars](), list[tuple[Bars, Partition]]()
+    bars, whole, repaired = list[SweepBars](), list[tuple[Bars, Partition]](), dict[str, Any]()
     ends: Sequence[int | None] = until or [None] * len(run.all_symbols)
     for symbol, end in zip(run.all_symbols, ends, strict=True):
         loaded = load_bars(run.db, symbol, run.timeframe, reading=reading, until=end)
         own, partition = loaded.bars, loaded.partition
         assert own.timestamp is not None  # what is loaded has times
+        if loaded.cleaning is not None:
+            repaired[str(partition)] = cleaning_counts(loaded.cleaning)
         bars.append(
             SweepBars(
                 symbol=partition.symbol,
@@ -89,7 +96,7 @@ def sweep_data(
             )
         )
         whole.append((own, partition))
-    folds = walk_forward_folds(config.folds, timelines_of(bars), max(run.model.horizons), run.model.seq_len)
+    folds = walk_forward_folds(config.folds, timelines_of(bars), max(run.model.horizons), config.longest_seq_len)
     variants = {}
     for spec, system in wanted.items():
         matrix = np.empty((sum(len(own) for own, _ in whole), len(system.features)), np.float32)
@@ -113,7 +120,8 @@ def sweep_data(
         )
         if log_fn:
             log_fn(f"{len(system.features)} features {spec} of {len(matrix):,} bars")
-    return SweepData(bars=tuple(bars), variants=variants, folds=tuple(folds))
+    cleaning = {"policy": asdict(reading.policy), "partitions": repaired} if reading.policy else None
+    return SweepData(bars=tuple(bars), variants=variants, folds=tuple(folds), cleaning=cleaning)
 
 
 def fold_plan(config: SweepConfig, data: SweepData) -> FoldPlan:

@@ -38,11 +38,12 @@ def read_sweep(folder: SweepFolder) -> StoredSweep:
     written, bars = folder.plan(), folder.bars()
     config = SweepConfig.from_json(written["config"])
     horizon, timelines = max(config.run.model.horizons), tuple(timelines_of(bars))
-    folds = tuple(walk_forward_folds(config.folds, timelines, horizon, config.run.model.seq_len))
+    folds = tuple(walk_forward_folds(config.folds, timelines, horizon, config.longest_seq_len))
     plan = TrialPlan(
         folds=folds,
         seeds=config.sweep.seeds,
         objective=config.sweep.objective,
+        judged_seq_len=config.longest_seq_len,
         device="cpu",
         records=folder.records,
         identities=written["identities"],

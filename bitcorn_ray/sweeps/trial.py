@@ -4,6 +4,9 @@
    training rows. 2. Train, as any training. 3. Forecast the validation windows, whose loss compares trials, and the
    test windows, whose forecasts are kept. 4. Record the fold, report, and go on to the next.
 
+Losses are of the bars at which the longest window of any trial is whole: a longer one is left out for longer after a
+gap, where markets are wild, and would look better for that alone.
+
 It runs in any process: the data come from a function, which on Ray reads the object store.
 Shapes: T rows of all partitions, F features, N windows, H horizons.
 """
@@ -109,12 +112,14 @@ class TrialPlan:
     """What all trials have in common.
 
     folds: in the order in which they are trained. seeds: trainings of each. objective: see `SweepOptions`.
+    judged_seq_len: length of the windows that are whole wherever losses are taken, the longest of any trial.
     device: "cpu" or "cuda". records: the finished ones. identities: of the data, by system.
     """
 
     folds: tuple[Fold, ...]
     seeds: int
     objective: str
+    judged_seq_len: int
     device: str
     records: Records
     identities: Mapping[str, str]
@@ -144,7 +149,13 @@ def run_trial(
                 if record is None:
                     seeded = replace(setting, training=replace(setting.training, seed=setting.training.seed + offset))
                     record = train_fold(
-                        fetch("bars"), fetch(setting.system), seeded, fold.rows, plan.objective, plan.device
+                        fetch("bars"),
+                        fetch(setting.system),
+                        seeded,
+                        fold.rows,
+                        plan.objective,
+                        plan.device,
+                        plan.judged_seq_len,
                     )
                     records.save(key, record)
                     trained += record.seconds
@@ -175,6 +186,8 @@ def fold_keys(plan: TrialPlan, setting: Setting, fold: Fold) -> list[str]:
             {**training, "seed": training["seed"] + offset},
             values["features"],
             rows,
+            # Where all windows are as long it says nothing.
+            *([plan.judged_seq_len] if plan.judged_seq_len != setting.model.seq_len else []),
         )
         for offset in range(plan.seeds)
     ]
@@ -187,13 +200,22 @@ def train_fold(
     fold: Sequence[FoldRows],
     objective: str,
     device: str = "cpu",
+    judged_seq_len: int = 1,
 ) -> FoldRecord:
-    """Train one fold and forecast its windows. Raises BitcornError where it can't be, or forecasts are not finite."""
+    """Train one fold and forecast its windows. Raises BitcornError where it can't be, or forecasts are not finite.
+
+    judged_seq_len: losses are of the windows at whose end so many bars are whole.
+    """
     started = time.perf_counter()
-    data, _, _ = fold_inputs(bars, variant, setting, fold)
+    data, _, _ = fold_inputs(bars, variant, setting, fold, reach=judged_seq_len)
+    judged = data.whole_windows([one.step for one in bars], judged_seq_len)
+    if not len(np.intersect1d(data.validation_ends, judged)):
+        raise BitcornError(
+            f"no validation window has {judged_seq_len} whole bars: search shorter seq_len, or fill gaps"
+        )
     model, fitted = fitted_model(data, setting, device)
-    loss, expected, sigma = _judged(model, data, setting.model, data.validation_ends, objective)
-    test_loss, returns, volatilities = _judged(model, data, setting.model, data.test_ends, objective)
+    loss, expected, sigma = _judged(model, data, setting.model, data.validation_ends, judged, objective)
+    test_loss, returns, volatilities = _judged(model, data, setting.model, data.test_ends, judged, objective)
     assert data.timestamp is not None
     return FoldRecord(
         loss=loss,
@@ -221,17 +243,23 @@ def fitted_model(data: TrainingData, setting: Setting, device: str) -> tuple[LST
 
 
 def fold_inputs(
-    bars: Sequence[SweepBars], variant: Variant, setting: Setting, fold: Sequence[FoldRows], whole: bool = False
+    bars: Sequence[SweepBars],
+    variant: Variant,
+    setting: Setting,
+    fold: Sequence[FoldRows],
+    whole: bool = False,
+    reach: int = 1,
 ) -> tuple[TrainingData, StandardScaler, dict[str, Any]]:
     """Make the training data of a fold, their scaler, and facts; the features are copied and not written to.
 
-    whole: of all rows, which gives the same windows and values as of those alone that the fold needs.
+    whole: of all rows, which gives the same windows and values as of those alone that the fold needs. reach: rows up to
+    the first window's end that are to be there at least, as a window's own are.
     """
     columns, model = variant.columns(setting.features), setting.model
     rows, spans, parts, start = [], [], [], 0
     for one, own in zip(bars, fold, strict=True):
         length = len(one.close)
-        kept = slice(0, length) if whole else _needed(own, model, length)
+        kept = slice(0, length) if whole else _needed(own, model, length, reach)
         matrix = variant.matrix[start + kept.start : start + kept.stop]
         parts.append(matrix if len(columns) == matrix.shape[1] and columns == sorted(columns) else matrix[:, columns])
         reference = (
@@ -252,12 +280,12 @@ def fold_inputs(
     return training_data(np.concatenate(parts), rows, model, setting.training, fold=spans)
 
 
-def _needed(own: FoldRows, model: ModelConfig, length: int) -> slice:
+def _needed(own: FoldRows, model: ModelConfig, length: int, reach: int) -> slice:
     """Rows that the windows and labels of a fold reach; at least one, so that a partition keeps its place."""
     spans = [span for span in (own.train, own.validation, own.test) if span.length]
     if not spans:
         return slice(0, 1)
-    first = max(0, min(span.start for span in spans) - model.seq_len + 1)
+    first = max(0, min(span.start for span in spans) - max(model.seq_len, reach) + 1)
     return slice(first, min(length, max(span.stop for span in spans) + max(model.horizons)))
 
 
@@ -270,14 +298,16 @@ def _shifted(own: FoldRows, first: int) -> FoldRows:
 
 
 def _judged(
-    model: LSTMMultiHead, data: TrainingData, config: ModelConfig, ends: Rows, objective: str
+    model: LSTMMultiHead, data: TrainingData, config: ModelConfig, ends: Rows, judged: Rows, objective: str
 ) -> tuple[float, NDArray[np.float32], NDArray[np.float32]]:
-    """Mean loss of some windows, and the forecasts of returns and volatilities (N, H)."""
+    """Mean loss of the judged among some windows, and the forecasts of returns and volatilities (N, H) of all."""
     returns, volatilities = forecast_rows(model, data, data.matrix, config, ends)
     if not (np.isfinite(returns).all() and np.isfinite(volatilities).all() and (volatilities > 0).all()):
         raise BitcornError("forecasts are not finite, or volatilities not above 0: lower the learning rate")
-    loss = mean_loss(data, ends, returns, volatilities, objective) if len(ends) else float("nan")
-    return loss, returns, volatilities
+    kept = np.isin(ends, judged)
+    if not kept.any():
+        return float("nan"), returns, volatilities
+    return mean_loss(data, ends[kept], returns[kept], volatilities[kept], objective), returns, volatilities
 
 
 def forecast_rows(

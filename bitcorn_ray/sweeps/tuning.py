@@ -111,6 +111,7 @@ def trial_plan(config: SweepConfig, data: SweepData, folder: SweepFolder) -> Tri
         folds=data.folds,
         seeds=config.sweep.seeds,
         objective=config.sweep.objective,
+        judged_seq_len=config.longest_seq_len,
         device="cuda" if config.sweep.resources.gpu else "cpu",
         records=folder.records,
         identities=data.identities,
@@ -193,6 +194,7 @@ def refit(
             "data": facts,
             "lineage": {"data": source_lineage(config.run.db, [dict(each) for each in variant.origins])},
             "sweep": dict(trial),
+            "cleaning": data.cleaning,
         }
         names = variant.features if setting.features is None else setting.features
         return TrainingInputs(data=made, scaler=scaler, feature_cols=list(names), about=about)

@@ -70,8 +70,9 @@ def baseline_forecasts(
     outcome, realised: (T, H) log returns and realised variances of the h bars after each row, NaN where not known: see
     `realised_returns` and `realised_variances`, or leave out those that span a gap. fit, test: rows of T, ascending, or
     slices. features: (T, F) for the ridge regression, which is left out without them.
-    A GARCH model that cannot be fitted, or whose fit did not converge, is told in `remarks`. Raises BitcornError where
-    shapes differ or too few rows are left to fit on.
+    What cannot be fitted, GARCH or a HAR on a history that is short of its windows, is left out and told in `remarks`,
+    and so is a GARCH model whose fit did not converge. Raises BitcornError where shapes differ or too few rows are left
+    to fit anything on.
     """
     shape = (len(history.close), len(horizons))
     if outcome.shape != shape or realised.shape != shape:
@@ -91,8 +92,11 @@ def baseline_forecasts(
         variances["GARCH(1,1)"] = garch.variances
         if not garch.converged:
             remarks["GARCH(1,1)"] = f"its fit did not converge ({garch.message}): don't trust it"
-    variances["log-HAR"] = log_har(history, realised, horizons, fitted_on, tested)
-    variances["strong HAR"] = strong_har(history, realised, horizons, fitted_on, tested)
+    for name, regression in (("log-HAR", log_har), ("strong HAR", strong_har)):
+        try:
+            variances[name] = regression(history, realised, horizons, fitted_on, tested)
+        except BitcornError as error:
+            remarks[name] = f"left out: {error}"
     if features is not None:
         ridge = ridge_forecasts(features, outcome, realised, horizons, fitted_on, tested)
         returns["ridge"], variances["ridge"] = ridge.returns, ridge.variances

@@ -10,7 +10,8 @@
 
 The windows are of bars, whatever the timeframe, and one of a whole week is added where that is more than 168 bars. A
 slot is a bar's place in the week, 15 minutes at least; from daily bars on there is no profile. Logarithms are of the
-variance plus 1e-9, as a bar may stand still.
+variance plus a floor, as a bar may stand still: 1e-9, or a ten-thousandth of the mean variance of the fitting rows'
+bars where that is less, so that a quiet market is forecast as well as a wild one.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from numpy.typing import NDArray
 
 from bitcorn_ray.validation.history import History, fitting_rows
 
-__all__ = ["FLOOR", "log_har", "strong_har"]
+__all__ = ["log_har", "log_variance_floor", "strong_har"]
 
 Float = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
-FLOOR = 1e-9
+_FLOOR, _FLOOR_SHARE = 1e-9, 1e-4
 _WEEK_MS, _DAY_MS, _QUARTER_MS = 7 * 86_400_000, 86_400_000, 900_000
 _WINDOWS = (1, 4, 24, 168)
 
@@ -40,18 +41,28 @@ def log_har(history: History, realised: Float, horizons: Sequence[int], fit: Row
     `fit` are looked at. fit, test: rows, ascending. Rows before the longest window is full are not fitted on and have
     NaN forecasts. Raises BitcornError where too few rows are left to fit on.
     """
-    design = _design(history.returns**2, _windows(history))
-    return _each(lambda horizon: design, realised, horizons, fit, test)
+    floor = _floor(history, fit)
+    design = _design(history.returns**2, _windows(history), floor)
+    return _each(lambda horizon: design, realised, horizons, fit, test, floor)
 
 
 def strong_har(history: History, realised: Float, horizons: Sequence[int], fit: Rows, test: Rows) -> Float:
     """Forecast as `log_har`, with Parkinson variances and, within the day, the profile of the week besides."""
-    windows = _windows(history)
-    design = np.hstack([_design(history.returns**2, windows), _design(history.parkinson, windows)[:, 1:]])
+    windows, floor = _windows(history), _floor(history, fit)
+    design = np.hstack([_design(history.returns**2, windows, floor), _design(history.parkinson, windows, floor)[:, 1:]])
     if history.timeframe_ms >= _DAY_MS:
-        return _each(lambda horizon: design, realised, horizons, fit, test)
-    ahead = _profile_ahead(history, windows[-1], fit)
-    return _each(lambda horizon: np.column_stack([design, ahead(horizon)]), realised, horizons, fit, test)
+        return _each(lambda horizon: design, realised, horizons, fit, test, floor)
+    ahead = _profile_ahead(history, windows[-1], fit, floor)
+    return _each(lambda horizon: np.column_stack([design, ahead(horizon)]), realised, horizons, fit, test, floor)
+
+
+def log_variance_floor(variance: float) -> float:
+    """What is added before a logarithm is taken. variance: mean of one bar, over rows that are fitted on."""
+    return max(min(_FLOOR, _FLOOR_SHARE * variance), float(np.finfo(np.float64).tiny))
+
+
+def _floor(history: History, fit: Rows) -> float:
+    return log_variance_floor(float((history.returns[fit] ** 2).mean()) if len(fit) else 0.0)
 
 
 def _windows(history: History) -> tuple[int, ...]:
@@ -59,16 +70,17 @@ def _windows(history: History) -> tuple[int, ...]:
     return (*_WINDOWS, week) if week > _WINDOWS[-1] else _WINDOWS
 
 
-def _log_mean(x: Float, window: int) -> Float:
-    result: Float = np.log(pd.Series(x).rolling(window).mean().to_numpy() + FLOOR)
+def _log_mean(x: Float, window: int, floor: float) -> Float:
+    # A rolling sum of what is not negative may come out a little below zero.
+    result: Float = np.log(np.maximum(pd.Series(x).rolling(window).mean().to_numpy(), 0.0) + floor)
     return result
 
 
-def _design(variance: Float, windows: Sequence[int]) -> Float:
-    return np.column_stack([np.ones(len(variance)), *(_log_mean(variance, window) for window in windows)])
+def _design(variance: Float, windows: Sequence[int], floor: float) -> Float:
+    return np.column_stack([np.ones(len(variance)), *(_log_mean(variance, window, floor) for window in windows)])
 
 
-def _profile_ahead(history: History, window: int, fit: Rows) -> Callable[[int], Float]:
+def _profile_ahead(history: History, window: int, fit: Rows, floor: float) -> Callable[[int], Float]:
     """A function from a horizon to the mean (T,) of the profile over the slots of the h bars after each row."""
     width = max(history.timeframe_ms, _QUARTER_MS)
     slots = -(-_WEEK_MS // width)
@@ -78,7 +90,7 @@ def _profile_ahead(history: History, window: int, fit: Rows) -> Callable[[int], 
         return result
 
     rows = np.arange(fit[0], fit[-1] + 1) if len(fit) else fit
-    excess = (np.log(history.parkinson + FLOOR) - _log_mean(history.parkinson, window))[rows]
+    excess = (np.log(history.parkinson + floor) - _log_mean(history.parkinson, window, floor))[rows]
     known = np.isfinite(excess)
     counts = np.bincount(slot(0)[rows][known], minlength=slots)
     sums = np.bincount(slot(0)[rows][known], weights=excess[known], minlength=slots)
@@ -93,12 +105,14 @@ def _profile_ahead(history: History, window: int, fit: Rows) -> Callable[[int], 
     return ahead
 
 
-def _each(design: Callable[[int], Float], realised: Float, horizons: Sequence[int], fit: Rows, test: Rows) -> Float:
+def _each(
+    design: Callable[[int], Float], realised: Float, horizons: Sequence[int], fit: Rows, test: Rows, floor: float
+) -> Float:
     variances = np.empty((len(test), len(horizons)))
     for j, horizon in enumerate(horizons):
         x, y = design(horizon), realised[:, j]
         rows = fitting_rows(fit, horizon, x, y)
-        beta = np.linalg.lstsq(x[rows], np.log(y[rows] + FLOOR), rcond=None)[0]
+        beta = np.linalg.lstsq(x[rows], np.log(y[rows] + floor), rcond=None)[0]
         bias = (y[rows] / np.exp(x[rows] @ beta)).mean()
         variances[:, j] = np.exp(x[test] @ beta) * bias
     return variances

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import scoringrules
 from numpy.typing import NDArray
-from scipy.special import fdtrc, ndtr, stdtr, stdtrit
+from scipy.special import fdtrc, ndtr, stdtrit
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.validation.hac import (
@@ -98,8 +98,8 @@ class Direction:
 
     accuracy: of the windows whose forecast and outcome both have a sign; `undecided` windows have none. expected: the
     accuracy of a forecaster who says up as often as this one, without knowing when. p_value: of the accuracy being the
-    expected one; p_better: against a higher one. The p-value is below 0.05 just where `expected` lies outside the
-    interval `accuracy.lower ... accuracy.upper`.
+    expected one; p_better: against a higher one. They may tell of skill where `expected` lies inside the interval of
+    the accuracy: where most forecasts say up, most is right or wrong by the drift alone, which the test leaves out.
     """
 
     accuracy: Share
@@ -166,8 +166,7 @@ class HorizonMetrics:
 
 def share(hits: NDArray[np.bool_], horizon: int) -> Share:
     """Share of hits (N,), booleans successive in time, with the interval that overlapping horizons leave."""
-    error = mean_test(np.asarray(hits, np.float64), horizon).standard_error
-    return _wilson(float(np.mean(hits)), np.asarray(hits, np.float64), error, horizon)
+    return _wilson(np.asarray(hits, np.float64), horizon)
 
 
 def direction(
@@ -193,19 +192,13 @@ def direction(
     averages = average_by_instant(times, terms)
     if not len(averages):
         return None
-    excess_test = mean_test(averages[:, 1], horizon)
-    accuracy = _wilson(float(averages[:, 0].mean()), averages[:, 1], excess_test.standard_error, horizon)
-    expected = accuracy.share - excess_test.mean
-    # The score test that Wilson's interval is made of: the error under the hypothesis, of as many effective trials.
-    error = math.sqrt(max(expected * (1 - expected), 0.0) / accuracy.effective_count)
-    statistic = excess_test.mean / error if error > 0 and abs(excess_test.mean) > 1e-12 else 0.0
-    above = float(stdtr(degrees_of_freedom(excess_test.count, excess_test.lag), -statistic))
+    accuracy, excess_test = _wilson(averages[:, 0], horizon), mean_test(averages[:, 1], horizon)
     return Direction(
         accuracy=accuracy,
         undecided=undecided,
-        expected=expected,
-        p_value=2 * min(above, 1 - above),
-        p_better=above,
+        expected=accuracy.share - excess_test.mean,
+        p_value=excess_test.p_value,
+        p_better=excess_test.p_positive,
     )
 
 
@@ -299,11 +292,14 @@ def _band(level: float, width: Float, sigma: Float, error: Float, horizon: int) 
     )
 
 
-def _wilson(p: float, series: Float, error: float | None, horizon: int) -> Share:
-    """Wilson's interval of a share p, of as many trials as independent terms would give the series' mean its error."""
-    count = len(series)
+def _wilson(hits: Float, horizon: int) -> Share:
+    """Wilson's interval of the mean p of hits (N,), of as many trials as would give a share of p the same error.
+
+    hits: 0 or 1, or averages of these over several partitions, which are worth more trials than there are instants.
+    """
+    count, p, error = len(hits), float(hits.mean()), mean_test(hits, horizon).standard_error
     # All hits, or none, have no error; then windows that don't overlap are the trials.
-    independent = float(np.var(series)) / error**2 if error else count / horizon
+    independent = p * (1 - p) / error**2 if error else count / horizon
     trials = max(independent, 1.0)
     z = float(stdtrit(degrees_of_freedom(count, hac_lag(count, horizon)), 0.975))
     centre = (p + z**2 / (2 * trials)) / (1 + z**2 / trials)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.validation.har import FLOOR
+from bitcorn_ray.validation.har import log_variance_floor
 from bitcorn_ray.validation.history import fitting_rows
 from bitcorn_ray.validation.splits import holdout
 
@@ -53,7 +53,7 @@ def ridge_forecasts(
     chosen = []
     for j, horizon in enumerate(horizons):
         rows = fitting_rows(fit, horizon, features, outcome[:, j], realised[:, j])
-        log_variance = np.log(realised[rows, j] + FLOOR)
+        log_variance = np.log(realised[rows, j] + log_variance_floor(float(realised[rows, j].mean()) / horizon))
         y = np.column_stack([outcome[rows, j], log_variance])
         x, at_test = _standardised(features, rows, test)
         picked = _penalties(x, y, rows, horizon)

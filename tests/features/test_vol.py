@@ -179,7 +179,7 @@ def test_days_of_other_lengths_and_bars_beyond_the_day():
     quarter = find_system("vol:day=12")
     assert quarter.warmup_bars == 24 * 84 + 42 + 1
     assert "rv_36" in quarter.features
-    for wrong in ("vol:day=6", "vol:day=1"):
+    for wrong in ("vol:day=6", "vol:day=11", "vol:day=1"):
         with pytest.raises(BitcornError, match="bars within the day"):
             find_system(wrong).warmup_bars  # noqa: B018
     with pytest.raises(BitcornError, match="time of each bar"):

@@ -33,10 +33,11 @@ def test_filling_equals_a_loop_over_the_grid(present, longest):
 
 
 def test_what_is_off_the_grid_is_left_alone():
-    times = np.array([0, 10, 35, 45])
-    rows = fill_gaps(times, np.zeros((4, 1)), 10, "forward")
-    assert rows.timestamp.tolist() == [0, 10, 35, 45]
-    assert gap_before(times, 10).tolist() == [False, False, True, False]
+    times = np.array([0, 10, 35, 45, 50, 60])
+    rows = fill_gaps(times, np.zeros((6, 1)), 10, "forward")
+    assert rows.timestamp.tolist() == times.tolist()
+    # Four bars after one of these are not four bars later.
+    assert gap_before(times, 10).tolist() == [False, False, True, False, True, False]
 
 
 @pytest.mark.parametrize(

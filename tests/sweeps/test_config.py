@@ -64,7 +64,7 @@ def test_a_parameter_is_given_to_the_systems_that_have_it():
         ({"search": {"system": {"choice": ["v2", "v9"]}}}, "unknown feature system 'v9'"),
         ({"search": {"system.short": {"int": [1, 2]}}}, "none of the systems v2 has a parameter short"),
         ({"features": "v4", "search": {"system.short": {"uniform": [1, 2]}}}, "give a choice or an int"),
-        ({"features": "vol", "search": {"system.day": {"int": [9, 99]}}}, "more than 64 variants"),
+        ({"features": "vol", "search": {"system.day": {"int": [12, 99]}}}, "more than 64 variants"),
         ({"search": {"features": {"choice": [["rsi_14", "rsi"]]}}}, "rsi is missing"),
         ({"search": {"features": {"choice": ["rsi_14"]}}}, "lists of feature names"),
         ({"folds": {"validation": 0}}, "give some"),

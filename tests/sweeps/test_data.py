@@ -6,6 +6,7 @@ from bitcorn_ray import load_market_data, prepare_features
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.sweeps.config import SweepConfig
 from bitcorn_ray.sweeps.data import sweep_data
+from bitcorn_ray.walk_forward import plan_folds
 
 
 def data_of(market_db, **changes):
@@ -29,6 +30,25 @@ def test_the_identity_is_of_bars_and_features(market_db, tmp_path):
     assert one.identities == same.identities
     other = data_of(market_db, symbol="BBBUSDT", folds={"train": "15d", "validation": "4d", "test": "4d"})
     assert one.identities != other.identities
+
+
+def test_inputs_of_the_longest_window_are_disjoint_too(market_db):
+    values = sweep_values(
+        market_db, "out", search={"seq_len": {"choice": [8, 48]}}, folds={"disjoint_inputs": True, "last": 1}
+    )
+    data, shown = sweep_data(SweepConfig.load(values)), plan_folds(values)
+    (own,) = data.folds[0].rows
+    times = data.bars[0].timestamp // 3_600_000
+    for before, after in ((own.train, own.validation), (own.validation, own.test)):
+        assert times[after.start] - 47 > times[before.stop - 1]
+    assert shown.folds == data.folds
+
+
+def test_what_was_repaired_is_known(market_db):
+    assert data_of(market_db).cleaning is None
+    told = data_of(market_db, clean={"fill": "forward", "max_gap_size": 30}).cleaning
+    assert told["policy"]["fill"] == "forward"
+    assert told["partitions"]["AAAUSDT 1h"]["gaps_filled"] == 2
 
 
 def test_one_variant_can_be_asked_for(market_db):

@@ -8,10 +8,21 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.learning.model import build_model
 from bitcorn_ray.learning.predict import predict_windows
 from bitcorn_ray.learning.training import fit
+from bitcorn_ray.market.ingest import write_bars
+from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.sweeps.config import SweepConfig
 from bitcorn_ray.sweeps.data import sweep_data
 from bitcorn_ray.sweeps.records import Records
-from bitcorn_ray.sweeps.trial import TrialPlan, fold_inputs, fold_keys, run_trial, train_fold
+from bitcorn_ray.sweeps.trial import (
+    TrialPlan,
+    fitted_model,
+    fold_inputs,
+    fold_keys,
+    forecast_rows,
+    mean_loss,
+    run_trial,
+    train_fold,
+)
 from bitcorn_ray.training_inputs import inputs_from_source
 
 
@@ -26,6 +37,7 @@ def plan_of(data, tmp_path, seeds=1):
         folds=data.folds,
         seeds=seeds,
         objective="qlike",
+        judged_seq_len=8,
         device="cpu",
         records=Records(tmp_path / "records"),
         identities=data.identities,
@@ -69,6 +81,32 @@ def test_the_rows_that_a_fold_needs_give_what_all_rows_give(made):
             for what in ("matrix", "reference", "returns", "volatilities"):
                 np.testing.assert_array_equal(getattr(part, what)[one], getattr(whole, what)[all_])
     np.testing.assert_array_equal(variant.matrix, before)  # nobody writes to what all share
+
+
+def test_losses_are_of_the_same_windows_however_long_a_trials_own_are(tmp_path, random_bars):
+    db = tmp_path / "market.db"
+    write_bars([("simulated", Partition("AAAUSDT", "1h"), random_bars(1_500, seed=4, gaps=30))], db)
+    config = SweepConfig.load(sweep_values(db, "out", search={"seq_len": {"choice": [4, 24]}}))
+    data = sweep_data(config)
+    assert config.longest_seq_len == 24
+    short, long = (config.at({"seq_len": length}) for length in (4, 24))
+    variant, fold = data.variants["v2"], data.folds[0].rows
+    inputs, longer = (fold_inputs(data.bars, variant, setting, fold)[0] for setting in (short, long))
+    judged = np.isin(
+        inputs.timestamp[inputs.validation_ends], longer.timestamp[longer.validation_ends], assume_unique=True
+    )
+    assert 0 < judged.sum() == len(longer.validation_ends) < len(inputs.validation_ends)
+    ends = inputs.validation_ends[judged]
+    model, _ = fitted_model(inputs, short, "cpu")
+    forecasts = forecast_rows(model, inputs, inputs.matrix, short.model, ends)
+    record = train_fold(data.bars, variant, short, fold, "qlike", judged_seq_len=24)
+    assert record.loss == pytest.approx(mean_loss(inputs, ends, *forecasts, "qlike"), rel=1e-6)
+    assert record.loss != train_fold(data.bars, variant, short, fold, "qlike").loss
+    assert len(record.past_times) == len(inputs.validation_ends)  # bands still begin on all of them
+    own = train_fold(data.bars, variant, long, fold, "qlike")
+    assert own.loss == train_fold(data.bars, variant, long, fold, "qlike", judged_seq_len=24).loss
+    with pytest.raises(BitcornError, match="no validation window has 400 whole bars: search shorter seq_len"):
+        train_fold(data.bars, variant, short, fold, "qlike", judged_seq_len=400)
 
 
 def test_features_may_be_some_of_the_system_in_any_order(made):
@@ -119,8 +157,9 @@ def test_keys_tell_configurations_seeds_and_data_apart(made, tmp_path):
         *fold_keys(plan, replace(setting, features=("rsi_14",)), fold),
         *fold_keys(replace(plan, identities={"v2": "other"}), setting, fold),
         *fold_keys(replace(plan, objective="gaussian_nll"), setting, fold),
+        *fold_keys(replace(plan, judged_seq_len=9), setting, fold),
     ]
-    assert len(set(other)) == 12
+    assert len(set(other)) == 14
 
 
 def test_impossible_configurations_are_refused(made, tmp_path):

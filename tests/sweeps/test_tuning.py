@@ -20,6 +20,7 @@ from bitcorn_ray.learning.runs import load_run
 from bitcorn_ray.learning.training import fit
 from bitcorn_ray.sweeps.config import SweepConfig
 from bitcorn_ray.sweeps.folder import SweepFolder
+from bitcorn_ray.sweeps.tuning import refit
 from bitcorn_ray.training_inputs import inputs_from_source
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -67,6 +68,15 @@ def test_a_sweep_leaves_its_trials_forecasts_and_a_run(market_db, tmp_path):
     assert Forecaster.load(done.run) is not None
     assert {each.name for each in seen} == {"t0001", "t0002"}
     assert any("training it on the last fold" in line for line in lines)
+
+
+def test_the_best_run_remembers_how_its_bars_were_repaired(market_db, tmp_path):
+    config = SweepConfig.load(sweep_values(market_db, "out", clean={"fill": "forward", "max_gap_size": 48}))
+    refit(config, {"trial": "t1", "loss": 0.5, "setting": config.at({}).to_json()}, str(tmp_path / "best"))
+    told = load_run(tmp_path / "best").metadata["cleaning"]
+    assert (told["policy"]["fill"], told["policy"]["max_gap_size"]) == ("forward", 48)
+    assert told["partitions"]["AAAUSDT 1h"]["bars"] == 1_500
+    assert Forecaster.load(tmp_path / "best").reading().policy == config.run.clean
 
 
 def test_a_sweep_of_one_trial_is_a_plain_training_bit_for_bit(market_db, tmp_path):

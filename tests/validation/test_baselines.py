@@ -121,6 +121,13 @@ def test_a_garch_model_that_fails_is_told(truth, monkeypatch):
     assert "GARCH(1,1)" in found.variances
 
 
+def test_a_history_that_is_short_of_a_hars_windows_has_the_other_baselines(truth):
+    found = forecasts(truth.history, slice(0, 160), slice(200, 300))
+    assert set(found.variances) == set(NAMES) - {"log-HAR", "strong HAR"}
+    for name in ("log-HAR", "strong HAR"):
+        assert "left out: 160 rows to fit on leave 0 whose horizon" in found.remarks[name]
+
+
 def test_outcomes_must_belong_to_the_bars(truth):
     history = truth.history
     outcome, realised = realised_returns(history.close, HORIZONS), realised_variances(history.close, HORIZONS)

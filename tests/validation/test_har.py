@@ -121,6 +121,20 @@ def test_forecasts_know_nothing_that_comes_later(simulated, changed_after, model
     )
 
 
+@pytest.mark.parametrize("model", [log_har, strong_har])
+def test_a_quiet_market_is_forecast_as_a_wild_one(simulated, model):
+    history = simulated(3_000, seed=8).history
+    fit, test = np.arange(2_000), np.arange(2_000, 2_900)
+
+    def scaled(by):
+        prices = {name: np.exp(by * np.log(getattr(history, name))) for name in ("high", "low", "close")}
+        quiet = History(timestamps=history.timestamps, timeframe_ms=history.timeframe_ms, **prices)
+        return model(quiet, realised_variances(quiet.close, (1, 4)), (1, 4), fit, test) / by**2
+
+    np.testing.assert_allclose(scaled(0.001), scaled(0.03), rtol=1e-6)
+    np.testing.assert_allclose(scaled(0.001), scaled(1.0), rtol=0.1)
+
+
 def test_rows_without_a_full_window_have_no_forecast(simulated):
     history = simulated(800, seed=6).history
     realised = realised_variances(history.close, (1,))

@@ -114,7 +114,7 @@ def test_a_forecast_without_skill_is_rarely_called_better_than_a_coin(horizon):
 
 @given(seed=st.integers(0, 200), rows=st.integers(60, 400), horizon=st.sampled_from([1, 4]), skill=st.floats(-1, 1))
 @settings(deadline=None)
-def test_interval_and_p_value_of_the_direction_agree(seed, rows, horizon, skill):
+def test_the_direction_is_that_of_the_table_of_signs(seed, rows, horizon, skill):
     rng = np.random.default_rng(seed)
     outcome = overlapping(rng, rows, horizon)
     forecast = rng.standard_normal(rows) + skill * outcome
@@ -123,8 +123,7 @@ def test_interval_and_p_value_of_the_direction_agree(seed, rows, horizon, skill)
     assert result.accuracy.share == pytest.approx((up == rose).mean())
     table = np.array([[(up & rose).sum(), (up & ~rose).sum()], [(~up & rose).sum(), (~up & ~rose).sum()]])
     assert result.expected == pytest.approx(np.trace(stats.contingency.expected_freq(table)) / rows)
-    inside = result.accuracy.lower <= result.expected <= result.accuracy.upper
-    assert inside == (result.p_value >= 0.05)
+    assert asdict(result.accuracy) == pytest.approx(asdict(share(up == rose, horizon)))
     assert (result.p_better < 0.5) == (result.accuracy.share > result.expected)
 
 
@@ -153,8 +152,38 @@ def test_one_who_always_says_up_is_right_as_often_as_expected():
     outcome = rng.standard_normal(500) + 1
     result = direction(np.ones(500), outcome, 1)
     assert result.accuracy.share == pytest.approx((outcome > 0).mean())
-    assert result.p_value == 1
-    assert result.p_better == 0.5
+    assert (result.p_value, result.p_better) == (1, 1)
+
+
+@pytest.mark.parametrize("ups", [0.5, 0.8, 0.95])
+@pytest.mark.parametrize("skill", [0.0, 0.08])
+def test_the_test_is_that_of_pesaran_and_timmermann_however_often_up_is_said(ups, skill):
+    rng = np.random.default_rng(6)
+    ours, theirs = [], []
+    for _ in range(200):
+        outcome = rng.standard_normal(2_000) + 0.2
+        forecast = skill * outcome + rng.standard_normal(2_000) + stats.norm.ppf(ups)
+        ours.append(direction(forecast, outcome, 1).p_better)
+        n, x, y = len(outcome), np.mean(forecast > 0), np.mean(outcome > 0)  # as they write it, of independent outcomes
+        hit, chance = np.mean((forecast > 0) == (outcome > 0)), x * y + (1 - x) * (1 - y)
+        of_chance = (2 * y - 1) ** 2 * x * (1 - x) / n + (2 * x - 1) ** 2 * y * (1 - y) / n
+        of_chance += 4 * x * y * (1 - x) * (1 - y) / n**2
+        theirs.append(stats.norm.sf((hit - chance) / math.sqrt(chance * (1 - chance) / n - of_chance)))
+    found, expected = (np.mean(np.array(each) < 0.05) for each in (ours, theirs))
+    assert found == pytest.approx(expected, abs=0.05)
+    assert found < 0.1 if skill == 0 else found > 0.25
+
+
+def test_partitions_of_their_own_mind_tell_more_together():
+    rng, times = np.random.default_rng(7), np.arange(600)
+    outcomes = [rng.standard_normal(600) for _ in range(16)]
+    forecasts = [0.1 * outcome + rng.standard_normal(600) for outcome in outcomes]
+    together = metrics.direction([times] * 16, forecasts, outcomes, 1)
+    assert together.p_better < 0.001
+    assert together.accuracy.effective_count == pytest.approx(16 * 600, rel=0.3)
+    assert together.accuracy.lower > 0.5
+    blind = metrics.direction([times] * 16, [rng.standard_normal(600) for _ in range(16)], outcomes, 1)
+    assert blind.p_better > 0.05
 
 
 def test_partitions_that_move_together_are_no_more_than_one():
