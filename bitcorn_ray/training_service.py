@@ -21,6 +21,7 @@ from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
 from bitcorn_ray.learning.model import LSTMMultiHead
 from bitcorn_ray.learning.progress import EpochResult, Progress
 from bitcorn_ray.learning.runs import Run, is_run, run_storage
+from bitcorn_ray.market.frames import key_of_frame
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.storage.location import shown_uri
 from bitcorn_ray.training_inputs import TrainingInputs, inputs_from_frame, inputs_from_source
@@ -55,11 +56,11 @@ class MultiHorizonTrainingRequest:
 
     df: features beside `close` and `timestamp` (`FeaturePrepResult.dataframe`); without times, rows count as
     neighbouring bars. horizons, seq_len: in bars. val_frac: share of the windows, the last, that validate; between
-    them and the training windows lies a purge of the longest horizon. symbol, timeframe: recorded in the run; the
-    timeframe is the grid on which missing bars are found. The fields after these: see `ModelConfig` and
-    `TrainingConfig`. device: "cpu" or "cuda". feature_system: recorded in the run, so that a forecaster can compute
-    the features; by default as `prepare_features` noted it in the frame. resume: go on from the checkpoints that a
-    training which was cut short left in its folder.
+    them and the training windows lies a purge of the longest horizon. symbol, timeframe: recorded in the run; at the
+    default what the frame says counts (`load_market_data` notes it). The timeframe is the grid on which missing bars
+    are found. The fields after these: see `ModelConfig` and `TrainingConfig`. device: "cpu" or "cuda". feature_system:
+    recorded in the run, so that a forecaster can compute the features; by default as `prepare_features` noted it in the
+    frame. resume: go on from the checkpoints that a training which was cut short left in its folder.
     """
 
     df: pd.DataFrame
@@ -248,11 +249,20 @@ def _result_of(run: Run) -> TrainingResult:
     return TrainingResult(run.model, run.scaler, run.metadata)
 
 
+def _partition_of(request: MultiHorizonTrainingRequest) -> Partition:
+    """The partition that the request names; where it leaves a default, as the frame says, if that does."""
+    named = {}
+    for name in ("symbol", "timeframe"):
+        asked, default = getattr(request, name), getattr(MultiHorizonTrainingRequest, name)
+        named[name] = (key_of_frame(request.df, name) or asked) if asked == default else asked
+    return Partition(**named)
+
+
 def _inputs_of(request: MultiHorizonTrainingRequest) -> TrainingInputs:
     return inputs_from_frame(
         request.df,
         request.feature_cols,
-        Partition(request.symbol, request.timeframe),
+        _partition_of(request),
         request.feature_system,
         request.model_config(),
         request.training_config(),

@@ -161,6 +161,17 @@ def configuration(market_db, out, **changes):
     )
 
 
+def test_what_a_request_leaves_out_is_what_its_frame_says(market_db):
+    market = load_market_data(market_db, "bbb/usdt", "4h")
+    prepared = prepare_features(market.dataframe, "v2", db_path=str(market_db))
+    small = {"horizons": [1], "seq_len": 8, "hidden_size": 4, "epochs": 1, "threads": 1}
+    request = MultiHorizonTrainingRequest(prepared.dataframe, prepared.feature_cols, **small)
+    run = train_multihorizon_model(request).metadata
+    assert (run["symbol"], run["timeframe"]) == ("BBBUSDT", "4h")
+    named = MultiHorizonTrainingRequest(prepared.dataframe, prepared.feature_cols, symbol="MINE", **small)
+    assert train_multihorizon_model(named).metadata["symbol"] == "MINE"
+
+
 def test_a_configuration_of_one_symbol_trains_what_its_frame_trains(market_db, tmp_path):
     config = configuration(market_db, tmp_path / "run")
     from_config = train_from_config(config)

@@ -23,6 +23,7 @@ from bitcorn_ray.cli.options import (
     say,
     system_of,
 )
+from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.report.console import forecast_table, plain_rows, progress, show
 from bitcorn_ray.report.watch import WatchScreen, skill_table
 from bitcorn_ray.storage.location import Location, local_file, shown_uri
@@ -88,6 +89,8 @@ def forecast(
 
     if (source is None) == (db is None):
         raise click.UsageError("give the source of bars once: as SOURCE or as --db")
+    if out and Location.of(out).address == Location.of(source or db or "").address:
+        raise BitcornError(f"--out is {shown_uri(out)}, where the bars are: give another name")
     forecaster = load_forecaster(run, allow_changed_code)
     asked = integers(horizons, "--horizons")
     plan = plan_forecasts(

@@ -32,6 +32,7 @@ __all__ = ["Storage", "StorageError", "StoredFile", "publish_file"]
 
 _log = logging.getLogger(__name__)
 _CHECKSUM = "crc32"
+_MAGIC = 4  # bytes that tell kinds of files apart
 _REMOTE_REQUESTS = 16  # at once: each waits for the network, not for a processor
 
 
@@ -286,17 +287,30 @@ class Storage:
 
 
 def publish_file(place: str | Path, what: str, content: str | bytes | pa.Buffer) -> None:
-    """Write one file, at a path or URI, over an older one. what: it is, for messages.
+    """Write one file, at a path or URI, over an older one of its kind. what: it is, for messages.
 
-    Raises BitcornError where it cannot be written; an older file is then still there.
+    Raises BitcornError where it cannot be written, and over a file that begins otherwise, such as a database; an older
+    file is then still there.
     """
     at = Location.of(place)
     failing = f"the {what} cannot be written to {at}"
     filesystem, path = filesystem_of(at.address, failing)
+    held = content.encode() if isinstance(content, str) else content
     try:
-        publish(filesystem, path, content.encode() if isinstance(content, str) else content)
+        if not _begins_as(filesystem, path, bytes(held[:_MAGIC])):
+            raise BitcornError(f"{failing}: a file of another kind is there; give another name, or remove it")
+        publish(filesystem, path, held)
     except (OSError, pa.ArrowException) as error:
         raise BitcornError(f"{failing}: {reason_of(error, at.address)}") from error
+
+
+def _begins_as(filesystem: fs.FileSystem, path: str, content: bytes) -> bool:
+    """Tell whether a file is not there, is empty, or begins with some bytes."""
+    info = filesystem.get_file_info(path)
+    if info.type != fs.FileType.File or not info.size:
+        return True
+    with filesystem.open_input_stream(path) as file:
+        return bool(file.read(len(content)) == content)
 
 
 def _written(info: fs.FileInfo) -> float:

@@ -190,11 +190,23 @@ def test_whether_a_place_can_be_written_is_known_before(storage, tmp_path, s3_se
 
 def test_one_file_is_published_whole_over_an_older_one(storage):
     place = storage.child("deep/page.html").address
-    for text in ("old", "new"):
+    for text in ("page: old", "page: new"):
         publish_file(place, "page", text)
         assert bytes(storage.read("deep/page.html")).decode() == text
     if storage.is_local:
         assert [each.name for each in Path(place).parent.iterdir()] == ["page.html"]
+
+
+def test_a_file_of_another_kind_is_left_as_it_is(storage):
+    place = storage.child("market.db").address
+    storage.publish("market.db", b"SQLite format 3")
+    for content in ("<!doctype html>", b"PAR1"):
+        with pytest.raises(BitcornError, match=r"the page cannot be written to .*: a file of another kind is there"):
+            publish_file(place, "page", content)
+        assert bytes(storage.read("market.db")) == b"SQLite format 3"
+    publish_file(place, "database", b"SQLite format 3, newer")
+    storage.publish("empty", b"")
+    publish_file(storage.child("empty").address, "page", "<!doctype html>")
 
 
 def test_a_file_that_cannot_be_written_is_told_and_leaves_the_older_one(tmp_path, s3_server):
