@@ -9,8 +9,9 @@ STYLE = """
   --link: #0b61a4; --s1: #0b61a4; --s2: #c4510a; --s3: #1a7f5a; --s4: #8440a8; --s5: #a8326e; --s6: #6a6a00;
   --seq0: #e8eef5; --seq1: #0b3d70; --good: #1a7f5a; --fair: #8f5600; --poor: #c81e3a;
   --c0: #8f1127; --c1: #d8433f; --c2: #f08a3c; --c3: #f3c969; --c4: #9cc9b5; }
-@media (prefers-color-scheme: dark) { :root { --back: #14171b; --card: #1c2127; --ink: #e6e9ed; --soft: #9aa5b1;
-  --line: #333b45; --link: #77b7ee;
+:root.paper { color-scheme: light; --card: #ffffff; }
+@media (prefers-color-scheme: dark) { :root:not(.paper) { --back: #14171b; --card: #1c2127; --ink: #e6e9ed;
+  --soft: #9aa5b1; --line: #333b45; --link: #77b7ee;
   --s1: #77b7ee; --s2: #ff9f5a; --s3: #4cc38a; --s4: #c79bf0; --s5: #ff8fc0; --s6: #d3cf5f;
   --seq0: #232a32; --seq1: #9fd0ff; --good: #4cc38a; --fair: #f0a63a; --poor: #ff6b7f;
   --c0: #ff2d55; --c1: #e0544f; --c2: #e08a3c; --c3: #c9a94f; --c4: #2f5d4d; } }
@@ -34,12 +35,12 @@ dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(230px, 1fr));
 section > header dl > :last-child { grid-column: 1 / -1; }
 dt { color: var(--soft); font-size: .8rem; } dd { margin: 0; overflow-wrap: anywhere; }
 .note, footer { color: var(--soft); font-size: .85rem; margin: 2px 0 6px; }
-.scroll { overflow-x: auto; max-height: 420px; overflow-y: auto; }
+.scroll { overflow-x: auto; max-height: 900px; overflow-y: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .9rem; }
 th { text-align: left; color: var(--soft); font-weight: 500; position: sticky; top: 0; background: var(--card); }
 th, td { padding: 4px 12px 4px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 td:last-child:not(.n) { min-width: 240px; } .wide td { white-space: nowrap; }
-.overview td:nth-child(4) { min-width: 150px; }
+.overview td:nth-child(4) { min-width: 150px; } .overview td:first-child { max-width: 320px; overflow-wrap: anywhere; }
 .figure { min-width: 0; overflow: hidden; margin: 6px 0 10px; }
 ul { margin: 0 0 8px; padding-left: 1.2em; } .verdict { list-style: none; padding: 0; font-size: 1.05rem; }
 .verdict li { border-left: 4px solid var(--link); padding: 4px 0 4px 12px; margin: 0 0 8px; overflow-wrap: anywhere; }
@@ -58,19 +59,26 @@ summary b { color: var(--soft); font-weight: 500; }
 @media (max-width: 600px) { main { padding: 12px 8px 32px; } section { padding: 12px 10px; }
   section > header { gap: 12px; } .score { min-width: 72px; font-size: 1.5rem; padding: 10px 4px; }
   dl { grid-template-columns: 1fr; } }
-@media print { body { font-size: 12px; } section { break-inside: avoid-page; border: none; padding: 0; }
-  .scroll { max-height: none; overflow: visible; } button { display: none; } }
+.paper main { max-width: 700px; }
+@media print { body { font-size: 12px; -webkit-print-color-adjust: exact; print-color-adjust: exact; }
+  main { padding: 0; } section { border: none; padding: 0; } h2, h3, summary { break-after: avoid; }
+  .figure, tr, section > header { break-inside: avoid; } .figure { overflow: visible; }
+  .scroll { max-height: none; overflow: visible; } table { font-size: .7rem; } th, td { padding: 3px 5px 3px 0; }
+  .wide { font-size: .58rem; } th, th.n, .wide td:not(.n) { white-space: normal; } .n { padding-left: 0; }
+  td:last-child:not(.n) { min-width: 0; } button { display: none; } }
 """
 
 SCRIPT = r"""
 const colour = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-const narrow = () => window.innerWidth < 600;
+const paper = document.documentElement.classList;
+const narrow = () => !paper.contains('paper') && window.innerWidth < 600;
 const options = {displaylogo: false, responsive: true, displayModeBar: false};
 
 function layout(more) {
   const axis = {gridcolor: colour('--line'), linecolor: colour('--line'), zerolinecolor: colour('--line')};
   const made = {paper_bgcolor: 'rgba(0,0,0,0)', plot_bgcolor: 'rgba(0,0,0,0)', dragmode: narrow() ? false : 'zoom',
-    font: {color: colour('--ink'), size: narrow() ? 11 : 12, family: 'system-ui, sans-serif'}, ...more};
+    font: {color: colour('--ink'), size: narrow() ? 11 : 12, family: 'system-ui, sans-serif'},
+    ...(paper.contains('paper') ? {width: 690} : {}), ...more};
   made.xaxis = {...axis, ...more.xaxis}; made.yaxis = {...axis, ...more.yaxis};
   return made;
 }
@@ -102,8 +110,14 @@ const waiting = new IntersectionObserver(seen => seen.filter(each => each.isInte
 }), {rootMargin: '600px'});
 queueMicrotask(() => figures.forEach(each => waiting.observe(each)));
 matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => drawn.forEach(id => draw(id)));
+// Paper is white and as wide as a sheet, whatever the screen is.
 addEventListener('beforeprint', () => {
+  paper.add('paper');
   document.querySelectorAll('details').forEach(each => { each.open = true; });
-  figures.filter(each => !drawn.has(each.id)).forEach(each => show(each.id));
+  figures.forEach(each => show(each.id));
+});
+addEventListener('afterprint', () => {
+  paper.remove('paper');
+  figures.forEach(each => { show(each.id); Plotly.Plots.resize(each); });
 });
 """

@@ -113,9 +113,20 @@ def test_dark_is_dark_and_charts_follow(browser, pages):
     assert label == ink == "rgb(230, 233, 237)"
 
 
-def test_a_printed_page_has_all_charts(browser, pages):
-    page = browser.new_page()
-    page.goto(f"file://{pages / 'run.html'}")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_printed_page_has_all_charts_whole_and_on_white(browser, pages, kind):
+    page = browser.new_context(viewport={"width": 1_280, "height": 900}, color_scheme="dark").new_page()
+    page.goto(f"file://{pages / kind}.html")
+    widths = "[...document.querySelectorAll('.main-svg')].map(each => each.getBoundingClientRect().width)"
+    page.wait_for_function(f"{widths}.length > 0")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
-    page.wait_for_function("[...document.querySelectorAll('.figure')].every(each => each.querySelector('.main-svg'))")
+    assert page.evaluate(
+        "[...document.querySelectorAll('.figure')].every(each => each.querySelector('.main-svg') && each.offsetWidth)"
+    )
+    assert max(page.evaluate(widths)) <= 690
+    assert page.evaluate("getComputedStyle(document.querySelector('.xtick text')).fill") == "rgb(27, 31, 36)"
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert page.evaluate("[...document.querySelectorAll('details')].every(each => each.open)")
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    page.wait_for_function(f"Math.max(...{widths}) > 690")
+    assert page.evaluate("getComputedStyle(document.querySelector('.xtick text')).fill") == "rgb(230, 233, 237)"
