@@ -119,6 +119,8 @@ def write_report(
     from bitcorn_ray.learning.runs import is_run
     from bitcorn_ray.sweeps.folder import SweepFolder
 
+    if not 0 < level < 1:
+        raise BitcornError(f"level is {level}: give a level of significance between 0 and 1, such as 0.01")
     if is_run(place):
         judged_on = None
         if source is not None:
@@ -135,7 +137,14 @@ def write_report(
     elif (cache := _cache_at(place)) is not None:
         kind, made = "cache", _cache(cache)
     else:
-        kind, made = "source", _source(place, symbols, reading, on_done)
+        try:
+            kind, made = "source", _source(place, symbols, reading, on_done)
+        except BitcornError as error:
+            if Path(place).is_dir():
+                raise BitcornError(
+                    f"{shown_uri(str(place))} is no run, sweep, evolution or cache, and {error}"
+                ) from None
+            raise
     content = made.encode()
     publish_file(out, "report", content)
     return Report(kind=kind, what=shown_uri(str(place)), page=shown_uri(str(out)), bytes=len(content))
@@ -214,11 +223,11 @@ def _run(place: str | Path, judged_on: _JudgedOn | None, address: str | None, on
     why_not = f"name the source of its bars: bitcorn report {shown_uri(str(place))} SOURCE"
     fans, quality = list[Any](), list[dict[str, Any]]()
     if judged_on is not None:
-        done = _forecast(place, judged_on)
-        fans, there = fan_panels(done), sorted({each.partition.symbol for each in done})
-        found = diagnose_source(judged_on.source, there, [metadata["timeframe"]], judged_on.reading)
-        quality = [each.row for each in found]
         try:
+            done = _forecast(place, judged_on)
+            fans, there = fan_panels(done), sorted({each.partition.symbol for each in done})
+            found = diagnose_source(judged_on.source, there, [metadata["timeframe"]], judged_on.reading)
+            quality = [each.row for each in found]
             evaluation = evaluate(
                 place,
                 judged_on.source,

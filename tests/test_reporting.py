@@ -1,3 +1,4 @@
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -48,6 +49,38 @@ def test_a_run_that_cannot_be_judged_there_has_its_page(market, tmp_path):
     page = (tmp_path / "run.html").read_text()
     assert "Not judged out of sample: BBBUSDT 1h: no window is out of sample" in page
     assert "Latest forecast" in page
+
+
+def test_a_run_of_a_timeframe_that_the_source_has_not_has_its_page(market, tmp_path):
+    run, _ = market
+    daily = simulate_bars(900, seed=2, gaps=0).columns()
+    daily["timestamp"] = daily["timestamp"][0] + 86_400_000 * np.arange(900)
+    pq.write_table(pa.table({"ts": daily.pop("timestamp"), **daily}), tmp_path / "BBBUSDT_1d.parquet")
+    write_report(run, tmp_path / "BBBUSDT_1d.parquet", out=tmp_path / "run.html")
+    page = (tmp_path / "run.html").read_text()
+    assert "Not judged out of sample: " in page
+    assert "Learning curves" in page
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, 5.0, float("nan")])
+def test_an_impossible_level_is_refused(market, tmp_path, level):
+    with pytest.raises(BitcornError, match=r"level is .*: give a level of significance between 0 and 1"):
+        write_report(market[0], level=level, out=tmp_path / "run.html")
+    assert not (tmp_path / "run.html").exists()
+
+
+def test_a_page_is_not_written_over_what_it_is_about(market_db, tmp_path):
+    before = market_db.read_bytes()
+    with pytest.raises(BitcornError, match="a file of another kind is there"):
+        write_report(market_db, out=market_db)
+    assert market_db.read_bytes() == before
+
+
+def test_a_folder_of_none_of_these_is_told_so(tmp_path):
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "model.pt").write_bytes(b"")
+    with pytest.raises(BitcornError, match=r"half is no run, sweep, evolution or cache, and .* holds no file of bars"):
+        write_report(tmp_path / "half", out=tmp_path / "page.html")
 
 
 def test_sweeps_caches_and_sources_are_told_apart(market_db, tmp_path, cache_dir):

@@ -10,10 +10,13 @@ market that often has none) costs little or nothing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 __all__ = ["COSTS", "score_defects"]
+
+_PLURAL = re.compile("(?<=bar|row)s|(?<=print)s")
 
 COSTS: dict[str, tuple[float, float, float, str]] = {
     # kind: base, slope, cap, in words
@@ -51,6 +54,11 @@ def score_defects(counts: Mapping[str, int], bars: int) -> tuple[float, list[dic
         if count:
             cost = min(cap, base + slope * 100 * count / max(bars, 1))
             total += cost
-            reasons.append({"kind": kind, "count": count, "cost": round(cost, 2), "text": f"{count:,} {words}"})
+            reasons.append({"kind": kind, "count": count, "cost": round(cost, 2), "text": _told(count, words)})
     reasons.sort(key=lambda reason: -float(reason["cost"]))
     return round(max(0.0, 100.0 - total), 1), reasons
+
+
+def _told(count: int, words: str) -> str:
+    """A count with its noun, the first plural of the words."""
+    return f"{count:,} {words}" if count != 1 else f"1 {_PLURAL.sub('', words, count=1)}"

@@ -110,7 +110,7 @@ def _entries(entries: Sequence[Mapping[str, Any]]) -> Section:
     columns = ("key", "system", "rows", "first", "last", "size", "hits", "last used", "used by")
     many = f", the {_LISTED} largest" if len(entries) > len(largest) else ""
     title = f"{counted(len(entries), 'entry', 'entries')}{many}"
-    return Section(title=title, parts=[html_table(columns, rows, (2, 5, 6)), note(_COUNTED)])
+    return Section(title=title, parts=[html_table(columns, rows, (2, 5, 6), wide=True), note(_COUNTED)])
 
 
 def _bars(label: str, names: Sequence[str], values: Sequence[float], unit: str) -> Chart:

@@ -51,7 +51,11 @@ def _baselines(skill: list[dict[str, Any]]) -> Table:
             star = "" if compared["outcome"] == "not distinguishable" else " *"
             cells.append(f"{compared['test']['mean']:+.4f}{star}")
         rows.append((name, *cells))
-    return table(("QLIKE less that of", *(counted(one["horizon"], "bar", "bars") for one in skill)), rows, left=(0,))
+    return table(
+        ("QLIKE less that of (below 0 is better)", *(counted(one["horizon"], "bar", "bars") for one in skill)),
+        rows,
+        left=(0,),
+    )
 
 
 def _rows(one: dict[str, Any]) -> Iterator[tuple[str, ...]]:

@@ -15,7 +15,8 @@ from bitcorn_ray.storage.storage import publish_file
 __all__ = ["Fan", "FanPanel", "fan_section", "write_fan"]
 
 _HISTORY, _HAPPENED, _FORECAST = "var(--soft)", "var(--s2)", "var(--s1)"
-_SHADES = tuple(f"rgba(70,140,200,{alpha})" for alpha in (0.42, 0.30, 0.20, 0.14))  # on white and on black
+_UNKNOWN = "of bars of which is not known whether they were trained on"
+_ALPHAS = (0.42, 0.30, 0.20, 0.14)  # of bands, the narrowest first; legible on white and on black
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,44 +79,50 @@ def _told(panel: FanPanel) -> str:
     what = f"forecast from {_minute(last.cutoff)} UTC"
     if len(panel.fans) > 1:
         what = f"forecasts from {len(panel.fans)} cutoffs, the last at {_minute(last.cutoff)} UTC"
-    samples = sorted({fan.sample for fan in panel.fans})
-    return f"{what}; {bands}; {', '.join(samples)}"
+    return f"{what}; {bands}; {_samples([fan.sample for fan in panel.fans])}"
+
+
+def _samples(samples: Sequence[str]) -> str:
+    """What the training knew of the cutoffs, the last of which counts most."""
+    words = [_UNKNOWN if sample == "unknown" else sample for sample in samples]
+    before = sorted(set(words[:-1]) or {words[-1]})
+    return words[-1] if before == [words[-1]] else f"the last is {words[-1]}, those before {' and '.join(before)}"
 
 
 def _band_traces(panel: FanPanel) -> list[dict[str, Any]]:
-    """An area for each band, the widest first; those of one level share their place in the legend."""
-    traces = []
+    """An area for each band, the widest first, and its sign in the legend."""
+    traces, clear = list[dict[str, Any]](), 1.0
     coverages = sorted({coverage for fan in panel.fans for coverage in fan.bands}, reverse=True)
     for place, coverage in enumerate(coverages):
-        shade = _SHADES[min(len(coverages) - 1 - place, len(_SHADES) - 1)]
-        in_legend = True
-        for fan in panel.fans:
-            lower, upper = fan.bands[coverage]
-            bounds = [
-                (time, low, high)
-                for time, low, high in zip(fan.times, lower, upper, strict=True)
-                if math.isfinite(low) and math.isfinite(high)
-            ]
-            if not bounds:
-                continue
-            times = [fan.cutoff, *(time for time, _, _ in bounds)]
-            low_line, high_line = [fan.close, *(b[1] for b in bounds)], [fan.close, *(b[2] for b in bounds)]
-            traces.append(
-                {
-                    "x": [*times, *reversed(times)],
-                    "y": [*high_line, *reversed(low_line)],
-                    "mode": "lines",
-                    "fill": "toself",
-                    "fillcolor": shade,
-                    "line": {"width": 0},
-                    "hoverinfo": "skip",
-                    "name": f"{coverage:.0%} band",
-                    "legendgroup": f"{panel.name} {coverage}",
-                    "showlegend": in_legend,
-                }
-            )
-            in_legend = False
+        alpha = _ALPHAS[min(len(coverages) - 1 - place, len(_ALPHAS) - 1)]
+        clear *= 1 - alpha
+        named = {"name": f"{coverage:.0%} band", "legendgroup": f"{panel.name} {coverage}"}
+        areas = [_area(fan, coverage, _shade(alpha)) for fan in panel.fans]
+        there = [{**named, **area, "showlegend": False} for area in areas if area]
+        if there:
+            # Bands lie on each other: what the eye sees of one is all of them together.
+            sign = {"symbol": "square", "size": 12, "color": _shade(round(1 - clear, 2))}
+            traces += [*there, {**named, "x": [None], "y": [None], "mode": "markers", "marker": sign}]
     return traces
+
+
+def _area(fan: Fan, coverage: float, colour: str) -> dict[str, Any]:
+    """The area of one band, from the close on; nothing where no bound is finite."""
+    bounds = [
+        (time, low, high)
+        for time, low, high in zip(fan.times, *fan.bands[coverage], strict=True)
+        if math.isfinite(low) and math.isfinite(high)
+    ]
+    if not bounds:
+        return {}
+    times = [fan.cutoff, *(time for time, _, _ in bounds)]
+    low_line, high_line = [fan.close, *(b[1] for b in bounds)], [fan.close, *(b[2] for b in bounds)]
+    drawn = {"x": [*times, *reversed(times)], "y": [*high_line, *reversed(low_line)]}
+    return {**drawn, "mode": "lines", "fill": "toself", "fillcolor": colour, "line": {"width": 0}, "hoverinfo": "skip"}
+
+
+def _shade(alpha: float) -> str:
+    return f"rgba(70,140,200,{alpha})"
 
 
 def _line_traces(panel: FanPanel) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ __all__ = ["Track", "calibration_section", "skill_section", "track_sections"]
 _DRAWN = 6  # partitions
 _STRETCHES, _FEWEST, _TOGETHER = 1_500, 60, 8  # at most and at least, where there are as many windows; windows of each
 _Z95 = 1.959964
-_LOGARITHMIC = {"type": "log", "nticks": 4, "tickformat": ".6~g"}  # by itself it names digits within a decade by "5"
+_DECADES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,13 +199,26 @@ def _track_chart(track: Track) -> Chart:
         drawn = {"x": times[last].tolist(), "y": values, "mode": "lines", "name": name}
         return {**drawn, "line": {"color": colour, "width": width}, "hovertemplate": hover}
 
+    drawn = root(realised), root(forecast)
     many = f", {len(times):,} windows drawn as {len(starts):,} stretches" if len(times) > len(starts) else ""
     return Chart(
         label=f"volatility of {track.name} {ahead(track.horizon)}, forecast and realised",
         data=[
-            line(f"realised{many}", root(realised), "var(--s2)", 1),
-            line("forecast", root(forecast), "var(--s1)", 1.5),
+            line(f"realised{many}", drawn[0], "var(--s2)", 1),
+            line("forecast", drawn[1], "var(--s1)", 1.5),
         ],
-        layout={"xaxis": {"type": "date"}, "yaxis": {**_LOGARITHMIC, "title": {"text": "volatility, %"}}},
+        layout={
+            "xaxis": {"type": "date"},
+            "yaxis": {**_logarithmic([*drawn[0], *drawn[1]]), "title": {"text": "volatility, %"}},
+        },
         height=320,
     )
+
+
+def _logarithmic(values: Sequence[float | None]) -> dict[str, Any]:
+    """A logarithmic axis with ticks at 1, 2 and 5 of each decade, or at 1 alone where these would be many."""
+    there = [value for value in values if value]
+    decades = range(math.floor(math.log10(min(there))), math.ceil(math.log10(max(there))) + 1) if there else range(0)
+    digits = (1, 2, 5) if len(decades) <= _DECADES else (1,)
+    ticks = [float(f"{digit}e{decade}") for decade in decades for digit in digits]
+    return {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}

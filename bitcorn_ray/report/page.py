@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from html import escape
 from typing import Any
 
@@ -80,7 +81,7 @@ def page(title: str, body: str, data: Mapping[str, Any], script: str = "", foote
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><main>"
-        f"<h1>{escape(title)}</h1>{body}<footer>{escape(footer)}</footer>"
+        f"<h1>{escape(title)}</h1>{body}<footer>{escape(footer)} Written {datetime.now(UTC):%Y-%m-%d %H:%M}.</footer>"
         f"</main><script>{get_plotlyjs()}</script>"
         # A name may hold what would end the script.
         f"<script>const PAGE = {held.replace('<', chr(92) + 'u003c')};{SCRIPT}{script}</script></body></html>"

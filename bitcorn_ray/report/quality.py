@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bitcorn_ray.report.console import counted
 from bitcorn_ray.report.page import Html, facts, folded, html_table, note, page, stretches
 from bitcorn_ray.report.quality_style import MARKS, SCRIPT
 from bitcorn_ray.storage.storage import publish_file
@@ -125,7 +126,9 @@ def _told(panel: QualityPanel, most: int) -> str:
     if many:
         told += f"Of {', '.join(many)} only {_MARKED} are marked, evenly chosen. "
     extremes = panel.report["extreme_bars"]["count"]
-    return told + (f"{extremes:,} bars are extreme and real; the largest are marked as such." if extremes else "")
+    if not extremes:
+        return told
+    return f"{told}{counted(extremes, 'bar is', 'bars are')} extreme and real; the largest are marked as such."
 
 
 def _legend() -> str:

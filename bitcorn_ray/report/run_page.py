@@ -70,7 +70,10 @@ def _verdict(report: RunReport) -> Section:
     one = evaluation["partitions"]
     span = f"{min(p['first'] for p in one)[:10]} to {max(p['last'] for p in one)[:10]}"
     windows = sum(p["windows"] for p in one)
-    about = f"Out of sample: {windows:,} windows of {counted(len(one), 'partition', 'partitions')}, {span}."
+    partitions = counted(len(one), "partition", "partitions")
+    about = f"Out of sample, on {evaluation['source']}: {windows:,} windows of {partitions}, {span}."
+    if len(one) > _DRAWN:
+        about += f" The forecasts and volatilities of the first {_DRAWN} are drawn."
     errors = [f"{name} could not be judged: {why}" for name, why in evaluation["errors"].items()]
     return Section(
         title="Verdict", parts=[listed(map(Html, told), "verdict"), *map(note, [about, *errors, *evaluation["notes"]])]

@@ -30,7 +30,7 @@ from bitcorn_ray.report.sweeps import shown_point, standing_remarks, standings
 __all__ = ["SweepReport", "sweep_page"]
 
 _LISTED = 50
-_TICKS = 5
+_TICKS, _LABEL = 5, 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +39,9 @@ class SweepReport:
 
     name: its folder. result: what sweep.json holds. plan: of the folds, as `FoldPlan.to_json`. logarithmic: names of
     the fields that are searched by their logarithms. judgement: as `SweepJudgement.to_json`, None where it could not be
-    judged; why_not: why. importance: share of the loss's variance, by searched field. tracks: of the stitched
-    out-of-sample forecasts; coverage: their share inside each band, by partition and horizon, in words.
+    judged; why_not: why. comparable: loss of each trial that has one, by name, over the same folds, those that it did
+    not do filled in. importance: share of its variance, by searched field. tracks: of the stitched out-of-sample
+    forecasts; coverage: their share inside each band, by partition and horizon, in words.
     evolution: what evolution.json holds, where it is one.
     """
 
@@ -50,6 +51,7 @@ class SweepReport:
     logarithmic: Sequence[str] = ()
     judgement: Mapping[str, Any] | None = None
     why_not: str = ""
+    comparable: Mapping[str, float] = field(default_factory=dict)
     importance: Mapping[str, float] = field(default_factory=dict)
     tracks: Sequence[Track] = ()
     coverage: Sequence[Sequence[str]] = ()
@@ -63,18 +65,30 @@ def sweep_page(report: SweepReport) -> str:
         sections += evolution_sections(report.evolution)
     if report.judgement is not None:
         sections += [_standings(answer, report.judgement) for answer in report.judgement["answers"]]
-    sections += [_losses(report.result), folds_section(dict(report.plan))]
+    trained = any(trial["losses"] for trial in report.result["trials"])
+    sections += [*([_losses(report.result)] if trained else []), folds_section(dict(report.plan))]
     if (parallel := _parallel(report)) is not None:
         sections.append(parallel)
-    sections += [_pruning(report.result), *_stitched(report), _trials(report.result), _configuration(report.result)]
+    if trained and report.evolution is None:
+        sections.append(_pruning(report.result))
+    sections += [*_stitched(report), _trials(report.result), _configuration(report.result)]
     what = "Evolution" if report.evolution is not None else "Sweep"
     return page_of(f"{what} {report.name}", sections)
 
 
 def _verdict(report: SweepReport) -> Section:
     result, best = report.result, report.result["best"]
-    counts = ", ".join(f"{result[state]} {state}" for state in ("finished", "stopped", "failed") if result[state])
-    told = {"trials": f"{result['tried']}: {counts}", "folds": str(len(result["folds"])), "ended": result["ended"]}
+    states = ("finished", "stopped", "failed")
+    counts = [f"{result[state]} {state}" for state in states if result[state]]
+    if cut := result["tried"] - sum(result[state] for state in states):
+        counts.append(f"{cut} under way or cut short")
+    told = {
+        "trials": f"{result['tried']}: {', '.join(counts)}",
+        "folds": str(len(result["folds"])),
+        "ended": result["ended"],
+    }
+    if errors := [trial["error"] for trial in result["trials"] if trial["error"]]:
+        told["first error"] = errors[0]
     if best is not None:
         told["best by validation loss"] = f"{best['name']}, {best['loss']:.5f}: {shown_point(best['point'])}"
     if report.judgement is None:
@@ -97,12 +111,12 @@ def _standings(answer: Mapping[str, Any], judgement: Mapping[str, Any]) -> Secti
     """The leaderboard of one question."""
     columns, rows = standings(answer, _LISTED)
     trials = judgement["trials"]
-    told = [(*row, shown_point(trials[row[1]]["search"]) if row[1] in trials else "") for row in rows]
+    told = [(*row[:2], shown_point(trials[row[1]]["search"]) if row[1] in trials else "", *row[2:]) for row in rows]
     remarks = [
         "Gains over a baseline with a star are significant for that trial alone (Diebold-Mariano, 5 %).",
         *standing_remarks(answer, judgement["folds"]),
     ]
-    table = html_table((*columns, "configuration"), told, (0, *range(2, len(columns))), wide=True)
+    table = html_table((*columns[:2], "configuration", *columns[2:]), told, (0, *range(3, len(columns) + 1)), wide=True)
     return Section(title=f"Leaderboard: {answer['name']}", parts=[table, *map(note, remarks)])
 
 
@@ -144,12 +158,12 @@ def _losses(result: Mapping[str, Any]) -> Section:
 
 def _parallel(report: SweepReport) -> Section | None:
     """Parallel coordinates of what was searched, and what mattered."""
-    known = [trial for trial in report.result["trials"] if trial["loss"] is not None and math.isfinite(trial["loss"])]
-    names = list(dict.fromkeys(name for trial in known for name in trial["point"]))
+    known = [trial for trial in report.result["trials"] if trial["name"] in report.comparable]
+    names = [name for name in dict.fromkeys(name for trial in known for name in trial["point"]) if name != "features"]
     if len(known) < 2 or not names:
         return None
     axes = [_axis(name, [trial["point"].get(name) for trial in known], name in report.logarithmic) for name in names]
-    losses = [trial["loss"] for trial in known]
+    losses = [report.comparable[trial["name"]] for trial in known]
     axes.append({"label": "loss", "values": plain(losses)})
     line = {
         "color": plain(losses),
@@ -166,7 +180,8 @@ def _parallel(report: SweepReport) -> Section | None:
         height=400,
         narrow={"margin": {"l": 40, "r": 10, "t": 50, "b": 30}},
     )
-    parts: list[Html | Chart | str] = [chart]
+    told = note("Losses are of the same folds: what a stopped trial did not do is filled in from the others'.")
+    parts: list[Html | Chart | str] = [chart, told]
     if report.importance:
         ordered = sorted(report.importance.items(), key=lambda each: each[1])
         bars = {
@@ -189,7 +204,8 @@ def _axis(name: str, values: Sequence[Any], logarithmic: bool) -> dict[str, Any]
     label = name.rpartition(".")[2]
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         if not (logarithmic and min(values) > 0):
-            return {"label": label, "values": plain(values)}
+            few = sorted(set(values))
+            return {"label": label, "values": plain(values), **({"tickvals": few} if len(few) <= _TICKS else {})}
         logs = [math.log10(value) for value in values]
         low, high = min(logs), max(logs)
         ticks = [low + (high - low) * n / (_TICKS - 1) for n in range(_TICKS)]
@@ -198,7 +214,9 @@ def _axis(name: str, values: Sequence[Any], logarithmic: bool) -> dict[str, Any]
     texts = [value if isinstance(value, str) else json.dumps(value) for value in values]
     known = list(dict.fromkeys(texts))
     places = [known.index(text) for text in texts]
-    return {"label": label, "values": places, "tickvals": list(range(len(known))), "ticktext": [t[:24] for t in known]}
+    # Two that are alike at first would be one to Plotly.
+    shown = [text if len(text) <= _LABEL else f"{text[:_LABEL]}... {n}" for n, text in enumerate(known, start=1)]
+    return {"label": label, "values": places, "tickvals": list(range(len(known))), "ticktext": shown}
 
 
 def _pruning(result: Mapping[str, Any]) -> Section:

@@ -106,7 +106,7 @@ def standings(answer: Mapping[str, Any], most: int) -> tuple[tuple[str, ...], li
         row = (
             f"{standing['rank']}",
             standing["trial"],
-            f"{sum(mean is not None for mean in standing['folds'])}",
+            _folds(standing["folds"]),
             f"{standing['mean']:.5f}",
             "" if error is None else f"{error:.5f}",
             f"{standing['score']:.3f}",
@@ -115,6 +115,11 @@ def standings(answer: Mapping[str, Any], most: int) -> tuple[tuple[str, ...], li
         rows.append((standing["mean"], row))
     columns = ("rank", "trial", "folds", answer["loss"], "+-", answer["score"], *(f"over {name}" for name in names))
     return columns, [row for _, row in sorted(rows, key=lambda each: each[0])]
+
+
+def _folds(means: Sequence[float | None]) -> str:
+    done = sum(mean is not None for mean in means)
+    return f"{done}" if done == len(means) else f"{done} of {len(means)}"
 
 
 def standing_remarks(answer: Mapping[str, Any], folds: int) -> list[str]:

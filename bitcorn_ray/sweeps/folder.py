@@ -22,6 +22,7 @@ import numpy as np
 from bitcorn_ray.config import recorded_config
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.learning.artifacts import strict_json
+from bitcorn_ray.storage.location import Location
 from bitcorn_ray.storage.publish import TEMPORARY
 from bitcorn_ray.storage.storage import Storage
 from bitcorn_ray.sweeps.config import SweepConfig
@@ -95,8 +96,8 @@ class SweepFolder:
         Raises BitcornError where that plan is of another sweep: other fields, bars or features.
         """
         asked = {
-            "config": recorded_config(config.to_json()),
-            "evolution": None if evolution is None else recorded_config(evolution),
+            "config": _recorded(config.to_json()),
+            "evolution": None if evolution is None else _recorded(evolution),
             "identities": dict(identities),
         }
         if self.is_sweep:
@@ -155,6 +156,11 @@ class SweepFolder:
                 f"the bars or features have changed since the sweep in {self.shown} began, so that its folds are "
                 "others: give another --out, or the bars as they were"
             )
+
+
+def _recorded(config: Mapping[str, Any]) -> dict[str, Any]:
+    """As it may be kept, with bars that are found from any folder."""
+    return recorded_config({**config, "db": Location.of(config["db"]).address})
 
 
 def _what_counts(plan: Mapping[str, Any]) -> dict[str, Any]:

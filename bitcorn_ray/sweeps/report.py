@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ from bitcorn_ray.report.judgement import Track
 from bitcorn_ray.report.sweep_page import SweepReport
 from bitcorn_ray.sweeps.folder import SweepFolder
 from bitcorn_ray.sweeps.leaderboard import leaderboard
+from bitcorn_ray.sweeps.records import Trial
 from bitcorn_ray.sweeps.results import best_of, stitched, sweep_result
 from bitcorn_ray.sweeps.stored import StoredSweep, read_sweep
 from bitcorn_ray.validation.calibration import COVERAGES
 from bitcorn_ray.validation.history import realised_variances
+from bitcorn_ray.validation.selection import completed
 
 __all__ = ["sweep_report"]
 
@@ -39,7 +42,7 @@ def sweep_report(place: str | Path, *, level: float = 0.01, cache_dir: str | Pat
     ended = (_json(folder, "sweep.json") or evolution or {}).get("ended", "not yet, or it was cut short")
     forecasts = None if best is None else stitched(sweep.plan, sweep.bars, best, sweep.config.run.model.horizons)
     result = json.loads(strict_json(sweep_result(ended, every, sweep.folds.to_json(), sweep.written)))
-    judgement, why_not = None, ""
+    comparable, judgement, why_not = _comparable(every), None, ""
     try:
         judgement = json.loads(strict_json(leaderboard(place, level=level, cache_dir=cache_dir).to_json()))
     except BitcornError as error:
@@ -51,11 +54,25 @@ def sweep_report(place: str | Path, *, level: float = 0.01, cache_dir: str | Pat
         logarithmic=[each.name for each in sweep.config.space.dimensions if each.kind == "loguniform"],
         judgement=judgement,
         why_not=why_not,
-        importance=search_importance(sweep.config.space, [(each.point, each.loss) for each in every]),
+        comparable=comparable,
+        # Of an evolution the features, which are what is searched, are no fields of the space.
+        importance={}
+        if evolution is not None
+        else search_importance(sweep.config.space, [(each.point, comparable.get(each.name)) for each in every]),
         tracks=[] if forecasts is None else _tracks(forecasts, sweep),
         coverage=[] if forecasts is None else _coverage(forecasts, sweep),
         evolution=evolution,
     )
+
+
+def _comparable(trials: Sequence[Trial]) -> dict[str, float]:
+    """Mean loss of each trial over all folds that any did, those that it did not do filled in as on the leaderboard."""
+    known = [each for each in trials if each.losses and np.isfinite(each.losses).all()]
+    losses = np.full((max((len(each.losses) for each in known), default=0), len(known)), np.nan)
+    for column, each in enumerate(known):
+        losses[: len(each.losses), column] = each.losses
+    means = completed(losses).mean(0).tolist() if known else []
+    return dict(zip((each.name for each in known), means, strict=True))
 
 
 def _json(folder: SweepFolder, name: str) -> dict[str, Any] | None:

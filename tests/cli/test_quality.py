@@ -32,7 +32,7 @@ def test_a_row_without_a_time_costs_points(tmp_path):
     rows = "".join(f"{1_700_000_000_000 + i * 3_600_000 if i != 5 else ''},1,2,0.5,1,9\n" for i in range(20))
     (tmp_path / "BTCUSDT_1h.csv").write_text(f"ts,open,high,low,close,volume\n{rows}")
     done = run(tmp_path / "BTCUSDT_1h.csv")
-    assert "1 rows without a time" in done.output
+    assert "1 row without a time" in done.output
     (found,) = json.loads(run(tmp_path / "BTCUSDT_1h.csv", "--json").stdout)["partitions"]
     assert found["set_aside"] == {"have no time": 1}
     assert found["score"] < 95

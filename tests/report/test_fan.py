@@ -1,6 +1,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -57,11 +58,30 @@ def test_history_ends_at_the_cutoff_where_what_happened_begins():
 
 def test_a_band_opens_at_the_close_and_leaves_out_what_is_infinite():
     traces = by_name(fan_section(panel()))
-    (half,), (wide,) = traces["50% band"], traces["95% band"]
+    (half, sign), (wide, _) = traces["50% band"], traces["95% band"]
+    # The legend shows what the eye sees of bands that lie on each other.
+    assert sign["marker"]["color"] == f"rgba(70,140,200,{round(1 - (1 - 0.42) * (1 - 0.30), 2)})"
     assert half["y"] == [105.0, 102.0, 105.0, 99.0, 100.0, 105.0]
     assert wide["x"] == [hour(5), hour(6), hour(6), hour(5)]
     none = fan(bands={0.95: ([0.0, 0.0], [math.inf, math.inf])})
     assert "95% band" not in by_name(fan_section(panel(fans=[none])))
+
+
+@pytest.mark.parametrize(
+    ("samples", "told"),
+    [
+        (["test"], "; test"),
+        (["validation", "validation", "out of sample"], "; the last is out of sample, those before validation"),
+        (
+            ["test", "out of sample", "out of sample"],
+            "; the last is out of sample, those before out of sample and test",
+        ),
+        (["unknown"], "; of bars of which is not known whether they were trained on"),
+    ],
+)
+def test_what_the_training_knew_of_the_cutoffs_is_told(samples, told):
+    fans = [replace(fan(place), sample=sample) for place, sample in enumerate(samples)]
+    assert fan_section(panel(fans=fans)).parts[0].endswith(f"{told}</p>")
 
 
 def test_each_partition_has_a_part_of_the_page(tmp_path):

@@ -43,6 +43,16 @@ def test_tracks_are_roots_of_mean_squares_of_what_is_known():
     assert whole == pytest.approx(np.sqrt(np.mean(realised[:-12] ** 2)), rel=1e-4)
 
 
+def test_a_logarithmic_axis_names_what_can_be_told_apart():
+    def ticks(low, high):
+        forecast = np.geomspace(low, high, 100) / 100
+        track = Track(name="A 1h", horizon=1, times=np.arange(100), forecast=forecast, realised=forecast)
+        return track_sections([track])[0].parts[-1].layout["yaxis"]["ticktext"]
+
+    assert {"0.1", "0.2", "0.5", "1", "2"} <= set(ticks(0.15, 3))
+    assert "0.2" not in ticks(0.00001, 300)
+
+
 def test_partitions_have_a_section_each_and_nothing_known_is_no_fault():
     nothing = np.full(3, np.nan)
     tracks = [

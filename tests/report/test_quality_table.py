@@ -33,9 +33,9 @@ def test_each_reason_comes_with_its_first_places(random_bars):
     text = shown([row_of(broken, "[b]X")])
     assert "[b]X 1h" in text
     for what, at in {
-        "1 rows with missing values": "2023-01-01 10:00",
+        "1 row with missing values": "2023-01-01 10:00",
         "2 bars missing in outages": "2023-01-05 04:00",
         "2 invented bars": "2023-01-03 02:00",
-        "1 rows of a time": "2023-01-09 08:00",
+        "1 row of a time": "2023-01-09 08:00",
     }.items():
         assert any(what in line and at in line for line in text.splitlines()), what

@@ -49,6 +49,7 @@ FAN = Fan(
     sample="test",
 )
 JUDGED = {
+    "source": "market.db",
     **EVALUATION,
     "skill": [
         {**each, "verdict": "volatility: better than <log-HAR>; direction: a coin"} for each in EVALUATION["skill"]
@@ -79,7 +80,7 @@ def test_the_verdict_comes_first_and_all_else_follows():
         "Configuration and lineage",
     ]
     assert "<b>1 bar ahead</b><br>volatility: better than &lt;log-HAR&gt;<br>direction: a coin" in page
-    assert "Out of sample: 8 windows of 2 partitions, 2026-01-01 to 2026-02-01." in page
+    assert "Out of sample, on market.db: 8 windows of 2 partitions, 2026-01-01 to 2026-02-01." in page
     assert "C 1h could not be judged: too short" in page
     assert "its code has changed" in page
     assert "a gap" in page

@@ -98,6 +98,7 @@ def test_the_verdict_comes_first_and_all_else_follows():
             plan=PLAN,
             logarithmic=["training.learning_rate"],
             judgement=JUDGEMENT,
+            comparable={"t1": -8.5, "t2": -7.25},
             importance={"model.cell": 0.25, "training.learning_rate": 0.5},
         )
     )
@@ -125,7 +126,7 @@ def test_the_verdict_comes_first_and_all_else_follows():
     assert rate["values"] == [-3, -2]
     assert rate["ticktext"][0] == "0.001"
     assert (cell["values"], cell["ticktext"]) == ([0, 1], ["lstm", "gru"])
-    assert loss["values"] == [-8.5, -7.0]
+    assert loss["values"] == [-8.5, -7.25]
     assert importance["data"][0]["x"] == [25.0, 50.0]
     assert pruning["data"][0]["y"] == [2, 1]
 
@@ -134,13 +135,15 @@ def test_a_sweep_that_cannot_be_judged_says_why():
     result = {**RESULT, "best": None, "trials": TRIALS[2:]}
     page = sweep_page(SweepReport(name="s", result=result, plan=PLAN, why_not="no trial has a fold"))
     assert "Not judged on test windows: no trial has a fold" in page
-    assert "What was searched" not in titles(page)
+    assert not {"What was searched", "Loss of each fold", "Pruning"} & {*titles(page)}  # there is nothing to draw
+    assert "first error</dt><dd>&lt;no&gt;</dd>" in page
 
 
-@pytest.mark.parametrize("values", [[True, False], [[1, 2], [3]], [None, "x"]])
+@pytest.mark.parametrize("values", [[True, False], [[1, 2], [3]], [None, "x"], ["a" * 20, "a" * 21]])
 def test_fields_of_any_kind_have_an_axis(values):
-    trials = [{**TRIALS[0], "point": {"x": value}} for value in values]
-    page = sweep_page(SweepReport(name="s", result={**RESULT, "trials": trials}, plan=PLAN))
+    trials = [{**TRIALS[0], "name": f"t{n}", "point": {"x": value}} for n, value in enumerate(values)]
+    comparable = {"t0": 1.0, "t1": 2.0}
+    page = sweep_page(SweepReport(name="s", result={**RESULT, "trials": trials}, plan=PLAN, comparable=comparable))
     axis = next(each for each in charts(page) if each["data"][0].get("type") == "parcoords")["data"][0]["dimensions"][0]
     assert axis["values"] == [0, 1]
-    assert len(axis["ticktext"]) == 2
+    assert len(set(axis["ticktext"])) == 2

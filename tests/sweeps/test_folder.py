@@ -61,7 +61,7 @@ def test_only_the_same_sweep_goes_on(tmp_path):
     with pytest.raises(BitcornError, match="the bars or features have changed"):
         folder.begin(config, {"v2": "2"}, [])
     with pytest.raises(BitcornError, match="holds a sweep and no evolution"):
-        folder.begin(config, {"v2": "1"}, [], {"evolve": {}})
+        folder.begin(config, {"v2": "1"}, [], {"db": "m.db", "evolve": {}})
 
 
 def test_only_the_same_evolution_goes_on(tmp_path):
