@@ -11,7 +11,7 @@ Shapes: T bars, N windows, H horizons, F features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from bitcorn_ray.forecasting import ForecastWorker, plan_forecasts, run_forecast
 from bitcorn_ray.learning.bands import outcome_known
 from bitcorn_ray.learning.forecasts import Forecasts
 from bitcorn_ray.market.bars import Bars, show_time
-from bitcorn_ray.market.partition import Partition
+from bitcorn_ray.market.partition import Partition, normalise_symbol
 from bitcorn_ray.market.reading import Reading
 from bitcorn_ray.market.source import shown_source
 from bitcorn_ray.market.timeframe import timeframe_ms
@@ -115,9 +115,10 @@ def evaluate(
         reading=reading,
     )
     worker = ForecastWorker(plan)
-    judged, told, errors = list[Judged](), list[PartitionEvaluation](), dict[str, str]()
+    judged, told, errors, there = list[Judged](), list[PartitionEvaluation](), dict[str, str](), set[str]()
     for done in run_forecasts(plan, address=address):
         name = f"{done.partition}"
+        there.add(normalise_symbol(done.partition.symbol))
         if done.forecasts is None or done.bars is None:
             errors[name] = done.error or ""
             continue
@@ -139,7 +140,7 @@ def evaluate(
         partitions=tuple(told),
         skill=told[0].skill if len(told) == 1 else tuple(judge(forecaster.run.config.horizons, judged)),
         errors=errors,
-        notes=forecaster.notes,
+        notes=(*forecaster.notes, *(_absent(forecaster, there, source) if symbols is None else ())),
         judged=tuple(judged),
     )
 
@@ -226,6 +227,13 @@ def _told(
         remarks=remarks,
         left_out=forecasts.left_out,
     )
+
+
+def _absent(forecaster: Forecaster, there: Collection[str], source: str | Path) -> Iterator[str]:
+    """Say which symbols the run was trained on and the source lacks. there: those that it has, normalised."""
+    for each in forecaster.run.metadata["partitions"]:
+        if normalise_symbol(each["symbol"]) not in there:
+            yield f"the run was trained on {each['symbol']} too, of which {shown_source(source)} has no bars"
 
 
 def _unseen_from(metadata: dict[str, Any], run: str) -> list[int]:

@@ -165,6 +165,17 @@ def test_a_symbol_that_was_not_trained_on_is_judged_after_the_run_and_both_toget
     assert done.skill[0].volatility[0].test.count <= 600
 
 
+def test_a_symbol_of_the_training_that_the_source_lacks_is_told(market, tmp_path):
+    folder, _, bars = market
+    both = {"BBBUSDT": bars.take(slice(TRAINED)), "GONEUSDT": bars.take(slice(TRAINED))}
+    done = evaluate(make_run(tmp_path / "run", both), folder / "bars" / "BBBUSDT_1h.parquet", cache_dir=tmp_path)
+    assert [each.symbol for each in done.partitions] == ["BBBUSDT"]
+    (note,) = done.notes
+    assert note.startswith("the run was trained on GONEUSDT too, of which")
+    named = evaluate(tmp_path / "run", folder / "bars" / "BBBUSDT_1h.parquet", symbols=["BBBUSDT"], cache_dir=tmp_path)
+    assert named.notes == ()
+
+
 def test_nothing_out_of_sample_is_an_error(market, tmp_path):
     _, run, bars = market
     path = write(bars.take(slice(TRAINED)), tmp_path / "BBBUSDT_1h.parquet")
