@@ -223,11 +223,11 @@ def _run(place: str | Path, judged_on: _JudgedOn | None, address: str | None, on
     why_not = f"name the source of its bars: bitcorn report {shown_uri(str(place))} SOURCE"
     fans, quality = list[Any](), list[dict[str, Any]]()
     if judged_on is not None:
+        done = _forecast(place, judged_on)
+        fans, there = fan_panels(done), sorted({each.partition.symbol for each in done})
+        found = diagnose_source(judged_on.source, there, [metadata["timeframe"]], judged_on.reading)
+        quality = [each.row for each in found]
         try:
-            done = _forecast(place, judged_on)
-            fans, there = fan_panels(done), sorted({each.partition.symbol for each in done})
-            found = diagnose_source(judged_on.source, there, [metadata["timeframe"]], judged_on.reading)
-            quality = [each.row for each in found]
             evaluation = evaluate(
                 place,
                 judged_on.source,

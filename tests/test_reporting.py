@@ -51,15 +51,19 @@ def test_a_run_that_cannot_be_judged_there_has_its_page(market, tmp_path):
     assert "Latest forecast" in page
 
 
-def test_a_run_of_a_timeframe_that_the_source_has_not_has_its_page(market, tmp_path):
-    run, _ = market
+def test_bars_that_are_not_there_are_an_error_and_no_page(market, tmp_path):
+    run, source = market
     daily = simulate_bars(900, seed=2, gaps=0).columns()
     daily["timestamp"] = daily["timestamp"][0] + 86_400_000 * np.arange(900)
     pq.write_table(pa.table({"ts": daily.pop("timestamp"), **daily}), tmp_path / "BBBUSDT_1d.parquet")
-    write_report(run, tmp_path / "BBBUSDT_1d.parquet", out=tmp_path / "run.html")
-    page = (tmp_path / "run.html").read_text()
-    assert "Not judged out of sample: " in page
-    assert "Learning curves" in page
+    for asked, message in (
+        ({"source": tmp_path / "BBBUSDT_1d.parquet"}, "1d"),
+        ({"source": tmp_path / "misspelt.db"}, r"misspelt\.db"),
+        ({"source": source, "symbols": ["NOPE"]}, "unknown symbol NOPE"),
+    ):
+        with pytest.raises(BitcornError, match=message):
+            write_report(run, **asked, out=tmp_path / "run.html")
+    assert not (tmp_path / "run.html").exists()
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0, 5.0, float("nan")])
