@@ -11,7 +11,7 @@ Shapes: T rows of all partitions, F features.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ from bitcorn_ray.forecaster import feature_identity
 from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
 from bitcorn_ray.learning.dataset import PartitionRows, TrainingData, training_data
 from bitcorn_ray.lineage import partition_lineage, source_lineage
-from bitcorn_ray.market.clean import cleaning_counts
+from bitcorn_ray.market.clean import cleaning_record
 from bitcorn_ray.market.frames import frame_times
 from bitcorn_ray.market.loading import LoadedBars, load_bars
 from bitcorn_ray.market.partition import Partition, normalise_symbol
@@ -129,8 +129,7 @@ def inputs_from_source(
         rows.append(_rows(name, loaded.bars.close, loaded.bars.timestamp, step, model, barred))
         entries.append(_entry(source, loaded, system, cache, end))
         origins.append(partition_lineage(loaded.partition, loaded.bars, entries[-1].plan))
-        if loaded.cleaning is not None:
-            cleaning[name] = cleaning_counts(loaded.cleaning)
+        cleaning[name] = loaded.cleaning
     matrix = np.empty((sum(len(each.close) for each in rows), len(system.features)), np.float32)
     start = 0
     for entry, each in zip(entries, rows, strict=True):
@@ -147,7 +146,7 @@ def inputs_from_source(
         "cache_keys": [entry.plan.key for entry in entries],
         "data": facts,
         "lineage": {"data": source_lineage(source, origins)},
-        "cleaning": {"policy": asdict(reading.policy), "partitions": cleaning} if reading.policy else None,
+        "cleaning": cleaning_record(reading.policy, cleaning),
     }
     return TrainingInputs(data=data, scaler=scaler, feature_cols=list(system.features), about=about)
 

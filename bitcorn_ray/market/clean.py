@@ -29,7 +29,7 @@ from bitcorn_ray.market.prints import bad_prints
 from bitcorn_ray.market.silence import joined_rows, silent_runs
 from bitcorn_ray.market.timeframe import timeframe_ms
 
-__all__ = ["CleanBars", "clean_bars", "cleaning_counts", "drop_duplicates", "is_summed"]
+__all__ = ["CleanBars", "clean_bars", "cleaning_counts", "cleaning_record", "drop_duplicates", "is_summed"]
 
 _LISTED = 500
 
@@ -83,6 +83,16 @@ def cleaning_counts(report: Mapping[str, Any]) -> dict[str, int]:
     counts["bad_prints_masked"] = report.get("bad_prints", {}).get("masked", 0)
     counts |= {name: int(report.get(name, 0)) for name in ("gaps_filled", "bars_filled")}
     return {**counts, "gaps_left": int(report.get("gaps_left_count", 0)), "bars": int(report["bars"])}
+
+
+def cleaning_record(
+    policy: CleaningPolicy | None, reports: Mapping[str, Mapping[str, Any] | None]
+) -> dict[str, Any] | None:
+    """What a run keeps of how its bars were repaired; None without a policy. reports: of each partition, by name."""
+    if policy is None:
+        return None
+    counts = {name: cleaning_counts(report) for name, report in reports.items() if report is not None}
+    return {"policy": asdict(policy), "partitions": counts}
 
 
 def drop_duplicates(bars: Bars) -> Bars:

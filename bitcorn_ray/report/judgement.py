@@ -199,17 +199,17 @@ def _track_chart(track: Track) -> Chart:
         drawn = {"x": times[last].tolist(), "y": values, "mode": "lines", "name": name}
         return {**drawn, "line": {"color": colour, "width": width}, "hovertemplate": hover}
 
-    drawn = root(realised), root(forecast)
+    came, said = root(realised), root(forecast)
     many = f", {len(times):,} windows drawn as {len(starts):,} stretches" if len(times) > len(starts) else ""
     return Chart(
         label=f"volatility of {track.name} {ahead(track.horizon)}, forecast and realised",
         data=[
-            line(f"realised{many}", drawn[0], "var(--s2)", 1),
-            line("forecast", drawn[1], "var(--s1)", 1.5),
+            line(f"realised{many}", came, "var(--s2)", 1),
+            line("forecast", said, "var(--s1)", 1.5),
         ],
         layout={
             "xaxis": {"type": "date"},
-            "yaxis": {**_logarithmic([*drawn[0], *drawn[1]]), "title": {"text": "volatility, %"}},
+            "yaxis": {**_logarithmic([*came, *said]), "title": {"text": "volatility, %"}},
         },
         height=320,
     )

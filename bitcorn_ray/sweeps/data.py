@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,14 @@ import numpy as np
 
 from bitcorn_ray import __version__
 from bitcorn_ray.cache.prepare import Source, prepare
+from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.data_loader import open_cache
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.registry import find_system
+from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.lineage import partition_lineage
 from bitcorn_ray.market.bars import Bars
-from bitcorn_ray.market.clean import cleaning_counts
+from bitcorn_ray.market.clean import cleaning_record
 from bitcorn_ray.market.loading import load_bars
 from bitcorn_ray.market.partition import Partition, normalise_symbol
 from bitcorn_ray.market.source import shown_source
@@ -81,8 +83,7 @@ def sweep_data(
         loaded = load_bars(run.db, symbol, run.timeframe, reading=reading, until=end)
         own, partition = loaded.bars, loaded.partition
         assert own.timestamp is not None  # what is loaded has times
-        if loaded.cleaning is not None:
-            repaired[str(partition)] = cleaning_counts(loaded.cleaning)
+        repaired[str(partition)] = loaded.cleaning
         bars.append(
             SweepBars(
                 symbol=partition.symbol,
@@ -99,29 +100,41 @@ def sweep_data(
     folds = walk_forward_folds(config.folds, timelines_of(bars), max(run.model.horizons), config.longest_seq_len)
     variants = {}
     for spec, system in wanted.items():
-        matrix = np.empty((sum(len(own) for own, _ in whole), len(system.features)), np.float32)
-        keys, origins, start = list[str](), list[dict[str, Any]](), 0
-        for own, partition in whole:
-            prepared = prepare(own, system, cache, Source(shown_source(run.db), partition, complete=until is None))
-            rows = matrix[start : start + len(own)]
-            rows[: system.warmup_bars] = np.nan
-            for place, name in enumerate(system.features):
-                rows[system.warmup_bars :, place] = prepared.columns[name]
-            keys.append(prepared.plan.key)
-            origins.append(partition_lineage(partition, own, prepared.plan))
-            start += len(own)
-        variants[spec] = Variant(
-            spec=spec,
-            version=system.version,
-            features=tuple(system.features),
-            matrix=matrix,
-            keys=tuple(keys),
-            origins=tuple(origins),
-        )
+        variants[spec] = _variant(spec, system, whole, cache, shown_source(run.db), complete=until is None)
         if log_fn:
-            log_fn(f"{len(system.features)} features {spec} of {len(matrix):,} bars")
-    cleaning = {"policy": asdict(reading.policy), "partitions": repaired} if reading.policy else None
+            log_fn(f"{len(system.features)} features {spec} of {len(variants[spec].matrix):,} bars")
+    cleaning = cleaning_record(reading.policy, repaired)
     return SweepData(bars=tuple(bars), variants=variants, folds=tuple(folds), cleaning=cleaning)
+
+
+def _variant(
+    spec: str,
+    system: FeatureSystem,
+    whole: Sequence[tuple[Bars, Partition]],
+    cache: FeatureCache,
+    source: str,
+    complete: bool,
+) -> Variant:
+    """Prepare the features of all partitions by one system. source, complete: see `Source`."""
+    matrix = np.empty((sum(len(own) for own, _ in whole), len(system.features)), np.float32)
+    keys, origins, start = list[str](), list[dict[str, Any]](), 0
+    for own, partition in whole:
+        prepared = prepare(own, system, cache, Source(source, partition, complete=complete))
+        rows = matrix[start : start + len(own)]
+        rows[: system.warmup_bars] = np.nan
+        for place, name in enumerate(system.features):
+            rows[system.warmup_bars :, place] = prepared.columns[name]
+        keys.append(prepared.plan.key)
+        origins.append(partition_lineage(partition, own, prepared.plan))
+        start += len(own)
+    return Variant(
+        spec=spec,
+        version=system.version,
+        features=tuple(system.features),
+        matrix=matrix,
+        keys=tuple(keys),
+        origins=tuple(origins),
+    )
 
 
 def fold_plan(config: SweepConfig, data: SweepData) -> FoldPlan:

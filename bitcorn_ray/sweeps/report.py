@@ -17,13 +17,13 @@ from bitcorn_ray.learning.forecasts import band_name
 from bitcorn_ray.learning.importance import search_importance
 from bitcorn_ray.report.judgement import Track
 from bitcorn_ray.report.sweep_page import SweepReport
+from bitcorn_ray.sweeps.baselines import outcomes
 from bitcorn_ray.sweeps.folder import SweepFolder
 from bitcorn_ray.sweeps.leaderboard import leaderboard
 from bitcorn_ray.sweeps.records import Trial
 from bitcorn_ray.sweeps.results import best_of, stitched, sweep_result
 from bitcorn_ray.sweeps.stored import StoredSweep, read_sweep
 from bitcorn_ray.validation.calibration import COVERAGES
-from bitcorn_ray.validation.history import realised_variances
 from bitcorn_ray.validation.selection import completed
 
 __all__ = ["sweep_report"]
@@ -92,7 +92,7 @@ def _tracks(forecasts: pa.Table, sweep: StoredSweep) -> list[Track]:
         for horizon in sorted({min(horizons), max(horizons)}):
             own = _of(forecasts, one.symbol, one.timeframe, horizon)
             times = own["cutoff"].cast(pa.int64()).to_numpy()
-            came = realised_variances(one.close, [horizon])[np.searchsorted(one.timestamp, times), 0]
+            _, came = outcomes(one, [horizon])
             if own.num_rows:
                 tracks.append(
                     Track(
@@ -100,7 +100,7 @@ def _tracks(forecasts: pa.Table, sweep: StoredSweep) -> list[Track]:
                         horizon=horizon,
                         times=times,
                         forecast=own["volatility"].to_numpy(),
-                        realised=np.sqrt(np.where(np.isfinite(own["realised_return"].to_numpy()), came, np.nan)),
+                        realised=np.sqrt(came[np.searchsorted(one.timestamp, times), 0]),
                     )
                 )
     return tracks
