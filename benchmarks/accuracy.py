@@ -30,14 +30,14 @@ from benchmarks.bars import REAL
 from benchmarks.peers import run_peer
 from benchmarks.timing import Figure
 from bitcorn_ray.features.registry import find_system
-from bitcorn_ray.forecaster import Forecaster
-from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
+from bitcorn_ray.forecasting.forecaster import Forecaster
 from bitcorn_ray.market.bars import Bars
-from bitcorn_ray.market.files import read_file
-from bitcorn_ray.market.ingest import write_bars
 from bitcorn_ray.market.partition import Partition
-from bitcorn_ray.training_inputs import TrainingInputs, inputs_from_source
-from bitcorn_ray.training_job import TrainingJob
+from bitcorn_ray.models.neural.config import ModelConfig, TrainingConfig
+from bitcorn_ray.sources.files import read_file
+from bitcorn_ray.sources.ingest import write_bars
+from bitcorn_ray.training.inputs import TrainingInputs, inputs_from_source
+from bitcorn_ray.training.job import TrainingJob
 
 __all__ = ["Contender", "accuracy", "common_cutoffs", "compared"]
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from bitcorn_ray.market.bars import Bars
-from bitcorn_ray.market.files import read_file
-from bitcorn_ray.market.ingest import write_bars
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.simulate import simulate_bars
+from bitcorn_ray.sources.files import read_file
+from bitcorn_ray.sources.ingest import write_bars
 
 __all__ = [
     "BARS",

@@ -15,7 +15,7 @@ import click
 
 from benchmarks.cluster import LONG_BARS, SHORT_BARS, long_label, node_label
 from benchmarks.results import Result, load_results
-from bitcorn_ray.on_ray.balanced import GROUPS_PER_CPU
+from bitcorn_ray.on_ray.map import GROUPS_PER_CPU
 
 __all__ = ["PAGE", "Costs", "Estimate", "Site", "Work", "estimate", "measured_costs", "page_of"]
 

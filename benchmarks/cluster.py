@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.timing import Figure, seconds_of
-from bitcorn_ray.market.export import export_bars
-from bitcorn_ray.market.ingest import write_bars
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.simulate import simulate_bars
+from bitcorn_ray.sources.export import export_bars
+from bitcorn_ray.sources.ingest import write_bars
 
 __all__ = ["LONG_BARS", "SHORT_BARS", "cluster", "long_label", "long_partition", "node_label", "tasks"]
 
@@ -78,9 +78,9 @@ def cluster(counts: Sequence[int] = (10, 100, 1_000, 5_000), nodes: Sequence[int
 
 def tasks(counts: Sequence[int] = (100, 1_000)) -> list[Figure]:
     """Groups of one job that does nothing, each a task of Ray Data: what the driver can hand out."""
-    from bitcorn_ray.cache.code import code_identity
+    from bitcorn_ray.features.fingerprint.code import code_identity
     from bitcorn_ray.features.registry import SYSTEMS
-    from bitcorn_ray.on_ray.carried import pack
+    from bitcorn_ray.on_ray.pickling import pack
     from bitcorn_ray.on_ray.session import ray_session
 
     figures = []
@@ -101,7 +101,7 @@ def tasks(counts: Sequence[int] = (100, 1_000)) -> list[Figure]:
 
 
 def _handed_out(packed: bytes, groups: list[list[int]]) -> None:
-    from bitcorn_ray.on_ray import balanced
+    from bitcorn_ray.on_ray import map as balanced
 
     done: list[int]
     done, lost = balanced._mapped(packed, groups, lambda _: None)

@@ -21,7 +21,7 @@ from typing import Any
 
 from benchmarks.memory import highest, peak, proc_mib
 from bitcorn_ray.cache.store import FeatureCache
-from bitcorn_ray.cache.workplan import FeaturePlan, PartitionStatus, compute_jobs, finish_features, plan_features
+from bitcorn_ray.features.plan import FeaturePlan, PartitionStatus, compute_jobs, finish_features, plan_features
 from bitcorn_ray.features.registry import SYSTEMS
 
 _STORE_BYTES = 200_000_000  # of each node
@@ -61,7 +61,7 @@ def on_nodes(nodes: int, lake: Path, warm_up: Path, folder: Path) -> dict[str, f
 
 def _features(lake: Path, cache_dir: Path) -> dict[str, float]:
     """What `compute_features` does, step by step; computing is the sum over the workers."""
-    from bitcorn_ray.on_ray.balanced import map_balanced
+    from bitcorn_ray.on_ray.map import map_balanced
 
     cache, times = FeatureCache(cache_dir), [time.perf_counter()]
     plan = plan_features(lake, SYSTEMS["v2"], cache)

@@ -17,19 +17,19 @@ import torch
 
 from benchmarks.bars import BARS, settled
 from benchmarks.timing import Figure, measure
-from bitcorn_ray.features.reference import reference_volatility
+from bitcorn_ray.datasets.dataset import PartitionRows, training_data
 from bitcorn_ray.features.registry import find_system
-from bitcorn_ray.forecaster import Forecaster, feature_identity
-from bitcorn_ray.forecasting import plan_forecasts, run_forecasts
-from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
-from bitcorn_ray.learning.dataset import PartitionRows, training_data
-from bitcorn_ray.learning.model import build_model
-from bitcorn_ray.learning.progress import EpochResult, FitResult
-from bitcorn_ray.learning.runs import assemble_run, save_run
+from bitcorn_ray.forecasting.batch import plan_forecasts, run_forecasts
+from bitcorn_ray.forecasting.forecaster import Forecaster, feature_identity
 from bitcorn_ray.market.bars import Bars
-from bitcorn_ray.market.ingest import write_bars
 from bitcorn_ray.market.partition import Partition
+from bitcorn_ray.market.reference_volatility import reference_volatility
 from bitcorn_ray.market.simulate import simulate_bars
+from bitcorn_ray.models.neural.config import ModelConfig, TrainingConfig
+from bitcorn_ray.models.neural.network import build_model
+from bitcorn_ray.models.neural.progress import EpochResult, FitResult
+from bitcorn_ray.sources.ingest import write_bars
+from bitcorn_ray.training.run import assemble_run, save_run
 
 __all__ = ["forecasts", "make_run", "model_alone"]
 

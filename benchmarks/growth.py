@@ -17,8 +17,8 @@ from benchmarks.features import bare_calls_v2, bare_calls_v4, by_chunks
 from benchmarks.market import bare_read, clean_read
 from benchmarks.scale import CPUS, plain_workers, side_by_side
 from benchmarks.timing import Figure, measure
-from bitcorn_ray.cache.identity import plan_entry
 from bitcorn_ray.cache.store import FeatureCache
+from bitcorn_ray.features.identity import plan_entry
 from bitcorn_ray.features.registry import SYSTEMS
 from bitcorn_ray.market.bars import Bars
 
@@ -84,7 +84,7 @@ def growth_hidden(sizes: Sequence[int] = (32, 64, 128, 256, 512), windows: int =
     """Train with so many hidden units in the precision that "auto" chooses, beside the plain loop, turn by turn."""
     from benchmarks.plain_loop import BATCH, HORIZONS, SEQ_LEN
     from benchmarks.training import plain_elsewhere, random_data, turns
-    from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
+    from bitcorn_ray.models.neural.config import ModelConfig, TrainingConfig
 
     config = TrainingConfig(epochs=1 + _ROUNDS, patience=1 + _ROUNDS, batch_size=BATCH)
     figures = list[Figure]()

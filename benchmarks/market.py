@@ -19,10 +19,10 @@ from benchmarks.bars import BYTES_A_BAR, many_partitions, minutes_database, simu
 from benchmarks.timing import Figure, measure
 from bitcorn_ray.market.bars import Bars
 from bitcorn_ray.market.clean import drop_duplicates
-from bitcorn_ray.market.inspect import inspect_source
 from bitcorn_ray.market.quality import quality_report
 from bitcorn_ray.market.resample import resample_bars
-from bitcorn_ray.market.source import read_partition
+from bitcorn_ray.sources.inspect import inspect_source
+from bitcorn_ray.sources.source import read_partition
 
 __all__ = ["ingest", "inspect", "read", "resample"]
 
@@ -70,7 +70,7 @@ def read() -> list[Figure]:
         seconds, peak = _peak(
             "from bitcorn_ray.market.clean import drop_duplicates\n"
             "from bitcorn_ray.market.quality import quality_report\n"
-            "from bitcorn_ray.market.source import read_partition",
+            "from bitcorn_ray.sources.source import read_partition",
             work,
         )
     held = Figure("the bars themselves", (READ * BYTES_A_BAR / 2**20,), unit="MiB")
@@ -115,7 +115,7 @@ def _ingested(file: Path, db: Path, new: bool) -> tuple[float, float]:
     if new:
         for path in db.parent.glob(f"{db.name}*"):
             path.unlink()
-    return _peak("from bitcorn_ray.market.ingest import ingest_files", f"ingest_files([{str(file)!r}], {str(db)!r})")
+    return _peak("from bitcorn_ray.sources.ingest import ingest_files", f"ingest_files([{str(file)!r}], {str(db)!r})")
 
 
 def _peak(imports: str, work: str) -> tuple[float, float]:

@@ -19,10 +19,10 @@ from typing import Any
 from benchmarks.bars import many_partitions
 from benchmarks.peers import run_peer
 from benchmarks.timing import Figure
-from bitcorn_ray.cache.jobs import FeatureJob
 from bitcorn_ray.cache.store import FeatureCache
-from bitcorn_ray.cache.workplan import FeatureWork, compute_jobs, finish_features, plan_features
 from bitcorn_ray.data_loader import compute_features
+from bitcorn_ray.features.jobs import FeatureJob
+from bitcorn_ray.features.plan import FeatureWork, compute_jobs, finish_features, plan_features
 from bitcorn_ray.features.registry import SYSTEMS
 
 _PARTITIONS, _BARS, CPUS, _ROUNDS = 1_000, 2_000, 2, 3
@@ -133,7 +133,7 @@ def plain_workers() -> Iterator[list[Any]]:
 
 def _serve(pipe: Any) -> None:
     import bitcorn_ray.market.quality
-    import bitcorn_ray.market.source  # noqa: F401 - imported before the clock starts
+    import bitcorn_ray.sources.source  # noqa: F401 - imported before the clock starts
 
     pipe.send(True)
     request: tuple[list[FeatureJob], FeatureWork] | None

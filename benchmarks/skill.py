@@ -21,17 +21,17 @@ import click
 import numpy as np
 
 from benchmarks.bars import REAL
-from bitcorn_ray.evaluation import judged_from
-from bitcorn_ray.forecaster import Forecaster
-from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
+from bitcorn_ray.evaluation.evaluate import judged_from
+from bitcorn_ray.forecasting.forecaster import Forecaster
 from bitcorn_ray.market.bars import Bars
-from bitcorn_ray.market.files import read_file
-from bitcorn_ray.market.ingest import write_bars
 from bitcorn_ray.market.partition import Partition
-from bitcorn_ray.training_inputs import inputs_from_source
-from bitcorn_ray.training_job import TrainingJob
-from bitcorn_ray.validation.metrics import forecast_metrics
-from bitcorn_ray.validation.skill import Judged, judge
+from bitcorn_ray.metrics.losses import forecast_metrics
+from bitcorn_ray.metrics.skill import Judged, judge
+from bitcorn_ray.models.neural.config import ModelConfig, TrainingConfig
+from bitcorn_ray.sources.files import read_file
+from bitcorn_ray.sources.ingest import write_bars
+from bitcorn_ray.training.inputs import inputs_from_source
+from bitcorn_ray.training.job import TrainingJob
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "BNBUSDT", "XRPUSDT", "DOGEUSDT", "SOLUSDT")
 HORIZONS = (1, 4, 12, 24)

@@ -20,15 +20,15 @@ import numpy as np
 from benchmarks.bars import REAL
 from benchmarks.memory import proc_mib
 from benchmarks.timing import Figure
-from bitcorn_ray.learning.search import Space
-from bitcorn_ray.learning.suggest import Outcome, suggester_of
-from bitcorn_ray.learning.sweep import Resources, SweepOptions
 from bitcorn_ray.storage.storage import Storage
-from bitcorn_ray.sweeps.config import SweepConfig
-from bitcorn_ray.sweeps.data import sweep_data
-from bitcorn_ray.sweeps.folder import SweepFolder
-from bitcorn_ray.sweeps.trial import run_trial, train_fold
-from bitcorn_ray.sweeps.tuning import trial_plan
+from bitcorn_ray.tuning.config import SweepConfig
+from bitcorn_ray.tuning.data import sweep_data
+from bitcorn_ray.tuning.folder import SweepFolder
+from bitcorn_ray.tuning.options import Resources, SweepOptions
+from bitcorn_ray.tuning.search import Outcome, suggester_of
+from bitcorn_ray.tuning.space import Space
+from bitcorn_ray.tuning.study import trial_plan
+from bitcorn_ray.tuning.trial import run_trial, train_fold
 
 _CPUS = 2
 _MODEL = {"horizons": [1, 4, 12], "hidden_size": 32}
@@ -100,7 +100,7 @@ def asha(seeds: int = 10, trials: int = 16, folds: int = 8, epochs: int = 2, tra
 def sharing(trials: int = 32, megabytes: int = 256) -> list[Figure]:
     """So many trials at once that read one matrix: what each has for itself afterwards, all together."""
     from bitcorn_ray.on_ray.session import ray_session
-    from bitcorn_ray.on_ray.sweeps import TrialEvent, hold, run_trials
+    from bitcorn_ray.tuning.distribute import TrialEvent, hold, run_trials
 
     grown = list[float]()
 
@@ -131,7 +131,7 @@ def sharing(trials: int = 32, megabytes: int = 256) -> list[Figure]:
 def driver(trials: int = 2_000) -> list[Figure]:
     """So many trials that do nothing: how much the process grows that runs them, and a trial's overhead."""
     from bitcorn_ray.on_ray.session import ray_session
-    from bitcorn_ray.on_ray.sweeps import run_trials
+    from bitcorn_ray.tuning.distribute import run_trials
 
     with tempfile.TemporaryDirectory() as name, ray_session("local", cpus=_CPUS):
 
@@ -174,7 +174,7 @@ def _values(trials: int, folds: int, epochs: int, train: str) -> dict[str, Any]:
 
 def _searched(values: Mapping[str, Any], cache: Path) -> tuple[float, dict[str, Outcome]]:
     """Seconds of a search on Ray, from reading the features to the last trial's end, and what came of its points."""
-    from bitcorn_ray.on_ray.sweeps import TrialEvent, hold, run_trials
+    from bitcorn_ray.tuning.distribute import TrialEvent, hold, run_trials
 
     outcomes = dict[str, Outcome]()
 

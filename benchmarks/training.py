@@ -24,15 +24,15 @@ from torch import nn
 from benchmarks.peers import asked_peer
 from benchmarks.plain_loop import BATCH, FEATURES, HORIZONS, SEQ_LEN, plain_epoch
 from benchmarks.timing import Figure, seconds_of
-from bitcorn_ray.learning.batches import DeviceData
-from bitcorn_ray.learning.checkpoint import CheckpointFolder
-from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
-from bitcorn_ray.learning.dataset import PartitionRows, TrainingData, training_data
-from bitcorn_ray.learning.losses import Objective
-from bitcorn_ray.learning.model import build_model
-from bitcorn_ray.learning.progress import EpochResult, FitResult
-from bitcorn_ray.learning.steps import Steps
-from bitcorn_ray.learning.training import fit
+from bitcorn_ray.datasets.dataset import PartitionRows, TrainingData, training_data
+from bitcorn_ray.models.neural.batches import DeviceData
+from bitcorn_ray.models.neural.checkpoint import CheckpointFolder
+from bitcorn_ray.models.neural.config import ModelConfig, TrainingConfig
+from bitcorn_ray.models.neural.losses import Objective
+from bitcorn_ray.models.neural.network import build_model
+from bitcorn_ray.models.neural.progress import EpochResult, FitResult
+from bitcorn_ray.models.neural.steps import Steps
+from bitcorn_ray.models.neural.trainer import fit
 
 _ROUNDS = 7
 
@@ -163,7 +163,7 @@ def bare_steps(
 def train_on_ray() -> list[Figure]:
     """The same training by one Ray worker, Ray being up, and in process before and after it: fixed cost and epochs."""
     from bitcorn_ray.on_ray.session import ray_session
-    from bitcorn_ray.on_ray.training import SharedData, fit_on_ray
+    from bitcorn_ray.training.distribute import SharedData, fit_on_ray
 
     model = ModelConfig(horizons=HORIZONS, seq_len=SEQ_LEN)
     config = TrainingConfig(epochs=8, patience=8, threads=1, deterministic=True)

@@ -15,7 +15,7 @@ from torch import nn
 from benchmarks.plain_loop import FEATURES, HORIZONS, SEQ_LEN, plain_epoch
 from benchmarks.timing import Figure, seconds_of
 from benchmarks.training import bare_steps, random_data, turns, windows_rate
-from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
+from bitcorn_ray.models.neural.config import ModelConfig, TrainingConfig
 
 _HIDDEN, _BATCH, _STEPS, _PLAIN_WINDOWS, _ROUNDS = 256, 1024, 200, 6_000, 5
 

@@ -21,11 +21,11 @@ import numpy as np
 
 from benchmarks.memory import highest, peak, proc_mib
 from benchmarks.training import random_data
-from bitcorn_ray.features.reference import reference_volatility
-from bitcorn_ray.learning.checkpoint import CheckpointFolder
-from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
-from bitcorn_ray.learning.dataset import PartitionRows, TrainingData, training_data
-from bitcorn_ray.learning.training import fit
+from bitcorn_ray.datasets.dataset import PartitionRows, TrainingData, training_data
+from bitcorn_ray.market.reference_volatility import reference_volatility
+from bitcorn_ray.models.neural.checkpoint import CheckpointFolder
+from bitcorn_ray.models.neural.config import ModelConfig, TrainingConfig
+from bitcorn_ray.models.neural.trainer import fit
 
 SERIES, BARS, FEATURES, SEQ_LEN = 10, 100_000, 90, 128
 MODEL = ModelConfig(horizons=(1, 4, 12, 24), seq_len=SEQ_LEN)
@@ -66,7 +66,7 @@ def main() -> None:
 
 def _on_ray() -> tuple[TrainingData, float, float]:
     from bitcorn_ray.on_ray.session import ray_session
-    from bitcorn_ray.on_ray.training import SharedData, fit_on_ray
+    from bitcorn_ray.training.distribute import SharedData, fit_on_ray
 
     data = long_series()
     with ray_session("local"), tempfile.TemporaryDirectory() as folder:

@@ -10,7 +10,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bitcorn_ray.config import RunConfig
     from bitcorn_ray.data_loader import (
         FEATURE_CACHE_DIR,
         FeaturePrepResult,
@@ -23,28 +22,29 @@ if TYPE_CHECKING:
         prepare_features,
     )
     from bitcorn_ray.errors import BitcornError
-    from bitcorn_ray.evaluation import evaluate
-    from bitcorn_ray.evolution.evolving import evolve
+    from bitcorn_ray.evaluation.evaluate import evaluate
+    from bitcorn_ray.evaluation.leaderboard import leaderboard
     from bitcorn_ray.features.system import FeatureSystem, feature_system
-    from bitcorn_ray.forecaster import Forecaster
-    from bitcorn_ray.learning.model import LSTM2Head, LSTMMultiHead
-    from bitcorn_ray.learning.runs import load_run
-    from bitcorn_ray.lineage import run_lineage
-    from bitcorn_ray.reporting import write_report
-    from bitcorn_ray.reproduction import Reproduction, reproduce
-    from bitcorn_ray.sweeps.leaderboard import leaderboard
-    from bitcorn_ray.sweeps.tuning import SweepResult, tune
+    from bitcorn_ray.forecasting.forecaster import Forecaster
+    from bitcorn_ray.models.neural.network import LSTM2Head, LSTMMultiHead
+    from bitcorn_ray.report.write import write_report
+    from bitcorn_ray.training.config import RunConfig
+    from bitcorn_ray.training.lineage import run_lineage
+    from bitcorn_ray.training.reproduce import Reproduction, reproduce
+    from bitcorn_ray.training.run import load_run
     from bitcorn_ray.training_service import (
         MultiHorizonTrainingRequest,
         TrainingResult,
         train_from_config,
         train_multihorizon_model,
     )
+    from bitcorn_ray.tuning.evolution.evolve import evolve
+    from bitcorn_ray.tuning.study import SweepResult, tune
 
 __version__ = "0.3.0"
 
 _HOMES = {
-    "RunConfig": "config",
+    "RunConfig": "training.config",
     "FEATURE_CACHE_DIR": "data_loader",
     "FeaturePrepResult": "data_loader",
     "MarketDataResult": "data_loader",
@@ -55,25 +55,25 @@ _HOMES = {
     "load_market_data": "data_loader",
     "prepare_features": "data_loader",
     "BitcornError": "errors",
-    "evaluate": "evaluation",
-    "evolve": "evolution.evolving",
+    "evaluate": "evaluation.evaluate",
+    "evolve": "tuning.evolution.evolve",
     "FeatureSystem": "features.system",
     "feature_system": "features.system",
-    "Forecaster": "forecaster",
-    "LSTM2Head": "learning.model",
-    "LSTMMultiHead": "learning.model",
-    "load_run": "learning.runs",
-    "run_lineage": "lineage",
-    "Reproduction": "reproduction",
-    "reproduce": "reproduction",
-    "leaderboard": "sweeps.leaderboard",
-    "SweepResult": "sweeps.tuning",
-    "tune": "sweeps.tuning",
+    "Forecaster": "forecasting.forecaster",
+    "LSTM2Head": "models.neural.network",
+    "LSTMMultiHead": "models.neural.network",
+    "load_run": "training.run",
+    "run_lineage": "training.lineage",
+    "Reproduction": "training.reproduce",
+    "reproduce": "training.reproduce",
+    "leaderboard": "evaluation.leaderboard",
+    "SweepResult": "tuning.study",
+    "tune": "tuning.study",
     "MultiHorizonTrainingRequest": "training_service",
     "TrainingResult": "training_service",
     "train_from_config": "training_service",
     "train_multihorizon_model": "training_service",
-    "write_report": "reporting",
+    "write_report": "report.write",
 }
 
 __all__ = [

@@ -14,27 +14,27 @@ from typing import TYPE_CHECKING, Any, List, Optional
 import numpy as np
 import pandas as pd
 
-from bitcorn_ray.cache.prepare import Source, prepare
 from bitcorn_ray.cache.store import FeatureCache
+from bitcorn_ray.datasets.sequences import make_sequences
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.features.prepare import Source, prepare
 from bitcorn_ray.features.registry import find_system
 from bitcorn_ray.features.system import FeatureSystem
-from bitcorn_ray.learning.sequences import make_sequences
 from bitcorn_ray.market.bars import BAR_COLUMNS, Bars
-from bitcorn_ray.market.columns import match_columns
-from bitcorn_ray.market.frames import frame_times, key_of_frame, read_frame
-from bitcorn_ray.market.loading import load_bars
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.policy import CleaningPolicy
-from bitcorn_ray.market.reading import Reading
-from bitcorn_ray.market.source import shown_source
 from bitcorn_ray.market.timeframe import timeframe_ms
+from bitcorn_ray.sources.columns import match_columns
+from bitcorn_ray.sources.frames import frame_times, key_of_frame, read_frame
+from bitcorn_ray.sources.loading import load_bars
+from bitcorn_ray.sources.options import Reading
+from bitcorn_ray.sources.source import shown_source
 from bitcorn_ray.storage.nodes import require_lasting
 
 if TYPE_CHECKING:
     from sklearn.preprocessing import StandardScaler
 
-    from bitcorn_ray.cache.workplan import PartitionStatus
+    from bitcorn_ray.features.plan import PartitionStatus
 
 __all__ = [
     "FEATURE_CACHE_DIR",
@@ -267,8 +267,8 @@ def compute_features(
     Raises BitcornError for what makes all fail: no source, an unknown symbol, timeframe or system, a cache that cannot
     be written.
     """
-    from bitcorn_ray.cache.workplan import plan_features
-    from bitcorn_ray.on_ray.features import run_features
+    from bitcorn_ray.features.distribute import run_features
+    from bitcorn_ray.features.plan import plan_features
 
     cache = open_cache(cache_dir)
     reading = Reading.of(table, mapping, policy=policy)

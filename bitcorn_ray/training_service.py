@@ -16,22 +16,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, List, Optional, Tuple
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.learning.checkpoint import CheckpointFolder
-from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
-from bitcorn_ray.learning.model import LSTMMultiHead
-from bitcorn_ray.learning.progress import EpochResult, Progress
-from bitcorn_ray.learning.runs import Run, is_run, run_storage
-from bitcorn_ray.market.frames import key_of_frame
 from bitcorn_ray.market.partition import Partition
+from bitcorn_ray.models.neural.checkpoint import CheckpointFolder
+from bitcorn_ray.models.neural.config import ModelConfig, TrainingConfig
+from bitcorn_ray.models.neural.network import LSTMMultiHead
+from bitcorn_ray.models.neural.progress import EpochResult, Progress
+from bitcorn_ray.sources.frames import key_of_frame
 from bitcorn_ray.storage.location import shown_uri
-from bitcorn_ray.training_inputs import TrainingInputs, inputs_from_frame, inputs_from_source
-from bitcorn_ray.training_job import TrainingJob, checkpoint_folder
+from bitcorn_ray.training.inputs import TrainingInputs, inputs_from_frame, inputs_from_source
+from bitcorn_ray.training.job import TrainingJob, checkpoint_folder
+from bitcorn_ray.training.run import Run, is_run, run_storage
 
 if TYPE_CHECKING:
     import pandas as pd
     from sklearn.preprocessing import StandardScaler
 
-    from bitcorn_ray.config import RunConfig
+    from bitcorn_ray.training.config import RunConfig
 
 __all__ = [
     "MultiHorizonTrainingRequest",

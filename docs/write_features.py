@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from bitcorn_ray.features import v2, v4, vol
 from bitcorn_ray.features.registry import find_system
+from bitcorn_ray.features.systems import v2, v4, vol
 
 PAGE = Path(__file__).with_name("features.md")
 DOCSTRINGS = {"v4": v4.__doc__ or "", "vol": vol.__doc__ or "", "v2": v2.__doc__ or ""}

@@ -60,8 +60,8 @@ def random_bars():
 @pytest.fixture
 def market_db(tmp_path, random_bars) -> Path:
     """A database with 1h bars of AAAUSDT (1,500, two gaps) and BBBUSDT (900, clean)."""
-    from bitcorn_ray.market.ingest import write_bars
     from bitcorn_ray.market.partition import Partition
+    from bitcorn_ray.sources.ingest import write_bars
 
     path = tmp_path / "market.db"
     write_bars(

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from bitcorn_ray.market.bars import Bars
-from bitcorn_ray.market.frames import read_frame
+from bitcorn_ray.sources.frames import read_frame
 
 
 def cryptodatadownload(data_dir):

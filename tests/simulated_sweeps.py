@@ -6,14 +6,14 @@ the constant by a random share and disturbed by a little noise; the return by a 
 
 import numpy as np
 
+from bitcorn_ray.datasets.folds import FoldsConfig, Timeline, walk_forward_folds
 from bitcorn_ray.market.simulate import simulate_bars
-from bitcorn_ray.validation.baselines import constant_variance, ewma_variance
-from bitcorn_ray.validation.folds import FoldsConfig, Timeline, walk_forward_folds
-from bitcorn_ray.validation.har import log_har
-from bitcorn_ray.validation.history import History, realised_returns, realised_variances
-from bitcorn_ray.validation.leaderboard import Question
-from bitcorn_ray.validation.metrics import qlike
-from bitcorn_ray.validation.signal import rank_scores, sign_losses, sign_scores
+from bitcorn_ray.metrics.comparison import Question
+from bitcorn_ray.metrics.losses import qlike
+from bitcorn_ray.metrics.signal import rank_scores, sign_losses, sign_scores
+from bitcorn_ray.models.baselines.har import log_har
+from bitcorn_ray.models.baselines.history import History, realised_returns, realised_variances
+from bitcorn_ray.models.baselines.simple import constant_variance, ewma_variance
 
 HORIZONS = (1, 4, 12)
 HOUR = 3_600_000

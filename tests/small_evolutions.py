@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from small_sweeps import FOLDS, MODEL, TRAINING
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.learning.suggest import Outcome
+from bitcorn_ray.tuning.search import Outcome
 
 SYSTEMS = ["v2", "own_systems:momentum:window=5"]
 
@@ -62,7 +62,8 @@ def evolve_here(monkeypatch, stop_after=None):
 
     stop_after: trials after which Ctrl-C is pressed.
     """
-    from bitcorn_ray.on_ray import session, sweeps
+    from bitcorn_ray.on_ray import session
+    from bitcorn_ray.tuning import distribute as sweeps
 
     ran = []
 

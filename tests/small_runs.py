@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from small_training import rows_of
 
+from bitcorn_ray.datasets.dataset import training_data
 from bitcorn_ray.features.registry import find_system
-from bitcorn_ray.forecaster import feature_identity
-from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
-from bitcorn_ray.learning.dataset import training_data
-from bitcorn_ray.learning.model import build_model
-from bitcorn_ray.learning.progress import EpochResult, FitResult
-from bitcorn_ray.learning.runs import assemble_run, save_run
+from bitcorn_ray.forecasting.forecaster import feature_identity
+from bitcorn_ray.models.neural.config import ModelConfig, TrainingConfig
+from bitcorn_ray.models.neural.network import build_model
+from bitcorn_ray.models.neural.progress import EpochResult, FitResult
+from bitcorn_ray.training.run import assemble_run, save_run
 
 MODEL = ModelConfig(horizons=(1, 4), seq_len=16, hidden_size=8, num_layers=1, reference_span=24)
 TRAINING = TrainingConfig(val_frac=0.3)

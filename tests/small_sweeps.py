@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bitcorn_ray.sweeps.config import SweepConfig
-from bitcorn_ray.sweeps.data import sweep_data
-from bitcorn_ray.sweeps.folder import SweepFolder
-from bitcorn_ray.sweeps.records import Trial
-from bitcorn_ray.sweeps.trial import run_trial
-from bitcorn_ray.sweeps.tuning import trial_plan
+from bitcorn_ray.tuning.config import SweepConfig
+from bitcorn_ray.tuning.data import sweep_data
+from bitcorn_ray.tuning.folder import SweepFolder
+from bitcorn_ray.tuning.records import Trial
+from bitcorn_ray.tuning.study import trial_plan
+from bitcorn_ray.tuning.trial import run_trial
 
 MODEL = {"horizons": [1, 4], "seq_len": 8, "num_layers": 1, "hidden_size": 4, "reference_span": 24, "dropout": 0.0}
 TRAINING = {"epochs": 1, "threads": 1, "deterministic": True, "batch_size": 128}

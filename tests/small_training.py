@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from bitcorn_ray.features.reference import reference_volatility
-from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
-from bitcorn_ray.learning.dataset import PartitionRows, training_data
+from bitcorn_ray.datasets.dataset import PartitionRows, training_data
+from bitcorn_ray.market.reference_volatility import reference_volatility
+from bitcorn_ray.models.neural.config import ModelConfig, TrainingConfig
 
 HOUR = 3_600_000
 MODEL = ModelConfig(horizons=(1, 3), seq_len=8, hidden_size=6, num_layers=2, reference_span=24)

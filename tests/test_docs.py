@@ -19,15 +19,15 @@ from small_runs import make_run
 
 import bitcorn_ray
 from bitcorn_ray.cli import main
-from bitcorn_ray.config import RunConfig, validated
-from bitcorn_ray.evolution.config import EvolveConfig
+from bitcorn_ray.datasets.folds import FoldsConfig
 from bitcorn_ray.features.registry import SYSTEMS
-from bitcorn_ray.market.ingest import write_bars
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.policy import CleaningPolicy
 from bitcorn_ray.market.simulate import simulate_bars
-from bitcorn_ray.sweeps.config import SweepConfig
-from bitcorn_ray.validation.folds import FoldsConfig
+from bitcorn_ray.sources.ingest import write_bars
+from bitcorn_ray.training.config import RunConfig, validated
+from bitcorn_ray.tuning.config import SweepConfig
+from bitcorn_ray.tuning.evolution.config import EvolveConfig
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

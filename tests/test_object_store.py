@@ -15,14 +15,14 @@ from small_sweeps import sweep_values
 
 from bitcorn_ray import Forecaster, leaderboard, load_market_data, load_run, tune
 from bitcorn_ray.cli import main
-from bitcorn_ray.config import RunConfig
-from bitcorn_ray.evolution.evolving import evolve
 from bitcorn_ray.features.registry import find_system
-from bitcorn_ray.learning.runs import read_metadata
 from bitcorn_ray.storage.location import Location
 from bitcorn_ray.storage.storage import Storage
-from bitcorn_ray.sweeps.folder import SweepFolder
+from bitcorn_ray.training.config import RunConfig
+from bitcorn_ray.training.run import read_metadata
 from bitcorn_ray.training_service import train_from_config
+from bitcorn_ray.tuning.evolution.evolve import evolve
+from bitcorn_ray.tuning.folder import SweepFolder
 
 SECRET = "hush4711"
 MODEL = {"horizons": [1, 4], "seq_len": 16, "hidden_size": 8, "num_layers": 1, "reference_span": 24}
@@ -87,7 +87,7 @@ def test_a_killed_training_goes_on_from_its_checkpoints_there(
     market_db, place, cache_dir, tmp_path, workers, most, request
 ):
     code = (
-        "import json, sys, time; from bitcorn_ray.config import RunConfig\n"
+        "import json, sys, time; from bitcorn_ray.training.config import RunConfig\n"
         "from bitcorn_ray import train_from_config\n"
         "train_from_config(RunConfig.load(None, json.loads(sys.argv[1])), on_epoch=lambda told: time.sleep(1))\n"
     )

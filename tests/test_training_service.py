@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 import torch
 
-from bitcorn_ray.config import RunConfig
 from bitcorn_ray.data_loader import load_market_data, prepare_features
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.learning.checkpoint import CheckpointFolder
-from bitcorn_ray.learning.config import ModelConfig, TrainingConfig
-from bitcorn_ray.learning.progress import EpochResult
-from bitcorn_ray.learning.runs import load_run
+from bitcorn_ray.models.neural.checkpoint import CheckpointFolder
+from bitcorn_ray.models.neural.config import ModelConfig, TrainingConfig
+from bitcorn_ray.models.neural.progress import EpochResult
+from bitcorn_ray.training.config import RunConfig
+from bitcorn_ray.training.run import load_run
 from bitcorn_ray.training_service import (
     MultiHorizonTrainingRequest,
     epoch_line,

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from bitcorn_ray.cache.identity import FORMAT, KEY_LENGTH
+from bitcorn_ray.features.identity import FORMAT, KEY_LENGTH
 from bitcorn_ray.market.partition import Partition, normalise_symbol
 from bitcorn_ray.storage.location import shown_uri
 from bitcorn_ray.storage.publish import TEMPORARY

@@ -23,8 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitcorn_ray.cache.chunk_file import decode_bars, decode_chunk, encode_chunk
-from bitcorn_ray.cache.identity import Chunk, EntryPlan
+from bitcorn_ray.cache.chunks import decode_bars, decode_chunk, encode_chunk
 from bitcorn_ray.cache.names import (
     chunk_name,
     is_manifest,
@@ -39,7 +38,8 @@ from bitcorn_ray.cache.names import (
 )
 from bitcorn_ray.cache.traffic import Traffic, count_traffic
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.logs import logger_of
+from bitcorn_ray.features.identity import Chunk, EntryPlan
+from bitcorn_ray.logging import logger_of
 from bitcorn_ray.market.bars import Bars, show_time
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.storage.storage import Storage, StoredFile

@@ -29,7 +29,7 @@ from bitcorn_ray.cli.runs import runs
 from bitcorn_ray.cli.submit import SubmittingGroup
 from bitcorn_ray.cli.train import train
 from bitcorn_ray.cli.tune import tune
-from bitcorn_ray.logs import FORMATS, LEVELS, LogOutput, log_output
+from bitcorn_ray.logging import FORMATS, LEVELS, LogOutput, log_output
 
 __all__ = ["main"]
 

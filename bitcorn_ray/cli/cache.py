@@ -18,8 +18,8 @@ from bitcorn_ray.cli.options import (
     system_option,
 )
 from bitcorn_ray.data_loader import open_cache
-from bitcorn_ray.market.reading import Reading
 from bitcorn_ray.report.console import cache_table, counted, explain_table, show, size
+from bitcorn_ray.sources.options import Reading
 from bitcorn_ray.storage.location import shown_uri
 
 __all__ = ["cache"]
@@ -43,7 +43,7 @@ def cache_stats(cache_dir: str | None, as_json: bool, address: str | None) -> No
     Example:
       bitcorn cache stats --json
     """
-    from bitcorn_ray.cache.upkeep import stats
+    from bitcorn_ray.cache.pruning import stats
 
     found = stats(open_cache(cache_dir))
     show(
@@ -85,7 +85,7 @@ def cache_verify(repair: bool, cache_dir: str | None, as_json: bool, address: st
     Example:
       bitcorn cache verify --repair
     """
-    from bitcorn_ray.cache.upkeep import verify
+    from bitcorn_ray.cache.pruning import verify
 
     store = open_cache(cache_dir)
     damaged = verify(store, repair)
@@ -124,7 +124,7 @@ def cache_prune(
     Example:
       bitcorn cache prune --max-size 5GB --older-than 30d
     """
-    from bitcorn_ray.cache.upkeep import prune
+    from bitcorn_ray.cache.pruning import prune
 
     store = open_cache(cache_dir)
     store.grace = amount(grace, _SECONDS, "--grace") or 0.0
@@ -183,7 +183,7 @@ def cache_explain(
     Example:
       bitcorn cache explain market.db --system v4
     """
-    from bitcorn_ray.cache.explain import explain
+    from bitcorn_ray.features.explain import explain
 
     found = explain(source, system_of(system), open_cache(cache_dir), symbols, timeframes, reading)
     rows = [asdict(each) for each in found]

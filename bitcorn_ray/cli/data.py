@@ -19,9 +19,9 @@ from bitcorn_ray.cli.options import (
     system_of,
     system_option,
 )
-from bitcorn_ray.market.reading import Reading
 from bitcorn_ray.report.cleaning import cleaning_line
 from bitcorn_ray.report.console import audit_tables, features_table, progress, show
+from bitcorn_ray.sources.options import Reading
 from bitcorn_ray.storage.location import shown_uri
 
 __all__ = ["audit_system", "features"]
@@ -55,9 +55,9 @@ def features(
       bitcorn features market.db --system my_features:momentum:window=50
       bitcorn features market.db --clean off-grid=snap,gaps=forward:3
     """
-    from bitcorn_ray.cache.workplan import plan_features
     from bitcorn_ray.data_loader import open_cache
-    from bitcorn_ray.on_ray.features import run_features
+    from bitcorn_ray.features.distribute import run_features
+    from bitcorn_ray.features.plan import plan_features
 
     found, store = system_of(system), open_cache(cache_dir)
     # Bad input is known before Ray takes seconds to start.
@@ -105,7 +105,7 @@ def audit_system(
     Example:
       bitcorn audit market.db --system my_features:momentum
     """
-    from bitcorn_ray.on_ray.audit import run_audit, source_jobs
+    from bitcorn_ray.features.distribute_audit import run_audit, source_jobs
 
     found = system_of(system)
     total = len(source_jobs(source, symbols, timeframes, reading))

@@ -20,7 +20,7 @@ def demo(out: str, as_json: bool, address: str | None) -> None:
     Example:
       bitcorn demo --out demo
     """
-    from bitcorn_ray.demo import run_demo
+    from bitcorn_ray.cli.demo_run import run_demo
 
     with ray_for(address):
         result = run_demo(out, log_fn=say)

@@ -28,7 +28,7 @@ def doctor(cache_dir: str | None, as_json: bool, address: str | None) -> None:
       bitcorn doctor --address head:6379 --cache-dir s3://bucket/cache
       bitcorn --address http://head:8265 --submit doctor --cache-dir s3://bucket/cache
     """
-    from bitcorn_ray.doctor import doctor as examine
+    from bitcorn_ray.on_ray.doctor import doctor as examine
 
     rows = [asdict(check) for check in examine(address, cache_dir)]
     show({"checks": rows}, lambda: checks_table(rows), as_json)

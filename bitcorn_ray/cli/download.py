@@ -40,8 +40,8 @@ def download(
     """
     import pyarrow as pa
 
-    from bitcorn_ray.market.download import download_bars, opened_exchange
-    from bitcorn_ray.market.times import parse_times
+    from bitcorn_ray.sources.exchange import download_bars, opened_exchange
+    from bitcorn_ray.sources.times import parse_times
 
     first = int(parse_times(pa.array([since]), "--since").ms[0])
     exchange = opened_exchange(name, base_url)

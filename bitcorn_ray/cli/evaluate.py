@@ -16,14 +16,14 @@ from bitcorn_ray.cli.options import (
     reading_options,
     say,
 )
-from bitcorn_ray.market.reading import Reading
 from bitcorn_ray.report.console import show
 from bitcorn_ray.report.evaluation import evaluation_tables
+from bitcorn_ray.sources.options import Reading
 from bitcorn_ray.storage.location import Location, shown_uri
 from bitcorn_ray.storage.storage import publish_file
 
 if TYPE_CHECKING:
-    from bitcorn_ray.config import RunConfig
+    from bitcorn_ray.training.config import RunConfig
 
 __all__ = ["evaluate"]
 
@@ -60,8 +60,8 @@ def evaluate(
       bitcorn evaluate models/run_001 market.db
       bitcorn evaluate run.yaml --out evaluation.json
     """
-    from bitcorn_ray.evaluation import evaluate as judge_run
-    from bitcorn_ray.learning.artifacts import strict_json
+    from bitcorn_ray.evaluation.evaluate import evaluate as judge_run
+    from bitcorn_ray.training.artifacts import strict_json
 
     if source is not None and db is not None:
         raise click.UsageError("give the source of bars once: as SOURCE or as --db")
@@ -95,8 +95,8 @@ def evaluate(
 
 def _trained(file: str, cache_dir: str | None, address: str | None) -> RunConfig:
     """Read a configuration, and train its run where it is not there."""
-    from bitcorn_ray.config import RunConfig
-    from bitcorn_ray.learning.runs import is_run
+    from bitcorn_ray.training.config import RunConfig
+    from bitcorn_ray.training.run import is_run
     from bitcorn_ray.training_service import epoch_line, train_from_config
 
     config = RunConfig.load(file, {})

@@ -8,9 +8,9 @@ from dataclasses import replace
 import click
 
 from bitcorn_ray.cli.options import common_options, reading_options, source_options
-from bitcorn_ray.market.reading import Reading
 from bitcorn_ray.report.console import show
 from bitcorn_ray.report.transfers import counter, export_table, partition_rows
+from bitcorn_ray.sources.options import Reading
 
 __all__ = ["export"]
 
@@ -40,8 +40,8 @@ def export(
       bitcorn export --db market.db --to s3://bucket/bars
       bitcorn export market.db --to bars/ --symbols BTCUSDT --timeframes 1h
     """
-    from bitcorn_ray.market.export import export_bars
-    from bitcorn_ray.market.source import shown_source
+    from bitcorn_ray.sources.export import export_bars
+    from bitcorn_ray.sources.source import shown_source
 
     with counter("bars", as_json) as (count, say):
         say(f"writing to {shown_source(target)}")

@@ -29,9 +29,9 @@ from bitcorn_ray.report.watch import WatchScreen, skill_table
 from bitcorn_ray.storage.location import Location, local_file, shown_uri
 
 if TYPE_CHECKING:
-    from bitcorn_ray.forecaster import Forecaster
-    from bitcorn_ray.forecasting import PartitionForecast
-    from bitcorn_ray.market.reading import Reading
+    from bitcorn_ray.forecasting.batch import PartitionForecast
+    from bitcorn_ray.forecasting.forecaster import Forecaster
+    from bitcorn_ray.sources.options import Reading
 
 __all__ = ["forecast", "watch"]
 
@@ -84,7 +84,7 @@ def forecast(
       bitcorn forecast models/run_001 market.db --since 2025-01-01 --out forecasts.parquet
       bitcorn forecast models/run_001 market.db --last 200 --plot fan.html
     """
-    from bitcorn_ray.forecasting import bars_to_draw, fan_panels, plan_forecasts, run_forecasts, write_parquet
+    from bitcorn_ray.forecasting.batch import bars_to_draw, fan_panels, plan_forecasts, run_forecasts, write_parquet
     from bitcorn_ray.report.fan import write_fan
 
     if (source is None) == (db is None):
@@ -160,7 +160,7 @@ def watch(
     Example:
       bitcorn watch models/run_001 market.db --interval 10s
     """
-    from bitcorn_ray.watching import Watcher
+    from bitcorn_ray.forecasting.watch import Watcher
 
     seconds = amount(interval, {"ms": 1e-3, "s": 1, "m": 60, "h": 3_600}, "--interval") or 0.0
     forecaster = load_forecaster(run, allow_changed_code)
@@ -202,8 +202,8 @@ def _journal(run: str, out: str | None) -> Path:
 
 def load_forecaster(run: str, allow_changed_code: bool) -> Forecaster:
     """Load a run, its feature system looked for in the working folder too, and say what there is to note."""
-    from bitcorn_ray.forecaster import Forecaster
-    from bitcorn_ray.learning.runs import read_metadata
+    from bitcorn_ray.forecasting.forecaster import Forecaster
+    from bitcorn_ray.training.run import read_metadata
 
     spec = read_metadata(run)["feature_system"]
     forecaster = Forecaster.load(run, system=system_of(spec) if spec else None, allow_changed_code=allow_changed_code)

@@ -48,8 +48,8 @@ def ingest(
       bitcorn ingest bars/BTCUSDT_1h.parquet Binance_ETHUSDT_1h.csv --db market.db
       bitcorn ingest BTCUSDT-1h-*.zip --db market.db --on-conflict keep
     """
-    from bitcorn_ray.market.columns import parse_mapping
-    from bitcorn_ray.market.ingest import ingest_files
+    from bitcorn_ray.sources.columns import parse_mapping
+    from bitcorn_ray.sources.ingest import ingest_files
 
     with counter("rows", as_json) as (count, say):
         done = ingest_files(

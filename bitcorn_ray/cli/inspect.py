@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 from bitcorn_ray.cli.options import common_options, reading_options
-from bitcorn_ray.market.reading import Reading
 from bitcorn_ray.report.console import show
 from bitcorn_ray.report.inspection import inspection_tables
+from bitcorn_ray.sources.options import Reading
 
 __all__ = ["inspect"]
 
@@ -32,7 +32,7 @@ def inspect(source: str, reading: Reading, as_json: bool, address: str | None) -
       bitcorn inspect market.db
       bitcorn inspect market.db --table candles --map open=o,volume=base_qty
     """
-    from bitcorn_ray.market.inspect import inspect_source
+    from bitcorn_ray.sources.inspect import inspect_source
 
     found = inspect_source(source, reading)
     result: dict[str, Any] = asdict(found)

@@ -18,7 +18,7 @@ from bitcorn_ray.report.console import printable
 
 if TYPE_CHECKING:
     from bitcorn_ray.features.system import FeatureSystem
-    from bitcorn_ray.market.reading import Reading
+    from bitcorn_ray.sources.options import Reading
 
 __all__ = [
     "OrderedGroup",
@@ -146,7 +146,7 @@ def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @map_option
     @wraps(command)
     def wrapped(*args: Any, table: str | None, mapping: Sequence[str], **options: Any) -> Any:
-        from bitcorn_ray.market.reading import Reading
+        from bitcorn_ray.sources.options import Reading
 
         return command(*args, reading=Reading.of(table, mapping), **options)
 

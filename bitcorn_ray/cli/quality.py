@@ -11,8 +11,8 @@ from bitcorn_ray.report.console import progress, show
 from bitcorn_ray.storage.location import shown_uri
 
 if TYPE_CHECKING:
-    from bitcorn_ray.market.reading import Reading
     from bitcorn_ray.report.quality import QualityPanel
+    from bitcorn_ray.sources.options import Reading
 
 __all__ = ["quality"]
 
@@ -44,7 +44,7 @@ def quality(
     """
     from bitcorn_ray.report.quality import lightened, write_quality
     from bitcorn_ray.report.quality_table import quality_tables
-    from bitcorn_ray.reporting import diagnose_source
+    from bitcorn_ray.report.write import diagnose_source
 
     rows, panels = list[dict[str, Any]](), list["QualityPanel"]()
     with progress("diagnosing", 0, as_json) as advance:

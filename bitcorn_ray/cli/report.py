@@ -14,8 +14,8 @@ from bitcorn_ray.cli.options import (
     reading_options,
     say,
 )
-from bitcorn_ray.market.reading import Reading
 from bitcorn_ray.report.console import show, size
+from bitcorn_ray.sources.options import Reading
 
 __all__ = ["report"]
 
@@ -52,7 +52,7 @@ def report(
       bitcorn report sweeps/first --out sweep.html
       bitcorn report cache/data_pipeline
     """
-    from bitcorn_ray.reporting import write_report
+    from bitcorn_ray.report.write import write_report
 
     look_in_working_folder()
     done = write_report(

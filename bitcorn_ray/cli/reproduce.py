@@ -34,9 +34,9 @@ def reproduce(
       bitcorn reproduce models/run_001
       bitcorn reproduce s3://bucket/run --source s3://bucket/bars --json
     """
-    from bitcorn_ray.learning.artifacts import strict_json
-    from bitcorn_ray.lineage import run_lineage
-    from bitcorn_ray.reproduction import reproduce as make_again
+    from bitcorn_ray.training.artifacts import strict_json
+    from bitcorn_ray.training.lineage import run_lineage
+    from bitcorn_ray.training.reproduce import reproduce as make_again
 
     look_in_working_folder()
     with ray_if(run_lineage(run)["cluster"]["ray"], address):

@@ -32,7 +32,7 @@ def runs_ls(folder: str, as_json: bool, address: str | None) -> None:
     Example:
       bitcorn runs ls models
     """
-    from bitcorn_ray.learning.runs import find_runs
+    from bitcorn_ray.training.run import find_runs
 
     rows = []
     root = Location.of(folder)
@@ -62,8 +62,8 @@ def runs_show(run: str, lineage: bool, as_json: bool, address: str | None) -> No
       bitcorn runs show models/run_001
       bitcorn runs show models/run_001 --lineage --json
     """
-    from bitcorn_ray.learning.runs import read_metadata
-    from bitcorn_ray.lineage import run_lineage
+    from bitcorn_ray.training.lineage import run_lineage
+    from bitcorn_ray.training.run import read_metadata
 
     if lineage:
         recorded = run_lineage(run)
@@ -82,7 +82,7 @@ def runs_compare(several: Sequence[str], as_json: bool, address: str | None) -> 
     Example:
       bitcorn runs compare models/run_001 models/run_002
     """
-    from bitcorn_ray.learning.summary import comparison
+    from bitcorn_ray.training.summary import comparison
 
     if len(several) < 2:
         raise click.UsageError("give two runs or more")
@@ -117,8 +117,8 @@ def runs_import(
     Example:
       bitcorn runs import old/BTCUSDT_1h --trust-pickle --out models/old
     """
-    from bitcorn_ray.learning.legacy import import_older
-    from bitcorn_ray.learning.runs import is_run, run_storage, save_run
+    from bitcorn_ray.training.legacy import import_older
+    from bitcorn_ray.training.run import is_run, run_storage, save_run
 
     target = run_storage(out)
     target.require_writable()
@@ -139,7 +139,7 @@ def runs_import(
 
 
 def _summary(run: str) -> dict[str, Any]:
-    from bitcorn_ray.learning.runs import read_metadata
-    from bitcorn_ray.learning.summary import summary
+    from bitcorn_ray.training.run import read_metadata
+    from bitcorn_ray.training.summary import summary
 
     return summary(shown_uri(run), read_metadata(run))

@@ -82,10 +82,10 @@ def train(
       bitcorn train --db market.db --symbols BTCUSDT,ETHUSDT --timeframe 1h --out models/run_002 --resume
       bitcorn train --db market.db --symbol BTCUSDT --timeframe 4h --clean gaps=forward:3 --out models/run_003
     """
-    from bitcorn_ray.config import RunConfig
-    from bitcorn_ray.market.columns import parse_mapping
     from bitcorn_ray.market.policy import parse_policy
-    from bitcorn_ray.market.source import source_files
+    from bitcorn_ray.sources.columns import parse_mapping
+    from bitcorn_ray.sources.source import source_files
+    from bitcorn_ray.training.config import RunConfig
     from bitcorn_ray.training_service import epoch_line, require_free, train_from_config
 
     config = RunConfig.load(

@@ -41,9 +41,9 @@ def tune(
       bitcorn tune sweep.yaml --max-hours 8 --resume
       bitcorn leaderboard sweeps/first
     """
-    from bitcorn_ray.learning.artifacts import strict_json
-    from bitcorn_ray.sweeps.config import SweepConfig
-    from bitcorn_ray.sweeps.tuning import tune as sweep
+    from bitcorn_ray.training.artifacts import strict_json
+    from bitcorn_ray.tuning.config import SweepConfig
+    from bitcorn_ray.tuning.study import tune as sweep
 
     look_in_working_folder()
     loaded = SweepConfig.load(config, {"out": out, "trials": max_trials, "max_hours": max_hours})

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.features.scenes import FUTURES, SCENES, Rows, Scene, UncheckedBars, places_of
+from bitcorn_ray.features.scenarios import FUTURES, SCENES, Rows, Scene, UncheckedBars, places_of
 from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.market.bars import Bars
 

@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.features import v2, v4, vol
 from bitcorn_ray.features.combined import is_combined, parse_combined
 from bitcorn_ray.features.system import FeatureSystem
+from bitcorn_ray.features.systems import v2, v4, vol
 
 __all__ = ["SYSTEMS", "FeatureRegistry", "find_system"]
 

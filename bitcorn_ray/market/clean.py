@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import Bars, modal_step, show_time, show_times
 from bitcorn_ray.market.defects import grid_phase
+from bitcorn_ray.market.outages import joined_rows, silent_runs
 from bitcorn_ray.market.policy import CleaningPolicy
 from bitcorn_ray.market.prints import bad_prints
-from bitcorn_ray.market.silence import joined_rows, silent_runs
 from bitcorn_ray.market.timeframe import timeframe_ms
 
 __all__ = ["CleanBars", "clean_bars", "cleaning_counts", "cleaning_record", "drop_duplicates", "is_summed"]

@@ -23,9 +23,9 @@ from bitcorn_ray.market.bars import PRICE_COLUMNS, Bars, modal_step, show_time, 
 from bitcorn_ray.market.clean import drop_duplicates
 from bitcorn_ray.market.coverage import DayCoverage, cover_days, cover_months
 from bitcorn_ray.market.defects import Duplicates, find_duplicates, find_order, grid_phase, value_defects
+from bitcorn_ray.market.outages import SilentRuns, invented_rows, joined_rows, silent_runs
 from bitcorn_ray.market.prints import BadPrint, ExtremeBar, bad_prints, extreme_bars
 from bitcorn_ray.market.score import score_defects
-from bitcorn_ray.market.silence import SilentRuns, invented_rows, joined_rows, silent_runs
 from bitcorn_ray.market.timeframe import timeframe_ms, timeframe_of_ms
 
 __all__ = ["LISTED", "Diagnosis", "diagnose"]

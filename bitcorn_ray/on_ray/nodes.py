@@ -14,7 +14,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from bitcorn_ray.on_ray.carried import dumped_by_value
+from bitcorn_ray.on_ray.pickling import dumped_by_value
 
 __all__ = ["Answer", "ask_nodes", "at_once", "room_for"]
 

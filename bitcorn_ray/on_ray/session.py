@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.logs import asked_output
-from bitcorn_ray.on_ray.metrics import count_own_traffic, held_gauges
+from bitcorn_ray.logging import asked_output
+from bitcorn_ray.on_ray.monitoring import count_own_traffic, held_gauges
 from bitcorn_ray.on_ray.versions import PRIVATE, require_same_everywhere
 
 __all__ = ["cluster_shape", "connected", "ray_session"]

@@ -112,7 +112,7 @@ def guarded(work: Callable[..., Any], refused: Callable[..., Any] | None = None)
     """
     if is_private():
         return work
-    from bitcorn_ray.on_ray.carried import dumped_by_value
+    from bitcorn_ray.on_ray.pickling import dumped_by_value
 
     check = dumped_by_value(partial(_found_different, installed(libraries())))
 

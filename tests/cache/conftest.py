@@ -1,7 +1,7 @@
 import pytest
 
-from bitcorn_ray.cache import identity
 from bitcorn_ray.cache.store import FeatureCache
+from bitcorn_ray.features import identity
 
 
 @pytest.fixture(params=["folder", "s3"])

@@ -21,18 +21,19 @@ import pyarrow.parquet as pq
 import pytest
 from comparing import assert_same_bytes
 
-from bitcorn_ray.cache import identity, loaded
 from bitcorn_ray.cache.names import chunk_name, manifest_name
-from bitcorn_ray.cache.prepare import Source, prepare, update
+from bitcorn_ray.cache.pruning import prune, verify
 from bitcorn_ray.cache.store import FeatureCache
-from bitcorn_ray.cache.upkeep import prune, verify
-from bitcorn_ray.cache.workplan import compute_jobs, finish_features, plan_features
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.features import identity
+from bitcorn_ray.features.fingerprint import loaded
+from bitcorn_ray.features.plan import compute_jobs, finish_features, plan_features
+from bitcorn_ray.features.prepare import Source, prepare, update
 from bitcorn_ray.features.registry import SYSTEMS
 from bitcorn_ray.market.clean import drop_duplicates
-from bitcorn_ray.market.database import read_bars
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.simulate import simulate_bars
+from bitcorn_ray.sources.database import read_bars
 from bitcorn_ray.storage.publish import TEMPORARY
 
 V2, V4 = SYSTEMS["v2"], SYSTEMS["v4"]
@@ -91,10 +92,10 @@ def go(process):
 _WRITER = """
 import sys
 from pathlib import Path
-from bitcorn_ray.cache import identity
-from bitcorn_ray.cache.prepare import Source, prepare
+from bitcorn_ray.features import identity
+from bitcorn_ray.features.prepare import Source, prepare
 from bitcorn_ray.cache.store import FeatureCache
-from bitcorn_ray.cache.upkeep import prune
+from bitcorn_ray.cache.pruning import prune
 from bitcorn_ray.features.registry import SYSTEMS
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.simulate import simulate_bars
@@ -680,7 +681,7 @@ def test_a_folder_where_a_file_should_be_gives_features_or_a_clear_error(filled)
 _ONE_OF_MANY = """
 import hashlib, sys
 from pathlib import Path
-from bitcorn_ray.cache.prepare import Source, prepare
+from bitcorn_ray.features.prepare import Source, prepare
 from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.features.registry import SYSTEMS
 from bitcorn_ray.market.partition import Partition
@@ -735,7 +736,7 @@ _PRUNER = """
 import itertools, os, select, sys, time
 from pathlib import Path
 from bitcorn_ray.cache.store import FeatureCache
-from bitcorn_ray.cache.upkeep import prune, stats, verify
+from bitcorn_ray.cache.pruning import prune, stats, verify
 cache = FeatureCache(sys.argv[1], grace=0.0)
 stdin = open(0, "rb", buffering=0)  # a buffer would hide lines from select
 print("ready", flush=True)

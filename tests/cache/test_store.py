@@ -5,9 +5,9 @@ import time
 import pytest
 from comparing import age_entry, assert_same_bytes
 
-from bitcorn_ray.cache.prepare import Source, prepare
 from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.features.prepare import Source, prepare
 from bitcorn_ray.features.registry import SYSTEMS
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.simulate import simulate_bars

@@ -5,7 +5,7 @@ import pytest
 from click.testing import CliRunner
 from comparing import age_entry
 
-from bitcorn_ray.cache.upkeep import stats
+from bitcorn_ray.cache.pruning import stats
 from bitcorn_ray.cli import main
 from bitcorn_ray.data_loader import load_market_data, open_cache, prepare_features
 

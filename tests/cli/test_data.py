@@ -82,8 +82,8 @@ def test_bad_input_is_one_line_and_status_2(run, market_db, tmp_path, ray_cluste
 
 @pytest.mark.parametrize("rows", [0, 30])
 def test_an_empty_table_and_too_few_bars_are_told_apart(run, tmp_path, random_bars, ray_cluster, rows):
-    from bitcorn_ray.market.ingest import write_bars
     from bitcorn_ray.market.partition import Partition
+    from bitcorn_ray.sources.ingest import write_bars
 
     write_bars([("x", Partition("A", "1h"), random_bars(30).take(slice(rows)))], tmp_path / "m.db")
     result = run("features", "--db", tmp_path / "m.db")

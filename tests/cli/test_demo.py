@@ -1,6 +1,6 @@
 from click.testing import CliRunner
 
-from bitcorn_ray import demo
+from bitcorn_ray.cli import demo_run as demo
 from bitcorn_ray.cli import main
 
 

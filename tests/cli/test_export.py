@@ -51,7 +51,7 @@ def test_a_model_is_trained_and_forecasts_from_a_store(market_db, s3_uri, tmp_pa
 
 
 def test_an_object_that_has_not_changed_is_not_read_again(market_db, s3_server, s3_uri, ray_cluster, monkeypatch):
-    from bitcorn_ray.market import source
+    from bitcorn_ray.sources import source
 
     run("export", market_db, "--to", s3_uri)
     monkeypatch.setattr(source, "_SETTLED_REMOTE_NS", 0)

@@ -6,9 +6,9 @@ from click.testing import CliRunner
 from small_runs import make_run
 
 from bitcorn_ray.cli import main
-from bitcorn_ray.market.database import read_bars
-from bitcorn_ray.market.ingest import write_bars
 from bitcorn_ray.market.partition import Partition
+from bitcorn_ray.sources.database import read_bars
+from bitcorn_ray.sources.ingest import write_bars
 
 
 @pytest.fixture
@@ -116,14 +116,14 @@ def test_a_folder_without_a_run_cannot_forecast(run, market_db, tmp_path):
 def test_changed_code_is_refused_unless_it_is_allowed(run, folder, market_db):
     path = folder / "metadata.json"
     metadata = json.loads(path.read_text())
-    metadata["features"]["code"]["modules"]["bitcorn_ray.features.v2"] = "0"
+    metadata["features"]["code"]["modules"]["bitcorn_ray.features.systems.v2"] = "0"
     path.write_text(json.dumps(metadata))
     refused = run("forecast", folder, market_db)
     assert refused.exit_code == 2
-    assert "code of bitcorn_ray.features.v2 changed" in refused.stderr
+    assert "code of bitcorn_ray.features.systems.v2 changed" in refused.stderr
     allowed = run("forecast", folder, market_db, "--allow-changed-code")
     assert allowed.exit_code == 0
-    assert "note: code of bitcorn_ray.features.v2 changed" in allowed.stderr
+    assert "note: code of bitcorn_ray.features.systems.v2 changed" in allowed.stderr
 
 
 def test_a_watch_keeps_a_journal_in_the_runs_folder(run, folder, market_db):

@@ -5,8 +5,8 @@ from click.testing import CliRunner
 
 from bitcorn_ray import train_from_config
 from bitcorn_ray.cli import main
-from bitcorn_ray.config import RunConfig
-from bitcorn_ray.learning.runs import load_run, save_run
+from bitcorn_ray.training.config import RunConfig
+from bitcorn_ray.training.run import load_run, save_run
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from sklearn.preprocessing import StandardScaler
 from small_runs import MODEL, make_run
 
 from bitcorn_ray.cli import main
-from bitcorn_ray.features.v2 import FEATURES
+from bitcorn_ray.features.systems.v2 import FEATURES
 from bitcorn_ray.market.simulate import simulate_bars
 
 

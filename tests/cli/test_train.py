@@ -9,7 +9,7 @@ import torch
 from click.testing import CliRunner
 
 from bitcorn_ray.cli import main
-from bitcorn_ray.learning import training
+from bitcorn_ray.models.neural import trainer as training
 
 
 @pytest.fixture

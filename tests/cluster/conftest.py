@@ -10,10 +10,10 @@ from real_cluster import QUICK_TO_NOTICE, real_cluster
 from small_sweeps import MODEL, TRAINING
 
 import bitcorn_ray
-from bitcorn_ray.market.export import export_bars
-from bitcorn_ray.market.ingest import write_bars
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.simulate import simulate_bars
+from bitcorn_ray.sources.export import export_bars
+from bitcorn_ray.sources.ingest import write_bars
 
 _OWN_FEATURES = """
 import os

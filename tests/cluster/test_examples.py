@@ -8,10 +8,10 @@ import pytest
 import yaml
 
 from bitcorn_ray.cli import main
-from bitcorn_ray.config import RunConfig
 from bitcorn_ray.features.audit import audit
 from bitcorn_ray.features.registry import find_system
-from bitcorn_ray.sweeps.config import SweepConfig
+from bitcorn_ray.training.config import RunConfig
+from bitcorn_ray.tuning.config import SweepConfig
 
 _ROOT = Path(__file__).parent.parent.parent
 _CLUSTER = _ROOT / "cluster"

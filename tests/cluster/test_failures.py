@@ -21,17 +21,17 @@ from real_cluster import QUICK_TO_NOTICE, kill, real_cluster
 from small_sweeps import MODEL, make_sweep, sweep_values
 
 from bitcorn_ray.cache.store import FeatureCache
-from bitcorn_ray.cache.workplan import compute_jobs, plan_features
-from bitcorn_ray.config import RunConfig
+from bitcorn_ray.features.plan import compute_jobs, plan_features
 from bitcorn_ray.features.registry import find_system
-from bitcorn_ray.learning.runs import load_run
-from bitcorn_ray.market.export import export_bars
-from bitcorn_ray.market.ingest import write_bars
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.simulate import simulate_bars
+from bitcorn_ray.sources.export import export_bars
+from bitcorn_ray.sources.ingest import write_bars
 from bitcorn_ray.storage.storage import Storage
-from bitcorn_ray.sweeps.folder import SweepFolder
+from bitcorn_ray.training.config import RunConfig
+from bitcorn_ray.training.run import load_run
 from bitcorn_ray.training_service import train_from_config
+from bitcorn_ray.tuning.folder import SweepFolder
 
 _PARTITIONS = 12
 _EPOCHS = 40

@@ -7,7 +7,7 @@ import promql_parser
 import pytest
 from grafana_dashboard import dashboard, expressions, metrics_named, panels
 
-from bitcorn_ray.on_ray.metrics import METRICS
+from bitcorn_ray.on_ray.monitoring import METRICS
 
 
 @pytest.mark.parametrize("text", list(expressions()))

@@ -10,10 +10,10 @@ from grafana_dashboard import metrics_named
 from observing import records, total, watched, worker_logs
 from small_sweeps import sweep_values
 
-from bitcorn_ray.config import RunConfig
 from bitcorn_ray.data_loader import compute_features
-from bitcorn_ray.learning.runs import load_run, read_metadata
 from bitcorn_ray.storage.storage import Storage
+from bitcorn_ray.training.config import RunConfig
+from bitcorn_ray.training.run import load_run, read_metadata
 from bitcorn_ray.training_service import train_from_config
 
 
@@ -130,7 +130,7 @@ def test_logs_of_workers_say_which_partition_trial_and_fold(site, observed):
     told = worker_logs(site.cluster)
     assert [each for each in told if each["message"] == "features done" and each["partition"] == "AAAUSDT 1h"]
     (fold,) = [each for each in told if each["message"] == "fold done"]
-    assert (fold["trial"], fold["fold"], fold["name"]) == ("t0001", 0, "bitcorn_ray.sweeps.trial")
+    assert (fold["trial"], fold["fold"], fold["name"]) == ("t0001", 0, "bitcorn_ray.tuning.trial")
     (failed,) = [each for each in told if each["message"].startswith("trial failed: the loss is no finite number")]
     assert (failed["trial"], failed["levelname"]) == ("t0002", "ERROR")
     (epoch,) = [each for each in told if each["message"] == "epoch done" and "run" in each]

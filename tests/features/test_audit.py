@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.features import v4
 from bitcorn_ray.features.audit import audit
 from bitcorn_ray.features.registry import SYSTEMS
 from bitcorn_ray.features.system import FeatureSystem
+from bitcorn_ray.features.systems import v4
 from bitcorn_ray.market.bars import modal_step
-from bitcorn_ray.market.frames import read_frame
 from bitcorn_ray.market.simulate import simulate_bars
+from bitcorn_ray.sources.frames import read_frame
 
 HOUR = 3_600_000
 LEAKS, HONEST = [], []

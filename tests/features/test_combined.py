@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bitcorn_ray.cache import identity
-from bitcorn_ray.cache.identity import identify, plan_entry
-from bitcorn_ray.cache.prepare import Source, prepare
 from bitcorn_ray.data_loader import open_cache
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.features import identity
 from bitcorn_ray.features.combined import combine, is_combined
+from bitcorn_ray.features.identity import identify, plan_entry
+from bitcorn_ray.features.prepare import Source, prepare
 from bitcorn_ray.features.registry import find_system
 from bitcorn_ray.market.partition import Partition
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.features import v2, v4
 from bitcorn_ray.features.registry import SYSTEMS, FeatureRegistry, find_system
 from bitcorn_ray.features.system import FeatureSystem
+from bitcorn_ray.features.systems import v2, v4
 
 MODULE = """
 from bitcorn_ray.features.system import feature_system

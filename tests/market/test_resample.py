@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import Bars
-from bitcorn_ray.market.frames import read_frame
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.resample import base_timeframe, derived_partitions, resample_bars
+from bitcorn_ray.sources.frames import read_frame
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 PRICES = ("open", "high", "low", "close")

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.clean import drop_duplicates
-from bitcorn_ray.market.database import list_partitions, read_bars
 from bitcorn_ray.market.partition import Partition
-from bitcorn_ray.market.reading import Reading
+from bitcorn_ray.sources.database import list_partitions, read_bars
+from bitcorn_ray.sources.options import Reading
 
 HOUR, START = 3_600_000, 1_502_942_400_000
 N = 30

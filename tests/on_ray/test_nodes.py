@@ -4,8 +4,8 @@ import time
 import pytest
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.learning.sweep import Resources
 from bitcorn_ray.on_ray.nodes import ask_nodes, at_once, room_for
+from bitcorn_ray.tuning.options import Resources
 
 
 def test_each_node_answers_for_itself(ray_cluster):
@@ -69,7 +69,7 @@ def test_room_is_counted_node_by_node(cluster_of):
     ],
 )
 def test_workers_of_a_training_find_room_on_the_nodes(cluster_of, nodes, workers, cpus):
-    from bitcorn_ray.on_ray.training import _cpus_per_worker
+    from bitcorn_ray.training.distribute import _cpus_per_worker
 
     cluster_of(*((float(have), float(gpus)) for have, gpus in nodes))
     assert _cpus_per_worker(*workers, 0) == cpus
@@ -86,7 +86,7 @@ def test_as_many_are_under_way_as_there_is_room_for_and_some_wait(cluster_of, wa
 
 
 def test_a_trial_that_no_node_holds_is_refused(cluster_of):
-    from bitcorn_ray.on_ray.sweeps import _require_room
+    from bitcorn_ray.tuning.distribute import _require_room
 
     cluster_of((2.0, 0.0), (2.0, 0.0))
     _require_room(Resources(cpu=2))

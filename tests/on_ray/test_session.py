@@ -53,7 +53,7 @@ def test_a_cluster_that_is_not_there_is_a_clear_error(how):
 
 
 _WORKER = """
-from bitcorn_ray.logs import LogOutput, log_output, logged, logger_of
+from bitcorn_ray.logging import LogOutput, log_output, logged, logger_of
 from bitcorn_ray.on_ray.session import ray_session
 
 def work():

@@ -96,18 +96,18 @@ def unlike_the_workers(ray_cluster, monkeypatch):
 
 
 def test_jobs_of_features_are_refused(unlike_the_workers):
-    from bitcorn_ray.cache.code import code_identity
-    from bitcorn_ray.features import v2
-    from bitcorn_ray.on_ray.balanced import map_balanced
+    from bitcorn_ray.features.fingerprint.code import code_identity
+    from bitcorn_ray.features.systems import v2
+    from bitcorn_ray.on_ray.map import map_balanced
 
     with pytest.raises(BitcornError, match=r"is refused, as it has bitcorn_ray 0.* and not 9.9 \(code x\)"):
         map_balanced(list, [1, 2, 3], [1, 1, 1], code_identity(v2.compute), print)
 
 
 def test_forecasts_are_refused(unlike_the_workers):
-    from bitcorn_ray.cache.code import code_identity
-    from bitcorn_ray.features import v2
-    from bitcorn_ray.on_ray.forecasts import map_with_actors
+    from bitcorn_ray.features.fingerprint.code import code_identity
+    from bitcorn_ray.features.systems import v2
+    from bitcorn_ray.forecasting.distribute import map_with_actors
 
     with pytest.raises(BitcornError, match="is refused, as it has bitcorn_ray"):
         map_with_actors(lambda: abs, [1, 2], [1, 1], code_identity(v2.compute), print)
@@ -116,8 +116,8 @@ def test_forecasts_are_refused(unlike_the_workers):
 def test_a_training_is_refused_and_not_tried_again(unlike_the_workers, tmp_path, random_bars):
     from small_training import MODEL, TRAINING, make_data
 
-    from bitcorn_ray.learning.checkpoint import CheckpointFolder
-    from bitcorn_ray.on_ray.training import SharedData, fit_on_ray
+    from bitcorn_ray.models.neural.checkpoint import CheckpointFolder
+    from bitcorn_ray.training.distribute import SharedData, fit_on_ray
 
     data = SharedData(make_data(random_bars(300))[0])
     options = {"workers": 1, "gpus": 0, "checkpoints": CheckpointFolder(tmp_path / "checkpoints"), "max_failures": 3}

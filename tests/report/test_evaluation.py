@@ -4,9 +4,9 @@ from dataclasses import asdict
 import numpy as np
 from rich.console import Console
 
+from bitcorn_ray.metrics.losses import forecast_metrics
+from bitcorn_ray.metrics.skill import Judged, judge
 from bitcorn_ray.report.evaluation import evaluation_tables
-from bitcorn_ray.validation.metrics import forecast_metrics
-from bitcorn_ray.validation.skill import Judged, judge
 
 
 def text_of(tables):

@@ -152,7 +152,7 @@ def test_of_many_partitions_the_worst_are_drawn_and_all_are_listed(random_bars):
 def test_a_page_of_many_bars_stays_small(data_dir):
     import pandas as pd
 
-    from bitcorn_ray.market.frames import read_frame
+    from bitcorn_ray.sources.frames import read_frame
 
     bars = read_frame(pd.read_parquet(data_dir / "bars" / "BTCUSD_1m.parquet"))
     assert len(quality_page([panel_of(bars, timeframe="1m")] * 12).encode()) < 6_500_000

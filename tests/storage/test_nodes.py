@@ -1,12 +1,12 @@
 import pytest
 
-from bitcorn_ray.config import RunConfig
 from bitcorn_ray.data_loader import open_cache
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.market.database import opened_bars
-from bitcorn_ray.market.source import source_files
+from bitcorn_ray.sources.database import opened_bars
+from bitcorn_ray.sources.source import source_files
 from bitcorn_ray.storage.location import Location
 from bitcorn_ray.storage.nodes import on_a_node, require_lasting
+from bitcorn_ray.training.config import RunConfig
 
 
 @pytest.fixture(params=["RAY_JOB_CONFIG_JSON_ENV_VAR", "RAY_RAYLET_PID"])

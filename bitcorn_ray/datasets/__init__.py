@@ -1,0 +1,1 @@
+"""Windows, targets, scaling and folds: from features and bars to arrays for a model."""

@@ -1,0 +1,1 @@
+"""What runs and sweeps are worth."""

@@ -1,1 +1,0 @@
-"""Feature sets bred generation by generation, on the trials of sweeps."""

@@ -1,0 +1,1 @@
+"""Forecasts from a run: one partition, many, and live."""

@@ -1,0 +1,332 @@
+"""Front door to forecasts of a whole source: any number of partitions, from their last bars or all of their history.
+
+1. Find the partitions on the run's timeframe: those that it was trained on, or those that are named. 2. For each one
+read its bars, bring its features through the cache, and forecast: a pure function, the same in this process and in an
+actor. 3. Where there is more than a little work, a pool of actors shares it, each with the model in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from bitcorn_ray.cache.store import FeatureCache
+from bitcorn_ray.data_loader import open_cache
+from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.features.fingerprint.code import CodeIdentity, code_identity, require_same_code
+from bitcorn_ray.features.jobs import FeatureJob, asked_of, asked_partitions, is_asked
+from bitcorn_ray.features.prepare import Source, prepare
+from bitcorn_ray.forecasting.forecaster import Forecaster, first_row
+from bitcorn_ray.forecasting.forecasts import Forecasts, plain_table
+from bitcorn_ray.logging import logged, logger_of
+from bitcorn_ray.market.bars import Bars, show_time
+from bitcorn_ray.market.partition import Partition, normalise_symbol, select_partitions
+from bitcorn_ray.market.timeframe import timeframe_ms
+from bitcorn_ray.metrics.calibration import RollingConformal
+from bitcorn_ray.models.neural.predict import horizon_weights
+from bitcorn_ray.report.fan import Fan, FanPanel
+from bitcorn_ray.sources.loading import load_partition
+from bitcorn_ray.sources.options import Reading
+from bitcorn_ray.sources.source import PartitionReader, is_database, opened_source, shown_source, source_files
+from bitcorn_ray.storage.storage import publish_file
+from bitcorn_ray.training.run import Run
+
+__all__ = [
+    "ForecastPlan", "ForecastWorker", "PartitionForecast", "bars_to_draw", "fan_panels", "plan_forecasts",
+    "run_forecasts", "write_parquet",
+]  # fmt: skip
+
+_WORTH_RAY = 50_000  # windows that take longer than starting Ray
+_BYTES_A_BAR = 40  # of a file, about
+_FANS = 8  # in a chart of one partition, at most
+_log = logger_of(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartitionForecast:
+    """What became of a partition.
+
+    forecasts: None where there are none. bars: the last ones of those that were forecast from, as many as were asked
+    for. error: why there are no forecasts. note: what to know about those that there are.
+    """
+
+    partition: Partition
+    source: str
+    forecasts: Forecasts | None = None
+    bars: Bars | None = None
+    error: str | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForecastPlan:
+    """Jobs, with the windows that each is expected to take, and what all of them share.
+
+    code: of the feature system, as this process identified it. symbols: that are asked for, None for all. cache: its
+    address. last, since: which bars to forecast from. keep_bars: how many bars to hand back. reading: how the source is
+    read, its bars repaired as those were that the run was trained on.
+    """
+
+    jobs: list[FeatureJob]
+    sizes: list[int]
+    forecaster: Forecaster
+    code: CodeIdentity
+    symbols: tuple[str, ...] | None
+    cache: str
+    last: int | None
+    since: str | None
+    horizons: tuple[int, ...] | None
+    keep_bars: int
+    reading: Reading
+
+    @property
+    def worth_ray(self) -> bool:
+        """Whether the work is more than it takes to start Ray."""
+        return len(self.jobs) > 1 and sum(self.sizes) > _WORTH_RAY
+
+
+def plan_forecasts(
+    forecaster: Forecaster,
+    source: str | Path,
+    *,
+    symbols: Sequence[str] | None = None,
+    last: int | None = None,
+    since: str | None = None,
+    horizons: Sequence[int] | None = None,
+    cache_dir: str | Path | None = None,
+    keep_bars: int = 0,
+    reading: Reading | None = None,
+) -> ForecastPlan:
+    """Find what is to be forecast; no bars are read.
+
+    source: a SQLite database, a Parquet or CSV file, or a folder of such files. symbols: in any spelling; by default
+    those that the run was trained on, and all where it does not say which. last: from so many last bars, by default
+    one. since: from the bars that open at this time or later. horizons: between those trained on. reading: what the
+    user says about the source; bars are repaired by the policy that the run was trained with, whatever it says.
+    Raises BitcornError for a source without bars of the run's timeframe, unknown symbols, and impossible values.
+    """
+    if last is not None and (since is not None or last < 1):
+        raise BitcornError(f"last is {last} and since {since}: give one of them, and last at least 1")
+    run, last = forecaster.run, 1 if last is None and since is None else last
+    if horizons is not None:
+        horizon_weights(run.config.horizons, list(horizons))  # says now what cannot be interpolated
+    reading = forecaster.reading(reading)
+    asked, jobs = _asked_jobs(run, source, symbols, reading)
+    reach = RollingConformal(run.config.horizons).window + max(run.config.horizons)
+    return ForecastPlan(
+        jobs=jobs,
+        sizes=[job.size if last is None else min(job.size, last + reach) for job in jobs],
+        forecaster=forecaster,
+        code=code_identity(forecaster.system.function),
+        symbols=asked,
+        cache=open_cache(cache_dir).storage.address,
+        last=last,
+        since=since,
+        horizons=None if horizons is None else tuple(horizons),
+        keep_bars=keep_bars,
+        reading=reading,
+    )
+
+
+def run_forecasts(
+    plan: ForecastPlan,
+    on_done: Callable[[PartitionForecast], None] = lambda _: None,
+    *,
+    on_ray: bool | None = None,
+    address: str | None = None,
+    gpus: float = 0.0,
+) -> list[PartitionForecast]:
+    """Do what was planned, in this process, or over a pool of actors where that is worth it.
+
+    on_done: called with each result as it arrives. on_ray: decides in place of the plan. address: of a Ray cluster.
+    gpus: for each actor. A partition that fails has its reason in `error` and does not stop the others. Returns the
+    results in the order of their partitions.
+    """
+    results = list[PartitionForecast]()
+
+    def take(done: list[PartitionForecast]) -> None:
+        for each in done:
+            results.append(each)
+            on_done(each)
+
+    if plan.worth_ray if on_ray is None else on_ray:
+        from bitcorn_ray.on_ray.session import ray_session
+
+        with ray_session(address):
+            from bitcorn_ray.forecasting.distribute import map_with_actors
+
+            make = partial(ForecastWorker, _sent(plan), "cuda" if gpus else "cpu")
+            _, lost = map_with_actors(make, plan.jobs, plan.sizes, plan.code, take, gpus)
+        error = "the actor that forecast it died each time: see Ray's logs for memory or a crashing library"
+        take([PartitionForecast(partition=job.label(), source=shown_source(job.path), error=error) for job in lost])
+    else:
+        worker = ForecastWorker(plan)
+        for job in plan.jobs:
+            take(worker(job))
+    if not results:
+        raise BitcornError(f"none of the files holds bars of {', '.join(plan.symbols or ())}: check the names")
+    return sorted(results, key=lambda each: (each.partition, each.source))
+
+
+class ForecastWorker:
+    """Does the jobs of a plan, one after another, with one model."""
+
+    def __init__(self, plan: ForecastPlan, device: str = "cpu") -> None:
+        self._plan, self._cache = plan, FeatureCache(plan.cache)
+        plan.forecaster.run.model.to(device)
+
+    def __call__(self, job: FeatureJob) -> list[PartitionForecast]:
+        """Forecast the partitions of a job. Any failure becomes the error of its partition."""
+        try:
+            require_same_code(self._plan.code)
+            with opened_source(job.path, self._plan.reading) as reader:
+                timeframe = self._plan.forecaster.run.metadata["timeframe"]
+                every = asked_of(reader.partitions, self._plan.symbols, [timeframe])
+                return [
+                    self._forecast(reader, each, job.path) for each in ([job.partition] if job.partition else every)
+                ]
+        except Exception as error:  # reported by name in the driver
+            return [_failed(job.label(), job.path, error)]
+
+    def _forecast(self, reader: PartitionReader, partition: Partition, path: str) -> PartitionForecast:
+        plan = self._plan
+        try:
+            with logged(_log, "forecast", partition=str(partition)):
+                loaded = load_partition(reader, partition, plan.reading.policy)
+                bars = loaded.bars
+                first = first_row(bars, plan.since) if plan.last is None else max(len(bars) - plan.last, 0)
+                features = self.features(bars, Source(shown_source(path), partition, complete=True))
+                done = plan.forecaster.forecast(
+                    bars, partition, first, features=features, horizons=plan.horizons, filled=loaded.filled
+                )
+                kept = bars.take(slice(max(len(bars) - plan.keep_bars, 0), None)) if plan.keep_bars else None
+                latest = bool(len(done)) and bars.timestamp is not None and done.cutoffs[-1] == bars.timestamp[-1]
+                why = None if latest else plan.forecaster.why_not(bars)
+        except Exception as error:  # one partition must not take the others with it
+            return _failed(partition, path, error)
+        if len(done) == 0:
+            return PartitionForecast(partition=partition, source=shown_source(path), error=why)
+        note = None if why is None else f"no forecast from its last bar: {why}"
+        return PartitionForecast(partition=partition, source=shown_source(path), forecasts=done, bars=kept, note=note)
+
+    def features(self, bars: Bars, source: Source) -> NDArray[np.float32]:
+        """Features (T, F) by the run's columns, through the cache; NaN in the warm-up."""
+        system = self._plan.forecaster.system
+        prepared = prepare(bars, system, self._cache, source)
+        columns = self._plan.forecaster.run.metadata["feature_cols"]
+        features = np.full((len(bars), len(columns)), np.nan, np.float32)
+        for place, name in enumerate(columns):
+            features[system.warmup_bars :, place] = prepared.columns[name]
+        if not prepared.hit:
+            self._cache.forget(prepared.superseded)
+        return features
+
+
+def fan_panels(results: Sequence[PartitionForecast]) -> list[FanPanel]:
+    """Make a fan chart's panels of results that kept bars: fans one after another, the last from the last cutoff."""
+    panels = []
+    for each in results:
+        done, bars = each.forecasts, each.bars
+        if done is None or bars is None or bars.timestamp is None or len(done) == 0:
+            continue
+        apart = max(done.horizons) * timeframe_ms(done.partition.timeframe)
+        drawn = [len(done) - 1]
+        for place in range(len(done) - 2, -1, -1):
+            if len(drawn) < _FANS and done.cutoffs[place] <= done.cutoffs[drawn[-1]] - apart:
+                drawn.append(place)
+        shown = [place for place in reversed(drawn) if done.cutoffs[place] >= bars.timestamp[0]]
+        fans = [_fan(done, place) for place in shown]
+        times = [show_time(int(time)) for time in bars.timestamp]
+        panels.append(FanPanel(name=str(each.partition), times=times, closes=bars.close.tolist(), fans=fans))
+    return panels
+
+
+def bars_to_draw(horizons: Sequence[int]) -> int:
+    """How many bars a fan chart shows: under all fans, and some before them."""
+    return _FANS * max(horizons) + 120
+
+
+def _fan(done: Forecasts, place: int) -> Fan:
+    """One cutoff's forecast, by rising horizon."""
+    order, step = np.argsort(done.horizons), timeframe_ms(done.partition.timeframe)
+    cutoff, close = int(done.cutoffs[place]), float(done.close[place])
+    forecast = done.returns[place, order].astype(np.float64)
+    bands = {}
+    for k, coverage in enumerate(done.coverages):
+        half = done.widths[place, k, order].astype(np.float64) * done.volatilities[place, order]
+        with np.errstate(over="ignore"):
+            lower, upper = close * np.exp(forecast - half), close * np.exp(forecast + half)
+        bands[coverage] = (lower.tolist(), upper.tolist())
+    return Fan(
+        cutoff=show_time(cutoff),
+        close=close,
+        times=[show_time(cutoff + done.horizons[column] * step) for column in order],
+        price=(close * np.exp(forecast)).tolist(),
+        bands=bands,
+        sample=str(done.sample[place]),
+    )
+
+
+def write_parquet(results: Sequence[PartitionForecast], path: str | Path) -> int:
+    """Write all forecasts to one file, whole or not at all; returns how many rows.
+
+    Raises BitcornError where it cannot be written.
+    """
+    tables = [plain_table(each.forecasts.to_table()) for each in results if each.forecasts is not None]
+    table, sink = pa.concat_tables(tables), pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    publish_file(path, "forecasts", sink.getvalue())
+    return int(table.num_rows)
+
+
+def _asked_jobs(
+    run: Run, source: str | Path, symbols: Sequence[str] | None, reading: Reading
+) -> tuple[tuple[str, ...] | None, list[FeatureJob]]:
+    """The symbols that are asked for, None for all, and a job for each partition or file that may hold them."""
+    timeframe = run.metadata["timeframe"]
+    found = list(asked_partitions(source_files(source), {}, None, [timeframe], reading))
+    known = [partition for _, wanted in found for partition, _ in wanted if partition is not None]
+    unread = any(partition is None for _, wanted in found for partition, _ in wanted)
+    trained = [each["symbol"] for each in run.metadata["partitions"]]
+    if symbols is None and trained:
+        there = {normalise_symbol(partition.symbol) for partition in known}
+        symbols = trained if unread else [symbol for symbol in trained if normalise_symbol(symbol) in there]
+        if not symbols:
+            raise BitcornError(
+                f"{shown_source(source)} holds none of the symbols that the run was trained on "
+                f"({', '.join(trained)}): it has {', '.join(sorted({p.symbol for p in known}))}; name those to "
+                "forecast with symbols"
+            )
+    if symbols is not None and not unread:
+        select_partitions(known, symbols, None)  # names those that exist where one does not
+    jobs = [
+        FeatureJob(
+            path=file.address,
+            partition=partition,
+            size=size if is_database(file.place) else size // _BYTES_A_BAR,
+        )
+        for file, wanted in found
+        for partition, size in wanted
+        if partition is None or is_asked(partition, symbols, None)
+    ]
+    return None if symbols is None else tuple(symbols), jobs
+
+
+def _sent(plan: ForecastPlan) -> ForecastPlan:
+    """The plan without its jobs and without what was seen, to be sent to actors."""
+    forecaster = Forecaster(plan.forecaster.run, plan.forecaster.system)
+    fields: dict[str, Any] = {**vars(plan), "jobs": [], "sizes": [], "forecaster": forecaster}
+    return ForecastPlan(**fields)
+
+
+def _failed(partition: Partition, path: str, error: Exception) -> PartitionForecast:
+    text = str(error) if isinstance(error, BitcornError) else f"{type(error).__name__}: {error}"
+    return PartitionForecast(partition=partition, source=shown_source(path), error=text)

@@ -1,0 +1,101 @@
+"""Jobs over a pool of actors by Ray Data: each actor is made once, with the model that all its jobs share.
+
+A job whose actor dies is tried again a few times; one that kills it every time is reported, and the others go on.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import ray
+
+from bitcorn_ray.cache.traffic import traffic
+from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.features.fingerprint.code import CodeIdentity
+from bitcorn_ray.on_ray.map import one_operator
+from bitcorn_ray.on_ray.monitoring import count_traffic
+from bitcorn_ray.on_ray.pickling import pack, unpack
+from bitcorn_ray.on_ray.versions import guarded
+
+__all__ = ["map_with_actors"]
+
+_RETRIES = 2  # of a job whose actor died
+_REFUSED = "refused"  # the one result that is a mapping
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+class _Actor:
+    """Makes the worker when the actor starts, and does one job at a time."""
+
+    def __init__(self, make: bytes) -> None:
+        self._work: Callable[[Any], Any] = unpack(make)()
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        before = traffic()
+        result = self._work(pickle.loads(row["job"]))
+        return {"place": row["place"], "result": pickle.dumps((result, traffic() - before), protocol=5)}
+
+
+def map_with_actors(
+    make: Callable[[], Callable[[Job], Result]],
+    jobs: Sequence[Job],
+    sizes: Sequence[int],
+    code: CodeIdentity,
+    on_done: Callable[[Result], None],
+    gpus: float = 0.0,
+) -> tuple[list[Result], list[Job]]:
+    """Map a worker over jobs; it runs on the Ray that this process is connected to.
+
+    make: called once in each actor, returns the worker. sizes: what the jobs are expected to cost: the largest go
+    first. code: of the feature system, whose own modules travel with the jobs. on_done: called with each result as it
+    arrives. gpus: for each actor.
+    Returns the results in the order of their arrival, and the jobs whose actors died each time.
+    Raises BitcornError for more GPUs than Ray has, a worker that cannot be sent to them, and where one has another
+    installation than this process.
+    """
+    waiting, results = dict(enumerate(jobs)), list[Result]()
+    actor: Any = _Actor  # Ray takes classes too, its annotations do not
+    with one_operator():
+        largest_first = sorted(waiting, key=lambda place: -sizes[place])
+        rows = [{"place": place, "job": pickle.dumps(waiting[place])} for place in largest_first]
+        dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+            actor,
+            fn_constructor_args=[pack(guarded(make, _refusing), code)],
+            compute=ray.data.ActorPoolStrategy(size=_pool_size(len(jobs), gpus), max_tasks_in_flight_per_actor=1),
+            num_cpus=1,
+            num_gpus=gpus or None,
+            max_restarts=_RETRIES,
+            max_task_retries=_RETRIES,
+        )
+        for row in dataset.iter_rows():
+            result, moved = pickle.loads(row["result"])
+            count_traffic(moved)
+            if isinstance(result, dict) and _REFUSED in result:
+                raise BitcornError(result[_REFUSED])
+            waiting.pop(row["place"])
+            results.append(result)
+            on_done(results[-1])
+    return results, list(waiting.values())
+
+
+def _refusing(why: str) -> Callable[[Any], dict[str, str]]:
+    """Return what stands in for a worker that may not work: raised in an actor's beginning, it would hang Ray Data."""
+    return lambda job: {_REFUSED: why}
+
+
+def _pool_size(jobs: int, gpus: float) -> int:
+    """How many actors: one a CPU, no more than jobs, and as many as have their GPUs."""
+    have = ray.cluster_resources()
+    size = min(jobs, max(1, int(have.get("CPU", 1))))
+    if gpus > 0:
+        with_gpu = int(have.get("GPU", 0.0) / gpus)
+        if with_gpu < 1:
+            raise BitcornError(
+                f"each model needs {gpus:g} GPUs, but Ray has {have.get('GPU', 0.0):g}: take fewer, or forecast on CPUs"
+            )
+        size = min(size, with_gpu)
+    return size

@@ -1,0 +1,265 @@
+"""Front door to forecasts: a trained run and bars in, a row for each cutoff and horizon out; no Ray needed.
+
+A forecast depends on no bar after its cutoff: it is the same from a whole history and from bars cut there, its bands
+included (see `learning.bands`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.features.explain import library_changes, system_changes
+from bitcorn_ray.features.identity import identify
+from bitcorn_ray.features.registry import find_system
+from bitcorn_ray.features.system import FeatureSystem
+from bitcorn_ray.forecasting.bands import between_widths, roll_bands
+from bitcorn_ray.forecasting.forecasts import Forecasts
+from bitcorn_ray.forecasting.inputs import Floats, ForecastInputs, Seen, why_not
+from bitcorn_ray.market.bars import Bars, require_chronology
+from bitcorn_ray.market.partition import Partition
+from bitcorn_ray.market.policy import CleaningPolicy
+from bitcorn_ray.market.timeframe import timeframe_ms
+from bitcorn_ray.metrics.calibration import COVERAGES, RollingConformal
+from bitcorn_ray.models.neural.predict import between_horizons, horizon_weights
+from bitcorn_ray.sources.frames import key_of_frame, read_frame
+from bitcorn_ray.sources.options import Reading
+from bitcorn_ray.storage.location import shown_uri
+from bitcorn_ray.training.run import Run, load_run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Forecaster", "feature_identity", "milliseconds_of"]
+
+
+class Forecaster:
+    """A trained run, ready to forecast; no Ray needed.
+
+    notes: what a user should know about using this run here, such as libraries of other versions.
+    """
+
+    def __init__(self, run: Run, system: FeatureSystem, notes: Sequence[str] = ()) -> None:
+        self.run, self.system, self.notes = run, system, tuple(notes)
+        self.step = timeframe_ms(run.metadata["timeframe"])
+        self._seen: dict[Partition, Seen] = {}
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        system: FeatureSystem | None = None,
+        allow_changed_code: bool = False,
+        device: str = "cpu",
+    ) -> Forecaster:
+        """Load a run from its folder, or from a URI such as `s3://bucket/run`.
+
+        system: the feature system, where its name does not lead to it (one of a notebook). allow_changed_code: forecast
+        although the code of the features changed since the training; what changed is then among the notes, as other
+        versions of libraries always are. device: for the model.
+        Raises BitcornError where it is no run, or was trained on other features than there are here, with what differs.
+        """
+        run, shown = load_run(folder, device), shown_uri(folder)
+        name = run.metadata["feature_system"]
+        if name is None and system is None:
+            raise BitcornError(f"the run in {shown} does not say its feature system: train it with feature_system set")
+        found = (system or find_system(name)).on_grid(timeframe_ms(run.metadata["timeframe"]))
+        return cls(run, found, _compared(run.metadata, found, shown, allow_changed_code))
+
+    def predict(self, bars: pd.DataFrame, *, last: int = 1, horizons: Sequence[int] | None = None) -> pd.DataFrame:
+        """Forecast from the last bar, or from each of the last so many.
+
+        bars: ascending bars of one partition on the run's timeframe, at least warm-up + seq_len of them. Its symbol is
+        taken from a column, else from the frame's attributes (`load_market_data` sets them), else it is the first one
+        trained on. Nothing is forecast from bars that a column `filled` marks.
+        horizons: others than those trained on, between them.
+        Returns what `Forecasts.to_table` says; a band is infinite as long as none can be promised. Bars that continue
+        those of the call before cost only what is new.
+        Raises BitcornError where there is no forecast, for too few bars, missing bars inside the last window, features
+        that are not finite. Of several cutoffs, those without a forecast are left out, and counted in the frame's
+        attribute "left_out".
+        """
+        if last < 1:
+            raise BitcornError(f"last is {last}: it must be at least 1")
+        given, partition, filled = self._given(bars)
+        return self._told(given, partition, max(len(given) - last, 0), horizons, filled).to_frame()
+
+    def history(self, bars: pd.DataFrame, *, since: Any = None, horizons: Sequence[int] | None = None) -> pd.DataFrame:
+        """Forecast from every bar, or from those that open at ``since`` or later; see `predict`.
+
+        since: a time as pandas reads it, without a zone: UTC. Raises BitcornError where no bar is so late.
+        """
+        given, partition, filled = self._given(bars)
+        return self._told(given, partition, first_row(given, since), horizons, filled).to_frame()
+
+    def forecast(
+        self,
+        bars: Bars,
+        partition: Partition,
+        first: int,
+        *,
+        features: Floats | None = None,
+        horizons: Sequence[int] | None = None,
+        remember: bool = False,
+        filled: NDArray[np.bool_] | None = None,
+    ) -> Forecasts:
+        """Forecast from every row of usable bars (T,) from ``first`` on; what has no window is left out and counted.
+
+        features: (T, F) by the run's columns where they are known, NaN where there are none; by default they are
+        computed, as far as they are needed. remember: keep what was forecast, for bars that continue these. filled:
+        (T,) bars that were never traded, from which nothing is forecast.
+        Raises BitcornError for bars of another timeframe, horizons that cannot be interpolated, and a symbol that the
+        model cannot tell from others.
+        """
+        trained = self.run.config.horizons
+        weights = None if horizons is None else horizon_weights(trained, list(horizons))
+        seen = self._seen.get(partition) if remember else None
+        seen = seen if seen is not None and seen.begins(bars) else None
+        inputs = ForecastInputs(self.run, self.system, bars, partition, first, features, seen, filled)
+        returns, volatilities = inputs.forecast()
+        if remember:
+            self._seen[partition] = inputs.seen(returns, volatilities)
+        asked, places = inputs.asked, np.searchsorted(inputs.rows, inputs.asked)
+        widths = roll_bands(
+            RollingConformal(trained),
+            inputs.past,
+            inputs.numbers[inputs.rows],
+            inputs.scores(returns, volatilities),
+            inputs.numbers[asked],
+        )
+        returns, volatilities = returns[places], volatilities[places]
+        if horizons is not None and weights is not None:
+            returns, volatilities = between_horizons(trained, horizons, returns, volatilities)
+            widths = between_widths(widths, weights)
+        return Forecasts(
+            partition=partition,
+            horizons=trained if horizons is None else tuple(horizons),
+            coverages=COVERAGES,
+            cutoffs=inputs.times[asked],
+            close=bars.close[asked],
+            returns=returns,
+            volatilities=volatilities,
+            widths=widths,
+            sample=inputs.sample(asked),
+            left_out={reason: count for reason, count in inputs.left_out.items() if count},
+        )
+
+    def why_not(self, bars: Bars) -> str:
+        """Say why there is no forecast from the last bar, where there is none."""
+        return why_not(self.run, self.system, bars, len(bars) - 1)
+
+    def reading(self, said: Reading | None = None) -> Reading:
+        """How a source is read for this run: as is said, with its features' inputs, repaired as in its training."""
+        cleaning = self.run.metadata.get("cleaning")
+        policy = CleaningPolicy(**cleaning["policy"]) if cleaning else None
+        return replace((said or Reading()).with_columns(self.system.inputs), policy=policy)
+
+    def _given(self, frame: pd.DataFrame) -> tuple[Bars, Partition, NDArray[np.bool_] | None]:
+        """Bars of a frame, their partition, and which of them were filled, where it says so."""
+        bars = read_frame(frame, self.system.inputs)
+        if bars.timestamp is None:
+            raise BitcornError("the bars have no timestamp: add one")
+        if len(bars) == 0:
+            raise BitcornError("there are no bars to forecast from: the frame is empty")
+        require_chronology(bars.timestamp)
+        symbol, known = key_of_frame(frame, "symbol"), self.run.metadata["partitions"]
+        if symbol is None:
+            symbol = known[0]["symbol"] if known else "bars"
+        filled = frame["filled"].to_numpy(dtype=bool) if "filled" in frame.columns else None
+        return bars, Partition(symbol, self.run.metadata["timeframe"]), filled
+
+    def _told(
+        self,
+        bars: Bars,
+        partition: Partition,
+        first: int,
+        horizons: Sequence[int] | None,
+        filled: NDArray[np.bool_] | None,
+    ) -> Forecasts:
+        done = self.forecast(bars, partition, first, horizons=horizons, remember=True, filled=filled)
+        if len(done) == 0:
+            raise BitcornError(self.why_not(bars))
+        return done
+
+
+def first_row(bars: Bars, since: Any) -> int:
+    """First row of timed bars that opens at a time or later; None is the first one.
+
+    Raises BitcornError for what is no time, and where no bar is so late.
+    """
+    assert bars.timestamp is not None
+    first = 0 if since is None else int(np.searchsorted(bars.timestamp, milliseconds_of(since)))
+    if first == len(bars):
+        raise BitcornError(f"no bar opens at {since} or later: the last one is of {bars.describe(len(bars) - 1)}")
+    return first
+
+
+def milliseconds_of(time: Any) -> int:
+    """Milliseconds UTC of a time as pandas reads it, without a zone: UTC.
+
+    >>> milliseconds_of("2026-01-01 02:00+01:00")
+    1767229200000
+
+    Raises BitcornError for anything else.
+    """
+    import pandas as pd
+
+    try:
+        read = pd.Timestamp(time)
+        if pd.isna(read):
+            raise ValueError("no time")
+        read = read.tz_localize("UTC") if read.tzinfo is None else read
+        return int(read.value // 1_000_000)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise BitcornError(f"{time!r} is no time: write it as 2026-01-31 or 2026-01-31T12:00") from error
+
+
+def feature_identity(system: FeatureSystem) -> dict[str, Any]:
+    """What identifies a feature system, for a run to keep: version, parameters, features, code, libraries."""
+    return {name: value for name, value in identify(system).facts.items() if name != "format"}
+
+
+def _compared(metadata: Mapping[str, Any], system: FeatureSystem, folder: str, allow_changed_code: bool) -> list[str]:
+    """Return notes on how a feature system is not quite the one that a run was trained on.
+
+    Raises BitcornError where it is another one, with what differs.
+    """
+    columns, version = metadata["feature_cols"], metadata["feature_version"]
+    absent = [name for name in columns if name not in system.features]
+    if version not in (None, system.version) or absent:
+        what = [f"version: {version} became {system.version}"] if version not in (None, system.version) else []
+        what += [f"features {', '.join(absent)} are no longer there"] if absent else []
+        raise BitcornError(
+            f"the run in {folder} was trained on other features than {system.name} has here ({'; '.join(what)}): train "
+            "it anew"
+        )
+    then = metadata.get("features")
+    if then is None:
+        return [f"the run does not say which code its features are of: {system.name} is taken as it is here"]
+    now = feature_identity(system)
+    notes = list(library_changes(then, now))
+    changes = list(system_changes({**then, "format": None}, {**now, "format": None}))
+    code = [change for change in changes if change.startswith(("code of ", "a value in ", "function "))]
+    if others := [change for change in changes if change not in code]:
+        raise BitcornError(
+            f"the run in {folder} was trained on other features than {system.spec} gives here ({_shortened(others)}): "
+            "name the system as it was trained, or train it anew"
+        )
+    if code and not allow_changed_code:
+        raise BitcornError(
+            f"the code of {system.spec} is not what the run in {folder} was trained on ({_shortened(code)}): train it "
+            "anew, or allow changed code where you know that the features are the same"
+        )
+    return [*notes, *code]
+
+
+def _shortened(changes: Sequence[str], most: int = 6) -> str:
+    more = f"; and {len(changes) - most} more" if len(changes) > most else ""
+    return "; ".join(changes[:most]) + more

@@ -1,1 +1,0 @@
-"""Features to model: windows, model, losses, the training loop, runs."""

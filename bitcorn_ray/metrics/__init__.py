@@ -1,0 +1,1 @@
+"""Losses, calibration and tests of skill: numpy and statistics alone."""

@@ -1,0 +1,1 @@
+"""Models of returns and volatilities behind one interface."""

@@ -1,0 +1,1 @@
+"""Baselines: simple and econometric models of returns and volatilities."""

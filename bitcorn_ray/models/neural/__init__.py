@@ -1,0 +1,1 @@
+"""Neural networks: the network, its encoders, losses and the trainer."""

@@ -1,0 +1,1 @@
+"""Encoders of windows: one file an architecture."""

@@ -1,0 +1,1 @@
+"""Where bars come from: databases, files, exchanges; their schema, import and export."""

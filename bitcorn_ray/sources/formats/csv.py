@@ -1,0 +1,112 @@
+"""CSV in the forms in which exchanges and people write it, as batches of Arrow rows.
+
+The head of the file says the rest: lines before the header (a web address, comments) are passed over, the delimiter is
+the one that makes columns of bars, and a first line of numbers means that there is no header (see `layouts`). Only the
+columns that are wanted are read, each as what it has to be: prices as numbers, times as the text that stands there.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.sources.layouts import is_data, named_places
+from bitcorn_ray.sources.rows import RawRows, named_rows
+
+__all__ = ["CsvHead", "csv_head", "csv_rows", "opened_csv"]
+
+HEAD_BYTES = 65_536
+_BLOCK_BYTES = 4_000_000
+_MISSING = ["", "NULL", "null", "NaN", "nan", "None", "none", "NA", "N/A", "n/a", "#N/A", "\\N"]
+_DELIMITERS = (",", ";", "\t", "|")
+_MOST_LINES_BEFORE = 10
+_FAILURE = re.compile(r"In CSV column #(?P<place>\d+):.* error to (?P<kind>\w+).*invalid value '(?P<value>.*)'", re.S)
+
+
+@dataclass(frozen=True)
+class CsvHead:
+    """What the head of a file says. skipped: lines before the first row."""
+
+    names: list[str]
+    delimiter: str
+    skipped: int
+
+
+def opened_csv(file: Any, head: bytes, where: str) -> RawRows:
+    """Open a file whose first bytes are ``head``. Raises BitcornError where it is no text, then or while it is read."""
+    told = csv_head(head, where)
+
+    def read(numbers: Sequence[str], texts: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        kinds = dict.fromkeys(texts, pa.string()) | dict.fromkeys(numbers, pa.float64())
+        return csv_rows(file, told, kinds, where)
+
+    return named_rows(told.names, read, where)
+
+
+def csv_head(head: bytes, where: str) -> CsvHead:
+    """Understand the head of a file. Raises BitcornError for one without text."""
+    if b"\0" in head:
+        raise BitcornError(f"{where} cannot be read: it is no text")
+    lines = head.decode("utf-8-sig", "replace").splitlines()
+    before = 0
+    while before < min(len(lines), _MOST_LINES_BEFORE) and _is_before(lines[before]):
+        before += 1
+    if before == len(lines):
+        raise BitcornError(f"{where} cannot be read: it is empty")
+    # The delimiter that cuts the line into most fields; of equals the first.
+    delimiter = max(_DELIMITERS, key=lambda each: len(_fields(lines[before], each)))
+    fields = _fields(lines[before], delimiter)
+    if is_data(fields):
+        return CsvHead(named_places(len(fields)), delimiter, before)
+    return CsvHead(fields, delimiter, before + 1)
+
+
+def csv_rows(file: Any, head: CsvHead, kinds: Mapping[str, pa.DataType], where: str) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a file, in batches of some megabytes, with the columns of ``kinds`` as these types.
+
+    Raises BitcornError for a value that is not of its column's type, with the value.
+    """
+    from pyarrow import csv as arrow_csv
+
+    # A name that is not asked for may stand twice.
+    names = [name if name in kinds else f"{place}:{name}" for place, name in enumerate(head.names)]
+    try:
+        reader = arrow_csv.open_csv(
+            file,
+            arrow_csv.ReadOptions(block_size=_BLOCK_BYTES, column_names=names, skip_rows=head.skipped),
+            arrow_csv.ParseOptions(delimiter=head.delimiter),
+            arrow_csv.ConvertOptions(
+                column_types=dict(kinds),
+                include_columns=list(kinds),
+                null_values=_MISSING,
+                strings_can_be_null=True,
+            ),
+        )
+        yield from reader
+    except pa.ArrowInvalid as error:
+        raise BitcornError(_explained(str(error), head.names, where)) from error
+
+
+def _is_before(line: str) -> bool:
+    text = line.strip().strip('"').lower()
+    return not text or text.startswith(("#", "http://", "https://", "//")) or text.startswith("sep=")
+
+
+def _fields(line: str, delimiter: str) -> list[str]:
+    fields: Sequence[str] = next(csv.reader([line], delimiter=delimiter), [])
+    return [field.strip() for field in fields]
+
+
+def _explained(error: str, names: list[str], where: str) -> str:
+    if "invalid UTF8" in error:
+        return f"{where} cannot be read: it is no UTF-8: save it as UTF-8"
+    match = _FAILURE.search(error)
+    if match is None:
+        return f"{where} cannot be read: {error.splitlines()[0]}"
+    return f"column {names[int(match['place'])]!r} of {where} holds {match['value']!r}, which is not a number"

@@ -1,0 +1,157 @@
+"""Files of bars in any format, opened as column names and batches of Arrow rows.
+
+1. The first bytes say how a file is packed (gzip, zip) and whether it is Parquet or Feather; other kinds are told by
+   the name, and JSON and CSV by their first letter where the name does not say.
+2. Rows without names are given those of the layout that they have (see `layouts`).
+3. Rows come in batches of some megabytes, so that a file may be larger than the memory.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from posixpath import splitext
+from typing import Any
+
+import pyarrow as pa
+
+from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.sources.formats.csv import HEAD_BYTES, opened_csv
+from bitcorn_ray.sources.formats.json import opened_json
+from bitcorn_ray.sources.rows import RawRows
+from bitcorn_ray.storage.location import Location
+
+__all__ = ["FILE_ENDINGS", "opened_rows"]
+
+_SMALL_BYTES = 8_000_000
+_BATCH_ROWS = 262_144
+
+
+@contextmanager
+def opened_rows(place: Location) -> Iterator[RawRows]:
+    """Open a file of bars. Raises BitcornError where it cannot be read, then or while its rows are."""
+    name, where = place.name.lower(), place.shown
+    try:
+        with place.opened() as file:
+            magic = bytes(file.read(8))
+            file.seek(0)
+            kind = next((ending for start, ending in _MAGIC.items() if magic.startswith(start)), splitext(name)[1])
+            if kind in _BINARIES:
+                yield _BINARIES[kind](file)
+            elif not name.endswith(FILE_ENDINGS):
+                told = f"{', '.join(_TEXTS)} (also .gz or .zip), {', '.join(_BINARIES)}"
+                raise BitcornError(f"{where} is of an unknown format: give one of {told}")
+            else:
+                with _unpacked(file, magic, where) as (text, inner):
+                    yield _text(text, inner or name, where)
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+        raise BitcornError(f"{where} cannot be read: {error}") from error
+
+
+def _parquet(file: pa.NativeFile) -> RawRows:
+    import pyarrow.parquet as pq
+
+    parquet = pq.ParquetFile(file)
+    count = parquet.metadata.num_rows
+
+    def read(numbers: Sequence[str], texts: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        if count <= _BATCH_ROWS:
+            source, small = parquet, file.size() <= _SMALL_BYTES
+            if small:  # read at once, and decoded before a pool of threads would have started
+                file.seek(0)
+                source = pq.ParquetFile(pa.BufferReader(file.read_buffer()), metadata=parquet.metadata)
+            table = source.read([*numbers, *texts], use_threads=not small)
+            yield from table.combine_chunks().to_batches()
+        else:
+            yield from parquet.iter_batches(_BATCH_ROWS, columns=[*numbers, *texts])
+
+    return RawRows(list(parquet.schema_arrow.names), read, True, lambda name: _ends(parquet, name))
+
+
+def _ends(parquet: Any, name: str) -> tuple[int, pa.Array] | None:
+    """Rows of a Parquet file, and the ends of a column that has no missing value, by its statistics."""
+    kind = parquet.schema_arrow.field(name).type
+    metadata, place = parquet.metadata, parquet.schema_arrow.get_field_index(name)
+    # Columns of columns would be counted otherwise; and of texts the ends are not those of their times.
+    if metadata.num_columns != len(parquet.schema_arrow) or not (
+        pa.types.is_integer(kind) or pa.types.is_temporal(kind)
+    ):
+        return None
+    found = [metadata.row_group(group).column(place).statistics for group in range(metadata.num_row_groups)]
+    if not found or not all(each and each.has_min_max and each.null_count == 0 for each in found):
+        return None
+    ends = [min(each.min for each in found), max(each.max for each in found)]
+    return metadata.num_rows, pa.array(ends, kind)
+
+
+def _feather(file: pa.NativeFile) -> RawRows:
+    reader = pa.ipc.open_file(file)
+
+    def read(numbers: Sequence[str], texts: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        for place in range(reader.num_record_batches):
+            yield reader.get_batch(place).select([*numbers, *texts])
+
+    return RawRows(list(reader.schema.names), read, is_columnar=True)
+
+
+def _text(file: Any, name: str, where: str) -> RawRows:
+    head = bytes(file.read(HEAD_BYTES))
+    kind = splitext(name.removesuffix(".gz").removesuffix(".zip"))[1]
+    if kind not in _TEXTS:
+        kind = ".json" if head.lstrip()[:1] in (b"[", b"{") else ".csv"
+    return _TEXTS[kind](_Rejoined(head, file), head, where)
+
+
+_BINARIES: Mapping[str, Callable[[pa.NativeFile], RawRows]] = {
+    **dict.fromkeys((".parquet", ".pq"), _parquet),
+    **dict.fromkeys((".feather", ".arrow"), _feather),
+}
+# The first bytes of a file say more than its name.
+_MAGIC = {b"PAR1": ".parquet", b"ARROW1": ".feather"}
+# Text may be packed. A function gets the text from its start, the first of it once more, and the name for messages.
+_TEXTS: Mapping[str, Callable[[Any, bytes, str], RawRows]] = {
+    **dict.fromkeys((".csv", ".tsv"), opened_csv),
+    **dict.fromkeys((".json", ".jsonl", ".ndjson"), opened_json),
+}
+FILE_ENDINGS = (*(ending + packed for ending in _TEXTS for packed in ("", ".gz", ".zip")), *_BINARIES, ".zip")
+"""How the names of files of bars end."""
+
+
+@contextmanager
+def _unpacked(file: pa.NativeFile, magic: bytes, where: str) -> Iterator[tuple[Any, str | None]]:
+    """Yield the text in a file, and its name where the packing knows it."""
+    if magic[:2] == b"\x1f\x8b" or where.lower().endswith(".gz"):
+        with pa.CompressedInputStream(file, "gzip") as text:
+            yield text, None
+    elif magic[:4] == b"PK\x03\x04" or where.lower().endswith(".zip"):
+        if magic[:4] == b"PK\x05\x06":  # an end without a beginning
+            raise BitcornError(f"{where} holds no file")
+        with zipfile.ZipFile(file) as archive:
+            members = [each for each in archive.namelist() if not each.endswith("/") and "__MACOSX" not in each]
+            if len(members) != 1:
+                raise BitcornError(f"{where} holds {len(members)} files: pack one, or unpack them and give them all")
+            with archive.open(members[0]) as text:
+                yield text, members[0].lower()
+    else:
+        yield file, None
+
+
+class _Rejoined(io.RawIOBase):
+    """A stream whose head has been read, from its start again, as Arrow and others read it."""
+
+    def __init__(self, head: bytes, rest: Any) -> None:
+        self._head, self._rest = head, rest
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int | None = -1) -> bytes:
+        head, self._head = self._head, b""
+        if size is None or size < 0:
+            return head + bytes(self._rest.read())
+        if len(head) > size:
+            self._head, head = head[size:], head[:size]
+        return head + bytes(self._rest.read(size - len(head))) if len(head) < size else head

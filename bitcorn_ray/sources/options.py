@@ -1,0 +1,50 @@
+"""What a user says about how a source is to be read, where its names do not say it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from bitcorn_ray.market.policy import CleaningPolicy
+from bitcorn_ray.sources.columns import parse_mapping
+
+__all__ = ["Reading"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a source is to be read; by default its names decide.
+
+    table: the one table of a database that is read. mapping: pairs of our column name and the stored one, which decide.
+    columns: further numeric columns to keep, by their stored name or one of ours (`quote_volume`, `trades`, ...).
+    policy: how bars are repaired once they are read; None repairs nothing but rows of one time.
+    """
+
+    table: str | None = None
+    mapping: tuple[tuple[str, str], ...] = ()
+    columns: tuple[str, ...] = ()
+    policy: CleaningPolicy | None = None
+
+    @property
+    def chooses_among_rows(self) -> bool:
+        """Whether the user says which of several rows of one time counts, whatever tells them apart."""
+        return self.policy is not None and self.policy.duplicates is not None
+
+    def with_columns(self, names: Iterable[str]) -> Reading:
+        """Return this reading with these further columns too."""
+        return replace(self, columns=tuple(dict.fromkeys((*self.columns, *names))))
+
+    @classmethod
+    def of(
+        cls,
+        table: str | None = None,
+        mapping: Mapping[str, str] | Iterable[str] = (),
+        columns: Iterable[str] = (),
+        policy: CleaningPolicy | None = None,
+    ) -> Reading:
+        """Make one of plain values; mapping: a mapping of our names to stored ones, or texts such as `open=o,high=h`.
+
+        Raises BitcornError for a mapping that is none.
+        """
+        texts = [f"{ours}={stored}" for ours, stored in mapping.items()] if isinstance(mapping, Mapping) else mapping
+        return cls(table, tuple(sorted(parse_mapping(texts).items())), tuple(dict.fromkeys(columns)), policy)

@@ -1,0 +1,225 @@
+"""What time a bar has, in whichever form it is stored: int64 milliseconds UTC out of any Arrow column.
+
+1. Numbers are epochs. Each row's magnitude says its unit, as real files mix them: from 1e8 seconds, from 1e11
+   milliseconds, from 1e14 microseconds, from 1e17 nanoseconds. Each of these is March 1973, before which there are no
+   epochs: smaller numbers are times of the day, spreadsheets' days, Julian days, and no times of bars.
+2. Numbers of 8 digits are YYYYMMDD. Those of 12 or 14 are YYYYMMDDHHMM[SS] where all of a column with so many digits
+   are such dates; as epochs they would be of 1976 and after 2570.
+3. Text is read by its shape, where each digit stands in a fixed place: rows of one shape are parsed together. An offset
+   (Z, +02:00) is applied; without one the time is UTC. Digits alone are a number written as text.
+4. Arrow's timestamps and dates are taken as they are, those without a zone as UTC.
+
+Parts of a millisecond are cut off, but for numbers in milliseconds, where they mean that the column holds no times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.sources.shapes import parse_text
+
+__all__ = ["UNIT_BOUNDS", "ParsedTimes", "milliseconds", "parse_times", "read_times"]
+
+UNIT_BOUNDS = (("s", 0, 10**11), ("ms", 10**11, 10**14), ("us", 10**14, 10**17), ("ns", 10**17, 2**63))
+"""Each unit of numbers with the first number that is in it, and the first that is not."""
+
+_LEAST_EPOCH = 10**8
+_UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+# Dates as numbers: the form, and what stands for the first and the last year that is taken for one.
+_COMPACT = (("YYYYMMDD", 10**4), ("YYYYMMDDHHMM", 10**8), ("YYYYMMDDHHMMSS", 10**10))
+_FIRST_YEAR, _LAST_YEAR = 1900, 2100
+# Between dates of 12 digits and of 14 lies nothing but milliseconds.
+_PLAIN_MS = ((_LAST_YEAR + 1) * 10**8, _FIRST_YEAR * 10**10)
+
+
+@dataclass(frozen=True)
+class ParsedTimes:
+    """T times as int64 milliseconds UTC, and how they were understood.
+
+    how: in words. units: rows by unit (s, ms, us, ns, or the form of a text or date); more than one is a mixture.
+    """
+
+    ms: NDArray[np.int64]
+    how: str
+    units: dict[str, int]
+
+
+def parse_times(column: pa.Array | pa.ChunkedArray, where: str) -> ParsedTimes:
+    """Read every time of a column; see the module for how.
+
+    where: names the column in errors. Raises BitcornError for missing times and for what is no time, naming the first.
+    """
+    if column.null_count:
+        raise BitcornError(f"{column.null_count} rows of {where} have no time: remove them")
+    parsed, bad = read_times(column)
+    if bad.any():
+        raise BitcornError(
+            f"{where} holds {column[int(bad.argmax())].as_py()!r} in {int(bad.sum())} of {len(bad)} rows, which is no "
+            "time: give epochs (s, ms, us or ns), ISO text such as 2024-01-31 15:00:00, or dates such as 20240131"
+        )
+    return parsed
+
+
+def read_times(column: pa.Array | pa.ChunkedArray) -> tuple[ParsedTimes, NDArray[np.bool_]]:
+    """Read the times of a column that can be read.
+
+    Returns (times, the rows (T,) that are missing or no times); these have 0 in `ms` and count in no unit.
+    """
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if isinstance(array, pa.ChunkedArray):  # what combining gives for no chunks
+        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
+    kind = array.type
+    if pa.types.is_dictionary(kind):
+        array = array.dictionary_decode()
+        kind = array.type
+    missing = np.asarray(array.is_null())
+    if pa.types.is_null(kind):
+        return ParsedTimes(np.zeros(len(array), np.int64), "no times", {}), missing
+    if missing.any():
+        parsed, bad = read_times(array.filter(pc.is_valid(array)))
+        ms, wrong = np.zeros(len(array), np.int64), missing.copy()
+        ms[~missing], wrong[~missing] = parsed.ms, bad
+        return ParsedTimes(ms, parsed.how, parsed.units), wrong
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        return _of_timestamps(array)
+    if pa.types.is_decimal(kind):
+        array = array.cast(pa.float64())
+    if pa.types.is_integer(array.type) or pa.types.is_floating(array.type):
+        return _of_numbers(array.to_numpy(zero_copy_only=False))
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return _of_text(array)
+    return ParsedTimes(np.zeros(len(array), np.int64), f"{kind} is no time", {}), np.ones(len(array), bool)
+
+
+def milliseconds(times: NDArray[Any], where: str) -> NDArray[np.int64]:
+    """Epochs in any unit as int64 milliseconds UTC.
+
+    ``where`` names the column in errors. Raises BitcornError for what is not a number, for numbers in milliseconds with
+    fractions, and for times that no bar has.
+    """
+    if times.dtype.kind not in "iuf":
+        if len(times) == 0:
+            return np.zeros(0, np.int64)
+        raise BitcornError(f"{where} holds {times[0]!r}: times must be numbers, epoch seconds or milliseconds")
+    parsed, bad = _of_numbers(times)
+    if bad.any():
+        first = times[bad][0]
+        if not np.isfinite(first):
+            raise BitcornError(f"{where} holds {first}, which is not finite: remove these rows")
+        raise BitcornError(f"{where} holds {first}: times must be epochs, in whole milliseconds where that is the unit")
+    return parsed.ms
+
+
+def _of_numbers(times: NDArray[Any]) -> tuple[ParsedTimes, NDArray[np.bool_]]:
+    wide: NDArray[Any] = times.astype(np.float64 if times.dtype.kind == "f" else np.int64, copy=False)
+    if len(wide) == 0:
+        return ParsedTimes(np.zeros(0, np.int64), "no times", {}), np.zeros(0, bool)
+    low, high = wide.min(), wide.max()
+    if wide.dtype == np.int64 and _PLAIN_MS[0] <= low and high < _PLAIN_MS[1]:
+        return ParsedTimes(wide, _in_words({"ms": len(wide)}), {"ms": len(wide)}), np.zeros(len(wide), bool)
+    with np.errstate(invalid="ignore"):
+        bad = ~(np.isfinite(wide) & (wide >= 0) & (wide < UNIT_BOUNDS[-1][2]))
+    usable = np.where(bad, 0, wide)
+    ms, units = np.zeros(len(wide), np.int64), dict[str, int]()
+    left = ~bad
+    for form, rows, dates in _dates(usable):
+        ms[rows], units[form] = dates, len(dates)
+        left[rows] = False
+    for (unit, first, end), factor in zip(UNIT_BOUNDS, (1000.0, 1.0, 1e-3, 1e-6), strict=True):
+        rows = left & (usable >= max(first, _LEAST_EPOCH)) & (usable < end)
+        if not rows.any():
+            continue
+        ms[rows], wrong = _scaled(usable[rows], unit, factor)
+        if wrong.any():
+            bad[np.flatnonzero(rows)[wrong]] = True
+        if count := int(len(wrong) - wrong.sum()):
+            units[unit] = count
+    bad |= left & (usable < _LEAST_EPOCH)
+    ms[bad] = 0
+    return ParsedTimes(ms, _in_words(units), units), bad
+
+
+def _scaled(numbers: NDArray[Any], unit: str, factor: float) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return milliseconds, and which numbers are none, as they have a fraction."""
+    if numbers.dtype == np.int64:
+        ms = numbers * int(factor) if factor >= 1 else numbers // round(1 / factor)
+        return ms, np.zeros(len(ms), bool)
+    scaled = numbers * factor
+    whole = np.round(scaled) if unit in ("s", "ms") else np.floor(scaled)
+    # Seconds with decimals are not exact in binary: a hundredth of a millisecond is their rounding.
+    wrong = np.abs(scaled - whole) > 0.01 if unit in ("s", "ms") else np.zeros(len(numbers), bool)
+    return whole.astype(np.int64), wrong
+
+
+def _dates(numbers: NDArray[Any]) -> Iterator[tuple[str, NDArray[np.int64], NDArray[np.int64]]]:
+    """Yield each form of dates written as numbers, where numbers of its length are dates: (form, rows, times)."""
+    for form, after_year in _COMPACT:
+        rows = np.flatnonzero((numbers >= _FIRST_YEAR * after_year) & (numbers < (_LAST_YEAR + 1) * after_year))
+        if len(rows) == 0 or (numbers[rows] != np.floor(numbers[rows])).any():
+            continue
+        times, wrong, _ = parse_text(pa.array(numbers[rows].astype(np.int64)).cast(pa.string()))
+        may_differ = form == "YYYYMMDD"  # what is no date of 8 digits is no epoch either
+        if not wrong.any() or (may_differ and not wrong.all()):
+            yield form, rows[~wrong], times[~wrong]
+
+
+def _of_text(array: pa.Array) -> tuple[ParsedTimes, NDArray[np.bool_]]:
+    array = array.cast(pa.string())
+    ms, bad, units = parse_text(array)
+    # Digits that are no date, and numbers with a sign, point or exponent, are epochs.
+    if bad.any():
+        rows = np.flatnonzero(bad)
+        numbers, is_number = _numbers_of(array.take(pa.array(rows)))
+        if is_number.any():
+            parsed, wrong = _of_numbers(numbers[is_number])
+            of = rows[is_number]
+            ms[of], bad[of] = parsed.ms, wrong
+            units |= parsed.units
+    how = f"text, {_listed(units)}, as UTC where it has no offset" if units else "text that is no time"
+    return ParsedTimes(ms, how, units), bad
+
+
+def _numbers_of(array: pa.Array) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Numbers of texts, and which texts are numbers; integers stay exact."""
+    trimmed = pc.utf8_trim_whitespace(array)
+    if pc.all(pc.match_substring_regex(trimmed, r"^[0-9]{1,18}$")).as_py():
+        return trimmed.cast(pa.int64()).to_numpy(), np.ones(len(array), bool)
+    is_number = np.asarray(pc.match_substring_regex(trimmed, r"^[0-9]+(\.[0-9]*)?([eE][+]?[0-9]+)?$"))
+    numbers = np.zeros(len(array))
+    numbers[is_number] = trimmed.filter(pa.array(is_number)).cast(pa.float64()).to_numpy()
+    return numbers, is_number
+
+
+def _of_timestamps(array: pa.Array) -> tuple[ParsedTimes, NDArray[np.bool_]]:
+    kind = array.type
+    zone = getattr(kind, "tz", None)
+    if pa.types.is_date(kind):
+        array = array.cast(pa.timestamp("ms"))
+    ticks = array.cast(pa.int64()).to_numpy()
+    unit = array.type.unit
+    ms = ticks * 1000 if unit == "s" else ticks // {"ms": 1, "us": 1000, "ns": 1_000_000}[unit]
+    how = "dates, as UTC midnight" if pa.types.is_date(kind) else f"timestamps in {zone or 'no zone, as UTC'}"
+    return ParsedTimes(ms, how, {str(kind): len(array)} if len(array) else {}), np.zeros(len(array), bool)
+
+
+def _in_words(units: dict[str, int]) -> str:
+    """Say in words which units and forms of numbers there are."""
+    named = {_UNIT_NAMES.get(unit, unit): rows for unit, rows in units.items()}
+    if len(units) == 1:
+        (unit,) = units
+        return f"epoch {named.popitem()[0]}, by magnitude" if unit in _UNIT_NAMES else f"numbers, {unit}, as UTC"
+    return f"epochs, {_listed(named)}, by each row's magnitude" if units else "no times"
+
+
+def _listed(units: dict[str, int]) -> str:
+    if len(units) == 1:
+        return next(iter(units))
+    return " and ".join(f"{rows:,} {unit}" for unit, rows in units.items())

@@ -1,0 +1,296 @@
+"""The rows of a staging table into table `ohlcv`, by SQL, inside one transaction that the caller ends.
+
+One row for each symbol, timeframe and time. A row that is equal to the stored one is left alone.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Literal
+
+from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.market.bars import show_time
+from bitcorn_ray.market.partition import Partition, normalise_symbol
+from bitcorn_ray.market.timeframe import stored_step, timeframe_of_ms
+from bitcorn_ray.sources.connection import BUSY_SECONDS
+from bitcorn_ray.sources.staging import StagedSource
+
+__all__ = ["Conflict", "Target", "open_target", "stored_span", "upsert_source"]
+
+Conflict = Literal["keep", "replace", "error"]
+
+_CREATE = """
+CREATE TABLE IF NOT EXISTS main.ohlcv (
+    symbol TEXT NOT NULL, timeframe TEXT NOT NULL, ts INTEGER NOT NULL,
+    open REAL, high REAL, low REAL, close REAL, volume REAL,
+    UNIQUE (symbol, timeframe, ts)
+)
+"""
+_UPSERT = """
+INSERT INTO main.ohlcv (symbol, timeframe, ts, open, high, low, close, volume)
+SELECT p.symbol, p.timeframe, i.ts, i.open, i.high, i.low, i.close, i.volume
+FROM staging.incoming AS i CROSS JOIN temp.parts AS p ON p.part = i.part
+WHERE i.rowid >= :first AND i.rowid < :end
+"""
+_REPLACE = """
+ON CONFLICT (symbol, timeframe, ts) DO UPDATE SET
+    open = excluded.open, high = excluded.high, low = excluded.low, close = excluded.close, volume = excluded.volume
+WHERE (open, high, low, close, volume)
+    IS NOT (excluded.open, excluded.high, excluded.low, excluded.close, excluded.volume)
+"""
+_KEEP = "ON CONFLICT (symbol, timeframe, ts) DO NOTHING"
+_DIFFER = "(o.open, o.high, o.low, o.close, o.volume) IS NOT (i.open, i.high, i.low, i.close, i.volume)"
+_STORED = """
+FROM staging.incoming AS i CROSS JOIN temp.parts AS p ON p.part = i.part
+CROSS JOIN main.ohlcv AS o ON o.symbol = p.symbol AND o.timeframe = p.timeframe AND o.ts = i.ts
+WHERE i.rowid >= :first AND i.rowid < :end
+"""
+# Rows of one time within a source: each with the one that is kept, which is the first or the last of them.
+_REPEATED = """
+CREATE TABLE temp.repeated AS
+SELECT i.rowid AS id, i.part AS part, {differ} AS differs
+FROM (
+    SELECT s.rowid AS id, first_value(s.rowid) OVER (PARTITION BY p.symbol, p.timeframe, s.ts ORDER BY s.rowid {order})
+        AS kept
+    FROM staging.incoming AS s JOIN temp.parts AS p ON p.part = s.part
+    WHERE s.rowid >= :first AND s.rowid < :end
+) AS r
+JOIN staging.incoming AS i ON i.rowid = r.id JOIN staging.incoming AS o ON o.rowid = r.kept
+WHERE r.id <> r.kept
+"""
+_WAL = "PRAGMA main.journal_mode = WAL"
+_CHUNK_ROWS = 250_000
+_CACHE_KB = 65_536
+
+
+class Target:
+    """A database that is being written. connection: inside the transaction; the staging table is attached."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+        self._spellings = _Spellings(connection)
+
+    def commit(self) -> None:
+        """End the transaction; the database is in WAL mode then, unless another process reads it just now."""
+        self.connection.execute("COMMIT")
+        with suppress(sqlite3.OperationalError):
+            self.connection.execute(_WAL)
+
+    def close(self) -> None:
+        """Close it; what was not committed is undone."""
+        self.connection.close()
+
+    def stored_name(self, partition: Partition) -> Partition:
+        """Return the partition as the table spells it, or will."""
+        return self._spellings.of(partition)
+
+
+def open_target(path: Path, staging: Path, on_conflict: Conflict = "replace") -> Target:
+    """Open a database for writing, begin a transaction, and attach the staging table.
+
+    on_conflict: where rows may yet be refused, not even the journal's mode is changed before the transaction ends.
+    Raises sqlite3.Error where the file is no database or has another table `ohlcv`, and leaves it as it is.
+    """
+    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+    try:
+        connection.execute("ATTACH ? AS staging", [str(staging)])
+        connection.execute("CREATE TEMP TABLE parts (part INTEGER PRIMARY KEY, symbol TEXT, timeframe TEXT)")
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute(_CREATE)
+        connection.execute(f"EXPLAIN {_UPSERT} {_REPLACE}", {"first": 0, "end": 0})
+        connection.execute("ROLLBACK")
+        if on_conflict != "error":
+            # Before the write: one that is cut short then leaves nothing that a reader would have to roll back.
+            connection.execute(_WAL)
+        connection.execute(f"PRAGMA main.cache_size = -{_CACHE_KB}")
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute(_CREATE)
+        return Target(connection)
+    except BaseException:
+        connection.close()
+        raise
+
+
+def upsert_source(
+    target: Target, source: StagedSource, on_conflict: Conflict, on_rows: Callable[[int], None]
+) -> Iterator[tuple[Partition, int, int, int, int, dict[str, int]]]:
+    """Upsert the rows of one source.
+
+    Yields (partition, rows, inserted, updated, unchanged, rejected by reason) for each of its partitions.
+    Raises BitcornError for a conflict that is refused.
+    """
+    run = target.connection.execute
+    names = {part: target.stored_name(partition) for part, partition in source.partitions.items()}
+    run("DELETE FROM temp.parts")
+    target.connection.executemany(
+        "INSERT INTO temp.parts VALUES (?, ?, ?)", [(part, n.symbol, n.timeframe) for part, n in names.items()]
+    )
+    span = {"first": source.first, "end": source.end}
+    counts = _Counts(source)
+    if not source.ordered or len(set(names.values())) < len(names):
+        _drop_repeated(target.connection, span, on_conflict, counts, source.source, names)
+    _count_staged(target.connection, span, counts)
+    if any(_is_stored(target.connection, name) for name in names.values()):
+        _count_stored(target.connection, span, on_conflict, counts, source.source)
+    order = "" if source.ordered else "ORDER BY i.part, i.ts"
+    if counts.staged == counts.stored and not counts.updated:
+        on_rows(source.end - source.first)
+        yield from counts.of(names)
+        return
+    for first in range(source.first, source.end, _CHUNK_ROWS):
+        end = min(first + _CHUNK_ROWS, source.end)
+        run(f"{_UPSERT} {order} {_REPLACE if on_conflict == 'replace' else _KEEP}", {"first": first, "end": end})
+        on_rows(end - first)
+    yield from counts.of(names)
+
+
+class _Counts:
+    """Rows by part: as staged, stored before, stored with other values, equal to another row, rejected by reason."""
+
+    def __init__(self, source: StagedSource) -> None:
+        self.staged: Counter[int] = Counter()
+        self.stored: Counter[int] = Counter()
+        self.updated: Counter[int] = Counter()
+        self.equal: Counter[int] = Counter()
+        self.rejected = Counter(source.rejected)
+
+    def of(self, names: dict[int, Partition]) -> Iterator[tuple[Partition, int, int, int, int, dict[str, int]]]:
+        for name in dict.fromkeys(names.values()):
+            yield self._total(name, [part for part, each in names.items() if each == name])
+        if any(part < 0 for part, _ in self.rejected):
+            yield self._total(Partition("", ""), [-1])
+
+    def _total(self, name: Partition, parts: list[int]) -> tuple[Partition, int, int, int, int, dict[str, int]]:
+        rejected: Counter[str] = Counter()
+        for (part, reason), count in self.rejected.items():
+            if part in parts and count:
+                rejected[reason] += count
+
+        def of(counts: Counter[int]) -> int:
+            return sum(counts[part] for part in parts)
+
+        differing = sum(count for (part, reason), count in self.rejected.items() if part in parts and reason == _KEPT)
+        inserted = of(self.staged) - of(self.stored)
+        unchanged = of(self.stored) - of(self.updated) - differing + of(self.equal)
+        rows = inserted + of(self.updated) + unchanged + rejected.total()
+        return name, rows, inserted, of(self.updated), unchanged, dict(rejected)
+
+
+_KEPT = "differ from the stored row, which is kept"
+_EARLIER = "stand again in the file, with other values, and the first is kept"
+_LATER = "stand again in the file, with other values, and the last is kept"
+
+
+def _drop_repeated(
+    connection: sqlite3.Connection,
+    span: dict[str, int],
+    on_conflict: Conflict,
+    counts: _Counts,
+    source: str,
+    names: dict[int, Partition],
+) -> None:
+    """Keep one row of each time of a source."""
+    order = "DESC" if on_conflict == "replace" else "ASC"
+    connection.execute("DROP TABLE IF EXISTS temp.repeated")
+    connection.execute(_REPEATED.format(differ=_DIFFER, order=order), span)
+    query = "SELECT part, differs, count(*), min(id) FROM temp.repeated GROUP BY part, differs"
+    for part, differs, count, first in connection.execute(query).fetchall():
+        if differs and on_conflict == "error":
+            time = connection.execute("SELECT ts FROM staging.incoming WHERE rowid = ?", [first]).fetchone()[0]
+            raise BitcornError(
+                f"{source} holds {names[part]} at {show_time(time)} twice, with different values ({count} such rows): "
+                "choose by --on-conflict keep (the first) or replace (the last)"
+            )
+        if differs:
+            counts.rejected[part, _LATER if on_conflict == "replace" else _EARLIER] += count
+        else:
+            counts.equal[part] += count
+    connection.execute("DELETE FROM staging.incoming WHERE rowid IN (SELECT id FROM temp.repeated)")
+
+
+def _count_staged(connection: sqlite3.Connection, span: dict[str, int], counts: _Counts) -> None:
+    query = "SELECT part, count(*) FROM staging.incoming WHERE rowid >= :first AND rowid < :end GROUP BY part"
+    counts.staged.update(dict(connection.execute(query, span).fetchall()))
+
+
+def _count_stored(
+    connection: sqlite3.Connection, span: dict[str, int], on_conflict: Conflict, counts: _Counts, source: str
+) -> None:
+    """Count which rows are stored already, and which of these with other values."""
+    query = f"SELECT i.part, count(*), sum({_DIFFER}) {_STORED} GROUP BY i.part"
+    for part, stored, differing in connection.execute(query, span).fetchall():
+        counts.stored[part] = stored
+        if not differing:
+            continue
+        if on_conflict == "error":
+            first = f"SELECT p.symbol, p.timeframe, i.ts {_STORED} AND {_DIFFER} LIMIT 1"
+            symbol, timeframe, time = connection.execute(first, span).fetchone()
+            raise BitcornError(
+                f"{source} holds {symbol} {timeframe} at {show_time(time)} with other values than are stored "
+                f"({differing} such rows): choose by --on-conflict keep (the stored) or replace (those of the file)"
+            )
+        if on_conflict == "keep":
+            counts.rejected[part, _KEPT] += differing
+        else:
+            counts.updated[part] = differing
+
+
+def _is_stored(connection: sqlite3.Connection, name: Partition) -> bool:
+    query = "SELECT 1 FROM main.ohlcv WHERE symbol = ? AND timeframe = ? LIMIT 1"
+    return connection.execute(query, (name.symbol, name.timeframe)).fetchone() is not None
+
+
+class _Spellings:
+    """How the table spells its partitions: BTC/USDT 60m and btcusdt 1h are one."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._symbols: dict[str, str] = {}
+        self._timeframes: dict[tuple[str, int | None], str] = {}
+        # By leaps through the index, as DISTINCT would visit every row.
+        leap = (
+            "SELECT symbol, timeframe FROM main.ohlcv WHERE (symbol, timeframe) > (?, ?) "
+            "ORDER BY symbol, timeframe LIMIT 1"
+        )
+        found = connection.execute(leap, ("", "")).fetchone()
+        while found is not None:
+            self._add(Partition(*found))
+            found = connection.execute(leap, found).fetchone()
+
+    def of(self, partition: Partition) -> Partition:
+        symbol = self._symbols.get(normalise_symbol(partition.symbol), partition.symbol)
+        step = stored_step(partition.timeframe)
+        usual = partition.timeframe if step is None else timeframe_of_ms(step)
+        named = Partition(symbol, self._timeframes.get((normalise_symbol(symbol), step), usual))
+        self._add(named)
+        return named
+
+    def _add(self, partition: Partition) -> None:
+        plain = normalise_symbol(partition.symbol)
+        self._symbols.setdefault(plain, partition.symbol)
+        self._timeframes.setdefault((plain, stored_step(partition.timeframe)), partition.timeframe)
+
+
+def stored_span(path: str | Path, partition: Partition) -> tuple[int, int] | None:
+    """First and last time of a partition in table `ohlcv` of a database, or None where there is none of it.
+
+    Raises BitcornError where the file cannot be read as a database.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        return None
+    try:
+        with closing(
+            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS)
+        ) as connection:
+            if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'ohlcv'").fetchone() is None:
+                return None
+            name = _Spellings(connection).of(partition)
+            query = "SELECT min(ts), max(ts) FROM main.ohlcv WHERE symbol = ? AND timeframe = ?"
+            first, last = connection.execute(query, (name.symbol, name.timeframe)).fetchone()
+    except sqlite3.Error as error:
+        raise BitcornError(f"{path} cannot be read as a SQLite database: {error}") from error
+    return None if first is None else (first, last)

@@ -1,0 +1,1 @@
+"""One training: its configuration, job, run and lineage."""

@@ -1,0 +1,1 @@
+"""Hyperparameter sweeps and the evolution of feature sets."""

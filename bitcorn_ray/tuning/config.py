@@ -1,0 +1,236 @@
+"""SweepConfig: a run's fields in one YAML file with `folds`, `search` and `sweep` beside them.
+
+db: market.db
+symbol: BTCUSDT
+timeframe: 1h
+out: sweeps/first
+model: {horizons: [1, 4, 12]}
+folds: {train: 365d, validation: 30d, test: 30d, last: 12}
+search:
+model.hidden_size: {choice: [16, 32, 64]}
+training.learning_rate: {loguniform: [1e-4, 1e-2]}
+seq_len: {int: [16, 96, 16]}
+system: {choice: [v2, v4]}
+system.short: {int: [6, 24, 6]}                     # a parameter of the systems that have it
+features: {choice: [[log_ret_1, rsi_14], [raw_vol_10]]}    # of the chosen system, these only
+sweep: {search: tpe, scheduler: asha, trials: 32}
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from bitcorn_ray.datasets.folds import FoldsConfig
+from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.features.registry import find_system
+from bitcorn_ray.models.neural.config import ModelConfig, TrainingConfig
+from bitcorn_ray.training.config import RunConfig, read_yaml, validated
+from bitcorn_ray.tuning.options import SweepOptions
+from bitcorn_ray.tuning.space import SEQ_LEN, Point, Space
+
+__all__ = ["Setting", "SweepConfig", "read_sections"]
+
+_ALIASES = {"seq_len": "model.seq_len"}
+_MOST_VARIANTS = 64
+# Fields that a search may not reach, and why.
+_FIXED = {
+    "model.horizons": "losses of other horizons cannot be compared",
+    "training.val_frac": "folds say what validates",
+    "training.test_frac": "folds say what tests",
+    "training.seed": "`sweep.seeds` repeats trials with several",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What one trial trains. system: feature system, as text. features: of its features only these, None for all."""
+
+    model: ModelConfig
+    training: TrainingConfig
+    system: str
+    features: tuple[str, ...] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The same in plain values, see `from_json`."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))  # tuples are lists there
+        return plain
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Setting:
+        """Read what `to_json` wrote. Raises BitcornError for impossible values."""
+        features = values["features"]
+        return cls(
+            model=validated(ModelConfig, values["model"], "model"),
+            training=validated(TrainingConfig, values["training"], "training"),
+            system=values["system"],
+            features=None if features is None else tuple(features),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepConfig:
+    """One sweep. run: what every trial has in common; its `out` is the sweep's folder, its workers refit the best.
+
+    Raises BitcornError for fields that a search cannot reach and for values that these cannot have.
+    """
+
+    run: RunConfig
+    folds: FoldsConfig = field(default_factory=FoldsConfig)
+    space: Space = field(default_factory=Space)
+    sweep: SweepOptions = field(default_factory=SweepOptions)
+
+    def __post_init__(self) -> None:
+        if self.folds.validation in (0, "0"):
+            raise BitcornError("folds.validation is 0: trials are compared on validation windows, give some")
+        for dimension in self.space.dimensions:
+            _require_reachable(dimension.name)
+            for value in dimension.corners:
+                if not dimension.name.startswith(("system", "features")):
+                    self.at({dimension.name: value})
+        self._require_variants()
+
+    @classmethod
+    def load(
+        cls, config: str | Path | Mapping[str, Any] | SweepConfig, overrides: Mapping[str, Any] | None = None
+    ) -> SweepConfig:
+        """Read a YAML file, or its values. overrides: fields of `sweep` and `out`; None leaves the file's value.
+
+        Raises BitcornError for a missing or malformed file, unknown or missing fields, and impossible values.
+        """
+        given = {name: value for name, value in (overrides or {}).items() if value is not None}
+        out = given.pop("out", None)
+        if isinstance(config, SweepConfig):
+            run = config.run if out is None else replace(config.run, out=out)
+            return replace(config, run=run, sweep=replace(config.sweep, **given))
+        values, options = read_sections(config, "sweep")
+        folds, search = values.pop("folds", None), values.pop("search", None)
+        return cls(
+            run=RunConfig.load(None, {**values, "out": out or values.get("out")}),
+            folds=validated(FoldsConfig, folds or {}, "folds"),
+            space=Space.parse(search),
+            sweep=validated(SweepOptions, {**options, **given}, "sweep"),
+        )
+
+    @property
+    def longest_seq_len(self) -> int:
+        """The longest window that any trial has, in bars."""
+        return self.space.greatest(SEQ_LEN, self.run.model.seq_len)
+
+    def at(self, point: Point) -> Setting:
+        """Return what the trial of a point trains. Raises BitcornError for values that don't go together."""
+        model, training = asdict(self.run.model), asdict(self.run.training)
+        system, parameters = self.run.features, {}
+        for name, value in point.items():
+            section, _, inner = _ALIASES.get(name, name).partition(".")
+            if section == "model":
+                model[inner] = value
+            elif section == "training":
+                training[inner] = value
+            elif section == "system" and inner:
+                parameters[inner] = value
+            elif section == "system":
+                system = value
+        subset = point.get("features")
+        return Setting(
+            model=validated(ModelConfig, model, "model"),
+            training=validated(TrainingConfig, training, "training"),
+            system=_with_parameters(system, parameters),
+            features=None if subset is None else tuple(subset),
+        )
+
+    def variants(self) -> tuple[str, ...]:
+        """Every feature system, with its parameters, that the search can reach, in order.
+
+        Raises BitcornError for a continuum, and for more of them than anyone wants to hold in memory.
+        """
+        wanted = [each for each in self.space.dimensions if each.name.partition(".")[0] == "system"]
+        choices = []
+        for dimension in wanted:
+            if dimension.options is None:
+                raise BitcornError(
+                    f"{dimension.name} is searched by {dimension.kind}: features of every variant are computed before "
+                    "the trials, so give a choice or an int with a step"
+                )
+            choices.append(dimension.options)
+        specs: dict[str, None] = {}
+        for values in product(*choices):
+            specs[self.at(dict(zip((each.name for each in wanted), values, strict=True))).system] = None
+            if len(specs) > _MOST_VARIANTS:
+                raise BitcornError(
+                    f"the search reaches more than {_MOST_VARIANTS} variants of features, which are all computed "
+                    "before the trials: give fewer values for system and its parameters"
+                )
+        return tuple(specs)
+
+    def to_json(self) -> dict[str, Any]:
+        """The same in plain values, as a file would say it."""
+        search = {each.name: {each.kind: list(each.values)} for each in self.space.dimensions}
+        return {**asdict(self.run), "folds": asdict(self.folds), "search": search, "sweep": asdict(self.sweep)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> SweepConfig:
+        """Read what `to_json` wrote. Raises BitcornError as `load` does."""
+        return cls.load({name: value for name, value in values.items() if value is not None and value != []})
+
+    def _require_variants(self) -> None:
+        systems = [find_system(spec) for spec in self.variants()]
+        for dimension in self.space.dimensions:
+            section, _, parameter = dimension.name.partition(".")
+            if section == "system" and parameter and not any(parameter in each.all_parameters for each in systems):
+                told = ", ".join(sorted({each.name for each in systems}))
+                raise BitcornError(f"search.{dimension.name}: none of the systems {told} has a parameter {parameter}")
+            if section == "features":
+                known = [] if any(each.context for each in systems) else [each.features for each in systems]
+                for subset in dimension.corners:
+                    _require_subset(subset, known)
+
+
+def read_sections(config: str | Path | Mapping[str, Any], name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read a YAML file, or its values: all other fields, and those of the section that says how to go about it.
+
+    Raises BitcornError for a missing or malformed file, and where the section is no section.
+    """
+    values = dict(config) if isinstance(config, Mapping) else read_yaml(config)
+    options = values.pop(name, None) or {}
+    if not isinstance(options, Mapping):
+        raise BitcornError(f"{name} is {options!r}: give fields, as in {name}: {{seed: 1}}")
+    return values, dict(options)
+
+
+def _require_reachable(name: str) -> None:
+    """Raise BitcornError for a field that there is not, or that a search must leave alone."""
+    full = _ALIASES.get(name, name)
+    section, _, inner = full.partition(".")
+    owners = {"model": ModelConfig, "training": TrainingConfig}
+    if full in _FIXED:
+        raise BitcornError(f"search.{name} cannot be searched: {_FIXED[full]}")
+    if section in owners and inner in {item.name for item in fields(owners[section])}:
+        return
+    if (section == "system" and (inner or full == "system")) or full == "features":
+        return
+    raise BitcornError(
+        f"search.{name} is no field that can be searched: use model.<field>, training.<field>, seq_len, system, "
+        "system.<parameter> or features"
+    )
+
+
+def _require_subset(subset: Any, known: list[tuple[str, ...]]) -> None:
+    if not isinstance(subset, list | tuple) or not subset or len(set(subset)) < len(subset):
+        raise BitcornError(f"search.features has {subset!r}: give lists of feature names, as in [[rsi_14, atr_pct]]")
+    if known and not any(set(subset) <= set(names) for names in known):
+        absent = sorted(set(subset) - set(max(known, key=lambda names: len(set(subset) & set(names)))))
+        raise BitcornError(f"search.features: no system has all of these features, {', '.join(absent)} is missing")
+
+
+def _with_parameters(spec: Any, parameters: Mapping[str, Any]) -> str:
+    """A system's text with those of the parameters that it has."""
+    if not isinstance(spec, str):
+        raise BitcornError(f"system is {spec!r}: name a feature system, such as v2")
+    system = find_system(spec)
+    own = {name: value for name, value in parameters.items() if name in system.all_parameters}
+    return system.with_parameters(**own).spec if own else spec

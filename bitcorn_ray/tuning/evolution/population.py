@@ -1,0 +1,115 @@
+"""Populations of feature subsets and hyperparameters, generation by generation: Optuna's NSGA-II, asked and told.
+
+1. The first generation has all features, those of each system alone, and random subsets. 2. Each later one is bred from
+the survivors: of all before, those that no other beats in both loss and number of features, then the next such layer,
+as many as the population has; among equals those with the most room around them. 3. A point that was tried is not
+chosen again while there are others.
+
+With the same seed, and told the same, it chooses the same points: an evolution that was cut short is gone through
+again, and what is known of it is not trained. Shapes: P individuals, F features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bitcorn_ray.tuning.search import distribution_of, quiet_optuna, value_of
+from bitcorn_ray.tuning.space import Point, Space, point_key
+
+__all__ = ["Individual", "Population", "pareto_front", "survival"]
+
+_TRIES = 20  # for a point that is new
+
+
+@dataclass(frozen=True, kw_only=True)
+class Individual:
+    """A point with what came of it. losses: of the search folds; empty where it failed."""
+
+    name: str
+    point: Point
+    losses: tuple[float, ...] = ()
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of its features."""
+        return tuple(self.point["features"])
+
+    @property
+    def loss(self) -> float:
+        """Mean over the folds, infinite where it failed."""
+        return math.fsum(self.losses) / len(self.losses) if self.losses else math.inf
+
+
+class Population:
+    """Chooses points: whether each feature is in, by its name, and the dimensions of a space."""
+
+    def __init__(self, groups: Sequence[Sequence[str]], space: Space, size: int, seed: int) -> None:
+        optuna = quiet_optuna()
+        self._optuna, self._space, self.size = optuna, space, size
+        self._features = [name for group in groups for name in group]
+        either = optuna.distributions.CategoricalDistribution([False, True])
+        self._distributions: dict[str, Any] = {f"feature {name}": either for name in self._features}
+        self._distributions |= {each.name: distribution_of(each) for each in space.dimensions}
+        self._sampler = optuna.samplers.NSGAIISampler(population_size=size, seed=seed)
+        self._study = optuna.create_study(directions=["minimize", "minimize"], sampler=self._sampler)
+        for kept in [self._features, *(groups if len(groups) > 1 else [])][:size]:
+            self._study.enqueue_trial({f"feature {name}": name in kept for name in self._features})
+        self._asked: list[tuple[Any, Point | None]] = []
+        self._seen: set[str] = set()
+        self._generation = 0
+
+    def ask(self) -> list[Point]:
+        """Choose the points of the next generation, (P,) less those without any feature; some may be known."""
+        self._asked = [self._next() for _ in range(self.size)]
+        return [point for _, point in self._asked if point is not None]
+
+    def tell(self, losses: Mapping[str, float]) -> list[str]:
+        """Take in the losses of the generation by `point_key`; returns the keys of the survivors, best layers first.
+
+        An infinite loss is that of a point that failed: nothing is bred from it while there are others.
+        """
+        worst = (math.inf, float(len(self._features) + 1))
+        for trial, point in self._asked:
+            loss = math.inf if point is None else losses[point_key(point)]
+            values = worst if point is None or not math.isfinite(loss) else (loss, float(len(point["features"])))
+            trial.set_user_attr("key", None if point is None else point_key(point))
+            self._study.tell(trial, values)
+        self._asked, self._generation = [], self._generation + 1
+        survivors = self._sampler.get_parent_population(self._study, self._generation)
+        keys = [trial.user_attrs["key"] for trial in survivors if math.isfinite(trial.values[0])]
+        return list(dict.fromkeys(keys))
+
+    def _next(self) -> tuple[Any, Point | None]:
+        for attempt in range(_TRIES):
+            trial = self._study.ask(self._distributions)
+            point = self._point(trial.params)
+            key = None if point is None else point_key(point)
+            if (key is not None and key not in self._seen) or attempt == _TRIES - 1:
+                break
+            self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
+        if key is not None:
+            self._seen.add(key)
+        return trial, point
+
+    def _point(self, chosen: Mapping[str, Any]) -> Point | None:
+        """The point of an individual's genes; None without any feature."""
+        kept = [name for name in self._features if chosen[f"feature {name}"]]
+        searched = {each.name: value_of(each, chosen[each.name]) for each in self._space.dimensions}
+        return {"features": kept, **searched} if kept else None
+
+
+def pareto_front(individuals: Sequence[Individual]) -> list[Individual]:
+    """Those that no other beats in loss and number of features, fewest features first; of equals the first."""
+    front = list[Individual]()
+    for one in sorted(individuals, key=lambda each: (len(each.features), each.loss)):
+        if math.isfinite(one.loss) and (not front or one.loss < front[-1].loss):
+            front.append(one)
+    return front
+
+
+def survival(individuals: Sequence[Individual], features: Sequence[str]) -> dict[str, float]:
+    """Share of some individuals that have each feature, 0 to 1."""
+    return {name: sum(name in each.features for each in individuals) / max(1, len(individuals)) for name in features}

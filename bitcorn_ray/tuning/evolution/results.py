@@ -1,0 +1,200 @@
+"""What an evolution came to, and its files beside those of a sweep.
+
+evolution.json      generations, front, winner, importance
+evolution.parquet   a row an individual of each generation: losses, and whether it has each feature
+evolution.html      front and survival of the features, as a page that opens offline
+system.json         the winner's features, as a feature system: `--system evolved/first/system.json`
+winner.yaml         its configuration: `bitcorn train --config evolved/first/winner.yaml`
+
+The others are those of a sweep, see `sweeps.folder`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import yaml
+
+from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.report.evolution import evolution_page
+from bitcorn_ray.storage.location import shown_uri
+from bitcorn_ray.training.artifacts import strict_json
+from bitcorn_ray.training.config import recorded_config
+from bitcorn_ray.tuning.evolution.config import EvolveConfig
+from bitcorn_ray.tuning.evolution.importance import Importance
+from bitcorn_ray.tuning.evolution.population import Individual
+from bitcorn_ray.tuning.folder import SweepFolder
+from bitcorn_ray.tuning.results import parquet_bytes
+
+__all__ = ["Evolution", "Generation", "Judged", "choose_winner", "write_results"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """One generation. number: from 1. individuals: all of it. survivors: of all so far, what the next is bred from.
+
+    front: names of those on the Pareto front of all so far. trained: how many were new. survival: share of the
+    survivors that have each feature.
+    """
+
+    number: int
+    individuals: tuple[Individual, ...]
+    survivors: tuple[str, ...]
+    front: tuple[str, ...]
+    trained: int
+    survival: dict[str, float]
+
+    @property
+    def best(self) -> float:
+        """The lowest loss of this generation."""
+        return min(each.loss for each in self.individuals)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, the individuals by their names."""
+        return {
+            "generation": self.number,
+            "individuals": [one.name for one in self.individuals],
+            "survivors": list(self.survivors),
+            "front": list(self.front),
+            "best": self.best,
+            "trained": self.trained,
+            "survival": self.survival,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """An individual with its losses on the test windows of the folds that evolution never saw.
+
+    held_out: one a fold; None where it was not judged, or failed.
+    """
+
+    individual: Individual
+    held_out: tuple[float, ...] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, with the means."""
+        own, held_out = self.individual, self.held_out
+        return {
+            "name": own.name,
+            "count": len(own.features),
+            "features": list(own.features),
+            "loss": own.loss,
+            "losses": list(own.losses),
+            "held_out_loss": None if held_out is None else float(np.mean(held_out)),
+            "held_out_losses": None if held_out is None else list(held_out),
+            "search": {name: value for name, value in own.point.items() if name != "features"},
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evolution:
+    """What an evolution came to.
+
+    folder: of its files, a URI with its secrets. ended: "done", "time" or "interrupted". tried: how many different
+    individuals. front: of all,
+    fewest features first. winner: name of one of these, chosen on the search folds. system: text of its feature system.
+    compared: every system whole, and all together, with the winner's hyperparameters, on the held-out folds.
+    importance: of the winner's features, the most important first. All of the last four are empty where interrupted.
+    """
+
+    folder: str = field(repr=False)
+    ended: str
+    tried: int
+    generations: tuple[Generation, ...]
+    front: tuple[Judged, ...]
+    winner: str | None = None
+    system: str | None = None
+    compared: tuple[Judged, ...] = ()
+    importance: tuple[Importance, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything in plain values."""
+        return {
+            "format": 1,
+            "evolution": shown_uri(self.folder),
+            "ended": self.ended,
+            "tried": self.tried,
+            "winner": self.winner,
+            "system": self.system,
+            "front": [each.to_json() for each in self.front],
+            "compared": [each.to_json() for each in self.compared],
+            "importance": [asdict(each) for each in self.importance],
+            "generations": [each.to_json() for each in self.generations],
+        }
+
+
+def choose_winner(front: Sequence[Individual]) -> Individual:
+    """The one with the fewest features whose loss is no worse than the best one's by more than a standard error.
+
+    The standard error is that of the mean difference from the best over the folds; of one fold there is none, and the
+    best wins. Raises BitcornError for an empty front.
+    """
+    if not front:
+        raise BitcornError("no individual was trained on all folds: give more time, or look why trials failed")
+    best = min(front, key=lambda each: each.loss)
+    for each in sorted(front, key=lambda each: len(each.features)):
+        away = np.subtract(each.losses, best.losses)
+        error = np.std(away, ddof=1) / np.sqrt(len(away)) if len(away) > 1 else 0.0
+        if away.mean() <= error:
+            return each
+    return best
+
+
+def write_results(folder: SweepFolder, config: EvolveConfig, evolution: Evolution, folds: Mapping[str, Any]) -> None:
+    """Write all that came of it. folds: which were searched on and which held out, for the JSON."""
+    result = {**evolution.to_json(), "folds": dict(folds), "config": recorded_config(config.to_json())}
+    folder.storage.publish("evolution.parquet", _parquet(evolution, config.features))
+    if evolution.winner is not None:
+        winner = next(each for each in evolution.front if each.individual.name == evolution.winner).individual
+        named = {"name": folder.storage.name, "system": evolution.system, "features": list(winner.features)}
+        folder.storage.publish("system.json", strict_json(named).encode())
+        folder.storage.publish("winner.yaml", _run_yaml(folder, config, winner, str(evolution.system)))
+    if evolution.generations:
+        page = evolution_page(json.loads(strict_json(result)))
+        folder.storage.publish("evolution.html", page.encode())
+    folder.storage.publish("evolution.json", strict_json(result).encode())
+
+
+def _run_yaml(folder: SweepFolder, config: EvolveConfig, winner: Individual, system: str) -> bytes:
+    """The winner's configuration for `bitcorn train`."""
+    setting = config.at(winner.point)
+    run = replace(
+        config.sweep.run,
+        features=system,
+        model=setting.model,
+        training=setting.training,
+        out=folder.storage.child("run").address,
+    )
+    plain = recorded_config(json.loads(strict_json(asdict(run))))
+    values = {name: value for name, value in plain.items() if value not in (None, [])}
+    return str(yaml.safe_dump(values, sort_keys=False)).encode()
+
+
+def _parquet(evolution: Evolution, features: Sequence[str]) -> bytes:
+    rows = [(generation, one) for generation in evolution.generations for one in generation.individuals]
+    front = {each.individual.name for each in evolution.front}
+    columns: dict[str, Any] = {
+        "generation": pa.array([generation.number for generation, _ in rows], pa.int32()),
+        "individual": pa.array([one.name for _, one in rows], pa.string()),
+        "survives": pa.array([one.name in generation.survivors for generation, one in rows], pa.bool_()),
+        "front": pa.array([one.name in front for _, one in rows], pa.bool_()),
+        "count": pa.array([len(one.features) for _, one in rows], pa.int32()),
+        "loss": pa.array([one.loss if one.losses else None for _, one in rows], pa.float64()),
+    }
+    for fold in range(max((len(one.losses) for _, one in rows), default=0)):
+        values = [one.losses[fold] if fold < len(one.losses) else None for _, one in rows]
+        columns[f"loss_fold_{fold}"] = pa.array(values, pa.float64())
+    for name in dict.fromkeys(name for _, one in rows for name in one.point if name != "features"):
+        # As JSON where values are of several kinds.
+        searched = [one.point.get(name) for _, one in rows]
+        same = len({type(value) for value in searched}) == 1 and isinstance(searched[0], int | float | str)
+        columns[f"search.{name}"] = pa.array(searched if same else [json.dumps(value) for value in searched])
+    for name in features:
+        columns[f"feature.{name}"] = pa.array([name in one.features for _, one in rows], pa.bool_())
+    return parquet_bytes(pa.table(columns))

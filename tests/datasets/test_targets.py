@@ -1,0 +1,34 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from bitcorn_ray.datasets.targets import forward_return, realised_volatility, return_deviation
+
+
+@pytest.mark.parametrize("horizon", [1, 4, 12])
+def test_targets_equal_the_golden_values(data_dir, horizon):
+    close = pd.read_parquet(data_dir / "bars" / "BTCUSDT_1h.parquet").close.to_numpy()[:2_000]
+    golden = pd.read_parquet(data_dir / "golden" / f"BTCUSDT_1h.first2000.seq64.h{horizon}.parquet")
+    ends = golden.row_of_last_bar.to_numpy()
+    np.testing.assert_allclose(forward_return(np.log(close), ends, horizon), golden.y_ret, rtol=1e-5, atol=1e-9)
+    np.testing.assert_allclose(return_deviation(np.log(close), ends, horizon), golden.y_vol, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("horizon", [1, 3, 10])
+def test_targets_equal_slow_formulas(horizon):
+    log_close = np.cumsum(np.random.default_rng(0).normal(0, 0.01, 60))
+    ends = np.arange(10, 60 - horizon)
+    future = [np.diff(log_close[end : end + horizon + 1]) for end in ends]
+    np.testing.assert_allclose(forward_return(log_close, ends, horizon), [r.sum() for r in future], atol=1e-14)
+    np.testing.assert_allclose(return_deviation(log_close, ends, horizon), [r.std() for r in future], atol=1e-14)
+    np.testing.assert_allclose(realised_volatility(log_close, ends, horizon), [np.sqrt((r**2).sum()) for r in future])
+
+
+def test_a_target_looks_at_its_horizon_and_no_further():
+    log_close = np.cumsum(np.random.default_rng(1).normal(0, 0.01, 30))
+    later = log_close.copy()
+    later[15:] += 1.0
+    ends = np.array([10])
+    for target in (forward_return, realised_volatility, return_deviation):
+        assert target(log_close, ends, 4) == target(later, ends, 4)
+        assert target(log_close, ends, 5) != target(later, ends, 5)

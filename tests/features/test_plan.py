@@ -1,0 +1,256 @@
+import os
+import sqlite3
+import time
+from dataclasses import replace
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from comparing import age_entry
+
+from bitcorn_ray.cache.names import chunk_name
+from bitcorn_ray.cache.pruning import prune
+from bitcorn_ray.cache.store import FeatureCache
+from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.features.jobs import require_found
+from bitcorn_ray.features.plan import compute_jobs, finish_features, plan_features
+from bitcorn_ray.features.prepare import prepare
+from bitcorn_ray.features.registry import SYSTEMS
+from bitcorn_ray.market.partition import Partition, normalise_symbol
+from bitcorn_ray.market.resample import resample_bars
+
+V2, V4 = SYSTEMS["v2"], SYSTEMS["v4"]
+
+
+def settle(db):
+    """Let a database have been written a while ago."""
+    for path in (db, *db.parent.glob(db.name + "-*")):
+        os.utime(path, (time.time() - 60,) * 2)
+
+
+def run(source, cache, system=V2, **asked):
+    plan = plan_features(source, system, cache, **asked)
+    return finish_features(plan, compute_jobs(plan.jobs, plan.work), cache)
+
+
+def left(source, cache, system=V2, **asked):
+    """Partitions that a plan would compute."""
+    return [job.label().symbol for job in plan_features(source, system, cache, **asked).jobs]
+
+
+def test_an_unchanged_database_is_not_read(market_db, any_cache):
+    settle(market_db)
+    first = run(market_db, any_cache)
+    assert [(s.symbol, s.rows, s.hit, s.unread) for s in first] == [
+        ("AAAUSDT", 1_427, False, False),
+        ("BBBUSDT", 851, False, False),
+    ]
+    again = run(market_db, any_cache)
+    assert [(s.symbol, s.rows, s.hit, s.unread, s.key, s.flags) for s in again] == [
+        (s.symbol, s.rows, True, True, s.key, s.flags) for s in first
+    ]
+    assert first[0].flags
+
+
+def test_a_database_that_was_just_written_is_read_again_and_hits(market_db, cache):
+    run(market_db, cache)
+    again = run(market_db, cache)
+    assert [(s.hit, s.unread) for s in again] == [(True, False)] * 2
+
+
+def test_a_changed_bar_is_found_and_only_its_partition_computed(market_db, cache):
+    settle(market_db)
+    run(market_db, cache)
+    with sqlite3.connect(market_db) as connection:
+        connection.execute("UPDATE ohlcv SET volume = volume + 1 WHERE symbol = 'BBBUSDT' AND rowid % 100 = 0")
+    connection.close()
+    settle(market_db)
+    assert left(market_db, cache) == ["AAAUSDT", "BBBUSDT"]
+    assert [(s.symbol, s.hit) for s in run(market_db, cache)] == [("AAAUSDT", True), ("BBBUSDT", False)]
+    assert left(market_db, cache) == []
+
+
+def test_another_system_or_parameter_has_a_receipt_of_its_own(market_db, cache):
+    settle(market_db)
+    run(market_db, cache)
+    assert left(market_db, cache, V4) == ["AAAUSDT", "BBBUSDT"]
+    run(market_db, cache, V4)
+    assert left(market_db, cache, V4) == left(market_db, cache) == []
+    assert left(market_db, cache, V4.with_parameters(short=7)) == ["AAAUSDT", "BBBUSDT"]
+
+
+def test_a_part_that_was_asked_for_leaves_the_rest(market_db, cache):
+    settle(market_db)
+    run(market_db, cache, symbols=["AAAUSDT"])
+    assert left(market_db, cache, symbols=["aaa-usdt"]) == []
+    assert left(market_db, cache) == ["BBBUSDT"]
+    run(market_db, cache)
+    assert left(market_db, cache) == left(market_db, cache, timeframes=["1h"]) == []
+    with pytest.raises(BitcornError, match="unknown symbol C"):
+        left(market_db, cache, symbols=["C"])
+
+
+def test_a_chunk_that_is_gone_is_computed_though_the_database_is_unchanged(market_db, cache):
+    settle(market_db)
+    key = run(market_db, cache)[1].key
+    cache.storage.delete([chunk_name(cache.manifest(key)["chunks"][0]["key"])])
+    assert left(market_db, cache) == ["BBBUSDT"]
+    assert [(s.hit, s.unread) for s in run(market_db, cache)] == [(True, True), (False, False)]
+
+
+def test_a_file_that_changes_while_it_is_read_has_no_receipt(market_db, cache):
+    settle(market_db)
+    plan = plan_features(market_db, V2, cache)
+    done = compute_jobs(plan.jobs, plan.work)
+    os.utime(market_db, (time.time() - 30,) * 2)
+    finish_features(plan, done, cache)
+    assert left(market_db, cache) == ["AAAUSDT", "BBBUSDT"]
+
+
+def test_a_failure_is_no_part_of_the_receipt(market_db, cache):
+    with sqlite3.connect(market_db) as connection:
+        connection.execute("UPDATE ohlcv SET close = -1 WHERE symbol = 'BBBUSDT' AND rowid % 500 = 0")
+    connection.close()
+    settle(market_db)
+    statuses = run(market_db, cache)
+    assert statuses[0].error is None
+    assert "close must be a finite number above 0" in statuses[1].error
+    assert left(market_db, cache) == ["BBBUSDT"]
+
+
+def test_of_a_folder_only_changed_and_new_files_are_read(tmp_path, random_bars, cache):
+    folder = tmp_path / "bars"
+    folder.mkdir()
+
+    def write(name, seed, **more):
+        columns = random_bars(200, seed=seed).columns()
+        pq.write_table(pa.table({"ts": columns.pop("timestamp"), **columns, **more}), folder / name)
+        os.utime(folder / name, (time.time() - 60 - seed,) * 2)
+
+    for number in range(3):
+        write(f"S{number}_1h.parquet", number)
+    write("more.csv.parquet", 5, symbol=["X"] * 100 + ["Y"] * 100, timeframe=["1h"] * 200)
+    assert [s.symbol for s in run(folder, cache)] == ["S0", "S1", "S2", "X", "Y"]
+    assert left(folder, cache) == []
+    write("S1_1h.parquet", 9)
+    write("S4_1h.parquet", 4)
+    assert left(folder, cache) == ["S1", "S4"]
+    assert [(s.symbol, s.unread) for s in run(folder, cache, symbols=["S1", "X"])] == [("S1", False), ("X", True)]
+    (folder / "S0_1h.parquet").unlink()
+    assert [s.symbol for s in run(folder, cache)] == ["S1", "S2", "S4", "X", "Y"]
+
+
+def test_a_file_that_cannot_be_read_is_named_and_the_others_kept(tmp_path, random_bars, cache):
+    columns = random_bars(200).columns()
+    pq.write_table(pa.table({"ts": columns.pop("timestamp"), **columns}), tmp_path / "A_1h.parquet")
+    (tmp_path / "B_1h.parquet").write_text("no Parquet")
+    statuses = run(tmp_path, cache)
+    assert statuses[0].error is None
+    assert (statuses[1].symbol, statuses[1].timeframe) == ("B", "1h")
+    assert "cannot be read" in statuses[1].error
+
+
+def test_a_worker_with_other_code_computes_nothing(market_db, cache):
+    plan = plan_features(market_db, V2, cache)
+    code = replace(plan.work.code, libraries={**plan.work.code.libraries, "numpy": "1.0"})
+    statuses = compute_jobs(plan.jobs, replace(plan.work, code=code))
+    assert [status.symbol for status in statuses] == ["AAAUSDT", "BBBUSDT"]
+    assert all("this worker has numpy" in s.error and "the driver 1.0" in s.error for s in statuses)
+    assert not list(cache.storage.files("features"))
+
+
+def test_what_newer_bars_supersede_goes(market_db, tmp_path):
+    cache = FeatureCache(tmp_path / "cache", grace=0.0)
+    run(market_db, cache)
+    with sqlite3.connect(market_db) as connection:
+        connection.execute("DELETE FROM ohlcv WHERE symbol = 'BBBUSDT' AND ts = (SELECT max(ts) FROM ohlcv)")
+        connection.execute("UPDATE ohlcv SET volume = 5 WHERE symbol = 'BBBUSDT'")
+    connection.close()
+    run(market_db, cache)
+    assert sorted(entry["used_by"][0]["symbol"] for entry in cache.entries()) == ["AAAUSDT", "BBBUSDT"]
+    assert len([file for file in cache.storage.files("features") if file.name.endswith(".parquet")]) == 2
+
+
+@pytest.fixture
+def mixed_folder(tmp_path, random_bars):
+    """A folder with one file of three partitions, whose name says another one."""
+    folder = tmp_path / "bars"
+    folder.mkdir()
+    columns = random_bars(300).columns()
+    names = {"symbol": ["A"] * 100 + ["B"] * 100 + ["C/D"] * 100, "timeframe": ["1h"] * 300}
+    path = folder / "A_1h.parquet"
+    pq.write_table(pa.table({"ts": columns.pop("timestamp"), **columns, **names}), path)
+    os.utime(path, (time.time() - 60,) * 2)
+    return folder
+
+
+def test_columns_of_a_file_go_before_its_name(mixed_folder, cache):
+    assert [s.symbol for s in run(mixed_folder, cache)] == ["A", "B", "C/D"]
+    assert [s.unread for s in run(mixed_folder, cache)] == [True] * 3
+
+
+@pytest.mark.parametrize("asked", [["A", "cd"], ["c-d", "b"], ["B"]])
+def test_several_symbols_may_be_asked_of_a_file_that_has_to_be_read(mixed_folder, cache, asked):
+    wanted = {normalise_symbol(symbol) for symbol in asked}
+    assert {normalise_symbol(s.symbol) for s in run(mixed_folder, cache, symbols=asked)} == wanted
+
+
+def test_what_no_file_holds_is_refused_once_they_are_read(mixed_folder, cache):
+    plan = plan_features(mixed_folder, V2, cache, symbols=["A", "NOPE"])
+    done = compute_jobs(plan.jobs, plan.work)
+    with pytest.raises(BitcornError, match="unknown symbol NOPE: there is A"):
+        require_found(plan.jobs, [Partition(s.symbol, s.timeframe) for s in done], ["A", "NOPE"], None)
+
+
+def test_a_file_that_is_not_read_is_in_use_all_the_same(market_db, cache):
+    settle(market_db)
+    keys = [status.key for status in run(market_db, cache)]
+    for key in keys:
+        age_entry(cache, key, 40 * 86_400)
+    assert all(status.unread for status in run(market_db, cache))
+    assert prune(cache, older_than=30 * 86_400).in_use == []
+    assert {entry["key"] for entry in cache.entries()} == set(keys)
+
+
+def resampled(bars, timeframe):
+    return prepare(resample_bars(bars, "1h", timeframe).bars, V2, None, None)
+
+
+@pytest.mark.parametrize("kind", ["database", "folder", "file"])
+def test_a_timeframe_that_is_not_stored_is_put_together(market_db, tmp_path, random_bars, cache, kind):
+    source = {"database": market_db, "folder": tmp_path / "bars", "file": tmp_path / "all.parquet"}[kind]
+    bars = {"AAAUSDT": random_bars(1_500, seed=1, gaps=2), "BBBUSDT": random_bars(900, seed=2)}
+    if kind == "folder":
+        source.mkdir()
+        for symbol, each in bars.items():
+            each.to_frame().to_parquet(source / f"{symbol}_1h.parquet")
+    if kind == "file":
+        frames = [each.to_frame().assign(symbol=symbol, timeframe="1h") for symbol, each in bars.items()]
+        pd.concat(frames).to_parquet(source)
+    settle(source)
+    for file in source.iterdir() if kind == "folder" else ():
+        settle(file)
+    done = run(source, cache, timeframes=["1h", "2h"])
+    assert [(s.symbol, s.timeframe, s.base, s.error) for s in done] == [
+        ("AAAUSDT", "1h", None, None),
+        ("AAAUSDT", "2h", "1h", None),
+        ("BBBUSDT", "1h", None, None),
+        ("BBBUSDT", "2h", "1h", None),
+    ]
+    for status in done:
+        if status.base:
+            assert status.key == resampled(bars[status.symbol], "2h").plan.key
+    again = run(source, cache, timeframes=["1h", "2h"])
+    # A file of which not all partitions are known yet has to be read to be known.
+    assert [(s.base, s.unread, s.hit, s.key) for s in again] == [(s.base, kind != "file", True, s.key) for s in done]
+    # What was put together is no part of the source, though a receipt knows it.
+    everything = run(source, cache)
+    assert [(s.symbol, s.timeframe) for s in everything] == [("AAAUSDT", "1h"), ("BBBUSDT", "1h")]
+    assert [(s.timeframe, s.unread) for s in run(source, cache)] == [("1h", True)] * 2
+    assert {s.timeframe for s in run(source, cache, timeframes=["2h"])} == {"2h"}
+
+
+def test_a_timeframe_that_cannot_be_put_together_is_refused(market_db, cache):
+    with pytest.raises(BitcornError, match="no bars of timeframe 90m"):
+        plan_features(market_db, V2, cache, timeframes=["90m"])

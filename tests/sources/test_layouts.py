@@ -1,0 +1,64 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.sources.layouts import BINANCE, UNORDERED, is_data, named_places, ordered_prices
+
+USUAL = ["timestamp", "open", "high", "low", "close", "volume"]
+LOW_FIRST = ["timestamp", "low", "high", "open", "close", "volume"]
+SECOND = ["timestamp", "open", "close", "high", "low", "volume"]
+
+
+def batch(bars, names):
+    columns = {"timestamp": bars.timestamp, **bars.columns()}
+    return pa.RecordBatch.from_arrays([pa.array(columns[name]) for name in names], names=list(UNORDERED))
+
+
+@pytest.mark.parametrize("names", [USUAL, SECOND, LOW_FIRST])
+def test_the_prices_say_their_order(random_bars, names):
+    bars = random_bars(50)
+    [read] = ordered_prices([batch(bars, names)], "x")
+    assert {name: read.column(name).to_numpy().tolist() for name in USUAL} == {
+        name: column.tolist() for name, column in bars.columns().items()
+    }
+
+
+def test_flat_rows_say_nothing_and_a_wrong_bar_decides_nothing(random_bars):
+    bars = random_bars(60)
+    bars.high[7] = bars.low[7] / 2
+    flat = pa.RecordBatch.from_arrays([pa.array(np.ones(3))] * 6, names=list(UNORDERED))
+    read = list(ordered_prices([flat, batch(bars, SECOND)], "x"))
+    assert read[1].schema.names == SECOND
+    assert read[1].column("close").to_numpy().tolist() == bars.close.tolist()
+
+
+def test_rows_that_speak_for_both_orders_are_refused(random_bars):
+    bars = random_bars(40)
+    half = [batch(bars.take(slice(20)), USUAL), batch(bars.take(slice(20, None)), SECOND)]
+    with pytest.raises(BitcornError, match=r"x has no column names.*write a header line"):
+        list(ordered_prices(half, "x"))
+    mixed = pa.Table.from_batches(half).combine_chunks().to_batches()
+    with pytest.raises(BitcornError, match=r"x has no column names.*write a header line"):
+        list(ordered_prices(mixed, "x"))
+
+
+@pytest.mark.parametrize("names", [["open", "low", "high", "close"], ["high", "low", "close", "open"]])
+def test_prices_in_an_order_that_nobody_writes_are_refused(random_bars, names):
+    with pytest.raises(BitcornError, match=r"none of these \([1-9]\d*\): write a header line"):
+        list(ordered_prices([batch(random_bars(40), ["timestamp", *names, "volume"])], "x"))
+
+
+def test_places_are_named_by_their_number():
+    assert named_places(12) == list(BINANCE)
+    assert named_places(11) == list(BINANCE[:11])
+    assert named_places(6) == list(UNORDERED)
+    assert named_places(3) == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [("1,2,3,4,5,6", True), ("2024-01-01 00:00,1,2,3,4,5", True), ("ts,o,h,l,c,v", False), ("a,1,2,3,4", False)],
+)
+def test_a_line_of_numbers_is_data(line, expected):
+    assert is_data(line.split(",")) is expected

@@ -1,0 +1,68 @@
+import pytest
+import yaml
+from small_evolutions import evolve_values
+
+from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.tuning.evolution.config import EvolveConfig
+
+
+def test_a_file_is_read_with_all_features_of_its_systems(tmp_path):
+    path = tmp_path / "evolve.yaml"
+    path.write_text(yaml.safe_dump(evolve_values("m.db", tmp_path / "out")))
+    config = EvolveConfig.load(path, {"generations": 7, "out": "elsewhere", "max_hours": None})
+    assert (config.options.generations, config.options.population, config.sweep.run.out) == (7, 4, "elsewhere")
+    assert [len(group) for group in config.groups] == [14, 2]
+    assert config.features[-2:] == ("momentum", "range")
+    assert config.sweep.folds.last == 2
+    again = EvolveConfig.load(config, {"generations": 8})
+    assert (again.options.generations, again.sweep.run.out) == (8, "elsewhere")
+    assert config.to_json()["systems"] == ["v2", "own_systems:momentum:window=5"]
+
+
+def test_a_point_is_a_setting_and_a_system(tmp_path):
+    config = EvolveConfig.load(evolve_values("m.db", tmp_path))
+    setting = config.at({"features": ["rsi_14", "range"], "training.learning_rate": 0.01})
+    assert (setting.features, setting.training.learning_rate) == (("rsi_14", "range"), 0.01)
+    assert setting.system == config.sweep.run.features
+    assert config.system_of(["range", "rsi_14"]).spec == "v2[rsi_14]+own_systems:momentum:window=5[range]"
+    assert config.system_of(("range",)).spec == "own_systems:momentum:window=5[range]"
+
+
+def test_features_that_two_systems_have_are_told_apart(tmp_path):
+    config = EvolveConfig.load(evolve_values("m.db", tmp_path, systems=["v4", "vol"]))
+    assert {"v4_ret_1", "vol_ret_1"} < set(config.features)
+    # Alone, a feature has its own name again.
+    assert config.system_of(["vol_ret_1"]).features == ("ret_1",)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"systems": None}, r"systems is None: list the feature systems"),
+        ({"systems": ["v2", "v2"]}, "combined with itself"),
+        ({"systems": ["v9"]}, "unknown feature system 'v9'"),
+        ({"features": "v2"}, "features has no place here"),
+        ({"sweep": {}}, "sweep has no place here"),
+        ({"search": {"system": {"choice": ["v2"]}}}, "evolution chooses the features itself"),
+        ({"search": {"features": {"choice": [["rsi_14"]]}}}, "evolution chooses the features itself"),
+        ({"evolve": {"held_out": 2}}, r"folds.last is 2 and evolve.held_out 2"),
+        ({"evolve": {"held_out": 0}}, "held_out is 0: it must be at least 1"),
+        ({"evolve": {"population": 1}}, "population is 1"),
+        ({"evolve": {"block": 0}}, "block is 0"),
+        ({"evolve": {"objective": "mse"}}, "objective is 'mse'"),
+        ({"evolve": {"size": 3}}, "unknown field size"),
+        ({"evolve": {"generations": "many"}}, "evolve: generations"),
+    ],
+)
+def test_what_cannot_be_is_told(tmp_path, changes, told):
+    values = evolve_values("m.db", tmp_path)
+    for name, change in changes.items():
+        merged = isinstance(change, dict) and name == "evolve"
+        values[name] = {**values[name], **change} if merged else change
+    with pytest.raises(BitcornError, match=told):
+        EvolveConfig.load(values)
+
+
+def test_a_section_that_is_no_section_is_told(tmp_path):
+    with pytest.raises(BitcornError, match="evolve is 3: give fields"):
+        EvolveConfig.load({**evolve_values("m.db", tmp_path), "evolve": 3})

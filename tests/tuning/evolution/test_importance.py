@@ -1,0 +1,127 @@
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from small_evolutions import evolve_values
+
+from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.tuning.evolution.config import EvolveConfig
+from bitcorn_ray.tuning.evolution.data import evolve_data
+from bitcorn_ray.tuning.evolution.importance import (
+    Shuffles,
+    fold_importance,
+    importance_trial,
+    is_known,
+    read_importance,
+    shuffled_rows,
+)
+from bitcorn_ray.tuning.folder import SweepFolder
+from bitcorn_ray.tuning.study import trial_plan
+from bitcorn_ray.tuning.trial import train_fold
+
+SHUFFLES = Shuffles(count=3, block=8, seed=0)
+
+
+def windows(ends, starts):
+    return SimpleNamespace(test_ends=np.array(ends), partition_starts=np.array(starts))
+
+
+def test_blocks_change_places_inside_their_partition():
+    data = windows([*range(20, 50), *range(130, 150)], [0, 100, 200])
+    rows, source = shuffled_rows(data, 5, 4, np.random.default_rng(0))
+    np.testing.assert_array_equal(rows, [*range(16, 50), *range(126, 150)])
+    np.testing.assert_array_equal(np.sort(source[:34]), rows[:34])  # the same rows in another order
+    np.testing.assert_array_equal(np.sort(source[34:]), rows[34:])
+    assert (source != rows).any()
+    # Rows of a block stay side by side: of four neighbours three are still together.
+    assert (np.diff(source[:34]) == 1).mean() >= 0.7
+
+
+def test_an_order_is_never_the_old_one():
+    data = windows(range(10, 16), [0, 20])
+    for seed in range(20):
+        rows, source = shuffled_rows(data, 1, 3, np.random.default_rng(seed))
+        assert (rows != source).all()
+
+
+def test_too_few_rows_are_told():
+    with pytest.raises(BitcornError, match="see 5 rows, which make no two blocks of 8"):
+        shuffled_rows(windows([10], [0, 20]), 5, 8, np.random.default_rng(0))
+    with pytest.raises(BitcornError, match="no test window"):
+        shuffled_rows(windows([], [0, 20]), 5, 8, np.random.default_rng(0))
+
+
+@pytest.fixture
+def case(market_db, tmp_path):
+    config = EvolveConfig.load(evolve_values(market_db, tmp_path))
+    data, folder = evolve_data(config), SweepFolder(tmp_path / "out")
+    return config, data, folder, trial_plan(config.sweep, data, folder)
+
+
+def test_the_loss_is_that_of_the_sweep_and_shuffles_repeat(case):
+    config, data, _, plan = case
+    (variant,) = data.variants.values()
+    setting = config.at({"features": ["raw_vol_30", "range"]})
+    found = fold_importance(data.bars, variant, setting, data.folds[1].rows, plan.objective, SHUFFLES)
+    again = fold_importance(data.bars, variant, setting, data.folds[1].rows, plan.objective, SHUFFLES)
+    record = train_fold(data.bars, variant, setting, data.folds[1].rows, plan.objective)
+    assert found["loss"] == record.test_loss
+    assert found == again
+    assert list(found["shuffled"]) == ["raw_vol_30", "range"]
+    assert len(set(found["shuffled"]["raw_vol_30"])) == 3
+
+
+def test_a_feature_that_says_it_all_is_worth_more_than_noise(case):
+    """Of a market whose volatility is one of two, known from one feature; the other one is noise."""
+    from bitcorn_ray.tuning.evolution.importance import _test_loss
+
+    class Told:
+        horizons, reference_span, seq_len, symbol_embedding = (1,), 0, 4, 0
+
+    rng = np.random.default_rng(0)
+    matrix = np.stack([np.repeat(rng.integers(0, 2, 100), 10), rng.normal(size=1_000)], 1).astype(np.float32)
+    true = np.where(matrix[:, :1] > 0, 0.02, 0.01).astype(np.float32)
+    data = SimpleNamespace(
+        matrix=matrix,
+        reference=None,
+        volatilities=true,
+        returns=np.zeros_like(true),
+        test_ends=np.arange(100, 900),
+        partition_starts=np.array([0, 1_000]),
+    )
+    from bitcorn_ray.tuning import trial as module
+
+    def forecast(model, given, reference, ends, seq_len, symbols):
+        return np.zeros((len(ends), 1), np.float32), np.where(given[ends, :1] > 0, 0.02, 0.01).astype(np.float32)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(module, "predict_windows", forecast)
+        setting = SimpleNamespace(model=Told)
+        whole = _test_loss(None, data, matrix, setting, "qlike")
+        rows, source = shuffled_rows(data, 4, 40, np.random.default_rng(1))
+        increases = []
+        for column in (0, 1):
+            shuffled = matrix.copy()
+            shuffled[rows, column] = matrix[source, column]
+            increases.append(_test_loss(None, data, shuffled, setting, "qlike") - whole)
+    assert increases[0] > 0.3
+    assert increases[1] == 0.0
+
+
+def test_what_was_found_is_kept_and_read(case):
+    config, data, folder, plan = case
+    setting, told = config.at({"features": ["raw_vol_30", "range"]}), []
+    fetch = {"bars": data.bars, **data.variants}.__getitem__
+    assert read_importance(plan, SHUFFLES, folder, setting) == []
+    importance_trial(plan, SHUFFLES, folder, fetch, setting.to_json(), told.append)
+    assert [each["fold"] for each in told] == [1, 2]
+    assert is_known(plan, SHUFFLES, folder, setting)
+    found = read_importance(plan, SHUFFLES, folder, setting)
+    assert {each.feature for each in found} == {"raw_vol_30", "range"}
+    assert found[0].increase >= found[1].increase
+    assert all(each.standard_error > 0 for each in found)
+    # Nothing is trained a second time.
+    before = {path.name: path.stat().st_mtime_ns for path in Path(folder.storage.address).iterdir()}
+    importance_trial(plan, SHUFFLES, folder, fetch, setting.to_json(), told.append)
+    assert {path.name: path.stat().st_mtime_ns for path in Path(folder.storage.address).iterdir()} == before
