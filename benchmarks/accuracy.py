@@ -26,9 +26,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from benchmarks.bars import REAL
+from benchmarks.bars import REAL, fold_at_rows
 from benchmarks.peers import run_peer
 from benchmarks.timing import Figure
+from bitcorn_ray.datasets.load import TrainingInputs, inputs_from_source
 from bitcorn_ray.features.registry import find_system
 from bitcorn_ray.forecasting.forecaster import Forecaster
 from bitcorn_ray.market.bars import Bars
@@ -36,7 +37,6 @@ from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.models.neural.config import ModelConfig, TrainingConfig
 from bitcorn_ray.sources.files import read_file
 from bitcorn_ray.sources.ingest import write_bars
-from bitcorn_ray.training.inputs import TrainingInputs, inputs_from_source
 from bitcorn_ray.training.job import TrainingJob
 
 __all__ = ["Contender", "accuracy", "common_cutoffs", "compared"]
@@ -141,17 +141,18 @@ def _training(epochs: int, seed: int) -> TrainingConfig:
 def _ours(contender: Contender, bars: Bars, model: ModelConfig, training: TrainingConfig, folder: Path) -> None:
     """Train with one seed and forecast the test rows."""
     write_bars([("bars", _PARTITION, bars)], folder / "market.db")
-    stops = [(int(_FIT * len(bars)), int(_VALIDATE * len(bars)), len(bars))]
+    first_tested = int(_VALIDATE * len(bars))
+    fold = [fold_at_rows(int(_FIT * len(bars)), first_tested, len(bars), max(model.horizons))]
 
     def inputs() -> TrainingInputs:
         symbols, cache = [_PARTITION.symbol], folder / "cache"
         return inputs_from_source(
-            folder / "market.db", symbols, _PARTITION.timeframe, "v2", model, training, cache_dir=cache, stops=stops
+            folder / "market.db", symbols, _PARTITION.timeframe, "v2", model, fold, cache_dir=cache
         )
 
     started = time.perf_counter()
     TrainingJob(model, training, "cpu", folder / "run", None).run(inputs, resume=False)
-    forecasts = Forecaster.load(folder / "run").forecast(bars, _PARTITION, stops[0][1])
+    forecasts = Forecaster.load(folder / "run").forecast(bars, _PARTITION, first_tested)
     contender.seconds.append(time.perf_counter() - started)
     assert bars.timestamp is not None
     contender.forecasts.append((np.searchsorted(bars.timestamp, forecasts.cutoffs), forecasts.returns.astype(float)))

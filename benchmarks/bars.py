@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bitcorn_ray.datasets.folds import FoldRows, Span
 from bitcorn_ray.market.bars import Bars
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.simulate import simulate_bars
@@ -93,3 +94,10 @@ def real_minutes() -> Bars | None:
     """1,025,708 real one-minute bars, or None where the data are not on this machine."""
     path = REAL / "bars" / "BTCUSD_1m.parquet"
     return read_file(path)[0][1] if path.is_file() else None
+
+
+def fold_at_rows(fit_end: int, validation_end: int, test_end: int, horizon: int) -> FoldRows:
+    """Return the fold of one partition whose ranges end at given rows, purged by the longest horizon in bars."""
+    return FoldRows(
+        Span(0, fit_end - horizon + 1), Span(fit_end, validation_end - horizon + 1), Span(validation_end, test_end)
+    )

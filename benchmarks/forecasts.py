@@ -17,13 +17,14 @@ import torch
 
 from benchmarks.bars import BARS, settled
 from benchmarks.timing import Figure, measure
-from bitcorn_ray.datasets.dataset import PartitionRows, training_data
+from bitcorn_ray.datasets.dataset import PartitionBars, build_dataset
+from bitcorn_ray.datasets.folds import Shares
+from bitcorn_ray.datasets.load import feature_identity
 from bitcorn_ray.features.registry import find_system
 from bitcorn_ray.forecasting.batch import plan_forecasts, run_forecasts
-from bitcorn_ray.forecasting.forecaster import Forecaster, feature_identity
+from bitcorn_ray.forecasting.forecaster import Forecaster
 from bitcorn_ray.market.bars import Bars
 from bitcorn_ray.market.partition import Partition
-from bitcorn_ray.market.reference_volatility import reference_volatility
 from bitcorn_ray.market.simulate import simulate_bars
 from bitcorn_ray.models.neural.config import ModelConfig, TrainingConfig
 from bitcorn_ray.models.neural.network import build_model
@@ -94,14 +95,14 @@ def make_run(folder: Path, bars: Bars) -> Path:
     system = find_system("v2")
     used = bars.take(slice(system.warmup_bars, None))
     matrix = np.ascontiguousarray(system.matrix(bars)[:, system.warmup_bars :].T)
-    rows = PartitionRows(
-        name="SIM 1h",
+    rows = PartitionBars(
+        symbol="SIM",
+        timeframe="1h",
         close=used.close,
         timestamp=used.timestamp,
         step=_HOUR,
-        reference=reference_volatility(np.log(used.close), _MODEL.reference_span),
-    )
-    data, scaler, facts = training_data(matrix, [rows], _MODEL, TrainingConfig())
+    ).with_reference(_MODEL.reference_span)
+    data, scaler, facts = build_dataset(matrix, [rows], _MODEL, Shares())
     torch.manual_seed(0)
     model = build_model(matrix.shape[1], _MODEL)
     model.output_scale.copy_(torch.from_numpy(data.output_scale))

@@ -20,7 +20,8 @@ from typing import Any
 import click
 import numpy as np
 
-from benchmarks.bars import REAL
+from benchmarks.bars import REAL, fold_at_rows
+from bitcorn_ray.datasets.load import inputs_from_source
 from bitcorn_ray.evaluation.evaluate import judged_from
 from bitcorn_ray.forecasting.forecaster import Forecaster
 from bitcorn_ray.market.bars import Bars
@@ -30,7 +31,6 @@ from bitcorn_ray.metrics.skill import Judged, judge
 from bitcorn_ray.models.neural.config import ModelConfig, TrainingConfig
 from bitcorn_ray.sources.files import read_file
 from bitcorn_ray.sources.ingest import write_bars
-from bitcorn_ray.training.inputs import inputs_from_source
 from bitcorn_ray.training.job import TrainingJob
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "BNBUSDT", "XRPUSDT", "DOGEUSDT", "SOLUSDT")
@@ -96,12 +96,13 @@ def _trained(
 ) -> Forecaster:
     write_bars([("bars", Partition(symbol, "1h"), each) for symbol, each in bars.items()], folder / "market.db")
     lengths = [round(len(each) / known) for each in bars.values()]
-    stops = [(int(fit_end * n), int(valid_end * n), int(known * n)) for n in lengths]
+    longest = max(MODEL.horizons)
+    fold = [fold_at_rows(int(fit_end * n), int(valid_end * n), int(known * n), longest) for n in lengths]
     training = replace(TRAINING, seed=seed)
 
     def inputs() -> Any:
         return inputs_from_source(
-            folder / "market.db", list(bars), "1h", FEATURES, MODEL, training, cache_dir=folder / "cache", stops=stops
+            folder / "market.db", list(bars), "1h", FEATURES, MODEL, fold, cache_dir=folder / "cache"
         )
 
     TrainingJob(MODEL, training, "cpu", folder / "run", None).run(inputs, resume=False)

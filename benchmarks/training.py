@@ -24,7 +24,8 @@ from torch import nn
 from benchmarks.peers import asked_peer
 from benchmarks.plain_loop import BATCH, FEATURES, HORIZONS, SEQ_LEN, plain_epoch
 from benchmarks.timing import Figure, seconds_of
-from bitcorn_ray.datasets.dataset import PartitionRows, TrainingData, training_data
+from bitcorn_ray.datasets.dataset import Dataset, PartitionBars, build_dataset
+from bitcorn_ray.datasets.folds import Shares
 from bitcorn_ray.models.neural.batches import DeviceData
 from bitcorn_ray.models.neural.checkpoint import CheckpointFolder
 from bitcorn_ray.models.neural.config import ModelConfig, TrainingConfig
@@ -37,13 +38,14 @@ from bitcorn_ray.models.neural.trainer import fit
 _ROUNDS = 7
 
 
-def random_data(windows: int, training: TrainingConfig, model: ModelConfig, features: int = FEATURES) -> TrainingData:
+def random_data(windows: int, training: TrainingConfig, model: ModelConfig, features: int = FEATURES) -> Dataset:
     """Training data with about so many training windows, of one partition without a market in it."""
     rng = np.random.default_rng(0)
     rows = round(windows / (1 - training.val_frac)) + model.seq_len + 3 * max(model.horizons)
     close = np.exp(rng.normal(0, 0.01, rows).cumsum())
     matrix = rng.standard_normal((rows, features), np.float32)
-    return training_data(matrix, [PartitionRows(name="random", close=close)], model, training)[0]
+    shares = Shares(validation=training.val_frac, test=training.test_frac)
+    return build_dataset(matrix, [PartitionBars(symbol="random", timeframe="1h", close=close)], model, shares)[0]
 
 
 def training() -> list[Figure]:
@@ -123,7 +125,7 @@ def side_by_side(hidden: int, windows: int, faster: float, peer: Callable[[], di
 
 
 def turns(
-    data: TrainingData,
+    data: Dataset,
     model: ModelConfig,
     config: TrainingConfig,
     others: Sequence[Callable[[], float]],
@@ -140,9 +142,7 @@ def turns(
     return tuple(zip(*seconds[1:], strict=True))
 
 
-def bare_steps(
-    data: TrainingData, model: ModelConfig, config: TrainingConfig, device: str = "cpu"
-) -> Callable[[], None]:
+def bare_steps(data: Dataset, model: ModelConfig, config: TrainingConfig, device: str = "cpu") -> Callable[[], None]:
     """Return as many steps of the optimiser as an epoch has, all on its first batch, without what a loop does else."""
     network, objective = build_model(FEATURES, model).to(device).train(), Objective(config, HORIZONS).to(device)
     batch = config.batch_size

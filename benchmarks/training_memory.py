@@ -21,8 +21,8 @@ import numpy as np
 
 from benchmarks.memory import highest, peak, proc_mib
 from benchmarks.training import random_data
-from bitcorn_ray.datasets.dataset import PartitionRows, TrainingData, training_data
-from bitcorn_ray.market.reference_volatility import reference_volatility
+from bitcorn_ray.datasets.dataset import Dataset, PartitionBars, build_dataset
+from bitcorn_ray.datasets.folds import Shares
 from bitcorn_ray.models.neural.checkpoint import CheckpointFolder
 from bitcorn_ray.models.neural.config import ModelConfig, TrainingConfig
 from bitcorn_ray.models.neural.trainer import fit
@@ -33,7 +33,7 @@ TRAINING = TrainingConfig(epochs=1, val_frac=0.002)
 _WINDOWS = 6_400  # that are trained on: memory does not depend on how many of them
 
 
-def long_series() -> TrainingData:
+def long_series() -> Dataset:
     """Ten series as a training would hold them: made in place, partition after partition."""
     rng = np.random.default_rng(0)
     matrix = np.empty((SERIES * BARS, FEATURES), np.float32)
@@ -41,10 +41,10 @@ def long_series() -> TrainingData:
     for place in range(SERIES):
         rng.standard_normal(out=matrix[place * BARS : (place + 1) * BARS], dtype=np.float32)
         close = np.exp(rng.normal(0, 0.01, BARS).cumsum())
-        reference = reference_volatility(np.log(close), MODEL.reference_span)
         times = np.arange(BARS) * 3_600_000
-        partitions.append(PartitionRows(name=f"S{place} 1h", close=close, timestamp=times, reference=reference))
-    data, _, _ = training_data(matrix, partitions, MODEL, TRAINING)
+        bars = PartitionBars(symbol=f"S{place}", timeframe="1h", close=close, timestamp=times)
+        partitions.append(bars.with_reference(MODEL.reference_span))
+    data, _, _ = build_dataset(matrix, partitions, MODEL, Shares(validation=TRAINING.val_frac))
     return replace(data, train_ends=data.train_ends[:: len(data.train_ends) // _WINDOWS].copy())
 
 
@@ -64,7 +64,7 @@ def main() -> None:
     print(json.dumps({"peak": most, "above": above, "arrays": arrays, "seconds": time.perf_counter() - started}))
 
 
-def _on_ray() -> tuple[TrainingData, float, float]:
+def _on_ray() -> tuple[Dataset, float, float]:
     from bitcorn_ray.on_ray.session import ray_session
     from bitcorn_ray.training.distribute import SharedData, fit_on_ray
 

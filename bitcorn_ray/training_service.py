@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, List, Optional, Tuple
 
+from bitcorn_ray.datasets.folds import Shares
+from bitcorn_ray.datasets.load import TrainingInputs, inputs_from_frame, inputs_from_source
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.models.neural.checkpoint import CheckpointFolder
@@ -23,7 +25,6 @@ from bitcorn_ray.models.neural.network import LSTMMultiHead
 from bitcorn_ray.models.neural.progress import EpochResult, Progress
 from bitcorn_ray.sources.frames import key_of_frame
 from bitcorn_ray.storage.location import shown_uri
-from bitcorn_ray.training.inputs import TrainingInputs, inputs_from_frame, inputs_from_source
 from bitcorn_ray.training.job import TrainingJob, checkpoint_folder
 from bitcorn_ray.training.run import Run, is_run, run_storage
 
@@ -205,8 +206,8 @@ def train_from_config(
             config.timeframe,
             config.features,
             config.model,
-            config.training,
-            reading=config.reading,
+            Shares(validation=config.training.val_frac, test=config.training.test_frac),
+            options=config.reading,
             cache_dir=cache_dir,
             until=until,
             log_fn=log_fn,
@@ -265,5 +266,5 @@ def _inputs_of(request: MultiHorizonTrainingRequest) -> TrainingInputs:
         _partition_of(request),
         request.feature_system,
         request.model_config(),
-        request.training_config(),
+        Shares(validation=request.val_frac, test=request.test_frac),
     )

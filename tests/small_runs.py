@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from small_training import rows_of
+from small_training import partition_bars, shares_of
 
-from bitcorn_ray.datasets.dataset import training_data
+from bitcorn_ray.datasets.dataset import build_dataset
+from bitcorn_ray.datasets.load import feature_identity
 from bitcorn_ray.features.registry import find_system
-from bitcorn_ray.forecasting.forecaster import feature_identity
 from bitcorn_ray.models.neural.config import ModelConfig, TrainingConfig
 from bitcorn_ray.models.neural.network import build_model
 from bitcorn_ray.models.neural.progress import EpochResult, FitResult
@@ -25,10 +25,10 @@ def make_run(folder, partitions, model=MODEL, training=TRAINING, system="v2", se
     warmup = found.warmup_bars
     matrix = np.concatenate([found.matrix(bars)[:, warmup:].T for bars in partitions.values()])
     rows = [
-        rows_of(bars.take(slice(warmup, None)), f"{symbol} 1h", model.reference_span)
+        partition_bars(bars.take(slice(warmup, None)), symbol, model.reference_span)
         for symbol, bars in partitions.items()
     ]
-    data, scaler, facts = training_data(np.ascontiguousarray(matrix), rows, model, training)
+    data, scaler, facts = build_dataset(np.ascontiguousarray(matrix), rows, model, shares_of(training))
     network = build_model(matrix.shape[1], model, len(partitions))
     network.output_scale.copy_(torch.from_numpy(data.output_scale))
     network.typical_reference.fill_(data.typical_reference)

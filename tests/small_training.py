@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from bitcorn_ray.datasets.dataset import PartitionRows, training_data
-from bitcorn_ray.market.reference_volatility import reference_volatility
+from bitcorn_ray.datasets.dataset import PartitionBars, build_dataset
+from bitcorn_ray.datasets.folds import Shares
 from bitcorn_ray.models.neural.config import ModelConfig, TrainingConfig
 
 HOUR = 3_600_000
@@ -13,15 +13,22 @@ MODEL = ModelConfig(horizons=(1, 3), seq_len=8, hidden_size=6, num_layers=2, ref
 TRAINING = TrainingConfig(epochs=3, batch_size=32, threads=1, deterministic=True)
 
 
-def rows_of(bars, name="SIM 1h", span=MODEL.reference_span):
-    """One partition of one-hour bars."""
-    reference = reference_volatility(np.log(bars.close), span) if span else None
-    return PartitionRows(name=name, close=bars.close, timestamp=bars.timestamp, step=HOUR, reference=reference)
+def partition_bars(bars, symbol="SIM", span=MODEL.reference_span):
+    """Return one partition of one-hour bars with its reference volatility."""
+    prices = {"close": bars.close, "high": bars.high, "low": bars.low}
+    return PartitionBars(symbol=symbol, timeframe="1h", timestamp=bars.timestamp, step=HOUR, **prices).with_reference(
+        span
+    )
 
 
-def make_data(*bars, model=MODEL, training=TRAINING, stops=None):
-    """Random features of one or more partitions of bars, and the training data, scaler and facts made of them."""
+def shares_of(training):
+    """Return the shares of the windows that validate and test."""
+    return Shares(validation=training.val_frac, test=training.test_frac)
+
+
+def make_data(*bars, model=MODEL, training=TRAINING):
+    """Return the dataset, scaler and facts of random features of one or more partitions of bars."""
     rows = sum(map(len, bars))
     features = np.random.default_rng(0).normal(size=(rows, 4)).astype(np.float32)
-    partitions = [rows_of(each, f"SIM{place or ''} 1h", model.reference_span) for place, each in enumerate(bars)]
-    return training_data(features, partitions, model, training, stops)
+    partitions = [partition_bars(own, f"SIM{number or ''}", model.reference_span) for number, own in enumerate(bars)]
+    return build_dataset(features, partitions, model, shares_of(training))

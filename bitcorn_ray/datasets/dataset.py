@@ -1,69 +1,99 @@
-"""What a training runs on: one scaled matrix of all partitions, targets by row, and the windows of each part.
+"""From features and bars to the arrays that a model is fitted on: one scaled matrix, targets by row, and window ends.
 
-1. In each partition find the windows that are valid for the longest horizon. 2. Split them in time, all partitions at
-the same instants, purged by the longest horizon; or as a fold says. 3. Fit the scaler on each partition's rows up to
-its last training window's end, from the first row or, in a fold, from that window's first bar with which training
-begins; and scale all rows with it where they lie.
-Nothing after the last training window's end reaches its inputs or the scaler; its targets end where validation begins.
+1. In each partition, find the windows that are valid for the longest horizon (`windows`). 2. Split them in time: by
+shares of all windows, or by the ranges of a fold (`folds`). All partitions are split at the same instants, with a purge
+of the longest horizon. 3. Fit the scaler on each partition's training rows: from the first bar of the first training
+window to the end of the last one. 4. Scale all rows in place.
+
+Nothing after the end of the last training window reaches its inputs or the scaler. Its targets end before validation
+begins.
+
+Shapes: T rows of all partitions, P partitions, F features, H horizons, N windows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bitcorn_ray.datasets.folds import FoldRows
-from bitcorn_ray.datasets.gaps import gap_before
+from bitcorn_ray.datasets.folds import FoldRows, Shares, Span, split_by_shares
 from bitcorn_ray.datasets.scaling import finite_rows, fit_scaler, scale_in_place
-from bitcorn_ray.datasets.splits import Split, split_by_rows, split_by_time
 from bitcorn_ray.datasets.targets import forward_return, realised_volatility
-from bitcorn_ray.datasets.windows import require_horizons, window_index
+from bitcorn_ray.datasets.windows import WindowIndex, WindowOptions, gap_before, require_horizons, window_index
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import modal_step, require_chronology, show_time
-from bitcorn_ray.models.neural.config import ModelConfig, TrainingConfig
+from bitcorn_ray.market.reference_volatility import reference_volatility
 
 if TYPE_CHECKING:
     from sklearn.preprocessing import StandardScaler
 
-__all__ = ["PartitionRows", "TrainingData", "training_data"]
-
 Floats = NDArray[np.float32]
+Prices = NDArray[np.float64]
 Rows = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+_PARTS = ("train", "validation", "test")
 
 
-@dataclass(frozen=True, kw_only=True)
-class PartitionRows:
-    """One partition beside its rows of the matrix.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PartitionBars:
+    """T bars of one partition, as models and folds see them.
 
-    name: for messages, such as "BTCUSDT 1h". close: (T,). timestamp: (T,) ms, None treats rows as neighbouring bars.
-    step: timeframe in ms, by default the most frequent distance. reference: (T,) volatility of one bar that targets are
-    relative to, NaN where there is none; None: they are relative to nothing. barred_ends: (T,) rows at which no window
-    may end, as they were filled from later bars.
+    symbol, timeframe: of the partition, as stored. timestamp: (T,) int64 ms at which each bar opens; None treats the
+    rows as consecutive bars. step: timeframe in ms, by default the most frequent distance. close: (T,) prices. high,
+    low: (T,), None where only closes are known. reference: (T,) volatility of one bar that targets are relative to, NaN
+    where it is unknown; None for targets that are relative to nothing. excluded_ends: (T,) rows at which no window may
+    end, as their bars were filled from later ones.
     """
 
-    name: str
-    close: NDArray[np.float64]
+    symbol: str
+    timeframe: str
+    close: Prices
     timestamp: Rows | None = None
     step: int | None = None
-    reference: NDArray[np.float64] | None = None
-    barred_ends: NDArray[np.bool_] | None = None
+    high: Prices | None = None
+    low: Prices | None = None
+    reference: Prices | None = None
+    excluded_ends: Mask | None = None
+
+    def __len__(self) -> int:
+        return len(self.close)
+
+    @property
+    def name(self) -> str:
+        """Return the partition's name for messages, such as "BTCUSDT 1h"."""
+        return f"{self.symbol} {self.timeframe}"
+
+    def with_reference(self, span: int) -> Self:
+        """Return the same bars with the reference volatility of a span in bars; 0 for none."""
+        if not span:
+            return replace(self, reference=None)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return replace(self, reference=reference_volatility(np.log(self.close), span))
+
+    def take(self, rows: slice) -> Self:
+        """Return a range of rows, as views."""
+        arrays: dict[str, Any] = {
+            name: value[rows] for name, value in vars(self).items() if isinstance(value, np.ndarray)
+        }
+        return replace(self, **arrays)
 
 
-@dataclass(frozen=True)
-class TrainingData:
-    """Plain arrays, so that they travel through an object store without a copy. Nobody writes to them.
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Read-only plain arrays, which travel through an object store without a copy.
 
-    matrix: (T, F) float32, scaled, the rows of one partition after those of another. reference: (T,) float32 volatility
-    of one bar. partition_starts: (P + 1,) rows at which partitions begin, and T. names: of the partitions.
-    timestamp: (T,) int64 ms, None where a partition has none. returns, volatilities: (T, H) float32 in real units, by
-    the row at which a window ends; zero where no window ends. output_scale: (H,) root mean square, over the training
-    windows, of the realised volatility in units of the reference. typical_reference: its median at these windows' ends.
-    train_ends, validation_ends, test_ends: (N,) int64 rows, ascending.
+    matrix: (T, F) float32, scaled, one partition after another. reference: (T,) float32 volatility of one bar, 1 where
+    there is none. partition_starts: (P + 1,) first row of each partition, then T. names: of the partitions. bars: of
+    the partitions. timestamp: (T,) int64 ms, None if a partition has none. returns, volatilities: (T, H) float32
+    targets by the row at which a window ends, zero where no window ends. output_scale: (H,) root mean square, over the
+    training windows, of the realised volatility in units of the reference. typical_reference: median reference at the
+    ends of the training windows. train_ends, validation_ends, test_ends: (N,) int64 rows, ascending.
     """
 
     matrix: Floats
@@ -78,89 +108,89 @@ class TrainingData:
     train_ends: Rows
     validation_ends: Rows
     test_ends: Rows
+    bars: tuple[PartitionBars, ...] = ()
+
+    def partition_of(self, ends: Rows) -> Rows:
+        """Return the index of the partition that each row belongs to: (N,)."""
+        return np.searchsorted(self.partition_starts, ends, side="right") - 1
 
     def whole_windows(self, steps: Sequence[int], seq_len: int) -> Rows:
-        """Rows at which so many rows of one partition end, without a gap and with all features, whatever comes after.
+        """Return the rows at which seq_len rows of one partition end without a gap and with all features.
 
-        steps: of each partition, in ms.
+        steps: timeframe of each partition in ms. What follows a row does not matter.
         """
         assert self.timestamp is not None
-        found = []
+        ends = []
         for step, (start, stop) in zip(steps, pairwise(self.partition_starts.tolist()), strict=True):
             index = window_index(
-                finite=finite_rows(self.matrix[start:stop]),
-                usable_close=np.ones(stop - start, bool),
-                gap_before=gap_before(self.timestamp[start:stop], step),
+                rows=stop - start,
                 seq_len=seq_len,
                 horizon=0,
+                finite=finite_rows(self.matrix[start:stop]),
+                gaps=gap_before(self.timestamp[start:stop], step),
             )
-            found.append(index.ends + start)
-        return np.concatenate(found)
+            ends.append(index.ends + start)
+        return np.concatenate(ends)
 
-    def where(self, ends: Rows) -> str:
-        """Say which partitions, and from when to when, some windows' last bars are of."""
-        places = np.searchsorted(self.partition_starts, ends, side="right") - 1
+    def describe(self, ends: Rows) -> str:
+        """Return, for messages, the partitions and the time range of the last bars of some windows."""
+        partitions = self.partition_of(ends)
         parts = []
-        for place in np.unique(places):
-            rows = ends[places == place]
+        for index in np.unique(partitions):
+            rows = ends[partitions == index]
             first, last = int(rows.min()), int(rows.max())
             if self.timestamp is None:
-                span = f"rows {first - self.partition_starts[place]} to {last - self.partition_starts[place]}"
+                span = f"rows {first - self.partition_starts[index]} to {last - self.partition_starts[index]}"
             else:
                 span = f"{show_time(int(self.timestamp[first]))} to {show_time(int(self.timestamp[last]))}"
-            parts.append(f"{self.names[place]}, {span}")
+            parts.append(f"{self.names[index]}, {span}")
         return "; ".join(parts)
 
 
-def training_data(
-    matrix: Floats,
-    partitions: Sequence[PartitionRows],
-    model: ModelConfig,
-    training: TrainingConfig,
-    stops: Sequence[tuple[int, int, int]] | None = None,
-    fold: Sequence[FoldRows] | None = None,
-) -> tuple[TrainingData, StandardScaler, dict[str, Any]]:
-    """Turn the (T, F) features of partitions, one after another, into training data, their scaler, and facts.
+def build_dataset(
+    matrix: Floats, partitions: Sequence[PartitionBars], windows: WindowOptions, split: Shares | Sequence[FoldRows]
+) -> tuple[Dataset, StandardScaler, dict[str, Any]]:
+    """Return the dataset of some partitions, its fitted scaler, and facts for a run's metadata.
 
-    The matrix is scaled where it lies and belongs to the training data from then on.
-    stops: for each partition the rows at which its fit, validation and test ranges end (`split_by_rows`), in place of
-    the shares in `training`. fold: for each partition the rows at which the windows of each range of a fold end
-    (`walk_forward_folds`), in place of both; a partition may have none of them.
+    matrix: (T, F) features, one partition after another. It is scaled in place and belongs to the dataset afterwards.
+    split: shares of all valid windows, or the ranges of a fold, for each partition the rows at which its windows end;
+    a partition may have no rows in a range.
     Raises BitcornError for too few rows, times out of order, and where no window is valid.
     """
-    starts = np.cumsum([0, *(len(partition.close) for partition in partitions)], dtype=np.int64)
+    starts = np.cumsum([0, *(len(partition) for partition in partitions)], dtype=np.int64)
     if starts[-1] != len(matrix):
         raise BitcornError(f"the partitions have {starts[-1]} closes, the matrix {len(matrix)} rows: they must agree")
-    longest = max(model.horizons)
-    found = [
-        _valid_windows(partition, matrix[start:stop], model, required=fold is None)
+    by_shares = isinstance(split, Shares)
+    indexes = [
+        _valid_windows(partition, matrix[start:stop], windows, required=by_shares)
         for partition, start, stop in zip(partitions, starts[:-1], starts[1:], strict=True)
     ]
-    if fold is None:
-        splits, first_fitted = _split([ends for ends, _ in found], partitions, longest, training, stops), starts[:-1]
+    if isinstance(split, Shares):
+        fold = _fold_of_shares(split, indexes, partitions, windows)
     else:
-        found = [(_within(ends, own), left_out) for (ends, left_out), own in zip(found, fold, strict=True)]
-        splits = _split_by_fold([ends for ends, _ in found], fold)
-        begun = [max(0, rows.train.start - model.seq_len + 1) for rows in fold]
-        first_fitted = starts[:-1] + np.array(begun, np.int64)
-    ends = [_stacked([split[part] for split in splits], starts) for part in range(3)]
+        fold = split
+        indexes = [
+            WindowIndex(_within(index.ends, rows), index.left_out) for index, rows in zip(indexes, fold, strict=True)
+        ]
+    parts = [
+        {part: _in_span(index.ends, getattr(rows, part)) for part in _PARTS}
+        for index, rows in zip(indexes, fold, strict=True)
+    ]
+    _require_parts(parts)
+    ends = {
+        part: np.concatenate([own[part] + start for own, start in zip(parts, starts, strict=False)]) for part in _PARTS
+    }
     scaler = fit_scaler(
         *(
-            matrix[first : start + split.train[-1] + 1]
-            for first, start, split in zip(first_fitted, starts, splits, strict=False)
-            if len(split.train)
+            matrix[start + max(0, rows.train.start - windows.seq_len + 1) : start + own["train"][-1] + 1]
+            for rows, start, own in zip(fold, starts, parts, strict=False)
+            if len(own["train"])
         )
     )
     scale_in_place(matrix, scaler)
-    reference, returns, volatilities = _targets([ends for ends, _ in found], partitions, starts, model.horizons)
-    train = ends[0]
-    # A market that never moved has no scale: 1 keeps the arithmetic finite.
-    mean_square = np.zeros(len(model.horizons))
-    for block in np.array_split(train, max(len(train) >> 16, 1)):
-        mean_square += np.square(volatilities[block] / reference[block, None], dtype=np.float64).sum(0) / len(train)
-    output_scale = np.sqrt(np.where(mean_square > 0, mean_square, 1.0)).astype(np.float32)
+    reference, returns, volatilities = _targets([index.ends for index in indexes], partitions, starts, windows.horizons)
     timed = all(partition.timestamp is not None for partition in partitions)
-    data = TrainingData(
+    dataset = Dataset(
         matrix=matrix,
         reference=reference,
         partition_starts=starts,
@@ -168,24 +198,47 @@ def training_data(
         timestamp=np.concatenate([p.timestamp for p in partitions if p.timestamp is not None]) if timed else None,
         returns=returns,
         volatilities=volatilities,
-        output_scale=output_scale,
-        typical_reference=float(np.median(reference[train])),
-        train_ends=train,
-        validation_ends=ends[1],
-        test_ends=ends[2],
+        output_scale=_output_scale(volatilities, reference, ends["train"]),
+        typical_reference=float(np.median(reference[ends["train"]])),
+        train_ends=ends["train"],
+        validation_ends=ends["validation"],
+        test_ends=ends["test"],
+        bars=tuple(partitions),
     )
-    return data, scaler, _facts(partitions, found, splits)
+    return dataset, scaler, _facts(partitions, indexes, parts)
 
 
-def _valid_windows(
-    partition: PartitionRows, matrix: Floats, model: ModelConfig, required: bool
-) -> tuple[Rows, dict[str, int]]:
-    """End rows of the partition's valid windows, and how many were left out for which reason.
+def build_fold_dataset(
+    matrix: Floats,
+    columns: Sequence[int],
+    partitions: Sequence[PartitionBars],
+    windows: WindowOptions,
+    fold: Sequence[FoldRows],
+    *,
+    all_rows: bool = False,
+    history: int = 1,
+) -> tuple[Dataset, StandardScaler, dict[str, Any]]:
+    """Return the dataset of a fold as `build_dataset` does, from a copy of the rows that the fold needs.
 
-    required: raise BitcornError where there are none.
+    matrix: (T, F) features of all partitions, which stays as it is. columns: of the matrix, in the order of the
+    dataset's. all_rows: keep every row, which gives equal windows and values. history: number of rows, up to the end of
+    the first window, to keep at least.
     """
+    rows, spans, parts, start = [], [], [], 0
+    for partition, own in zip(partitions, fold, strict=True):
+        kept = slice(0, len(partition)) if all_rows else _needed(own, windows, len(partition), history)
+        part = matrix[start + kept.start : start + kept.stop]
+        parts.append(part if list(columns) == list(range(matrix.shape[1])) else part[:, columns])
+        rows.append(partition.with_reference(windows.reference_span).take(kept))
+        spans.append(_shifted(own, kept.start))
+        start += len(partition)
+    return build_dataset(np.concatenate(parts), rows, windows, spans)
+
+
+def _valid_windows(partition: PartitionBars, matrix: Floats, windows: WindowOptions, required: bool) -> WindowIndex:
+    """Return the valid windows of a partition. required: raise BitcornError if there are none."""
     if required:
-        require_horizons(model.horizons, model.seq_len, len(matrix))
+        require_horizons(windows.horizons, windows.seq_len, len(matrix))
     gaps = None
     if partition.timestamp is not None:
         require_chronology(partition.timestamp)
@@ -194,103 +247,121 @@ def _valid_windows(
     if partition.reference is not None:
         usable &= np.isfinite(partition.reference)
     index = window_index(
+        rows=len(matrix),
+        seq_len=windows.seq_len,
+        horizon=max(windows.horizons),
+        gaps=gaps,
+        excluded=partition.excluded_ends,
         finite=finite_rows(matrix),
         usable_close=usable,
-        gap_before=gaps,
-        seq_len=model.seq_len,
-        horizon=max(model.horizons),
-        barred_ends=partition.barred_ends,
     )
     if required:
         index.require_any()
-    return index.ends, index.left_out
+    return index
 
 
-def _split(
-    ends: list[Rows],
-    partitions: Sequence[PartitionRows],
-    longest: int,
-    training: TrainingConfig,
-    stops: Sequence[tuple[int, int, int]] | None,
-) -> list[Split]:
-    if stops is not None:
-        return [split_by_rows(rows, stop, longest) for rows, stop in zip(ends, stops, strict=True)]
-    shares = (training.val_frac, training.test_frac)
+def _fold_of_shares(
+    shares: Shares, indexes: Sequence[WindowIndex], partitions: Sequence[PartitionBars], windows: WindowOptions
+) -> Sequence[FoldRows]:
+    """Return the rows of each partition that shares of all valid windows leave for each part."""
+    longest = max(windows.horizons)
     if len(partitions) == 1 and partitions[0].timestamp is None:
-        return split_by_time(ends, ends, longest, *shares)
-    closed, reaches = [], []
-    for rows, partition in zip(ends, partitions, strict=True):
+        rows = np.arange(len(partitions[0]))
+        return split_by_shares(shares, [rows], [indexes[0].ends], [longest])
+    instants, reaches = [], []
+    for partition in partitions:
         if partition.timestamp is None:
-            raise BitcornError(f"{partition.name} has no timestamps: several partitions are cut at the same instants")
+            raise BitcornError(f"{partition.name} has no timestamps: several partitions are split at the same instants")
         step = partition.step or modal_step(partition.timestamp)
-        closed.append(partition.timestamp[rows] + step)  # a bar's label is its opening
+        instants.append(partition.timestamp + step)  # a bar is labelled by its open
         reaches.append(longest * step)
-    return split_by_time(ends, closed, reaches, *shares)
+    return split_by_shares(shares, instants, [index.ends for index in indexes], reaches)
 
 
-def _within(ends: Rows, own: FoldRows) -> Rows:
-    """The windows from the first to the last range of a fold, what is purged between them included."""
-    spans = [span for span in (own.train, own.validation, own.test) if span.length]
-    if not spans:
-        return ends[:0]
-    return ends[(ends >= min(span.start for span in spans)) & (ends < max(span.stop for span in spans))]
+def _in_span(ends: Rows, span: Span) -> Rows:
+    return ends[(ends >= span.start) & (ends < span.stop)]
 
 
-def _split_by_fold(ends: list[Rows], fold: Sequence[FoldRows]) -> list[Split]:
-    """The valid windows in each range of a fold, which is purged already."""
-    splits = [
-        Split(*(rows[(rows >= span.start) & (rows < span.stop)] for span in (own.train, own.validation, own.test)))
-        for rows, own in zip(ends, fold, strict=True)
-    ]
-    train, validation = (sum(len(split[part]) for split in splits) for part in range(2))
-    if not train or not validation:
+def _within(ends: Rows, fold: FoldRows) -> Rows:
+    """Return the windows from the first to the last range of a fold, the purged ones included."""
+    spans = [span for span in (fold.train, fold.validation, fold.test) if span.length]
+    return _in_span(ends, Span(min(s.start for s in spans), max(s.stop for s in spans))) if spans else ends[:0]
+
+
+def _require_parts(parts: Sequence[dict[str, Rows]]) -> None:
+    train, validation = (sum(len(own[part]) for own in parts) for part in _PARTS[:2])
+    if not (train and validation):
         raise BitcornError(
             f"the fold leaves {train} windows for training and {validation} for validation: give longer ranges, or a "
-            "shorter seq_len where bars are missing"
+            "shorter seq_len if bars are missing"
         )
-    return splits
 
 
-def _stacked(parts: list[Rows], starts: Rows) -> Rows:
-    """Rows of the whole matrix for rows of each partition."""
-    return np.concatenate([rows + start for rows, start in zip(parts, starts, strict=False)])
+def _output_scale(volatilities: Floats, reference: Floats, train_ends: Rows) -> Floats:
+    """Return the root mean square of the training targets in units of the reference: (H,)."""
+    mean_square = np.zeros(volatilities.shape[1])
+    for block in np.array_split(train_ends, max(len(train_ends) >> 16, 1)):
+        relative = volatilities[block] / reference[block, None]
+        mean_square += np.square(relative, dtype=np.float64).sum(0) / len(train_ends)
+    # A market that never moved has no scale: 1 keeps the arithmetic finite.
+    return np.sqrt(np.where(mean_square > 0, mean_square, 1.0)).astype(np.float32)
 
 
 def _targets(
-    ends: list[Rows], partitions: Sequence[PartitionRows], starts: Rows, horizons: tuple[int, ...]
+    ends: Sequence[Rows], partitions: Sequence[PartitionBars], starts: Rows, horizons: tuple[int, ...]
 ) -> tuple[Floats, Floats, Floats]:
-    """Reference (T,), returns (T, H) and realised volatilities (T, H) by row; 1 where there is no reference."""
+    """Return the reference (T,), 1 where there is none, and the returns and realised volatilities (T, H) by row."""
     reference = np.ones(starts[-1], np.float32)
     returns, volatilities = (np.zeros((starts[-1], len(horizons)), np.float32) for _ in range(2))
     for rows, partition, start in zip(ends, partitions, starts, strict=False):
         with np.errstate(invalid="ignore", divide="ignore"):
             log_close = np.log(partition.close)
         if partition.reference is not None:
-            there = np.isfinite(partition.reference)
-            reference[start : start + len(there)][there] = partition.reference[there]
+            known = np.isfinite(partition.reference)
+            reference[start : start + len(known)][known] = partition.reference[known]
         for column, horizon in enumerate(horizons):
             returns[start + rows, column] = forward_return(log_close, rows, horizon)
             volatilities[start + rows, column] = realised_volatility(log_close, rows, horizon)
     return reference, returns, volatilities
 
 
+def _needed(fold: FoldRows, windows: WindowOptions, length: int, history: int) -> slice:
+    """Return the rows that the windows and targets of a fold reach; at least one, so that no partition is dropped."""
+    spans = [span for span in (fold.train, fold.validation, fold.test) if span.length]
+    if not spans:
+        return slice(0, 1)
+    first = max(0, min(span.start for span in spans) - max(windows.seq_len, history) + 1)
+    return slice(first, min(length, max(span.stop for span in spans) + max(windows.horizons)))
+
+
+def _shifted(fold: FoldRows, first: int) -> FoldRows:
+    return FoldRows(
+        *(
+            Span(max(0, span.start - first), max(0, span.stop - first)) if span.length else Span(0, 0)
+            for span in (fold.train, fold.validation, fold.test)
+        )
+    )
+
+
 def _facts(
-    partitions: Sequence[PartitionRows], found: list[tuple[Rows, dict[str, int]]], splits: list[Split]
+    partitions: Sequence[PartitionBars], indexes: Sequence[WindowIndex], parts: Sequence[dict[str, Rows]]
 ) -> dict[str, Any]:
-    """What the data are, in plain values."""
-    told = []
-    for partition, (ends, left_out), split in zip(partitions, found, splits, strict=True):
-        one: dict[str, Any] = {"name": partition.name, "rows": len(partition.close), "windows": len(ends)}
-        for part, rows in zip(("train", "validation", "test"), split, strict=True):
-            one[f"{part}_windows"] = len(rows)
-            one[f"{part}_rows"] = [int(rows[0]), int(rows[-1])] if len(rows) else None
-        one["left_out"] = left_out
+    """Return the counts and ranges of the data as plain values."""
+    described = []
+    for partition, index, own in zip(partitions, indexes, parts, strict=True):
+        facts: dict[str, Any] = {"name": partition.name, "rows": len(partition), "windows": len(index.ends)}
+        for part, rows in own.items():
+            facts[f"{part}_windows"] = len(rows)
+            facts[f"{part}_rows"] = [int(rows[0]), int(rows[-1])] if len(rows) else None
+        facts["left_out"] = index.left_out
         if partition.timestamp is not None:
-            one["first_timestamp"] = show_time(int(partition.timestamp[0]))
-            one["last_timestamp"] = show_time(int(partition.timestamp[-1]))
-        told.append(one)
+            facts["first_timestamp"] = show_time(int(partition.timestamp[0]))
+            facts["last_timestamp"] = show_time(int(partition.timestamp[-1]))
+        described.append(facts)
     counts = ("rows", "windows", "train_windows", "validation_windows", "test_windows")
-    facts = {name: sum(one[name] for one in told) for name in counts}
-    facts["purged_windows"] = facts["windows"] - sum(facts[name] for name in counts[2:])
-    reasons = {reason: sum(one["left_out"].get(reason, 0) for one in told) for reason in told[0]["left_out"]}
-    return {**facts, "left_out": reasons, "partitions": told}
+    total = {name: sum(facts[name] for facts in described) for name in counts}
+    total["purged_windows"] = total["windows"] - sum(total[name] for name in counts[2:])
+    reasons = {
+        reason: sum(facts["left_out"].get(reason, 0) for facts in described) for reason in described[0]["left_out"]
+    }
+    return {**total, "left_out": reasons, "partitions": described}

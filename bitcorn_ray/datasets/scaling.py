@@ -16,7 +16,6 @@ from bitcorn_ray.errors import BitcornError
 if TYPE_CHECKING:
     from sklearn.preprocessing import StandardScaler
 
-__all__ = ["finite_rows", "fit_scaler", "scale", "scale_in_place", "scaler_from_json", "scaler_to_json"]
 
 Matrix = NDArray[np.floating]
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["forward_return", "realised_volatility", "return_deviation"]
-
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
 

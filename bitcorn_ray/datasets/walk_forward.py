@@ -16,8 +16,6 @@ from bitcorn_ray.market.bars import show_time
 if TYPE_CHECKING:
     from bitcorn_ray.models.neural.config import ModelConfig
 
-__all__ = ["FoldPlan", "plan_folds"]
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FoldPlan:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bitcorn_ray.datasets.load import feature_identity
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.explain import library_changes, system_changes
-from bitcorn_ray.features.identity import identify
 from bitcorn_ray.features.registry import find_system
 from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.forecasting.bands import between_widths, roll_bands
@@ -36,7 +36,7 @@ from bitcorn_ray.training.run import Run, load_run
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Forecaster", "feature_identity", "milliseconds_of"]
+__all__ = ["Forecaster", "milliseconds_of"]
 
 
 class Forecaster:
@@ -219,11 +219,6 @@ def milliseconds_of(time: Any) -> int:
         return int(read.value // 1_000_000)
     except (TypeError, ValueError, OverflowError) as error:
         raise BitcornError(f"{time!r} is no time: write it as 2026-01-31 or 2026-01-31T12:00") from error
-
-
-def feature_identity(system: FeatureSystem) -> dict[str, Any]:
-    """What identifies a feature system, for a run to keep: version, parameters, features, code, libraries."""
-    return {name: value for name, value in identify(system).facts.items() if name != "format"}
 
 
 def _compared(metadata: Mapping[str, Any], system: FeatureSystem, folder: str, allow_changed_code: bool) -> list[str]:

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitcorn_ray.datasets.gaps import gap_before
 from bitcorn_ray.datasets.scaling import finite_rows, scale
+from bitcorn_ray.datasets.windows import gap_before
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.forecasting.bands import counts, enough_scores, forecast_scores, sample_of

@@ -24,7 +24,7 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.util.queue import Empty, Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from bitcorn_ray.datasets.dataset import TrainingData
+from bitcorn_ray.datasets.dataset import Dataset
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.logging import LogOutput, asked_output, logged, logger_of
 from bitcorn_ray.models.neural.checkpoint import CheckpointFolder
@@ -49,9 +49,9 @@ class SharedData:
     not held on to, so that one copy serves this process and all workers of its node.
     """
 
-    def __init__(self, data: TrainingData) -> None:
+    def __init__(self, data: Dataset) -> None:
         self.reference = ray.put({item.name: getattr(data, item.name) for item in fields(data)})
-        self.data = TrainingData(**ray.get(self.reference))
+        self.data = Dataset(**ray.get(self.reference))
 
 
 def fit_on_ray(
@@ -159,7 +159,7 @@ class _OneWorkerTrainer(DataParallelTrainer):
 def _train_worker(config: dict[str, Any]) -> dict[str, Any]:
     first = ray.train.get_context().get_world_rank() == 0
     device = str(ray.train.torch.get_device()) if config["gpu"] else "cpu"
-    data = TrainingData(**ray.get(config["data"]))
+    data = Dataset(**ray.get(config["data"]))
     model, training = ModelConfig(**config["model"]), TrainingConfig(**config["training"])
     checkpoints: CheckpointFolder = config["checkpoints"]
 

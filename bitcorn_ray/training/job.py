@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bitcorn_ray.datasets.load import TrainingInputs
 from bitcorn_ray.logging import logged, logger_of
 from bitcorn_ray.models.neural.checkpoint import CheckpointFolder, data_digest, training_identity
 from bitcorn_ray.models.neural.config import ModelConfig, TrainingConfig
@@ -22,7 +23,6 @@ from bitcorn_ray.models.neural.trainer import fit
 from bitcorn_ray.storage.location import shown_uri
 from bitcorn_ray.storage.storage import Storage
 from bitcorn_ray.training.config import recorded_config
-from bitcorn_ray.training.inputs import TrainingInputs
 from bitcorn_ray.training.lineage import package_code
 from bitcorn_ray.training.run import Run, assemble_run, run_storage, save_run
 from bitcorn_ray.training.tracking import TrainingLogs

@@ -19,12 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.features.identity import EntryPlan, bars_digest
-from bitcorn_ray.market.bars import Bars, show_time
-from bitcorn_ray.market.partition import Partition
-from bitcorn_ray.storage.location import recorded_uri, shown_uri
+from bitcorn_ray.storage.location import shown_uri
 
-__all__ = ["package_code", "partition_lineage", "run_lineage", "source_lineage"]
+__all__ = ["package_code", "run_lineage"]
 
 _SHOWING = ("cli", "report")
 
@@ -52,37 +49,6 @@ def run_lineage(run: str | Path) -> dict[str, Any]:
         "seeds": {"training": metadata["training"]["seed"]},
         "deterministic": metadata["training"]["deterministic"],
         "precision": metadata["precision"],
-    }
-
-
-def source_lineage(source: str | Path, partitions: list[dict[str, Any]]) -> dict[str, Any]:
-    """What a run records of its source. partitions: each as `partition_lineage` gives it."""
-    place = str(source)
-    recorded = recorded_uri(place) if "://" in place else str(Path(place).expanduser().absolute())
-    return {"source": recorded, "partitions": partitions}
-
-
-def partition_lineage(partition: Partition, bars: Bars, plan: EntryPlan) -> dict[str, Any]:
-    """What a run records of the bars of one partition, and of the entry of the cache that its features came from."""
-    assert bars.timestamp is not None
-    seen = bars.with_extra(plan.identity.system.inputs)
-    return {
-        "symbol": partition.symbol,
-        "timeframe": partition.timeframe,
-        "bars": len(bars),
-        "first": show_time(int(bars.timestamp[0])),
-        "last": show_time(int(bars.timestamp[-1])),
-        "entry": plan.key,
-        "chunks": [
-            {
-                "key": chunk.key,
-                "bars": bars_digest(seen, chunk.start, chunk.start, chunk.stop)[:32],
-                "rows": chunk.stop - chunk.start,
-                "first": show_time(int(bars.timestamp[chunk.start])),
-                "last": show_time(int(bars.timestamp[chunk.stop - 1])),
-            }
-            for chunk in plan.chunks
-        ],
     }
 
 

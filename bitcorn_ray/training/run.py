@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bitcorn_ray.datasets.dataset import TrainingData
+from bitcorn_ray.datasets.dataset import Dataset
 from bitcorn_ray.datasets.scaling import scaler_from_json, scaler_to_json
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import show_time
@@ -102,7 +102,7 @@ class Run:
 
 def assemble_run(
     fitted: FitResult,
-    data: TrainingData,
+    data: Dataset,
     scaler: StandardScaler,
     model_config: ModelConfig,
     config: TrainingConfig,
@@ -266,9 +266,7 @@ def load_weights(model: LSTMMultiHead, state: Mapping[str, Tensor]) -> None:
     model.load_state_dict({**own, **state})
 
 
-def _validation_scores(
-    model: LSTMMultiHead, data: TrainingData, config: ModelConfig, place: int, step: int
-) -> PastScores:
+def _validation_scores(model: LSTMMultiHead, data: Dataset, config: ModelConfig, place: int, step: int) -> PastScores:
     """Scores of a partition's validation windows, as many of the last ones as can still count."""
     kept = RollingConformal(config.horizons).window + max(config.horizons)
     rows = _rows_of(data, data.validation_ends, place)[-kept:]
@@ -280,7 +278,7 @@ def _validation_scores(
     return PastScores(bars, scores)
 
 
-def _partition(data: TrainingData, place: int, timeframe: str) -> dict[str, Any]:
+def _partition(data: Dataset, place: int, timeframe: str) -> dict[str, Any]:
     """What a run says about one partition: from when to when its bars are, and the last bars of each part's windows."""
     start, stop = (int(data.partition_starts[place + n]) for n in (0, 1))
 
@@ -296,7 +294,7 @@ def _partition(data: TrainingData, place: int, timeframe: str) -> dict[str, Any]
     return {**asdict(named), "bars": stop - start, "first": first, "last": last, **spans}
 
 
-def _rows_of(data: TrainingData, ends: NDArray[np.int64], place: int) -> NDArray[np.int64]:
+def _rows_of(data: Dataset, ends: NDArray[np.int64], place: int) -> NDArray[np.int64]:
     first, last = np.searchsorted(ends, data.partition_starts[place : place + 2])
     return ends[first:last]
 

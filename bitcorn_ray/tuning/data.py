@@ -18,6 +18,7 @@ from bitcorn_ray import __version__
 from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.data_loader import open_cache
 from bitcorn_ray.datasets.folds import Fold, Timeline, walk_forward_folds
+from bitcorn_ray.datasets.load import partition_record
 from bitcorn_ray.datasets.walk_forward import FoldPlan
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.prepare import Source, prepare
@@ -29,7 +30,6 @@ from bitcorn_ray.market.partition import Partition, normalise_symbol
 from bitcorn_ray.market.timeframe import timeframe_ms
 from bitcorn_ray.sources.loading import load_bars
 from bitcorn_ray.sources.source import shown_source
-from bitcorn_ray.training.lineage import partition_lineage
 from bitcorn_ray.tuning.config import SweepConfig
 from bitcorn_ray.tuning.records import record_key
 from bitcorn_ray.tuning.trial import SweepBars, Variant
@@ -125,7 +125,7 @@ def _variant(
         for place, name in enumerate(system.features):
             rows[system.warmup_bars :, place] = prepared.columns[name]
         keys.append(prepared.plan.key)
-        origins.append(partition_lineage(partition, own, prepared.plan))
+        origins.append(partition_record(partition, own, prepared.plan))
         start += len(own)
     return Variant(
         spec=spec,

@@ -15,13 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bitcorn_ray.datasets.load import TrainingInputs, feature_identity, recorded_source
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.registry import find_system
-from bitcorn_ray.forecasting.forecaster import feature_identity
 from bitcorn_ray.market.timeframe import timeframe_ms
-from bitcorn_ray.training.inputs import TrainingInputs
 from bitcorn_ray.training.job import TrainingJob
-from bitcorn_ray.training.lineage import source_lineage
 from bitcorn_ray.training.run import is_run, read_metadata
 from bitcorn_ray.tuning.config import Setting, SweepConfig
 from bitcorn_ray.tuning.data import SweepData, fold_plan, sweep_data
@@ -192,7 +190,12 @@ def refit(
             "timeframe": data.bars[0].timeframe,
             "cache_keys": list(variant.keys),
             "data": facts,
-            "lineage": {"data": source_lineage(config.run.db, [dict(each) for each in variant.origins])},
+            "lineage": {
+                "data": {
+                    "source": recorded_source(config.run.db),
+                    "partitions": [dict(each) for each in variant.origins],
+                }
+            },
             "sweep": dict(trial),
             "cleaning": data.cleaning,
         }

@@ -21,11 +21,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitcorn_ray.datasets.dataset import PartitionRows, TrainingData, training_data
-from bitcorn_ray.datasets.folds import Fold, FoldRows, Span
+from bitcorn_ray.datasets.dataset import Dataset, PartitionBars, build_fold_dataset
+from bitcorn_ray.datasets.folds import Fold, FoldRows
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.logging import logged, logger_of
-from bitcorn_ray.market.reference_volatility import reference_volatility
 from bitcorn_ray.metrics.calibration import conformal_scores
 from bitcorn_ray.metrics.losses import gaussian_nll, qlike
 from bitcorn_ray.models.neural.config import ModelConfig
@@ -89,7 +88,7 @@ class Variant:
 
     matrix: (T, F) float32, the rows of one partition after those of another, NaN in warm-up rows; nobody writes to it.
     features: their names. spec, version: of the system. keys: of the cache's entries, one a partition. origins: what a
-    run records of these, see `partition_lineage`.
+    run records of these, see `partition_record`.
     """
 
     spec: str
@@ -233,7 +232,7 @@ def train_fold(
     )
 
 
-def fitted_model(data: TrainingData, setting: Setting, device: str) -> tuple[LSTMMultiHead, FitResult]:
+def fitted_model(data: Dataset, setting: Setting, device: str) -> tuple[LSTMMultiHead, FitResult]:
     """Train a setting's model on the data of a fold. Raises BitcornError as `fit` does."""
     fitted = fit(data, setting.model, setting.training, device=device)
     model = build_model(data.matrix.shape[1], setting.model, len(data.names))
@@ -249,56 +248,31 @@ def fold_inputs(
     fold: Sequence[FoldRows],
     whole: bool = False,
     reach: int = 1,
-) -> tuple[TrainingData, StandardScaler, dict[str, Any]]:
+) -> tuple[Dataset, StandardScaler, dict[str, Any]]:
     """Make the training data of a fold, their scaler, and facts; the features are copied and not written to.
 
     whole: of all rows, which gives the same windows and values as of those alone that the fold needs. reach: rows up to
     the first window's end that are to be there at least, as a window's own are.
     """
-    columns, model = variant.columns(setting.features), setting.model
-    rows, spans, parts, start = [], [], [], 0
-    for one, own in zip(bars, fold, strict=True):
-        length = len(one.close)
-        kept = slice(0, length) if whole else _needed(own, model, length, reach)
-        matrix = variant.matrix[start + kept.start : start + kept.stop]
-        parts.append(matrix if len(columns) == matrix.shape[1] and columns == sorted(columns) else matrix[:, columns])
-        reference = (
-            reference_volatility(np.log(one.close), model.reference_span)[kept] if model.reference_span else None
+    partitions = [
+        PartitionBars(
+            symbol=one.symbol,
+            timeframe=one.timeframe,
+            close=one.close,
+            timestamp=one.timestamp,
+            step=one.step,
+            high=one.high,
+            low=one.low,
+            excluded_ends=one.barred,
         )
-        rows.append(
-            PartitionRows(
-                name=one.name,
-                close=one.close[kept],
-                timestamp=one.timestamp[kept],
-                step=one.step,
-                reference=reference,
-                barred_ends=None if one.barred is None else one.barred[kept],
-            )
-        )
-        spans.append(_shifted(own, kept.start))
-        start += length
-    return training_data(np.concatenate(parts), rows, model, setting.training, fold=spans)
-
-
-def _needed(own: FoldRows, model: ModelConfig, length: int, reach: int) -> slice:
-    """Rows that the windows and labels of a fold reach; at least one, so that a partition keeps its place."""
-    spans = [span for span in (own.train, own.validation, own.test) if span.length]
-    if not spans:
-        return slice(0, 1)
-    first = max(0, min(span.start for span in spans) - max(model.seq_len, reach) + 1)
-    return slice(first, min(length, max(span.stop for span in spans) + max(model.horizons)))
-
-
-def _shifted(own: FoldRows, first: int) -> FoldRows:
-    train, validation, test = (
-        Span(max(0, span.start - first), max(0, span.stop - first)) if span.length else Span(0, 0)
-        for span in (own.train, own.validation, own.test)
-    )
-    return FoldRows(train, validation, test)
+        for one in bars
+    ]
+    columns = variant.columns(setting.features)
+    return build_fold_dataset(variant.matrix, columns, partitions, setting.model, fold, all_rows=whole, history=reach)
 
 
 def _judged(
-    model: LSTMMultiHead, data: TrainingData, config: ModelConfig, ends: Rows, judged: Rows, objective: str
+    model: LSTMMultiHead, data: Dataset, config: ModelConfig, ends: Rows, judged: Rows, objective: str
 ) -> tuple[float, NDArray[np.float32], NDArray[np.float32]]:
     """Mean loss of the judged among some windows, and the forecasts of returns and volatilities (N, H) of all."""
     returns, volatilities = forecast_rows(model, data, data.matrix, config, ends)
@@ -311,7 +285,7 @@ def _judged(
 
 
 def forecast_rows(
-    model: LSTMMultiHead, data: TrainingData, matrix: Floats, config: ModelConfig, ends: Rows
+    model: LSTMMultiHead, data: Dataset, matrix: Floats, config: ModelConfig, ends: Rows
 ) -> tuple[Floats, Floats]:
     """Returns and volatilities (N, H) of the windows that end at some rows. matrix: (T, F), as the data have it."""
     symbols = _places(data, ends) if config.symbol_embedding else None
@@ -319,12 +293,12 @@ def forecast_rows(
     return predict_windows(model, matrix, reference, ends, config.seq_len, symbols)
 
 
-def _places(data: TrainingData, ends: Rows) -> Rows:
+def _places(data: Dataset, ends: Rows) -> Rows:
     """Numbers of the partitions that rows belong to."""
     return np.searchsorted(data.partition_starts, ends, side="right") - 1
 
 
-def mean_loss(data: TrainingData, ends: Rows, returns: Floats, volatilities: Floats, objective: str) -> float:
+def mean_loss(data: Dataset, ends: Rows, returns: Floats, volatilities: Floats, objective: str) -> float:
     """Mean of the objective over windows and horizons, for forecasts (N, H)."""
     if objective == "qlike":
         losses = qlike(np.square(volatilities, dtype=np.float64), np.square(data.volatilities[ends], dtype=np.float64))

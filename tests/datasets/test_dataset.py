@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
-from small_training import HOUR, MODEL, TRAINING, make_data, rows_of
+from small_training import HOUR, MODEL, TRAINING, make_data, partition_bars, shares_of
 
-from bitcorn_ray.datasets.dataset import PartitionRows, training_data
+from bitcorn_ray.datasets.dataset import PartitionBars, build_dataset
 from bitcorn_ray.datasets.folds import FoldRows, FoldsConfig, Span, Timeline, walk_forward_folds
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import Bars
@@ -55,7 +55,9 @@ def test_without_a_reference_targets_are_relative_to_nothing(random_bars):
 def test_the_scaler_is_fitted_on_training_rows_of_every_partition_only(random_bars):
     one, other = random_bars(500), random_bars(400, seed=4)
     features = np.random.default_rng(0).normal(size=(900, 4)).astype(np.float32)
-    data, scaler, _ = training_data(features.copy(), [rows_of(one), rows_of(other)], MODEL, TRAINING)
+    data, scaler, _ = build_dataset(
+        features.copy(), [partition_bars(one), partition_bars(other)], MODEL, shares_of(TRAINING)
+    )
     last = [int(data.train_ends[data.train_ends < 500][-1]), int(data.train_ends[-1])]
     fitted = np.concatenate((features[: last[0] + 1], features[500 : last[1] + 1]))
     np.testing.assert_allclose(scaler.mean_, fitted.mean(0), rtol=1e-4, atol=1e-6)
@@ -66,7 +68,7 @@ def test_the_scaler_is_fitted_on_training_rows_of_every_partition_only(random_ba
 def test_the_matrix_is_scaled_where_it_lies(random_bars):
     bars = random_bars(300)
     features = np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)
-    assert training_data(features, [rows_of(bars)], MODEL, TRAINING)[0].matrix is features
+    assert build_dataset(features, [partition_bars(bars)], MODEL, shares_of(TRAINING))[0].matrix is features
 
 
 @pytest.mark.parametrize("part", ["validation", "test"])
@@ -77,10 +79,10 @@ def test_nothing_that_comes_after_the_training_reaches_it(random_bars, part):
 
     def made(closes, matrix):
         rows = [
-            replace(rows_of(each), close=close, reference=reference_volatility(np.log(close), 24))
+            replace(partition_bars(each), close=close, reference=reference_volatility(np.log(close), 24))
             for each, close in zip(bars, closes, strict=True)
         ]
-        return training_data(matrix, rows, MODEL, training)
+        return build_dataset(matrix, rows, MODEL, shares_of(training))
 
     data, scaler, _ = made([each.close for each in bars], features.copy())
     # From the bar after the one at which the later part begins, in time, both markets become other ones.
@@ -121,7 +123,7 @@ def test_no_window_and_no_target_spans_a_gap_or_a_partition(lengths, gaps, seq_l
     finite = np.isfinite(features).all(1)
     training = replace(TRAINING, val_frac=0.3, test_frac=test_frac)
     try:
-        data, _, _ = training_data(features, [rows_of(each) for each in bars], model, training)
+        data, _, _ = build_dataset(features, [partition_bars(each) for each in bars], model, shares_of(training))
     except BitcornError:
         reject()  # too few windows are left to share out
     longest = max(horizons)
@@ -146,39 +148,30 @@ def test_partitions_are_cut_at_the_same_instants(random_bars):
     assert [each["name"] for each in facts["partitions"]] == ["SIM 1h", "SIM1 1h"]
 
 
-def test_partitions_can_be_cut_at_rows_of_each(random_bars):
-    data, _, _ = make_data(random_bars(500), random_bars(400, seed=4), stops=[(300, 400, 450), (200, 300, 400)])
-    first, second = (ends[ends < 500] for ends in (data.train_ends, data.validation_ends))
-    assert first.max() == 300 - 3
-    assert (second.min(), second.max()) == (300, 400 - 3)
-    assert data.train_ends.max() == 500 + 200 - 3
-    assert data.test_ends.min() == 400
-
-
 def test_several_partitions_need_times():
     close = np.exp(np.random.default_rng(0).normal(0, 0.01, 100).cumsum())
-    rows = [PartitionRows(name=name, close=close) for name in "ab"]
-    with pytest.raises(BitcornError, match="a has no timestamps"):
-        training_data(np.zeros((200, 2), np.float32), rows, MODEL, TRAINING)
+    rows = [PartitionBars(symbol=name, timeframe="1h", close=close) for name in "ab"]
+    with pytest.raises(BitcornError, match="a 1h has no timestamps"):
+        build_dataset(np.zeros((200, 2), np.float32), rows, MODEL, shares_of(TRAINING))
     with pytest.raises(BitcornError, match="200 closes, the matrix 150 rows"):
-        training_data(np.zeros((150, 2), np.float32), rows, MODEL, TRAINING)
+        build_dataset(np.zeros((150, 2), np.float32), rows, MODEL, shares_of(TRAINING))
 
 
-def test_where_windows_are_from_is_told_by_partition_and_time(random_bars):
+def test_windows_are_described_by_partition_and_time(random_bars):
     one, other = random_bars(300), random_bars(300, seed=4)
     data, _, _ = make_data(one, other)
-    told = data.where(np.array([20, 305, 310]))
-    assert told == "SIM 1h, 2023-01-01T20:00:00Z to 2023-01-01T20:00:00Z; " + (
+    described = data.describe(np.array([20, 305, 310]))
+    assert described == "SIM 1h, 2023-01-01T20:00:00Z to 2023-01-01T20:00:00Z; " + (
         "SIM1 1h, 2023-01-01T05:00:00Z to 2023-01-01T10:00:00Z"
     )
-    assert replace(data, timestamp=None).where(np.array([305])) == "SIM1 1h, rows 5 to 5"
+    assert replace(data, timestamp=None).describe(np.array([305])) == "SIM1 1h, rows 5 to 5"
 
 
 def test_rows_without_finite_features_are_in_no_window(random_bars):
     bars = random_bars(300)
     features = np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)
     features[100, 2] = np.nan
-    data, _, facts = training_data(features, [rows_of(bars)], MODEL, TRAINING)
+    data, _, facts = build_dataset(features, [partition_bars(bars)], MODEL, shares_of(TRAINING))
     assert not set(all_ends(data)) & set(range(100, 100 + MODEL.seq_len))
     assert facts["left_out"]["non_finite_features"] == MODEL.seq_len
     assert np.isfinite(data.matrix).all()
@@ -202,10 +195,10 @@ def folds_of(*bars, **changes):
 
 
 def fold_data(bars, fold, features=None, model=MODEL):
-    rows = [rows_of(each, f"SIM{n} 1h", model.reference_span) for n, each in enumerate(bars)]
+    rows = [partition_bars(each, f"SIM{n}", model.reference_span) for n, each in enumerate(bars)]
     if features is None:
         features = np.random.default_rng(0).normal(size=(sum(map(len, bars)), 4)).astype(np.float32)
-    return training_data(features, rows, model, TRAINING, fold=fold.rows)
+    return build_dataset(features, rows, model, fold.rows)
 
 
 def test_the_windows_of_a_rolling_fold_are_those_of_its_ranges(random_bars):
@@ -233,15 +226,6 @@ def test_the_scaler_of_a_fold_is_fitted_on_its_own_training_rows_only(random_bar
     fitted = features[train.start - MODEL.seq_len + 1 : train.stop]
     np.testing.assert_allclose(scaler.mean_, fitted.mean(0), rtol=1e-5)
     assert scaler.n_samples_seen_ == len(fitted)
-
-
-def test_a_fold_is_what_stops_say_where_training_expands(random_bars):
-    bars = [random_bars(500, gaps=1)]
-    fold = folds_of(*bars, window="expanding")[-1]
-    one, other = fold_data(bars, fold), make_data(*bars, stops=[rows.stops for rows in fold.rows])
-    np.testing.assert_array_equal(one[0].matrix, other[0].matrix)
-    for name in ("train_ends", "validation_ends", "test_ends", "output_scale"):
-        np.testing.assert_array_equal(getattr(one[0], name), getattr(other[0], name))
 
 
 @pytest.mark.parametrize("part", ["validation", "test"])

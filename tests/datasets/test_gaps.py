@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitcorn_ray.datasets.gaps import fill_gaps, gap_before
+from bitcorn_ray.datasets.sequences import fill_gaps, gap_before
 from bitcorn_ray.errors import BitcornError
 
 

@@ -1,9 +1,11 @@
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitcorn_ray.datasets.splits import holdout, split_by_rows, split_by_time
+from bitcorn_ray.datasets.folds import Shares, holdout, split_by_shares
 from bitcorn_ray.errors import BitcornError
 
 HOUR = 3_600_000
@@ -11,6 +13,26 @@ HOUR = 3_600_000
 
 def some_rows(count, seed):
     return np.sort(np.random.default_rng(seed).choice(3_000, count, replace=False))
+
+
+class Parts(NamedTuple):
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+
+
+def split_windows(ends, times, reaches, val_frac, test_frac=0.0):
+    """Return the end rows of the windows in each part, of each partition. times: instants at which the windows end."""
+    instants = []
+    for rows, when in zip(ends, times, strict=True):
+        every = np.interp(np.arange(rows[-1] + 1), rows, when).astype(np.int64)
+        every[: rows[0]] = when[0] - np.arange(rows[0], 0, -1)
+        instants.append(every)
+    split = split_by_shares(Shares(validation=val_frac, test=test_frac), instants, ends, reaches)
+    return [
+        Parts(*(rows[slice(*np.searchsorted(rows, span))] for span in (own.train, own.validation, own.test)))
+        for own, rows in zip(split, ends, strict=True)
+    ]
 
 
 END_ROWS = st.builds(some_rows, count=st.integers(150, 300), seed=st.integers(0, 10_000))
@@ -58,7 +80,7 @@ def partitions(draw):
 @given(given_=partitions(), val_frac=st.floats(0.1, 0.4), test_frac=st.floats(0.1, 0.4), horizon=st.integers(1, 12))
 def test_partitions_are_cut_at_the_same_instants_and_no_label_crosses(given_, val_frac, test_frac, horizon):
     ends, times, bars = given_
-    splits = split_by_time(ends, times, [horizon * bar for bar in bars], val_frac, test_frac)
+    splits = split_windows(ends, times, [horizon * bar for bar in bars], val_frac, test_frac)
     instants = [dict(zip(rows, when, strict=True)) for rows, when in zip(ends, times, strict=True)]
     parts = [
         [np.array([when[row] for row in split[part]]) for split, when in zip(splits, instants, strict=True)]
@@ -91,7 +113,7 @@ def test_partitions_are_cut_at_the_same_instants_and_no_label_crosses(given_, va
 @settings(deadline=None)
 @given(ends=END_ROWS, val_frac=st.floats(0.05, 0.5), horizon=st.integers(1, 48), bar=st.sampled_from([1, HOUR]))
 def test_one_partition_without_a_test_part_is_split_as_by_holdout(ends, val_frac, horizon, bar):
-    (split,) = split_by_time([ends], [ends * bar], horizon * bar, val_frac)
+    (split,) = split_windows([ends], [ends * bar], [horizon * bar], val_frac)
     train, validation = holdout(ends, val_frac, horizon)
     # The slow, obvious version.
     first = len(ends) - round(len(ends) * val_frac)
@@ -102,7 +124,7 @@ def test_one_partition_without_a_test_part_is_split_as_by_holdout(ends, val_frac
 
 def test_a_partition_that_starts_late_may_lack_a_part():
     long, late = np.arange(1_000), np.arange(50)
-    splits = split_by_time([long, late], [long, 950 + late], 5, 0.1, 0.1)
+    splits = split_windows([long, late], [long, 950 + late], [5, 5], 0.1, 0.1)
     assert [len(part) for part in splits[1]] == [0, 0, 50]
     # 1,050 windows, 105 of them tested (55 and 50), so from instant 945 on; 105 validate, so from 840 on.
     assert (splits[0].test[0], splits[0].test[-1]) == (945, 999)
@@ -112,32 +134,6 @@ def test_a_partition_that_starts_late_may_lack_a_part():
 
 def test_a_share_that_leaves_no_training_is_refused():
     with pytest.raises(BitcornError, match=r"val_frac is 0\.5 and test_frac 0\.5"):
-        split_by_time([np.arange(100)], [np.arange(100)], 1, 0.5, 0.5)
-    with pytest.raises(BitcornError, match="1 partitions of windows, 2 of times"):
-        split_by_time([np.arange(100)], [np.arange(100)] * 2, 1, 0.2)
+        Shares(validation=0.5, test=0.5)
     with pytest.raises(BitcornError, match="0 for testing: give more bars"):
-        split_by_time([np.arange(100)], [np.arange(100)], 1, 0.2, 0.001)
-
-
-@settings(deadline=None)
-@given(
-    ends=END_ROWS,
-    stops=st.tuples(st.integers(1_000, 1_500), st.integers(1_800, 2_200), st.integers(2_600, 3_500)),
-    horizon=st.integers(1, 24),
-)
-def test_windows_are_split_at_given_rows(ends, stops, horizon):
-    split = split_by_rows(ends, stops, horizon)
-    fit_end, validation_end, test_end = stops
-    assert split.train.tolist() == [t for t in ends if t + horizon <= fit_end]
-    assert split.validation.tolist() == [t for t in ends if t >= fit_end and t + horizon <= validation_end]
-    assert split.test.tolist() == [t for t in ends if validation_end <= t < test_end]
-
-
-def test_given_rows_may_leave_the_test_out_and_must_ascend():
-    assert len(split_by_rows(np.arange(100), (70, 100, 100), 4).test) == 0
-    with pytest.raises(BitcornError, match="must ascend"):
-        split_by_rows(np.arange(100), (80, 70, 90), 4)
-    with pytest.raises(BitcornError, match="0 for testing"):
-        split_by_rows(np.arange(100), (70, 100, 110), 4)
-    with pytest.raises(BitcornError, match="0 for validation"):
-        split_by_rows(np.arange(100), (70, 74, 100), 5)
+        split_windows([np.arange(100)], [np.arange(100)], [1], 0.2, 0.001)

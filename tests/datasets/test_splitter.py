@@ -5,8 +5,7 @@ from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, check_cv, cross_val_score
 
-from bitcorn_ray.datasets.folds import FoldsConfig, Timeline, walk_forward_folds
-from bitcorn_ray.datasets.splitter import WalkForwardSplit
+from bitcorn_ray.datasets.folds import FoldsConfig, Timeline, WalkForwardSplit, walk_forward_folds
 from bitcorn_ray.errors import BitcornError
 
 DAYS = WalkForwardSplit(config=FoldsConfig(train="20d", validation="4d", test="4d"), horizon=6)

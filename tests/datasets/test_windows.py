@@ -7,13 +7,13 @@ from bitcorn_ray.datasets.windows import gather_windows, require_horizons, windo
 from bitcorn_ray.errors import BitcornError
 
 
-def slow_ends(finite, usable_close, gap_before, seq_len, horizon, barred):
+def slow_ends(finite, usable_close, gap_before, seq_len, horizon, excluded):
     """The definition, row by row."""
     ends = []
     for end in range(seq_len - 1, len(finite) - horizon):
         rows, future = range(end - seq_len + 1, end + 1), range(end, end + horizon + 1)
         whole = not any(gap_before[row] for row in range(end - seq_len + 2, end + horizon + 1))
-        if whole and not barred[end] and all(finite[r] for r in rows) and all(usable_close[r] for r in future):
+        if whole and not excluded[end] and all(finite[r] for r in rows) and all(usable_close[r] for r in future):
             ends.append(end)
     return ends
 
@@ -26,11 +26,17 @@ def slow_ends(finite, usable_close, gap_before, seq_len, horizon, barred):
 @settings(max_examples=300, deadline=None)
 def test_the_index_is_what_the_definition_says(rows, seq_len, horizon):
     finite, usable, no_gap, free = (np.array(column) for column in zip(*rows, strict=True))
-    gap, barred = ~no_gap, ~free
+    gap, excluded = ~no_gap, ~free
     index = window_index(
-        finite=finite, usable_close=usable, gap_before=gap, seq_len=seq_len, horizon=horizon, barred_ends=barred
+        rows=len(rows),
+        seq_len=seq_len,
+        horizon=horizon,
+        gaps=gap,
+        excluded=excluded,
+        finite=finite,
+        usable_close=usable,
     )
-    assert index.ends.tolist() == slow_ends(finite, usable, gap, seq_len, horizon, barred)
+    assert index.ends.tolist() == slow_ends(finite, usable, gap, seq_len, horizon, excluded)
     assert len(index.ends) + sum(index.left_out.values()) == max(len(rows) - seq_len - horizon + 1, 0)
 
 
@@ -56,7 +62,7 @@ def test_consecutive_windows_are_a_read_only_view():
         ([1], 0, 100, "seq_len is 0"),
         ([], 5, 100, "horizons are"),
         ([0], 5, 100, "at least 1"),
-        ([4, 4], 5, 100, "different whole numbers"),
+        ([4, 4], 5, 100, "distinct whole numbers"),
         ([1, 12], 64, 75, "75 rows of features are too few: seq_len 64 and horizon 12 need at least 76"),
     ],
 )
@@ -68,11 +74,11 @@ def test_impossible_lengths_are_refused(horizons, seq_len, rows, message):
 def test_the_fewest_rows_make_one_window():
     require_horizons([12], 64, 76)
     all_true = np.ones(76, dtype=bool)
-    index = window_index(finite=all_true, usable_close=all_true, gap_before=None, seq_len=64, horizon=12)
+    index = window_index(rows=76, seq_len=64, horizon=12, finite=all_true, usable_close=all_true)
     assert index.ends.tolist() == [63]
 
 
 def test_no_window_left_says_why():
-    index = window_index(finite=np.zeros(9, bool), usable_close=np.ones(9, bool), gap_before=None, seq_len=2, horizon=1)
+    index = window_index(rows=9, seq_len=2, horizon=1, finite=np.zeros(9, bool), usable_close=np.ones(9, bool))
     with pytest.raises(BitcornError, match="7 for non_finite_features"):
         index.require_any()

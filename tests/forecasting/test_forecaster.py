@@ -280,9 +280,7 @@ def test_changed_code_is_refused_with_its_module_unless_it_is_allowed(folder, tm
     features = json.loads((folder / "metadata.json").read_text())["features"]
     features["code"]["modules"]["bitcorn_ray.features.systems.v2"] = "0" * 64
     changed = changed_metadata(folder, tmp_path / "run", features=features)
-    with pytest.raises(
-        BitcornError, match=r"bitcorn_ray\.features\.systems\.v2 changed"
-    ):
+    with pytest.raises(BitcornError, match=r"bitcorn_ray\.features\.systems\.v2 changed"):
         Forecaster.load(changed)
     allowed = Forecaster.load(changed, allow_changed_code=True)
     assert "code of bitcorn_ray.features.systems.v2 changed" in allowed.notes

@@ -12,10 +12,11 @@ import pytest
 from small_runs import make_run
 
 from bitcorn_ray.data_loader import load_market_data
+from bitcorn_ray.datasets.load import feature_identity
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.registry import find_system
 from bitcorn_ray.forecasting.batch import plan_forecasts, run_forecasts
-from bitcorn_ray.forecasting.forecaster import Forecaster, feature_identity
+from bitcorn_ray.forecasting.forecaster import Forecaster
 from bitcorn_ray.forecasting.watch import Watcher
 from bitcorn_ray.market.bars import show_time
 from bitcorn_ray.market.partition import Partition

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from small_training import MODEL, TRAINING, make_data
 
+from bitcorn_ray.datasets.load import TrainingInputs
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.storage.storage import Storage
-from bitcorn_ray.training.inputs import TrainingInputs
 from bitcorn_ray.training.job import TrainingJob, checkpoint_folder
 
 

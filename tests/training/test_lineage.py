@@ -2,40 +2,40 @@ import numpy as np
 import pytest
 
 from bitcorn_ray import MultiHorizonTrainingRequest, load_market_data, prepare_features, train_multihorizon_model
+from bitcorn_ray.datasets.load import partition_record, recorded_source
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.identity import plan_entry
 from bitcorn_ray.features.registry import find_system
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.sources.loading import load_bars
-from bitcorn_ray.training.lineage import package_code, partition_lineage, run_lineage, source_lineage
+from bitcorn_ray.training.lineage import package_code, run_lineage
 from bitcorn_ray.training.run import load_run, save_run
 
 
 def test_chunks_of_a_partition_have_keys_and_digests_of_their_own_bars(random_bars):
     bars = random_bars(70_000)
     plan = plan_entry(bars, find_system("v2"))
-    told = partition_lineage(Partition("X", "1h"), bars, plan)
+    told = partition_record(Partition("X", "1h"), bars, plan)
     assert [each["key"] for each in told["chunks"]] == [chunk.key for chunk in plan.chunks]
     assert sum(each["rows"] for each in told["chunks"]) == told["bars"] == 70_000
     changed = bars.columns()
     changed["volume"] = changed["volume"].copy()
     changed["volume"][-1] += 1
     other = type(bars)(**changed)
-    again = partition_lineage(Partition("X", "1h"), other, plan_entry(other, find_system("v2")))
+    again = partition_record(Partition("X", "1h"), other, plan_entry(other, find_system("v2")))
     differs = [one["bars"] != two["bars"] for one, two in zip(told["chunks"], again["chunks"], strict=True)]
     assert differs == [False] * (len(differs) - 1) + [True]
 
 
 def test_a_source_is_recorded_absolute_and_without_secrets(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    assert source_lineage("m.db", [])["source"] == str(tmp_path / "m.db")
-    kept = source_lineage("s3://key:hush@bucket/bars?region=r&secret_key=hush", [])
-    assert kept["source"] == "s3://bucket/bars?region=r"
+    assert recorded_source("m.db") == str(tmp_path / "m.db")
+    assert recorded_source("s3://key:hush@bucket/bars?region=r&secret_key=hush") == "s3://bucket/bars?region=r"
 
 
 def test_code_is_told_by_room_without_what_only_shows():
     code = package_code()
-    assert {"learning", "features", "market", "doors"} <= code.keys()
+    assert {"models", "features", "market", "doors"} <= code.keys()
     assert not {"cli", "report"} & code.keys()
 
 

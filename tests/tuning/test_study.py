@@ -14,10 +14,11 @@ from killing import kill_driver, process_environment, trial_workers, written
 from small_sweeps import sweep_values
 
 from bitcorn_ray import Forecaster, load_market_data, tune
+from bitcorn_ray.datasets.folds import FoldRows, Span
+from bitcorn_ray.datasets.load import inputs_from_source
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.models.neural.predict import predict_windows
 from bitcorn_ray.models.neural.trainer import fit
-from bitcorn_ray.training.inputs import inputs_from_source
 from bitcorn_ray.training.run import load_run
 from bitcorn_ray.tuning.config import SweepConfig
 from bitcorn_ray.tuning.folder import SweepFolder
@@ -86,12 +87,11 @@ def test_a_sweep_of_one_trial_is_a_plain_training_bit_for_bit(market_db, tmp_pat
     done = tune(values)
     assert len(done.trials) == 1  # there is but one point
     setting = SweepConfig.load(values).at({})
-    stops = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
+    last = json.loads((tmp_path / "sweep" / "sweep.json").read_text())["folds"][-1]
     bars = SweepFolder(tmp_path / "sweep").bars()[0]
     close = bars.timestamp + bars.step
-    last = stops["folds"][-1]
-    rows = tuple(int(np.searchsorted(close, at)) for at in (last["validation"]["span"][0], *last["test"]["span"]))
-    plain = inputs_from_source(market_db, ["AAAUSDT"], "1h", "v2", setting.model, setting.training, stops=[rows]).data
+    spans = (Span(*map(int, np.searchsorted(close, last[part]["span"]))) for part in ("train", "validation", "test"))
+    plain = inputs_from_source(market_db, ["AAAUSDT"], "1h", "v2", setting.model, [FoldRows(*spans)]).data
     fitted = fit(plain, setting.model, setting.training)
     run = load_run(done.run)  # refitted by Ray Train
     assert all(torch.equal(value, fitted.weights[name]) for name, value in run.model.state_dict().items())

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from small_sweeps import sweep_values
 
+from bitcorn_ray.datasets.load import inputs_from_source
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.models.neural.network import build_model
 from bitcorn_ray.models.neural.predict import predict_windows
 from bitcorn_ray.models.neural.trainer import fit
 from bitcorn_ray.sources.ingest import write_bars
-from bitcorn_ray.training.inputs import inputs_from_source
 from bitcorn_ray.tuning.config import SweepConfig
 from bitcorn_ray.tuning.data import sweep_data
 from bitcorn_ray.tuning.records import Records
@@ -48,9 +48,7 @@ def test_a_fold_is_what_a_plain_training_gives_bit_for_bit(market_db):
     config = SweepConfig.load(sweep_values(market_db, "out", folds={"window": "expanding"}))
     data, setting = sweep_data(config), config.at({})
     fold = data.folds[-1]
-    plain = inputs_from_source(
-        market_db, ["AAAUSDT"], "1h", "v2", setting.model, setting.training, stops=[fold.rows[0].stops]
-    ).data
+    plain = inputs_from_source(market_db, ["AAAUSDT"], "1h", "v2", setting.model, fold.rows).data
     fitted = fit(plain, setting.model, setting.training)
     model = build_model(14, setting.model, 1)
     model.load_state_dict(fitted.weights)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bitcorn_ray.datasets.splits import holdout
+from bitcorn_ray.datasets.folds import holdout
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.models.baselines.har import log_variance_floor
 from bitcorn_ray.models.baselines.history import fitting_rows

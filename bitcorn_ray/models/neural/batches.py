@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bitcorn_ray.datasets.dataset import TrainingData
+from bitcorn_ray.datasets.dataset import Dataset
 
 __all__ = ["Batch", "DeviceData", "gather", "mixed", "shards", "shared_tensor", "shuffled", "steps_per_epoch"]
 
@@ -37,7 +37,7 @@ class Batch(NamedTuple):
 class DeviceData:
     """Training data as tensors on a device."""
 
-    def __init__(self, data: TrainingData, seq_len: int, device: torch.device) -> None:
+    def __init__(self, data: Dataset, seq_len: int, device: torch.device) -> None:
         self.seq_len = seq_len
         self.matrix, self.reference, self.returns, self.volatilities, self.scale = (
             shared_tensor(array).to(device)

@@ -28,7 +28,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from bitcorn_ray.datasets.dataset import TrainingData
+from bitcorn_ray.datasets.dataset import Dataset
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.logging import logger_of
 from bitcorn_ray.models.neural.config import ModelConfig, TrainingConfig
@@ -44,18 +44,18 @@ _SNAPSHOT, _CLAIM = "step-", "claim-"
 _FREE = {"epochs", "patience", "threads", "checkpoint_epochs", "checkpoint_minutes"}
 
 
-def training_identity(data: TrainingData, model: ModelConfig, training: TrainingConfig) -> str:
+def training_identity(data: Dataset, model: ModelConfig, training: TrainingConfig) -> str:
     """Digest of the data and of what the configuration says about the result."""
     config = {name: value for name, value in asdict(training).items() if name not in _FREE}
     return _digest([asdict(model), config, data.names], data)
 
 
-def data_digest(data: TrainingData) -> str:
+def data_digest(data: Dataset) -> str:
     """Digest of all that a training sees: features as they are scaled, targets, and which windows are for what."""
     return _digest([data.names], data)
 
 
-def _digest(values: list[Any], data: TrainingData) -> str:
+def _digest(values: list[Any], data: Dataset) -> str:
     digest = hashlib.sha256(json.dumps(values).encode())
     for item in fields(data):
         value = getattr(data, item.name)

@@ -22,7 +22,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from bitcorn_ray.datasets.dataset import TrainingData
+from bitcorn_ray.datasets.dataset import Dataset
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.logging import logger_of
 from bitcorn_ray.memory import keep_freed_memory
@@ -58,7 +58,7 @@ _log = logger_of(__name__)
 
 
 def fit(
-    data: TrainingData,
+    data: Dataset,
     model_config: ModelConfig,
     config: TrainingConfig,
     *,
@@ -94,7 +94,7 @@ class _Loop:
 
     def __init__(
         self,
-        data: TrainingData,
+        data: Dataset,
         model: ModelConfig,
         config: TrainingConfig,
         device: torch.device,
@@ -139,7 +139,7 @@ class _Loop:
         if not torch.isfinite(validation_H).all():
             raise BitcornError(
                 f"the validation loss is no finite number in epoch {state.epoch + 1} ({validation_H.tolist()}); "
-                f"windows of {self.given.where(self.given.validation_ends)}: {self._remedy()}"
+                f"windows of {self.given.describe(self.given.validation_ends)}: {self._remedy()}"
             )
         result = EpochResult(
             epoch=state.epoch + 1,
@@ -231,7 +231,7 @@ class _Loop:
         if len(found):
             raise BitcornError(
                 f"the loss is no finite number in epoch {state.epoch + 1}, at step {state.step} or shortly before, for "
-                f"{len(found)} windows that end at bars of {self.given.where(found.numpy())}: {self._remedy()}"
+                f"{len(found)} windows that end at bars of {self.given.describe(found.numpy())}: {self._remedy()}"
             )
 
     def _remedy(self) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitcorn_ray.datasets.dataset import TrainingData
+from bitcorn_ray.datasets.dataset import Dataset
 from bitcorn_ray.datasets.folds import FoldRows
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.models.neural.network import LSTMMultiHead
@@ -69,7 +69,7 @@ class Importance:
     standard_error: float | None
 
 
-def shuffled_rows(data: TrainingData, seq_len: int, block: int, rng: np.random.Generator) -> tuple[Rows, Rows]:
+def shuffled_rows(data: Dataset, seq_len: int, block: int, rng: np.random.Generator) -> tuple[Rows, Rows]:
     """Rows (M,) that test windows see, ascending, and from which row each takes its value: blocks change places.
 
     Rows stay in their partition. Raises BitcornError where a partition's rows are too few for two blocks.
@@ -180,7 +180,7 @@ def _file(plan: TrialPlan, shuffles: Shuffles, setting: Setting, place: int) -> 
 
 
 def _test_loss(
-    model: LSTMMultiHead, data: TrainingData, matrix: NDArray[np.float32], setting: Setting, objective: str
+    model: LSTMMultiHead, data: Dataset, matrix: NDArray[np.float32], setting: Setting, objective: str
 ) -> float:
     forecasts = forecast_rows(model, data, matrix, setting.model, data.test_ends)
     return mean_loss(data, data.test_ends, *forecasts, objective)

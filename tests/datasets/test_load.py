@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from small_runs import make_run
-from small_training import TRAINING
+from small_training import TRAINING, shares_of
 
 from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.data_loader import load_market_data, open_cache, prepare_features
+from bitcorn_ray.datasets.load import inputs_from_frame, inputs_from_source
 from bitcorn_ray.datasets.scaling import scale
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.forecasting.batch import plan_forecasts, run_forecasts
@@ -26,16 +27,16 @@ from bitcorn_ray.sources.export import export_bars
 from bitcorn_ray.sources.inspect import inspect_source
 from bitcorn_ray.sources.loading import load_bars
 from bitcorn_ray.sources.options import Reading
-from bitcorn_ray.training.inputs import inputs_from_frame, inputs_from_source
 
 MODEL = ModelConfig(horizons=(1, 4), seq_len=16, reference_span=24)
+SHARES = shares_of(TRAINING)
 BOTH = ("aaa/usdt", "BBBUSDT")
 
 
 @pytest.fixture
 def inputs(market_db):
     def make(symbols=BOTH, system="v2", **options):
-        return inputs_from_source(market_db, symbols, "1h", system, MODEL, TRAINING, **options)
+        return inputs_from_source(market_db, symbols, "1h", system, MODEL, SHARES, **options)
 
     return make
 
@@ -88,7 +89,7 @@ def test_files_of_bars_give_what_the_database_gives(inputs, market_db, tmp_path)
     folder.mkdir()
     for symbol in ("AAAUSDT", "BBBUSDT"):
         load_market_data(market_db, symbol, "1h").dataframe.to_parquet(folder / f"{symbol}_1h.parquet")
-    data = inputs_from_source(folder, BOTH, "1h", "v2", MODEL, TRAINING).data
+    data = inputs_from_source(folder, BOTH, "1h", "v2", MODEL, SHARES).data
     expected = inputs().data
     np.testing.assert_array_equal(data.matrix, expected.matrix)
     np.testing.assert_array_equal(data.train_ends, expected.train_ends)
@@ -103,13 +104,6 @@ def test_a_damaged_chunk_is_computed_anew(inputs, cache_dir):
     np.testing.assert_array_equal(inputs().data.matrix, whole)
 
 
-def test_the_parts_can_be_cut_at_rows(inputs):
-    data = inputs(stops=[(900, 1_100, 1_300), (500, 700, 800)]).data
-    assert data.train_ends[data.train_ends < data.partition_starts[1]].max() < 900
-    assert data.validation_ends.max() < data.partition_starts[1] + 700 - 4 + 1
-    assert len(data.test_ends)
-
-
 def test_symbols_that_are_not_there_or_named_twice_are_refused(inputs):
     with pytest.raises(BitcornError, match="has no symbol 'NOPE': it has AAAUSDT, BBBUSDT"):
         inputs(("AAAUSDT", "NOPE"))
@@ -120,7 +114,7 @@ def test_symbols_that_are_not_there_or_named_twice_are_refused(inputs):
 def test_a_frame_gives_its_columns_in_the_asked_order(market_db):
     prepared = prepare_features(load_market_data(market_db, "AAAUSDT", "1h").dataframe)
     columns = prepared.feature_cols[::-1]
-    given = inputs_from_frame(prepared.dataframe, columns, Partition("AAAUSDT", "1h"), None, MODEL, TRAINING)
+    given = inputs_from_frame(prepared.dataframe, columns, Partition("AAAUSDT", "1h"), None, MODEL, SHARES)
     features = prepared.dataframe[columns].to_numpy()
     finite = np.isfinite(features).all(1)
     np.testing.assert_array_equal(given.data.matrix[finite], scale(features, given.scaler)[finite])
@@ -131,9 +125,7 @@ def test_a_frame_gives_its_columns_in_the_asked_order(market_db):
 
 def test_a_frame_of_a_system_that_is_not_declared_here_is_taken_as_it_is(market_db):
     prepared = prepare_features(load_market_data(market_db, "AAAUSDT", "1h").dataframe)
-    given = inputs_from_frame(
-        prepared.dataframe, prepared.feature_cols, Partition("A", "1h"), "my_own", MODEL, TRAINING
-    )
+    given = inputs_from_frame(prepared.dataframe, prepared.feature_cols, Partition("A", "1h"), "my_own", MODEL, SHARES)
     assert (given.about["feature_system"], given.about["features"]) == ("my_own", None)
 
 
@@ -141,7 +133,7 @@ def test_absent_columns_are_named(market_db):
     df = load_market_data(market_db, "AAAUSDT", "1h").dataframe
     for columns, message in ((["nope"], "no column nope"), ([], "no feature named")):
         with pytest.raises(BitcornError, match=message):
-            inputs_from_frame(df, columns, Partition("A", "1h"), None, MODEL, TRAINING)
+            inputs_from_frame(df, columns, Partition("A", "1h"), None, MODEL, SHARES)
 
 
 def filled_ends(given, market_db, policy):
@@ -164,7 +156,7 @@ def filled_ends(given, market_db, policy):
 def test_windows_go_through_bars_that_were_filled_and_end_on_none_that_knows_later_ones(
     inputs, market_db, policy, ends_on_filled
 ):
-    given = inputs(reading=Reading(policy=policy))
+    given = inputs(options=Reading(policy=policy))
     bare = inputs()
     filled, ends = filled_ends(given, market_db, policy)
     assert len(filled) == len(given.data.matrix) - len(bare.data.matrix) > 0
@@ -178,7 +170,7 @@ def test_windows_go_through_bars_that_were_filled_and_end_on_none_that_knows_lat
 
 
 def test_gaps_that_are_longer_than_the_policy_fills_stay_gaps(inputs):
-    given = inputs(reading=Reading(policy=CleaningPolicy(fill="forward", max_gap_size=1)))
+    given = inputs(options=Reading(policy=CleaningPolicy(fill="forward", max_gap_size=1)))
     assert given.about["cleaning"]["partitions"]["AAAUSDT 1h"]["gaps_left"] > 0
     assert given.about["data"]["left_out"]["gap"] > 0
 
@@ -188,9 +180,9 @@ def test_a_frame_with_filled_bars_gives_the_windows_that_its_source_gives(inputs
     policy = CleaningPolicy(fill=fill)
     prepared = prepare_features(load_market_data(market_db, "AAAUSDT", "1h", policy=policy).dataframe)
     of_frame = inputs_from_frame(
-        prepared.dataframe, prepared.feature_cols, Partition("AAAUSDT", "1h"), None, MODEL, TRAINING
+        prepared.dataframe, prepared.feature_cols, Partition("AAAUSDT", "1h"), None, MODEL, SHARES
     )
-    of_source = inputs(["AAAUSDT"], reading=Reading(policy=policy))
+    of_source = inputs(["AAAUSDT"], options=Reading(policy=policy))
     for one, other in ((of_frame.data.train_ends, of_source.data.train_ends),):
         np.testing.assert_array_equal(of_frame.data.timestamp[one], of_source.data.timestamp[other])
 
@@ -199,7 +191,7 @@ def test_further_columns_that_a_system_needs_are_read_by_themselves(market_db):
     with closing(sqlite3.connect(market_db)) as connection, connection:
         connection.execute("ALTER TABLE ohlcv ADD COLUMN trades REAL")
         connection.execute("UPDATE ohlcv SET trades = 5 + ts / 3600000 % 7")
-    given = inputs_from_source(market_db, ["AAAUSDT"], "1h", "own_systems:activity", MODEL, TRAINING)
+    given = inputs_from_source(market_db, ["AAAUSDT"], "1h", "own_systems:activity", MODEL, SHARES)
     assert given.feature_cols == ["activity"]
     assert np.ptp(given.data.matrix[given.data.train_ends]) > 1
 
@@ -268,8 +260,8 @@ def test_every_front_door_reads_a_lake_as_the_database_that_it_was_made_of(input
         one, other = (load_bars(each, "aaa/usdt", timeframe, reading=reading) for each in (lake, market_db))
         assert np.array_equal(one.bars.close, other.bars.close)
         assert np.array_equal(one.filled, other.filled)
-    given = inputs_from_source(lake, BOTH, "1h", "v2", MODEL, TRAINING, reading=reading)
-    np.testing.assert_array_equal(given.data.matrix, inputs(reading=reading).data.matrix)
+    given = inputs_from_source(lake, BOTH, "1h", "v2", MODEL, SHARES, options=reading)
+    np.testing.assert_array_equal(given.data.matrix, inputs(options=reading).data.matrix)
     partitions = {name: read_bars(market_db, name, "1h")[0].take(slice(850)) for name in ("AAAUSDT", "BBBUSDT")}
     forecaster = Forecaster.load(make_run(tmp_path / "run", partitions))
     done = [run_forecasts(plan_forecasts(forecaster, each, last=5)) for each in (lake, market_db)]
