@@ -23,9 +23,9 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.prepare import Source
 from bitcorn_ray.forecasting.bands import outcome_known
 from bitcorn_ray.forecasting.batch import ForecastWorker, plan_forecasts, run_forecasts
-from bitcorn_ray.forecasting.forecaster import Forecaster, milliseconds_of
+from bitcorn_ray.forecasting.forecaster import Forecaster
 from bitcorn_ray.forecasting.forecasts import Forecasts
-from bitcorn_ray.market.bars import Bars, show_time
+from bitcorn_ray.market.bars import Bars, milliseconds_of, show_time
 from bitcorn_ray.market.partition import Partition, normalise_symbol
 from bitcorn_ray.market.timeframe import timeframe_ms
 from bitcorn_ray.metrics.losses import HorizonMetrics, forecast_metrics

@@ -21,8 +21,8 @@ from bitcorn_ray.features.registry import find_system
 from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.forecasting.bands import between_widths, roll_bands
 from bitcorn_ray.forecasting.forecasts import Forecasts
-from bitcorn_ray.forecasting.inputs import Floats, ForecastInputs, Seen, why_not
-from bitcorn_ray.market.bars import Bars, require_chronology
+from bitcorn_ray.forecasting.inputs import FeatureWindows, Floats, ForecastCache, ForecastInputs
+from bitcorn_ray.market.bars import Bars, milliseconds_of, require_chronology
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.policy import CleaningPolicy
 from bitcorn_ray.market.timeframe import timeframe_ms
@@ -36,8 +36,6 @@ from bitcorn_ray.training.run import Run, load_run
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Forecaster", "milliseconds_of"]
-
 
 class Forecaster:
     """A trained run, ready to forecast; no Ray needed.
@@ -48,7 +46,7 @@ class Forecaster:
     def __init__(self, run: Run, system: FeatureSystem, notes: Sequence[str] = ()) -> None:
         self.run, self.system, self.notes = run, system, tuple(notes)
         self.step = timeframe_ms(run.metadata["timeframe"])
-        self._seen: dict[Partition, Seen] = {}
+        self._cached: dict[Partition, ForecastCache] = {}
 
     @classmethod
     def load(
@@ -120,12 +118,12 @@ class Forecaster:
         """
         trained = self.run.config.horizons
         weights = None if horizons is None else horizon_weights(trained, list(horizons))
-        seen = self._seen.get(partition) if remember else None
-        seen = seen if seen is not None and seen.begins(bars) else None
-        inputs = ForecastInputs(self.run, self.system, bars, partition, first, features, seen, filled)
+        cached = self._cached.get(partition) if remember else None
+        cached = cached if cached is not None and cached.is_prefix_of(bars) else None
+        inputs = ForecastInputs(self.run, self.system, bars, partition, first, features, cached, filled)
         returns, volatilities = inputs.forecast()
         if remember:
-            self._seen[partition] = inputs.seen(returns, volatilities)
+            self._cached[partition] = inputs.to_cache(returns, volatilities)
         asked, places = inputs.asked, np.searchsorted(inputs.rows, inputs.asked)
         widths = roll_bands(
             RollingConformal(trained),
@@ -152,8 +150,8 @@ class Forecaster:
         )
 
     def why_not(self, bars: Bars) -> str:
-        """Say why there is no forecast from the last bar, where there is none."""
-        return why_not(self.run, self.system, bars, len(bars) - 1)
+        """Return the reason why there is no forecast from the last bar, if it has no valid window."""
+        return FeatureWindows(self.run, self.system, bars).explain(len(bars) - 1)
 
     def reading(self, said: Reading | None = None) -> Reading:
         """How a source is read for this run: as is said, with its features' inputs, repaired as in its training."""
@@ -199,26 +197,6 @@ def first_row(bars: Bars, since: Any) -> int:
     if first == len(bars):
         raise BitcornError(f"no bar opens at {since} or later: the last one is of {bars.describe(len(bars) - 1)}")
     return first
-
-
-def milliseconds_of(time: Any) -> int:
-    """Milliseconds UTC of a time as pandas reads it, without a zone: UTC.
-
-    >>> milliseconds_of("2026-01-01 02:00+01:00")
-    1767229200000
-
-    Raises BitcornError for anything else.
-    """
-    import pandas as pd
-
-    try:
-        read = pd.Timestamp(time)
-        if pd.isna(read):
-            raise ValueError("no time")
-        read = read.tz_localize("UTC") if read.tzinfo is None else read
-        return int(read.value // 1_000_000)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise BitcornError(f"{time!r} is no time: write it as 2026-01-31 or 2026-01-31T12:00") from error
 
 
 def _compared(metadata: Mapping[str, Any], system: FeatureSystem, folder: str, allow_changed_code: bool) -> list[str]:

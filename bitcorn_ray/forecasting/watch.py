@@ -25,10 +25,10 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.jobs import asked_of
 from bitcorn_ray.forecasting.bands import outcome_known
 from bitcorn_ray.forecasting.batch import plan_forecasts
-from bitcorn_ray.forecasting.forecaster import Forecaster, milliseconds_of
+from bitcorn_ray.forecasting.forecaster import Forecaster
 from bitcorn_ray.forecasting.forecasts import Forecasts
 from bitcorn_ray.forecasting.journal import Journal
-from bitcorn_ray.market.bars import Bars, joined, show_time
+from bitcorn_ray.market.bars import Bars, joined, milliseconds_of, show_time
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.metrics.live import LiveSkill
 from bitcorn_ray.models.baselines.history import History

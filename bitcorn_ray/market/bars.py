@@ -19,6 +19,7 @@ __all__ = [
     "PRICE_COLUMNS",
     "Bars",
     "joined",
+    "milliseconds_of",
     "modal_step",
     "require_chronology",
     "show_time",
@@ -191,3 +192,23 @@ def show_times(timestamps: NDArray[np.int64]) -> list[str]:
     ['2017-08-17T04:00:00Z', '1970-01-01T00:00:00Z']
     """
     return [f"{text}Z" for text in timestamps.view("M8[ms]").astype("M8[s]").astype(str).tolist()]
+
+
+def milliseconds_of(time: Any) -> int:
+    """Return a time as milliseconds UTC. time: anything that pandas parses; without a zone it is UTC.
+
+    >>> milliseconds_of("2026-01-01 02:00+01:00")
+    1767229200000
+
+    Raises BitcornError if it cannot be parsed.
+    """
+    import pandas as pd
+
+    try:
+        read = pd.Timestamp(time)
+        if pd.isna(read):
+            raise ValueError("no time")
+        read = read.tz_localize("UTC") if read.tzinfo is None else read
+        return int(read.value // 1_000_000)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise BitcornError(f"{time!r} is not a time: write it as 2026-01-31 or 2026-01-31T12:00") from error

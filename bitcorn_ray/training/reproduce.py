@@ -22,8 +22,7 @@ import numpy as np
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.explain import library_changes, system_changes
 from bitcorn_ray.features.identity import bars_digest
-from bitcorn_ray.forecasting.forecaster import milliseconds_of
-from bitcorn_ray.market.bars import Bars
+from bitcorn_ray.market.bars import Bars, milliseconds_of
 from bitcorn_ray.market.policy import CleaningPolicy
 from bitcorn_ray.sources.loading import load_bars
 from bitcorn_ray.sources.options import Reading

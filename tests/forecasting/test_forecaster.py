@@ -81,7 +81,7 @@ def test_a_forecast_is_the_same_from_all_bars_and_from_bars_cut_at_its_cutoff(fo
 
 
 def test_bars_that_go_on_cost_only_what_is_new_and_give_the_same(folder, bars, monkeypatch):
-    from bitcorn_ray.forecasting.batch import inputs as forecast_inputs
+    from bitcorn_ray.forecasting import inputs as forecast_inputs
 
     forecaster, fresh, windows = Forecaster.load(folder), Forecaster.load(folder), []
     predict = forecast_inputs.predict_windows
@@ -124,7 +124,7 @@ def test_the_last_bars_and_those_since_a_time_are_a_part_of_the_history(folder, 
         pd.testing.assert_frame_equal(part, expected, rtol=1e-5)
     with pytest.raises(BitcornError, match="no bar opens at 2099-01-01 or later"):
         forecaster.history(bars, since="2099-01-01")
-    with pytest.raises(BitcornError, match="'yesterdayish' is no time"):
+    with pytest.raises(BitcornError, match="'yesterdayish' is not a time"):
         forecaster.history(bars, since="yesterdayish")
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from small_runs import MODEL, make_run
 
 from bitcorn_ray.features.registry import find_system
-from bitcorn_ray.forecasting.inputs import ForecastInputs, why_not
+from bitcorn_ray.forecasting.inputs import FeatureWindows, ForecastInputs
 from bitcorn_ray.market.bars import Bars
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.simulate import simulate_bars
@@ -77,21 +77,21 @@ def test_scores_that_the_run_holds_are_not_made_again(run):
     assert len(inputs.rows) > 90  # those between the run and the bar that was asked for
 
 
-def test_what_was_seen_is_used_for_bars_that_go_on_only(run):
+def test_cached_forecasts_are_used_only_for_bars_that_continue(run):
     inputs = ForecastInputs(run, V2, BARS.take(slice(450)), HERE, 440)
-    seen = inputs.seen(*inputs.forecast())
-    assert seen.begins(BARS)
-    assert not seen.begins(BARS.take(slice(1, None)))
-    assert not seen.begins(BARS.take(slice(449)))
+    cached = inputs.to_cache(*inputs.forecast())
+    assert cached.is_prefix_of(BARS)
+    assert not cached.is_prefix_of(BARS.take(slice(1, None)))
+    assert not cached.is_prefix_of(BARS.take(slice(449)))
     for row, expected in ((5, True), (399, False), (449, False), (450, True)):
         volume = BARS.volume.copy()
         volume[row] += 1
-        assert seen.begins(Bars(**{**BARS.columns(), "volume": volume})) is expected, row
-        seen_too = replace(seen, bars=replace(seen.bars, extra={"trades": BARS.volume[seen.first : 450]}))
-        assert seen_too.begins(replace(BARS, extra={"trades": volume})) is expected, row
-    assert not seen_too.begins(BARS)  # without what the features need
+        assert cached.is_prefix_of(Bars(**{**BARS.columns(), "volume": volume})) is expected, row
+        with_extra = replace(cached, bars=replace(cached.bars, extra={"trades": BARS.volume[cached.first : 450]}))
+        assert with_extra.is_prefix_of(replace(BARS, extra={"trades": volume})) is expected, row
+    assert not with_extra.is_prefix_of(BARS)  # without what the features need
 
 
-def test_why_a_row_has_no_forecast_is_said_in_words(run):
-    assert why_not(run, V2, BARS, 10) == "11 bars are too few to forecast: v2 and seq_len 16 need 65"
-    assert "bars are missing between" in why_not(run, V2, without(BARS, [490]), 498)
+def test_the_reason_for_a_missing_forecast_is_explained(run):
+    assert FeatureWindows(run, V2, BARS).explain(10) == "11 bars are too few to forecast: v2 and seq_len 16 need 65"
+    assert "bars are missing between" in FeatureWindows(run, V2, without(BARS, [490])).explain(498)
