@@ -26,8 +26,8 @@ def folds(config: str, plot: str | None, as_json: bool, address: str | None) -> 
       bitcorn folds sweep.yaml
       bitcorn folds sweep.yaml --plot folds.html --json
     """
-    from bitcorn_ray.datasets.walk_forward import plan_folds
     from bitcorn_ray.report.folds import folds_table, write_folds
+    from bitcorn_ray.tuning.plan_folds import plan_folds
 
     plan = plan_folds(config).to_json()
     if plot is not None:

@@ -19,7 +19,6 @@ from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.data_loader import open_cache
 from bitcorn_ray.datasets.folds import Fold, Timeline, walk_forward_folds
 from bitcorn_ray.datasets.load import partition_record
-from bitcorn_ray.datasets.walk_forward import FoldPlan
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.prepare import Source, prepare
 from bitcorn_ray.features.registry import find_system
@@ -31,6 +30,7 @@ from bitcorn_ray.market.timeframe import timeframe_ms
 from bitcorn_ray.sources.loading import load_bars
 from bitcorn_ray.sources.source import shown_source
 from bitcorn_ray.tuning.config import SweepConfig
+from bitcorn_ray.tuning.plan_folds import FoldPlan
 from bitcorn_ray.tuning.records import record_key
 from bitcorn_ray.tuning.trial import SweepBars, Variant
 

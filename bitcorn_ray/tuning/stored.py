@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from bitcorn_ray.datasets.folds import walk_forward_folds
-from bitcorn_ray.datasets.walk_forward import FoldPlan
 from bitcorn_ray.tuning.config import SweepConfig
 from bitcorn_ray.tuning.data import timelines_of
 from bitcorn_ray.tuning.folder import SweepFolder
+from bitcorn_ray.tuning.plan_folds import FoldPlan
 from bitcorn_ray.tuning.records import Trial
 from bitcorn_ray.tuning.trial import SweepBars, TrialPlan
 

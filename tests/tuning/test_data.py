@@ -3,10 +3,10 @@ import pytest
 from small_sweeps import sweep_values
 
 from bitcorn_ray import load_market_data, prepare_features
-from bitcorn_ray.datasets.walk_forward import plan_folds
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.tuning.config import SweepConfig
 from bitcorn_ray.tuning.data import sweep_data
+from bitcorn_ray.tuning.plan_folds import plan_folds
 
 
 def data_of(market_db, **changes):

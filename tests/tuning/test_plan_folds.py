@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from bitcorn_ray.datasets.walk_forward import plan_folds
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.tuning.plan_folds import plan_folds
 
 HOUR = 3_600_000
 

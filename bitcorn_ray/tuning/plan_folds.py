@@ -1,4 +1,4 @@
-"""Front door to walk-forward folds: where a configuration cuts the bars that it names."""
+"""The walk-forward folds of a configuration, for `bitcorn folds` and for reports."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FoldPlan:
-    """Folds of the bars of some partitions. horizon: bars of the longest label. timelines: one a partition."""
+    """The folds of some partitions.
+
+    horizon: bars of the longest label. timelines: one a partition.
+    """
 
     config: FoldsConfig
     horizon: int
@@ -27,9 +30,9 @@ class FoldPlan:
     folds: tuple[Fold, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values: each fold's ranges with their first and last bar's close and their bars, purged.
+        """Return plain values: the ranges of each fold, purged, with the closes of their first and last bars.
 
-        `span` is a range in ms, half-open, as it was cut; a partition's bars are counted in the order of `partitions`.
+        `span` is a half-open range in ms. `bars` counts the bars of each partition, in the order of `partitions`.
         """
         return {
             "horizon": self.horizon,
@@ -70,11 +73,11 @@ class FoldPlan:
 
 
 def plan_folds(config: str | Path | Mapping[str, Any]) -> FoldPlan:
-    """Cut the bars that a configuration names into folds.
+    """Return the folds of the bars that a configuration names.
 
     config: a YAML file, or its values: `db`, `symbol` or `symbols`, `timeframe` (or `timeframes`), `model` with
-    `horizons` and `seq_len`, `folds`, the fields of `FoldsConfig`, `table`, `mapping` and `clean`, by which the bars
-    are read, and `search`, of which the longest `seq_len` counts. Other fields of a run or a sweep are not looked at.
+    `horizons` and `seq_len`, `folds`, the fields of `FoldsConfig`, `table`, `mapping` and `clean`, which say how to
+    read the bars, and `search`, whose longest `seq_len` counts. Other fields of a run or a sweep are ignored.
     Raises BitcornError for a missing or malformed file, missing or impossible fields, bars that aren't there, and as
     `walk_forward_folds` does.
     """
@@ -98,7 +101,7 @@ def plan_folds(config: str | Path | Mapping[str, Any]) -> FoldPlan:
     for symbol in symbols:
         for timeframe in timeframes:
             loaded, step = load_bars(str(values["db"]), symbol, timeframe, reading=reading), timeframe_ms(timeframe)
-            assert loaded.bars.timestamp is not None  # what is loaded has times
+            assert loaded.bars.timestamp is not None
             timelines.append(Timeline(name=str(loaded.partition), instants=loaded.bars.timestamp + step, step=step))
     horizon = max(model.horizons)
     searched = {name: given for name, given in (values.get("search") or {}).items() if name in SEQ_LEN}
