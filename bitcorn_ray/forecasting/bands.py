@@ -1,12 +1,12 @@
-"""The bands of a partition's forecasts: rolling conformal, begun on the run's scores and going on over new bars.
+"""The bands of a partition's forecasts: rolling conformal intervals that start on the scores of the run.
 
-1. A forecast's score is known when its horizon has passed, and only where no bar is missing on the way.
-2. Scores count only of forecasts that the weights were not fitted on: of validation and later windows, and of
-   partitions that were not trained on. Where a run does not know what it was trained on, all count.
-3. The band of a forecast comes from the last scores that are mature when it is made, those of the run and those that
-   the bars tell together.
+1. The score of a forecast is known once its horizon has passed, and only if no bar is missing before it.
+2. Scores count only for forecasts on data that the weights were not fitted on: validation and later windows, and
+   partitions that were not trained on. If a run does not record its training data, all scores count.
+3. The band of a forecast comes from the last scores that are mature when it is made, those of the run and those of
+   the given bars together.
 
-A bar's number is its opening divided by the timeframe. Shapes: T bars, N forecasts, M scores, H horizons, K levels.
+A bar's number is its open time divided by the timeframe. Shapes: T bars, N forecasts, M scores, H horizons, K levels.
 """
 
 from __future__ import annotations
@@ -20,27 +20,23 @@ from numpy.typing import NDArray
 from bitcorn_ray.metrics.calibration import RollingConformal, conformal_scores
 from bitcorn_ray.training.run import PastScores
 
-__all__ = [
-    "between_widths", "counts", "enough_scores", "forecast_scores", "outcome_known", "roll_bands", "sample_of",
-]  # fmt: skip
-
 Rows = NDArray[np.int64]
 Floats = NDArray[np.floating]
 Mask = NDArray[np.bool_]
 
 
-def counts(sample: NDArray[np.str_]) -> Mask:
-    """Tell of which kinds of forecasts (N,) the scores count: not of those on bars that were trained on, or earlier."""
-    counted: Mask = (sample != "train") & (sample != "before training")
+def is_out_of_sample(splits: NDArray[np.str_]) -> Mask:
+    """Return True for the data splits (N,) whose scores count: all but training data and what precedes it."""
+    counted: Mask = (splits != "train") & (splits != "before training")
     return counted
 
 
-def sample_of(partition: Mapping[str, Any] | None, cutoffs: Rows) -> NDArray[np.str_]:
-    """Say what the training knew of the bars that forecasts are made at: (N,) ms -> (N,) text.
+def data_split_of(partition: Mapping[str, Any] | None, cutoffs: Rows) -> NDArray[np.str_]:
+    """Return the data split that each cutoff (N,), in ms, belongs to, as text.
 
-    "train": the weights were fitted there (the purge behind it included). "validation": the epoch was chosen there.
-    "test": held out. "out of sample": after all of these. "before training": earlier than the first training window.
-    "other symbol": the run was not trained on this symbol (partition None). "unknown": the run does not know.
+    "train": the weights were fitted there (the purge after it included). "validation": the epoch was chosen there.
+    "test": held out. "out of sample": after all of these. "before training": before the first training window.
+    "other symbol": the run was not trained on this symbol (partition None). "unknown": the run does not record it.
     """
     if partition is None:
         return np.full(len(cutoffs), "other symbol", "<U16")
@@ -50,7 +46,7 @@ def sample_of(partition: Mapping[str, Any] | None, cutoffs: Rows) -> NDArray[np.
         known_until = partition.get("last")
         marks[slice(None) if known_until is None else cutoffs <= _milliseconds(known_until)] = "unknown"
         return marks
-    # From the latest part to the earliest: behind each lies a purge, which belongs to it.
+    # From the latest part to the earliest: a part includes the purge that follows it.
     starts = [_milliseconds(span[0]) for span in spans.values()]
     ends = [*starts[1:], _milliseconds(list(spans.values())[-1][1]) + 1]
     for part, end in reversed(list(zip(spans, ends, strict=True))):
@@ -73,16 +69,16 @@ def outcome_known(bars: Rows, rows: Rows, horizons: Sequence[int]) -> Mask:
 def forecast_scores(
     bars: Rows, log_close: Floats, rows: Rows, horizons: Sequence[int], returns: Floats, volatilities: Floats
 ) -> NDArray[np.float32]:
-    """Scores (N, H) of forecasts (N, H) made at rows (N,) of bars (T,); NaN where the outcome is not known."""
+    """Return the scores (N, H) of forecasts (N, H) made at rows (N,) of bars (T,), NaN for unknown outcomes."""
     ahead = np.minimum(rows[:, None] + np.asarray(horizons), len(bars) - 1)
     scores = conformal_scores(returns, volatilities, log_close[ahead] - log_close[rows][:, None])
     return np.where(outcome_known(bars, rows, horizons), scores, np.nan).astype(np.float32)
 
 
 def enough_scores(bars: Rows, rows: Rows, past: PastScores, horizons: Sequence[int], window: int, at: int) -> bool:
-    """Tell whether past scores and those of forecasts at rows (N,) of bars (T,) fill the window at bar number ``at``.
+    """Return True if past scores and those of forecasts at rows (N,) of bars (T,) fill the window at bar ``at``.
 
-    Those that are not mature by then do not count. The rows are none of the past's bars.
+    Scores that are not mature by then do not count. No row is among the bars of the past scores.
     """
     ahead = np.asarray(horizons)
     mature = outcome_known(bars, rows, horizons) & (bars[rows][:, None] + ahead <= at)
@@ -104,11 +100,10 @@ def between_widths(widths: Floats, weights: Floats) -> Floats:
 def roll_bands(
     conformal: RollingConformal, past: PastScores, bars: Rows, scores: NDArray[np.float32], asked: Rows
 ) -> NDArray[np.float32]:
-    """Half-widths (N, K, H), in units of volatility, of the forecasts made at bars ``asked`` (N,), ascending.
+    """Return the half-widths (N, K, H), in units of volatility, of forecasts made at bars ``asked`` (N,), ascending.
 
-    conformal: empty. past: the run's scores; where a bar is among those given too, the given scores count.
-    bars: (M,) numbers, ascending, with their scores (M, H), NaN where not known. Bars after the last asked one are of
-    no use, and do no harm.
+    conformal: empty. past: scores of the run; the given scores replace those of the same bar. bars: (M,) numbers,
+    ascending. scores: (M, H), NaN for unknown outcomes. Bars after the last asked one change nothing.
     """
     if len(past.bars):
         kept = ~np.isin(past.bars, bars)
@@ -117,13 +112,13 @@ def roll_bands(
         bars, scores = bars[order], scores[order]
     if len(asked) == 0:
         return np.empty((0, len(conformal.coverages), len(conformal.horizons)), np.float32)
-    begun = int(np.searchsorted(bars, asked[0]))
-    conformal.extend(bars[:begun], scores[:begun])
-    later, later_scores = bars[begun:], scores[begun:]
+    start = int(np.searchsorted(bars, asked[0]))
+    conformal.extend(bars[:start], scores[:start])
+    later, later_scores = bars[start:], scores[start:]
     every = np.union1d(later, asked)
-    known = np.full((len(every), scores.shape[1]), np.nan, np.float32)
-    known[np.searchsorted(every, later)] = later_scores
-    return conformal.bands(every, known)[np.searchsorted(every, asked)]
+    all_scores = np.full((len(every), scores.shape[1]), np.nan, np.float32)
+    all_scores[np.searchsorted(every, later)] = later_scores
+    return conformal.bands(every, all_scores)[np.searchsorted(every, asked)]
 
 
 def _milliseconds(time: str) -> int:

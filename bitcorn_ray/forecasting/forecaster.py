@@ -1,7 +1,6 @@
-"""Front door to forecasts: a trained run and bars in, a row for each cutoff and horizon out; no Ray needed.
+"""Forecast with a trained run: bars in, one row for each cutoff and horizon out. Ray is not needed.
 
-A forecast depends on no bar after its cutoff: it is the same from a whole history and from bars cut there, its bands
-included (see `learning.bands`).
+A forecast depends on no bar after its cutoff, and neither do its bands (see `bands`).
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
 
 
 class Forecaster:
-    """A trained run, ready to forecast; no Ray needed.
+    """A trained run that is ready to forecast.
 
     notes: what a user should know about using this run here, such as libraries of other versions.
     """
@@ -59,43 +58,43 @@ class Forecaster:
     ) -> Forecaster:
         """Load a run from its folder, or from a URI such as `s3://bucket/run`.
 
-        system: the feature system, where its name does not lead to it (one of a notebook). allow_changed_code: forecast
-        although the code of the features changed since the training; what changed is then among the notes, as other
+        system: the feature system, if it cannot be found by its name (one of a notebook). allow_changed_code: forecast
+        although the code of the features has changed since the training; the changes are then in the notes, as other
         versions of libraries always are. device: for the model.
-        Raises BitcornError where it is no run, or was trained on other features than there are here, with what differs.
+        Raises BitcornError if there is no run, or if its features differ from those here, naming the differences.
         """
         run, shown = load_run(folder, device), shown_uri(folder)
         name = run.metadata["feature_system"]
         if name is None and system is None:
             raise BitcornError(f"the run in {shown} does not say its feature system: train it with feature_system set")
         found = (system or find_system(name)).on_grid(timeframe_ms(run.metadata["timeframe"]))
-        return cls(run, found, _compared(run.metadata, found, shown, allow_changed_code))
+        return cls(run, found, _compare_features(run.metadata, found, shown, allow_changed_code))
 
     def predict(self, bars: pd.DataFrame, *, last: int = 1, horizons: Sequence[int] | None = None) -> pd.DataFrame:
-        """Forecast from the last bar, or from each of the last so many.
+        """Forecast from the last bar, or from each of the ``last`` bars.
 
-        bars: ascending bars of one partition on the run's timeframe, at least warm-up + seq_len of them. Its symbol is
-        taken from a column, else from the frame's attributes (`load_market_data` sets them), else it is the first one
-        trained on. Nothing is forecast from bars that a column `filled` marks.
-        horizons: others than those trained on, between them.
-        Returns what `Forecasts.to_table` says; a band is infinite as long as none can be promised. Bars that continue
-        those of the call before cost only what is new.
-        Raises BitcornError where there is no forecast, for too few bars, missing bars inside the last window, features
-        that are not finite. Of several cutoffs, those without a forecast are left out, and counted in the frame's
+        bars: ascending bars of one partition on the run's timeframe, at least warm-up + seq_len of them. The symbol
+        comes from a column, else from the frame's attributes (`load_market_data` sets them), else it is the first
+        trained symbol. Bars that a column `filled` marks are not forecast from. horizons: other horizons, between the
+        trained ones.
+        Returns the columns of `Forecasts.columns`; a band is infinite while there are too few scores. Bars that
+        continue those of the previous call cost only the new ones.
+        Raises BitcornError if there is no forecast: too few bars, missing bars inside the last window, features that
+        are not finite. With several cutoffs, those without a forecast are left out and counted in the frame's
         attribute "left_out".
         """
         if last < 1:
             raise BitcornError(f"last is {last}: it must be at least 1")
         given, partition, filled = self._given(bars)
-        return self._told(given, partition, max(len(given) - last, 0), horizons, filled).to_frame()
+        return self._require_forecasts(given, partition, max(len(given) - last, 0), horizons, filled).to_frame()
 
     def history(self, bars: pd.DataFrame, *, since: Any = None, horizons: Sequence[int] | None = None) -> pd.DataFrame:
         """Forecast from every bar, or from those that open at ``since`` or later; see `predict`.
 
-        since: a time as pandas reads it, without a zone: UTC. Raises BitcornError where no bar is so late.
+        since: a time that pandas parses; without a zone it is UTC. Raises BitcornError if no bar is that late.
         """
         given, partition, filled = self._given(bars)
-        return self._told(given, partition, first_row(given, since), horizons, filled).to_frame()
+        return self._require_forecasts(given, partition, first_row(given, since), horizons, filled).to_frame()
 
     def forecast(
         self,
@@ -108,11 +107,11 @@ class Forecaster:
         remember: bool = False,
         filled: NDArray[np.bool_] | None = None,
     ) -> Forecasts:
-        """Forecast from every row of usable bars (T,) from ``first`` on; what has no window is left out and counted.
+        """Forecast from every row of usable bars (T,) from ``first`` on; rows without a window are counted.
 
-        features: (T, F) by the run's columns where they are known, NaN where there are none; by default they are
-        computed, as far as they are needed. remember: keep what was forecast, for bars that continue these. filled:
-        (T,) bars that were never traded, from which nothing is forecast.
+        features: (T, F) by the run's columns, NaN in warm-up rows; by default they are computed as far as needed.
+        remember: cache the forecasts for bars that continue these. filled: (T,) bars that were never traded, which are
+        not forecast from.
         Raises BitcornError for bars of another timeframe, horizons that cannot be interpolated, and a symbol that the
         model cannot tell from others.
         """
@@ -154,13 +153,13 @@ class Forecaster:
         return FeatureWindows(self.run, self.system, bars).explain(len(bars) - 1)
 
     def reading(self, said: Reading | None = None) -> Reading:
-        """How a source is read for this run: as is said, with its features' inputs, repaired as in its training."""
+        """Return the options to read a source for this run: with the inputs of its features, repaired as in training."""
         cleaning = self.run.metadata.get("cleaning")
         policy = CleaningPolicy(**cleaning["policy"]) if cleaning else None
         return replace((said or Reading()).with_columns(self.system.inputs), policy=policy)
 
     def _given(self, frame: pd.DataFrame) -> tuple[Bars, Partition, NDArray[np.bool_] | None]:
-        """Bars of a frame, their partition, and which of them were filled, where it says so."""
+        """Return the bars of a frame, their partition, and a mask of filled bars if there is a column `filled`."""
         bars = read_frame(frame, self.system.inputs)
         if bars.timestamp is None:
             raise BitcornError("the bars have no timestamp: add one")
@@ -173,7 +172,7 @@ class Forecaster:
         filled = frame["filled"].to_numpy(dtype=bool) if "filled" in frame.columns else None
         return bars, Partition(symbol, self.run.metadata["timeframe"]), filled
 
-    def _told(
+    def _require_forecasts(
         self,
         bars: Bars,
         partition: Partition,
@@ -188,9 +187,9 @@ class Forecaster:
 
 
 def first_row(bars: Bars, since: Any) -> int:
-    """First row of timed bars that opens at a time or later; None is the first one.
+    """Return the first row that opens at a time or later; None for the first row.
 
-    Raises BitcornError for what is no time, and where no bar is so late.
+    Raises BitcornError if the time cannot be parsed, and if no bar is that late.
     """
     assert bars.timestamp is not None
     first = 0 if since is None else int(np.searchsorted(bars.timestamp, milliseconds_of(since)))
@@ -199,10 +198,12 @@ def first_row(bars: Bars, since: Any) -> int:
     return first
 
 
-def _compared(metadata: Mapping[str, Any], system: FeatureSystem, folder: str, allow_changed_code: bool) -> list[str]:
-    """Return notes on how a feature system is not quite the one that a run was trained on.
+def _compare_features(
+    metadata: Mapping[str, Any], system: FeatureSystem, folder: str, allow_changed_code: bool
+) -> list[str]:
+    """Return notes on harmless differences between a feature system and the one that a run was trained on.
 
-    Raises BitcornError where it is another one, with what differs.
+    Raises BitcornError if they compute other features, naming the differences.
     """
     columns, version = metadata["feature_cols"], metadata["feature_version"]
     absent = [name for name in columns if name not in system.features]

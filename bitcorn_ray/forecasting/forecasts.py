@@ -1,4 +1,4 @@
-"""Forecasts of one partition as arrays, and as the rows that people and files get.
+"""The forecasts of one partition as arrays, and as rows of a table.
 
 Shapes: N cutoffs, H horizons, K coverage levels.
 """
@@ -18,19 +18,17 @@ from bitcorn_ray.market.timeframe import timeframe_ms
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Forecasts", "band_name", "plain_table"]
-
 Floats = NDArray[np.floating]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Forecasts:
-    """What a model says at N cutoffs.
+    """Forecasts at N cutoffs.
 
-    cutoffs: (N,) int64 ms, opening of each last bar that is known. close: (N,) its price. returns, volatilities:
-    (N, H), log return and its standard deviation. widths: (N, K, H), half-widths of the bands in units of the
-    volatility, infinite where no band can be promised. sample: (N,), see `learning.bands.sample_of`.
-    left_out: how many cutoffs that were asked for have no forecast, by the reason.
+    cutoffs: (N,) int64 ms, open time of the last known bar. close: (N,) its price. returns, volatilities: (N, H), log
+    return and its standard deviation. widths: (N, K, H), half-widths of the bands in units of the volatility, infinite
+    if there are too few scores for a band. sample: (N,), see `bands.data_split_of`. left_out: number of requested
+    cutoffs without a forecast, by reason.
     """
 
     partition: Partition
@@ -48,46 +46,46 @@ class Forecasts:
         return len(self.cutoffs)
 
     def columns(self) -> dict[str, NDArray[Any]]:
-        """A row for each cutoff and horizon, by column.
+        """Return a row for each cutoff and horizon, by column.
 
-        cutoff (opening of the last known bar), horizon (bars), time (opening of the bar forecast), return (log),
+        cutoff (open time of the last known bar), horizon (bars), time (open time of the forecast bar), return (log),
         volatility (of that return), price (last close x exp(return)), lo and hi of each band, and sample.
         """
         horizons = np.asarray(self.horizons, np.int32)
-        step, every = timeframe_ms(self.partition.timeframe), len(horizons)
-        returns, volatilities = (each.astype(np.float64) for each in (self.returns, self.volatilities))
+        step, count = timeframe_ms(self.partition.timeframe), len(horizons)
+        returns, volatilities = (values.astype(np.float64) for values in (self.returns, self.volatilities))
         close = self.close[:, None]
         columns: dict[str, NDArray[Any]] = {
-            "cutoff": np.repeat(self.cutoffs, every).view("M8[ms]"),
+            "cutoff": np.repeat(self.cutoffs, count).view("M8[ms]"),
             "horizon": np.tile(horizons, len(self)),
             "time": (self.cutoffs[:, None] + horizons * np.int64(step)).ravel().view("M8[ms]"),
             "return": returns.ravel(),
             "volatility": volatilities.ravel(),
             "price": (close * np.exp(returns)).ravel(),
         }
-        for place, coverage in enumerate(self.coverages):
-            half = self.widths[:, place].astype(np.float64) * volatilities
+        for level, coverage in enumerate(self.coverages):
+            half = self.widths[:, level].astype(np.float64) * volatilities
             with np.errstate(over="ignore"):
                 columns[band_name("lo", coverage)] = (close * np.exp(returns - half)).ravel()
                 columns[band_name("hi", coverage)] = (close * np.exp(returns + half)).ravel()
-        columns["sample"] = np.repeat(self.sample, every)
+        columns["sample"] = np.repeat(self.sample, count)
         return columns
 
     def to_table(self) -> pa.Table:
-        """The columns behind symbol and timeframe, times in UTC."""
+        """Return a table of symbol, timeframe and the columns, times in UTC."""
         columns = self.columns()
         count, marks = len(columns["sample"]), columns.pop("sample")
-        kinds, places = np.unique(marks, return_inverse=True)
+        kinds, codes = np.unique(marks, return_inverse=True)
         names = {"symbol": self.partition.symbol, "timeframe": self.partition.timeframe}
         zeros = np.zeros(count, np.int32)
         table = {name: pa.DictionaryArray.from_arrays(zeros, pa.array([text])) for name, text in names.items()}
         for name, values in columns.items():
             table[name] = pa.array(values, pa.timestamp("ms", "UTC")) if values.dtype.kind == "M" else pa.array(values)
-        table["sample"] = pa.DictionaryArray.from_arrays(places.astype(np.int32), pa.array(kinds.tolist(), pa.string()))
+        table["sample"] = pa.DictionaryArray.from_arrays(codes.astype(np.int32), pa.array(kinds.tolist(), pa.string()))
         return pa.table(table)
 
     def to_frame(self) -> pd.DataFrame:
-        """The same as a frame; its attribute "left_out" holds the counts."""
+        """Return the same as a frame; its attribute "left_out" holds the counts."""
         import pandas as pd
 
         columns: dict[str, Any] = {"symbol": self.partition.symbol, "timeframe": self.partition.timeframe}
@@ -100,13 +98,13 @@ class Forecasts:
 
 
 def plain_table(table: pa.Table) -> pa.Table:
-    """The table with texts in place of dictionaries, which differ from partition to partition."""
+    """Return the table with plain text columns: the dictionaries of partitions differ."""
     kinds = [(f.name, pa.string() if pa.types.is_dictionary(f.type) else f.type) for f in table.schema]
     return table.cast(pa.schema(kinds))
 
 
 def band_name(side: str, coverage: float) -> str:
-    """Column of a band's bound.
+    """Return the column name of a band's bound.
 
     >>> band_name("lo", 0.95)
     'lo95'

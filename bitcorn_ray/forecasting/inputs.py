@@ -19,7 +19,7 @@ from bitcorn_ray.datasets.scaling import finite_rows, scale
 from bitcorn_ray.datasets.windows import gap_before, window_defects
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.system import FeatureSystem
-from bitcorn_ray.forecasting.bands import counts, enough_scores, forecast_scores, sample_of
+from bitcorn_ray.forecasting.bands import data_split_of, enough_scores, forecast_scores, is_out_of_sample
 from bitcorn_ray.market.bars import Bars, modal_step, show_time
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.reference_volatility import REFERENCE_SPANS, reference_volatility
@@ -212,12 +212,12 @@ class ForecastInputs:
         scores = forecast_scores(
             self.numbers[first:], log_close, self.rows - first, self.config.horizons, returns, volatilities
         )
-        scores[~counts(self.sample(self.rows))] = np.nan
+        scores[~is_out_of_sample(self.sample(self.rows))] = np.nan
         return scores
 
     def sample(self, rows: Rows) -> NDArray[np.str_]:
-        """Return the data split (N,) that some rows belong to, see `bands.sample_of`."""
-        return sample_of(self.trained_on, self.times[rows])
+        """Return the data split (N,) that some rows belong to, see `bands.data_split_of`."""
+        return data_split_of(self.trained_on, self.times[rows])
 
     def _require_grid(self, partition: Partition) -> None:
         if (step := modal_step(self.times[-2_048:])) not in (0, self.step):
@@ -239,7 +239,7 @@ class ForecastInputs:
         while True:
             start = max(first - reach, 0)
             before = np.arange(start, first)
-            counted = counts(self.sample(before)) & ~np.isin(self.numbers[before], self.past.bars)
+            counted = is_out_of_sample(self.sample(before)) & ~np.isin(self.numbers[before], self.past.bars)
             rows, left_out = self._with_window(
                 np.concatenate([before[counted], np.arange(first, len(self.bars))]), first
             )

@@ -1,13 +1,13 @@
-"""The journal of a watched source: what was forecast at each bar and what then happened, one JSON object a line.
+"""The journal of a watched source: the forecasts at each bar and their outcomes, one JSON object a line.
 
     {"kind": "forecast", "symbol", "timeframe", "cutoff", "made", "close", "sample", "horizons", "return", "volatility",
      "ewma", "widths": {"0.5": [...], ...}}
     {"kind": "skipped", "symbol", "timeframe", "cutoff", "why"}
     {"kind": "outcome", "symbol", "timeframe", "cutoff", "horizon", "return", "variance"}
 
-Lines are only ever added, all of one look at the source at once and on the disk before the next look. A line that was
-cut short by a crash is the last one, and is cut off when the journal is opened again. Numbers that are not finite are
-null: a band that could not be promised, an outcome that no one can know as bars are missing.
+The journal is append-only. All lines of one poll are written together, and are on disk before the next poll. Only the
+last line can be cut short by a crash; it is removed when the journal is opened again. Numbers that are not finite are
+null: a band with too few scores, an outcome that is unknown because bars are missing.
 """
 
 from __future__ import annotations
@@ -21,13 +21,11 @@ from typing import Any
 
 from bitcorn_ray.errors import BitcornError
 
-__all__ = ["Journal"]
-
 
 class Journal:
-    """A journal that this process alone adds to, until it is closed.
+    """A journal that this process holds exclusively until it is closed.
 
-    Raises BitcornError where it cannot be written, where it is another process's, and where it is no journal.
+    Raises BitcornError if it cannot be written, if another process holds it, and if the file is not a journal.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -42,10 +40,10 @@ class Journal:
         except OSError as error:
             os.close(self._file)
             raise BitcornError(f"{self.path} is being written by another watch: give another --out") from error
-        self._cut_off_torn_line()
+        self._remove_torn_line()
 
     def read(self) -> Iterator[dict[str, Any]]:
-        """Everything that has been added, in its order. Raises BitcornError for lines that are not a journal's."""
+        """Yield all entries in order. Raises BitcornError for lines that are not entries."""
         with self.path.open(encoding="utf-8") as file:
             for number, line in enumerate(file, start=1):
                 try:
@@ -54,13 +52,13 @@ class Journal:
                 except (ValueError, TypeError, KeyError):
                     known = False
                 if not known:
-                    raise BitcornError(f"line {number} of {self.path} is no journal's: give another --out")
+                    raise BitcornError(f"line {number} of {self.path} is not an entry of a journal: give another --out")
                 yield entry
 
     def add(self, entries: Sequence[dict[str, Any]]) -> None:
-        """Add entries, all or none; they are on the disk when this returns.
+        """Append entries, all or none; they are on disk when this returns.
 
-        Raises BitcornError where that cannot be done.
+        Raises BitcornError if they cannot be written.
         """
         if not entries:
             return
@@ -76,10 +74,10 @@ class Journal:
             raise BitcornError(f"the journal {self.path} cannot be written: {error.strerror or error}") from error
 
     def close(self) -> None:
-        """Let others add to it."""
+        """Release the journal."""
         os.close(self._file)
 
-    def _cut_off_torn_line(self) -> None:
+    def _remove_torn_line(self) -> None:
         size = os.lseek(self._file, 0, os.SEEK_END)
         content = self.path.read_bytes() if size else b""
         whole = content.rfind(b"\n") + 1

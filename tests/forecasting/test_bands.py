@@ -5,11 +5,11 @@ from hypothesis import strategies as st
 
 from bitcorn_ray.forecasting.bands import (
     between_widths,
+    data_split_of,
     enough_scores,
     forecast_scores,
     outcome_known,
     roll_bands,
-    sample_of,
 )
 from bitcorn_ray.metrics.calibration import COVERAGES, RollingConformal, conformal_quantile
 from bitcorn_ray.models.neural.predict import horizon_weights
@@ -40,13 +40,13 @@ def shown(day):
 def test_cutoffs_are_marked_by_what_the_training_knew_of_them(parts, expected):
     """Purges, days 21-24 and 31-34, belong to the part before them."""
     partition = {part: [shown(first), shown(last)] for part, (first, last) in parts.items()}
-    marks = sample_of(partition, days(5, 15, 22, 27, 36, 41))
+    marks = data_split_of(partition, days(5, 15, 22, 27, 36, 41))
     assert [mark.split()[0] for mark in marks] == expected.split()
 
 
 def test_a_run_that_knows_its_data_and_not_its_parts_says_so():
-    assert sample_of({"last": shown(20)}, days(20, 21)).tolist() == ["unknown", "out of sample"]
-    assert sample_of(None, days(1)).tolist() == ["other symbol"]
+    assert data_split_of({"last": shown(20)}, days(20, 21)).tolist() == ["unknown", "out of sample"]
+    assert data_split_of(None, days(1)).tolist() == ["other symbol"]
 
 
 def test_an_outcome_is_known_where_no_bar_is_missing_on_the_way():

@@ -68,7 +68,7 @@ def test_a_file_that_is_no_journal_is_refused_and_left_alone(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text(json.dumps(entry(1)) + "\nmilk\n")
     journal = Journal(path)
-    with pytest.raises(BitcornError, match=r"line 2 of .*notes.txt is no journal's"):
+    with pytest.raises(BitcornError, match=r"line 2 of .*notes.txt is not an entry"):
         list(journal.read())
     journal.close()
     (tmp_path / "file").write_text("")
