@@ -66,7 +66,7 @@ class Forecaster:
         run, shown = load_run(folder, device), shown_uri(folder)
         name = run.metadata["feature_system"]
         if name is None and system is None:
-            raise BitcornError(f"the run in {shown} does not say its feature system: train it with feature_system set")
+            raise BitcornError(f"the run in {shown} does not name its feature system: train it with feature_system set")
         found = (system or find_system(name)).on_grid(timeframe_ms(run.metadata["timeframe"]))
         return cls(run, found, _compare_features(run.metadata, found, shown, allow_changed_code))
 
@@ -153,7 +153,7 @@ class Forecaster:
         return FeatureWindows(self.run, self.system, bars).explain(len(bars) - 1)
 
     def reading(self, said: Reading | None = None) -> Reading:
-        """Return the options to read a source for this run: with the inputs of its features, repaired as in training."""
+        """Return the options to read a source for this run: its features' inputs, and the policy of its training."""
         cleaning = self.run.metadata.get("cleaning")
         policy = CleaningPolicy(**cleaning["policy"]) if cleaning else None
         return replace((said or Reading()).with_columns(self.system.inputs), policy=policy)
@@ -216,7 +216,7 @@ def _compare_features(
         )
     then = metadata.get("features")
     if then is None:
-        return [f"the run does not say which code its features are of: {system.name} is taken as it is here"]
+        return [f"the run does not record the code of its features: {system.name} is used as it is here"]
     now = feature_identity(system)
     notes = list(library_changes(then, now))
     changes = list(system_changes({**then, "format": None}, {**now, "format": None}))

@@ -95,7 +95,7 @@ def test_an_older_model_is_imported_and_forecasts(run, older, market_db, tmp_pat
         ("BBBUSDT", 2, "unknown"),
     }
     assert rows[0]["hi95"] > rows[0]["hi80"] > rows[0]["price"]  # calibrated on the bars themselves
-    assert "does not say which code" in forecast.stderr
+    assert "does not record the code" in forecast.stderr
 
 
 def test_a_system_without_its_features_is_refused(run, older, tmp_path):

@@ -265,7 +265,7 @@ def changed_metadata(folder, to, **changes):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"feature_system": None}, "does not say its feature system"),
+        ({"feature_system": None}, "does not name its feature system"),
         ({"feature_system": "v9"}, "unknown feature system 'v9'"),
         ({"feature_version": 99}, "version: 99 became 1"),
         ({"feature_cols": ["other"] * 14}, "features other"),
