@@ -1,6 +1,6 @@
-"""Standardising features: (x - mean) / scale per column, with scikit-learn's StandardScaler as the users' object.
+"""Standardise features: (x - mean) / scale per column, with scikit-learn's StandardScaler as the public object.
 
-Large matrices are worked on block by block, so that fitting and scaling need no second matrix.
+Fitting and scaling work block by block, so that they need no second matrix.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _BLOCK = 1 << 20  # numbers worked on at once: 8 MB in float64
 
 
 def fit_scaler(*matrices: Matrix) -> StandardScaler:
-    """Fit a StandardScaler on the finite rows of one or more (T, F).
+    """Return a StandardScaler fitted on the finite rows of one or more matrices (T, F).
 
-    Raises BitcornError where no row is finite.
+    Raises BitcornError if no row is finite.
     """
     from sklearn.preprocessing import StandardScaler
 
@@ -34,21 +34,21 @@ def fit_scaler(*matrices: Matrix) -> StandardScaler:
         for block in _blocks(matrix):
             finite = finite_rows(block)
             if finite.any():
-                # Column by column in memory: scikit-learn sums along columns, three times faster so.
+                # Fortran order: scikit-learn sums along columns, which is then three times faster.
                 scaler.partial_fit(np.asfortranarray(block if finite.all() else block[finite]))
                 fitted = True
     if not fitted:
-        raise BitcornError("no row has finite features only: nothing to fit the scaler on")
+        raise BitcornError("no row has only finite features: there is nothing to fit the scaler on")
     return scaler
 
 
 def finite_rows(matrix: Matrix) -> NDArray[np.bool_]:
-    """Mark the rows of (T, F) in which every value is finite: (T,)."""
+    """Return True for the rows of (T, F) in which every value is finite: (T,)."""
     marks = np.ones(len(matrix), dtype=bool)
     start = 0
     for block in _blocks(matrix):
         finite = np.isfinite(block)
-        # Whole matrices are the rule, and found out at a twentieth of the cost of looking row by row.
+        # Most blocks are finite throughout; checking them whole costs a twentieth of checking row by row.
         if not finite.all():
             marks[start : start + len(block)] = finite.all(axis=1)
         start += len(block)
@@ -56,7 +56,7 @@ def finite_rows(matrix: Matrix) -> NDArray[np.bool_]:
 
 
 def scale(matrix: Matrix, scaler: StandardScaler, dtype: Any = np.float32) -> Matrix:
-    """Scale (T, F); values that are not finite stay so. Raises BitcornError for another number of features."""
+    """Return (T, F) scaled; values that are not finite stay so. Raises BitcornError for another number of features."""
     _require_features(matrix, scaler)
     scaled: Matrix = matrix - scaler.mean_  # in float64: a feature far from zero keeps its digits
     scaled /= scaler.scale_
@@ -64,7 +64,7 @@ def scale(matrix: Matrix, scaler: StandardScaler, dtype: Any = np.float32) -> Ma
 
 
 def scale_in_place(matrix: Matrix, scaler: StandardScaler) -> None:
-    """Scale (T, F) where it lies, with the numbers of `scale`; rows with a value that is not finite become zero.
+    """Scale (T, F) in place, equal to `scale`; rows with a value that is not finite become zero.
 
     Raises BitcornError for another number of features.
     """
@@ -78,7 +78,7 @@ def scale_in_place(matrix: Matrix, scaler: StandardScaler) -> None:
 
 
 def scaler_to_json(scaler: StandardScaler) -> dict[str, Any]:
-    """Return what rebuilds a fitted scaler, as plain values."""
+    """Return a fitted scaler as plain values, for `scaler_from_json`."""
     return {
         "mean": scaler.mean_.tolist(),
         "variance": scaler.var_.tolist(),
@@ -88,7 +88,7 @@ def scaler_to_json(scaler: StandardScaler) -> dict[str, Any]:
 
 
 def scaler_from_json(values: dict[str, Any]) -> StandardScaler:
-    """Rebuild a scaler from `scaler_to_json`."""
+    """Return the scaler of the values of `scaler_to_json`."""
     from sklearn.preprocessing import StandardScaler
 
     scaler = StandardScaler()
@@ -98,7 +98,7 @@ def scaler_from_json(values: dict[str, Any]) -> StandardScaler:
 
 
 def _blocks(matrix: Matrix) -> Iterator[Matrix]:
-    """Views of (T, F) that follow one another; at least one, so that an empty matrix is seen as such."""
+    """Yield successive views of (T, F), at least one, so that an empty matrix is visited too."""
     rows = max(_BLOCK // max(matrix.shape[1], 1), 1)
     for start in range(0, max(len(matrix), 1), rows):
         yield matrix[start : start + rows]

@@ -19,7 +19,7 @@ def all_ends(data):
     return np.concatenate((data.train_ends, data.validation_ends, data.test_ends))
 
 
-def test_targets_stand_at_the_row_where_their_window_ends_in_real_units(random_bars):
+def test_targets_are_stored_at_window_ends_in_real_units(random_bars):
     one, other = random_bars(500, gaps=1), random_bars(300, seed=4)
     data, _, facts = make_data(one, other)
     close = np.concatenate((one.close, other.close))
@@ -32,7 +32,7 @@ def test_targets_stand_at_the_row_where_their_window_ends_in_real_units(random_b
     assert facts["windows"] == sum(each["windows"] for each in facts["partitions"])
 
 
-def test_the_reference_is_each_partitions_own_and_the_scale_is_relative_to_it(random_bars):
+def test_each_partition_has_its_own_reference_and_the_scale_is_relative_to_it(random_bars):
     one, other = random_bars(500), random_bars(300, seed=4)
     data, _, _ = make_data(one, other)
     expected = np.concatenate([reference_volatility(np.log(bars.close), 24) for bars in (one, other)])
@@ -44,7 +44,7 @@ def test_the_reference_is_each_partitions_own_and_the_scale_is_relative_to_it(ra
     assert data.typical_reference == pytest.approx(np.median(data.reference[data.train_ends]))
 
 
-def test_without_a_reference_targets_are_relative_to_nothing(random_bars):
+def test_without_a_reference_targets_are_absolute(random_bars):
     data, _, _ = make_data(random_bars(500), model=replace(MODEL, reference_span=0))
     assert (data.reference == 1).all()
     assert data.typical_reference == 1
@@ -52,7 +52,7 @@ def test_without_a_reference_targets_are_relative_to_nothing(random_bars):
     np.testing.assert_allclose(data.output_scale, np.sqrt(squares.mean(0)), rtol=1e-5)
 
 
-def test_the_scaler_is_fitted_on_training_rows_of_every_partition_only(random_bars):
+def test_the_scaler_is_fitted_only_on_training_rows(random_bars):
     one, other = random_bars(500), random_bars(400, seed=4)
     features = np.random.default_rng(0).normal(size=(900, 4)).astype(np.float32)
     data, scaler, _ = build_dataset(
@@ -65,14 +65,14 @@ def test_the_scaler_is_fitted_on_training_rows_of_every_partition_only(random_ba
     np.testing.assert_allclose(data.matrix, scaler.transform(features), rtol=1e-4, atol=1e-5)
 
 
-def test_the_matrix_is_scaled_where_it_lies(random_bars):
+def test_the_matrix_is_scaled_in_place(random_bars):
     bars = random_bars(300)
     features = np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)
     assert build_dataset(features, [partition_bars(bars)], MODEL, shares_of(TRAINING))[0].matrix is features
 
 
 @pytest.mark.parametrize("part", ["validation", "test"])
-def test_nothing_that_comes_after_the_training_reaches_it(random_bars, part):
+def test_later_data_does_not_change_earlier_parts(random_bars, part):
     training = replace(TRAINING, test_frac=0.2)
     bars = [random_bars(500), random_bars(400, seed=4)]
     features = np.random.default_rng(0).normal(size=(900, 4)).astype(np.float32)
@@ -140,7 +140,7 @@ def test_no_window_and_no_target_spans_a_gap_or_a_partition(lengths, gaps, seq_l
             assert (times[before] + longest * HOUR).max() <= times[after].min()
 
 
-def test_partitions_are_cut_at_the_same_instants(random_bars):
+def test_partitions_are_split_at_the_same_instants(random_bars):
     long, short = random_bars(800), random_bars(500, seed=4).take(slice(200, 500))
     data, _, facts = make_data(long, short)
     times = np.concatenate((long.timestamp, short.timestamp))
@@ -167,7 +167,7 @@ def test_windows_are_described_by_partition_and_time(random_bars):
     assert replace(data, timestamp=None).describe(np.array([305])) == "SIM1 1h, rows 5 to 5"
 
 
-def test_rows_without_finite_features_are_in_no_window(random_bars):
+def test_no_window_contains_rows_with_non_finite_features(random_bars):
     bars = random_bars(300)
     features = np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)
     features[100, 2] = np.nan
@@ -229,7 +229,7 @@ def test_the_scaler_of_a_fold_is_fitted_on_its_own_training_rows_only(random_bar
 
 
 @pytest.mark.parametrize("part", ["validation", "test"])
-def test_nothing_that_comes_after_a_range_of_a_fold_reaches_it(random_bars, part):
+def test_later_data_does_not_change_earlier_ranges_of_a_fold(random_bars, part):
     bars = [random_bars(500), random_bars(500, seed=4)]
     fold = folds_of(*bars)[1]
     features = np.random.default_rng(0).normal(size=(1000, 4)).astype(np.float32)
@@ -254,7 +254,7 @@ def test_nothing_that_comes_after_a_range_of_a_fold_reaches_it(random_bars, part
             np.testing.assert_array_equal(getattr(changed, what)[rows], getattr(data, what)[rows], err_msg=what)
 
 
-def test_a_partition_may_have_no_window_in_a_fold_but_not_all_of_them(random_bars):
+def test_one_partition_may_lack_windows_in_a_fold_but_not_all(random_bars):
     bars = [random_bars(500), random_bars(5, seed=4)]
     nothing = FoldRows(Span(0, 0), Span(0, 0), Span(0, 0))
     whole = folds_of(bars[0])[0]

@@ -32,7 +32,7 @@ def test_filling_equals_a_loop_over_the_grid(present, longest):
         np.testing.assert_array_equal(rows.timestamp[~rows.filled], times)
 
 
-def test_what_is_off_the_grid_is_left_alone():
+def test_rows_off_the_grid_are_left_unchanged():
     times = np.array([0, 10, 35, 45, 50, 60])
     rows = fill_gaps(times, np.zeros((6, 1)), 10, "forward")
     assert rows.timestamp.tolist() == times.tolist()

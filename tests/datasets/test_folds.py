@@ -91,7 +91,7 @@ def test_ranges_are_ordered_disjoint_and_no_label_crosses(lines, config, horizon
     test=st.integers(10, 60),
     horizon=st.integers(1, 24),
 )
-def test_bars_are_cut_as_the_obvious_version_does(bars, train, validation, test, horizon):
+def test_folds_equal_the_slow_definition(bars, train, validation, test, horizon):
     config = FoldsConfig(train=train, validation=validation, test=test)
     folds = walk_forward_folds(config, [hours(bars)], horizon)
     stop, expected = bars, []
@@ -112,7 +112,7 @@ def test_bars_are_cut_as_the_obvious_version_does(bars, train, validation, test,
     assert tested_rows == list(range(bars - len(folds) * test, bars))
 
 
-def test_lengths_in_time_and_in_bars_cut_alike():
+def test_durations_and_bar_counts_give_equal_folds():
     lines = [hours(24 * 100)]
     timed = walk_forward_folds(
         FoldsConfig(train="50d", validation="10d", test="5d", step="5d", embargo="6h"), lines, 12
@@ -125,7 +125,7 @@ def test_lengths_in_time_and_in_bars_cut_alike():
     assert timed[-1].rows[0].validation == Span(24 * 85, 24 * 95 - 17)
 
 
-def test_partitions_of_several_timeframes_are_cut_at_the_same_instants():
+def test_timeframes_are_split_at_the_same_instants():
     lines = [hours(24 * 60), hours(6 * 60, step=4, name="4h"), hours(24 * 12, start=24 * 48, name="late")]
     folds = walk_forward_folds(FoldsConfig(train="30d", validation="5d", test="5d"), lines, 6)
     assert len(folds) == 5
@@ -144,7 +144,7 @@ def test_partitions_of_several_timeframes_are_cut_at_the_same_instants():
     assert folds[-1].rows[2].test == Span(24 * 7, 24 * 12)
 
 
-def test_later_folds_do_not_move_when_only_some_are_asked_for():
+def test_last_keeps_the_later_folds_unchanged():
     every = walk_forward_folds(FoldsConfig(train=300, validation=50, test=50), [hours(1_000)], 4)
     some = walk_forward_folds(FoldsConfig(train=300, validation=50, test=50, last=3), [hours(1_000)], 4)
     assert [(fold.train, fold.test) for fold in some] == [(fold.train, fold.test) for fold in every[-3:]]
@@ -198,7 +198,7 @@ def test_a_configuration_comes_from_plain_values():
         ({}, [hours(100)], 0, "a horizon of 0"),
     ],
 )
-def test_what_does_not_fit_is_refused(values, lines, horizon, match):
+def test_ranges_that_do_not_fit_are_refused(values, lines, horizon, match):
     with pytest.raises(BitcornError, match=match):
         walk_forward_folds(FoldsConfig(**values), lines, horizon)
 

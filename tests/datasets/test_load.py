@@ -95,7 +95,7 @@ def test_files_of_bars_give_what_the_database_gives(inputs, market_db, tmp_path)
     np.testing.assert_array_equal(data.train_ends, expected.train_ends)
 
 
-def test_a_damaged_chunk_is_computed_anew(inputs, cache_dir):
+def test_a_damaged_chunk_is_recomputed(inputs, cache_dir):
     whole = inputs().data.matrix.copy()
     for path in (cache_dir / "features").glob("*.parquet"):
         content = bytearray(path.read_bytes())
@@ -104,14 +104,14 @@ def test_a_damaged_chunk_is_computed_anew(inputs, cache_dir):
     np.testing.assert_array_equal(inputs().data.matrix, whole)
 
 
-def test_symbols_that_are_not_there_or_named_twice_are_refused(inputs):
+def test_unknown_and_repeated_symbols_are_refused(inputs):
     with pytest.raises(BitcornError, match="has no symbol 'NOPE': it has AAAUSDT, BBBUSDT"):
         inputs(("AAAUSDT", "NOPE"))
     with pytest.raises(BitcornError, match="a symbol is named twice in AAAUSDT, aaa/usdt"):
         inputs(("AAAUSDT", "aaa/usdt"))
 
 
-def test_a_frame_gives_its_columns_in_the_asked_order(market_db):
+def test_a_frame_keeps_the_requested_column_order(market_db):
     prepared = prepare_features(load_market_data(market_db, "AAAUSDT", "1h").dataframe)
     columns = prepared.feature_cols[::-1]
     given = inputs_from_frame(prepared.dataframe, columns, Partition("AAAUSDT", "1h"), None, MODEL, SHARES)
@@ -123,13 +123,13 @@ def test_a_frame_gives_its_columns_in_the_asked_order(market_db):
     assert given.about["features"]["name"] == "v2"
 
 
-def test_a_frame_of_a_system_that_is_not_declared_here_is_taken_as_it_is(market_db):
+def test_a_frame_of_an_undeclared_system_is_accepted(market_db):
     prepared = prepare_features(load_market_data(market_db, "AAAUSDT", "1h").dataframe)
     given = inputs_from_frame(prepared.dataframe, prepared.feature_cols, Partition("A", "1h"), "my_own", MODEL, SHARES)
     assert (given.about["feature_system"], given.about["features"]) == ("my_own", None)
 
 
-def test_absent_columns_are_named(market_db):
+def test_missing_columns_are_named(market_db):
     df = load_market_data(market_db, "AAAUSDT", "1h").dataframe
     for columns, message in ((["nope"], "no column nope"), ([], "no feature named")):
         with pytest.raises(BitcornError, match=message):
@@ -153,7 +153,7 @@ def filled_ends(given, market_db, policy):
         (CleaningPolicy(fill="forward", bad_prints="mask"), False),
     ],
 )
-def test_windows_go_through_bars_that_were_filled_and_end_on_none_that_knows_later_ones(
+def test_windows_may_contain_filled_bars_but_not_end_on_interpolated_ones(
     inputs, market_db, policy, ends_on_filled
 ):
     given = inputs(options=Reading(policy=policy))
@@ -169,14 +169,14 @@ def test_windows_go_through_bars_that_were_filled_and_end_on_none_that_knows_lat
     assert bare.about["cleaning"] is None
 
 
-def test_gaps_that_are_longer_than_the_policy_fills_stay_gaps(inputs):
+def test_gaps_longer_than_the_policy_fills_remain_gaps(inputs):
     given = inputs(options=Reading(policy=CleaningPolicy(fill="forward", max_gap_size=1)))
     assert given.about["cleaning"]["partitions"]["AAAUSDT 1h"]["gaps_left"] > 0
     assert given.about["data"]["left_out"]["gap"] > 0
 
 
 @pytest.mark.parametrize("fill", ["forward", "linear"])
-def test_a_frame_with_filled_bars_gives_the_windows_that_its_source_gives(inputs, market_db, fill):
+def test_a_frame_with_filled_bars_gives_the_windows_of_its_source(inputs, market_db, fill):
     policy = CleaningPolicy(fill=fill)
     prepared = prepare_features(load_market_data(market_db, "AAAUSDT", "1h", policy=policy).dataframe)
     of_frame = inputs_from_frame(
@@ -187,7 +187,7 @@ def test_a_frame_with_filled_bars_gives_the_windows_that_its_source_gives(inputs
         np.testing.assert_array_equal(of_frame.data.timestamp[one], of_source.data.timestamp[other])
 
 
-def test_further_columns_that_a_system_needs_are_read_by_themselves(market_db):
+def test_extra_columns_of_a_system_are_read_automatically(market_db):
     with closing(sqlite3.connect(market_db)) as connection, connection:
         connection.execute("ALTER TABLE ohlcv ADD COLUMN trades REAL")
         connection.execute("UPDATE ohlcv SET trades = 5 + ts / 3600000 % 7")
@@ -212,7 +212,7 @@ while True:
 """
 
 
-def test_a_database_that_grows_meanwhile_is_read_once(inputs, market_db, tmp_path):
+def test_a_growing_database_is_read_once(inputs, market_db, tmp_path):
     with closing(sqlite3.connect(market_db)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
     (tmp_path / "writer.py").write_text(WRITER)
@@ -234,7 +234,7 @@ def test_a_database_that_grows_meanwhile_is_read_once(inputs, market_db, tmp_pat
     assert len(sizes) > 6
 
 
-def test_a_damaged_chunk_of_bars_that_changed_since_is_told(inputs, market_db, monkeypatch):
+def test_a_damaged_chunk_of_changed_bars_is_reported(inputs, market_db, monkeypatch):
     def damaged(cache, plan, out):
         with closing(sqlite3.connect(market_db)) as connection, connection:
             connection.execute("DELETE FROM ohlcv WHERE symbol = 'AAAUSDT' AND ts = (SELECT max(ts) FROM ohlcv)")
@@ -246,7 +246,7 @@ def test_a_damaged_chunk_of_bars_that_changed_since_is_told(inputs, market_db, m
 
 
 @pytest.mark.parametrize("kind", ["hive", "parts", "s3"])
-def test_every_front_door_reads_a_lake_as_the_database_that_it_was_made_of(inputs, market_db, tmp_path, kind, s3_uri):
+def test_a_lake_gives_the_results_of_the_database_it_was_exported_from(inputs, market_db, tmp_path, kind, s3_uri):
     lake = s3_uri if kind == "s3" else str(tmp_path / "lake")
     export_bars(market_db, lake)
     for file in list((tmp_path / "lake").rglob("*.parquet")) if kind == "parts" else ():

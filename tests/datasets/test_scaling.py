@@ -20,7 +20,7 @@ def test_scaling_equals_scikit_learn(matrix):
     np.testing.assert_allclose(scale(matrix, scaler, np.float64), StandardScaler().fit_transform(matrix), atol=1e-7)
 
 
-def test_rows_that_are_not_finite_are_not_fitted_on_and_stay(matrix):
+def test_non_finite_rows_are_not_fitted_on_and_kept(matrix):
     spoilt = matrix.copy()
     spoilt[10, 1], spoilt[20, 2] = np.nan, np.inf
     keep = np.ones(500, bool)
@@ -42,12 +42,12 @@ def test_another_number_of_features_is_refused(matrix):
         scale(matrix[:, :2], fit_scaler(matrix))
 
 
-def test_nothing_finite_is_refused():
+def test_a_matrix_without_finite_rows_is_refused():
     with pytest.raises(BitcornError, match="no row has finite features"):
         fit_scaler(np.full((5, 2), np.nan))
 
 
-def test_fitting_and_scaling_block_by_block_is_fitting_and_scaling_at_once(monkeypatch):
+def test_blocks_give_the_result_of_the_whole_matrix(monkeypatch):
     from sklearn.preprocessing import StandardScaler
 
     from bitcorn_ray.datasets import scaling

@@ -24,7 +24,7 @@ def rows(n, missing=()):
     return {"matrix": matrix, "close": 100.0 + keep, "timestamp": keep * 60_000}
 
 
-def test_the_step_is_found_where_it_is_not_given():
+def test_the_step_defaults_to_the_most_frequent_distance():
     found = make_sequences(**rows(40, missing=[20]), **ARGUMENTS)
     given = make_sequences(**rows(40, missing=[20]), **{**ARGUMENTS, "step": 60_000})
     assert found.metadata["left_out"] == given.metadata["left_out"]
@@ -41,7 +41,7 @@ def test_a_linear_fill_restores_a_straight_line_and_ends_no_window_on_it():
     np.testing.assert_allclose(holed.y_ret, whole.y_ret[at], rtol=1e-4)
 
 
-def test_a_forward_fill_may_end_a_window_and_says_so():
+def test_windows_may_end_on_forward_filled_bars():
     result = make_sequences(**rows(40, missing=[20]), **{**ARGUMENTS, "fill_strategy": "forward"})
     at = int(np.flatnonzero(result.metadata["end_timestamps"] == 20 * 60_000)[0])
     assert result.metadata["end_filled"].sum() == 1

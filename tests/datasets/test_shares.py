@@ -78,7 +78,7 @@ def partitions(draw):
 
 @settings(deadline=None)
 @given(given_=partitions(), val_frac=st.floats(0.1, 0.4), test_frac=st.floats(0.1, 0.4), horizon=st.integers(1, 12))
-def test_partitions_are_cut_at_the_same_instants_and_no_label_crosses(given_, val_frac, test_frac, horizon):
+def test_partitions_are_split_at_the_same_instants_and_no_label_crosses(given_, val_frac, test_frac, horizon):
     ends, times, bars = given_
     splits = split_windows(ends, times, [horizon * bar for bar in bars], val_frac, test_frac)
     instants = [dict(zip(rows, when, strict=True)) for rows, when in zip(ends, times, strict=True)]
@@ -112,7 +112,7 @@ def test_partitions_are_cut_at_the_same_instants_and_no_label_crosses(given_, va
 
 @settings(deadline=None)
 @given(ends=END_ROWS, val_frac=st.floats(0.05, 0.5), horizon=st.integers(1, 48), bar=st.sampled_from([1, HOUR]))
-def test_one_partition_without_a_test_part_is_split_as_by_holdout(ends, val_frac, horizon, bar):
+def test_one_partition_without_test_equals_holdout(ends, val_frac, horizon, bar):
     (split,) = split_windows([ends], [ends * bar], [horizon * bar], val_frac)
     train, validation = holdout(ends, val_frac, horizon)
     # The slow, obvious version.

@@ -24,7 +24,7 @@ def test_targets_equal_slow_formulas(horizon):
     np.testing.assert_allclose(realised_volatility(log_close, ends, horizon), [np.sqrt((r**2).sum()) for r in future])
 
 
-def test_a_target_looks_at_its_horizon_and_no_further():
+def test_a_target_depends_only_on_its_horizon():
     log_close = np.cumsum(np.random.default_rng(1).normal(0, 0.01, 30))
     later = log_close.copy()
     later[15:] += 1.0

@@ -23,7 +23,7 @@ def positions(pairs):
     return [(train.tolist(), test.tolist()) for train, test in pairs]
 
 
-def test_scikit_learn_takes_it_as_it_is(sample):
+def test_scikit_learn_accepts_the_splitter(sample):
     x, y = sample
     assert check_cv(BARS) is BARS
     scores = cross_val_score(Ridge(), x, y, cv=BARS)
@@ -67,7 +67,7 @@ def test_rows_of_one_instant_go_together(sample):
         assert sorted(shuffled[test] % 1_000) == sorted(np.tile(test_once, 2))
 
 
-def test_what_is_no_time_is_refused(sample):
+def test_groups_that_are_not_times_are_refused(sample):
     x, _ = sample
     with pytest.raises(BitcornError, match="groups are float64"):
         next(DAYS.split(x, groups=np.linspace(0, 1, 1_000)))

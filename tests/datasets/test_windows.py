@@ -24,7 +24,7 @@ def slow_ends(finite, usable_close, gap_before, seq_len, horizon, excluded):
     horizon=st.integers(1, 6),
 )
 @settings(max_examples=300, deadline=None)
-def test_the_index_is_what_the_definition_says(rows, seq_len, horizon):
+def test_the_index_equals_the_slow_definition(rows, seq_len, horizon):
     finite, usable, no_gap, free = (np.array(column) for column in zip(*rows, strict=True))
     gap, excluded = ~no_gap, ~free
     index = window_index(
@@ -71,14 +71,14 @@ def test_impossible_lengths_are_refused(horizons, seq_len, rows, message):
         require_horizons(horizons, seq_len, rows)
 
 
-def test_the_fewest_rows_make_one_window():
+def test_the_minimum_of_rows_gives_one_window():
     require_horizons([12], 64, 76)
     all_true = np.ones(76, dtype=bool)
     index = window_index(rows=76, seq_len=64, horizon=12, finite=all_true, usable_close=all_true)
     assert index.ends.tolist() == [63]
 
 
-def test_no_window_left_says_why():
+def test_the_reasons_are_named_if_no_window_is_valid():
     index = window_index(rows=9, seq_len=2, horizon=1, finite=np.zeros(9, bool), usable_close=np.ones(9, bool))
     with pytest.raises(BitcornError, match="7 for non_finite_features"):
         index.require_any()
