@@ -153,9 +153,7 @@ def filled_ends(given, market_db, policy):
         (CleaningPolicy(fill="forward", bad_prints="mask"), False),
     ],
 )
-def test_windows_may_contain_filled_bars_but_not_end_on_interpolated_ones(
-    inputs, market_db, policy, ends_on_filled
-):
+def test_windows_may_contain_filled_bars_but_not_end_on_interpolated_ones(inputs, market_db, policy, ends_on_filled):
     given = inputs(options=Reading(policy=policy))
     bare = inputs()
     filled, ends = filled_ends(given, market_db, policy)

@@ -43,7 +43,7 @@ def test_another_number_of_features_is_refused(matrix):
 
 
 def test_a_matrix_without_finite_rows_is_refused():
-    with pytest.raises(BitcornError, match="no row has finite features"):
+    with pytest.raises(BitcornError, match="no row has only finite"):
         fit_scaler(np.full((5, 2), np.nan))
 
 
