@@ -1,1 +1,1 @@
-"""The shared Parquet feature cache: the identity of an entry, the store."""
+"""A content-addressed Parquet store: bytes by key, on any storage."""

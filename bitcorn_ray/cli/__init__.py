@@ -1,4 +1,4 @@
-"""Front door for the command line: `bitcorn ...`, thin shells over the Python functions.
+"""The command line, `bitcorn ...`: thin commands over the public functions.
 
 Results go to standard output, as tables or with --json as JSON; progress and errors go to standard error. Bad input is
 one line and exit status 2; --debug shows the traceback.

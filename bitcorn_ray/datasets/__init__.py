@@ -1,1 +1,1 @@
-"""Windows, targets, scaling and folds: from features and bars to arrays for a model."""
+"""From bars and features to arrays for a model: windows, splits, scaling, loading."""

@@ -1,1 +1,1 @@
-"""What runs and sweeps are worth."""
+"""What the forecasts of runs and sweeps are worth, compared with baselines."""

@@ -1,1 +1,1 @@
-"""Bars to features: rolling windows, the feature systems, their registry."""
+"""Feature systems, their registry and audit, and the pipeline that computes them through the cache."""

@@ -1,1 +1,1 @@
-"""Forecasts from a run: one partition, many, and live."""
+"""Forecasts with bands from a run: one partition, many, or live."""

@@ -1,1 +1,1 @@
-"""Raw bars in, clean bars out: databases, files, what is wrong with them."""
+"""Bars of one partition as checked arrays; timeframes, outcomes, resampling, cleaning and diagnosis."""

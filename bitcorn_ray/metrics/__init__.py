@@ -1,1 +1,1 @@
-"""Losses, calibration and tests of skill: numpy and statistics alone."""
+"""Losses, calibration, tests of skill and of selection bias; numpy only."""

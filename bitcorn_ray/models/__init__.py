@@ -1,1 +1,1 @@
-"""Models of returns and volatilities behind one interface."""
+"""Models of returns and volatilities behind one interface: networks, boosting, baselines."""

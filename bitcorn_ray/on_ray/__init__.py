@@ -1,1 +1,1 @@
-"""The only room that imports ray: Data for features, Train for models."""
+"""The Ray runtime: sessions, maps over workers, versions of nodes, submitted jobs, monitoring."""

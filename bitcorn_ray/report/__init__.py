@@ -1,1 +1,1 @@
-"""Results into what people look at; it knows plain results only."""
+"""Results as tables for the terminal, pages and pictures."""

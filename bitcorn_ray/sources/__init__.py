@@ -1,1 +1,1 @@
-"""Where bars come from: databases, files, exchanges; their schema, import and export."""
+"""Where bars come from: databases, files and exchanges; what their columns mean; import and export."""

@@ -1,1 +1,1 @@
-"""Files on any file system: a folder or a URI, by one set of calls, and each there whole or not at all."""
+"""Files and folders at a path or URI, published atomically."""

@@ -1,1 +1,1 @@
-"""One training: its configuration, job, run and lineage."""
+"""One training: its configuration, job, run, lineage and reproduction."""

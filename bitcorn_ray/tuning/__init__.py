@@ -1,1 +1,1 @@
-"""Hyperparameter sweeps and the evolution of feature sets."""
+"""Hyperparameter sweeps and the evolution of feature sets over walk-forward folds."""
