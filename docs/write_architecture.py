@@ -93,7 +93,7 @@ def draw_rooms() -> str:
             parts.append(f'<text class="name" x="{x + 12:.0f}" y="{y + 22}">{room}</text>')
             if marks := _marks(room):
                 parts.append(f'<text class="mark" x="{x + box - 12:.0f}" y="{y + 21}" text-anchor="end">{marks}</text>')
-            parts += _lines(purpose(room), x + 12, y + 40, int(box / 6.1))
+            parts += _lines(purpose(room).replace("`", ""), x + 12, y + 40, int(box / 6.4))
     return _svg(width, top + len(FLOORS) * (height + 12) + 8, "The rooms of bitcorn_ray, floor by floor", parts)
 
 

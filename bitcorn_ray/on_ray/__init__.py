@@ -1,1 +1,1 @@
-"""The Ray runtime: sessions, maps over workers, versions of nodes, submitted jobs, monitoring."""
+"""The Ray runtime: sessions, maps over workers, versions, jobs, monitoring."""

@@ -1,1 +1,1 @@
-"""Where bars come from: databases, files and exchanges; what their columns mean; import and export."""
+"""Where bars come from: databases, files, exchanges; the meaning of columns; import and export."""
