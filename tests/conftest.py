@@ -37,6 +37,30 @@ def cache_dir(tmp_path, monkeypatch) -> Path:
     return folder
 
 
+@pytest.fixture(params=["folder", "s3"])
+def any_cache(request, tmp_path):
+    """A cache of its own: in a folder, and on an S3 server."""
+    from bitcorn_ray.cache.store import FeatureCache
+
+    return FeatureCache(tmp_path / "cache" if request.param == "folder" else request.getfixturevalue("s3_uri"))
+
+
+@pytest.fixture
+def cache(tmp_path):
+    """A cache in a folder of its own."""
+    from bitcorn_ray.cache.store import FeatureCache
+
+    return FeatureCache(tmp_path / "cache")
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    """Chunks of 64 bars, so that few bars make many."""
+    from bitcorn_ray.features import identity
+
+    monkeypatch.setattr(identity, "CHUNK_BARS", 64)
+
+
 @pytest.fixture(scope="session")
 def ray_cluster():
     """One private Ray with two CPUs for the whole session."""

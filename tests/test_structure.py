@@ -16,6 +16,7 @@ ROOMS = (
     "memory",
     "logging",
     "storage",
+    "fingerprint",
     "on_ray",
     "metrics",
     "market",

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.audit import AuditReport, audit
-from bitcorn_ray.features.fingerprint.code import CodeIdentity, code_identity, require_same_code
+from bitcorn_ray.features.identity import system_code
 from bitcorn_ray.features.jobs import FeatureJob, asked_of, asked_partitions, require_found
 from bitcorn_ray.features.system import FeatureSystem
+from bitcorn_ray.fingerprint import CodeIdentity, require_same_code
 from bitcorn_ray.logging import logged, logger_of
 from bitcorn_ray.market.clean import cleaning_counts
 from bitcorn_ray.market.partition import Partition
@@ -94,7 +95,7 @@ def run_audit(
     work = _Work(
         system=system,
         stored=b"",
-        code=code_identity(system.function),
+        code=system_code(system),
         symbols=None if symbols is None else tuple(symbols),
         timeframes=None if timeframes is None else tuple(timeframes),
         cuts=cuts,

@@ -22,9 +22,8 @@ from typing import Any
 import numpy as np
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.features.fingerprint.code import CodeIdentity, code_identity
-from bitcorn_ray.features.fingerprint.syntax import Memo
 from bitcorn_ray.features.system import FeatureSystem
+from bitcorn_ray.fingerprint import CodeIdentity, Memo, code_identity
 from bitcorn_ray.market.bars import Bars, require_chronology
 
 __all__ = [
@@ -37,6 +36,7 @@ __all__ = [
     "bars_digest",
     "identify",
     "plan_entry",
+    "system_code",
 ]
 
 KEY_LENGTH = 32  # hexadecimal digits: 128 bits
@@ -74,12 +74,20 @@ class EntryPlan:
     step: int
 
 
+def system_code(system: FeatureSystem, memo: Memo | None = None) -> CodeIdentity:
+    """Return the identity of a system's code: of its function, and of the module that calls it.
+
+    Raises BitcornError for code that has no stable identity.
+    """
+    return code_identity(system.function, memo, callers=(FeatureSystem.__module__,))
+
+
 def identify(system: FeatureSystem, code: CodeIdentity | None = None, memo: Memo | None = None) -> SystemIdentity:
     """Identify a system. code: as another process identified it, by default as it is here.
 
     Raises BitcornError where parameters are no plain JSON values or the code cannot be identified.
     """
-    code = code or code_identity(system.function, memo)
+    code = code or system_code(system, memo)
     facts = {
         "format": FORMAT,
         "name": system.name,

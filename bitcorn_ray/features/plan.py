@@ -18,12 +18,12 @@ from pathlib import Path
 
 from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.features.fingerprint.code import CodeIdentity, code_identity, require_same_code
-from bitcorn_ray.features.identity import SystemIdentity, identify
+from bitcorn_ray.features.identity import SystemIdentity, identify, system_code
 from bitcorn_ray.features.jobs import FeatureJob, asked_of, asked_partitions
 from bitcorn_ray.features.prepare import Source, update
 from bitcorn_ray.features.receipts import FileReceipt, PartitionReceipt, read_receipt, whole_entries, write_receipt
 from bitcorn_ray.features.system import FeatureSystem
+from bitcorn_ray.fingerprint import CodeIdentity, require_same_code
 from bitcorn_ray.logging import log_failure, logged, logger_of
 from bitcorn_ray.market.clean import cleaning_counts
 from bitcorn_ray.market.partition import Partition
@@ -124,7 +124,7 @@ def plan_features(
     """
     root, files = shown_source(source), source_files(source)
     reading = (reading or Reading()).with_columns(system.inputs)
-    code = code_identity(system.function, cache)
+    code = system_code(system, cache)
     identity = identify(system, code)
     work = FeatureWork(
         system=system,

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.cache.traffic import Traffic, count_traffic
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.features.fingerprint.code import CodeIdentity
 from bitcorn_ray.features.identity import Chunk, EntryPlan, plan_entry
 from bitcorn_ray.features.system import FeatureSystem
+from bitcorn_ray.fingerprint import CodeIdentity
 from bitcorn_ray.market.bars import Bars
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.quality import quality_report

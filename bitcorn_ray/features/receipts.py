@@ -15,8 +15,8 @@ from typing import Any
 
 from bitcorn_ray.cache.names import chunk_name, manifest_name, source_id
 from bitcorn_ray.cache.store import FeatureCache
-from bitcorn_ray.features.fingerprint.loaded import version_of
 from bitcorn_ray.features.identity import SystemIdentity
+from bitcorn_ray.fingerprint import version_of
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.sources.options import Reading
 

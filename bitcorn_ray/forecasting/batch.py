@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.data_loader import open_cache
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.features.fingerprint.code import CodeIdentity, code_identity, require_same_code
+from bitcorn_ray.features.identity import system_code
 from bitcorn_ray.features.jobs import FeatureJob, asked_of, asked_partitions, is_asked
 from bitcorn_ray.features.prepare import Source, prepare
+from bitcorn_ray.fingerprint import CodeIdentity, require_same_code
 from bitcorn_ray.forecasting.forecaster import Forecaster, first_row
 from bitcorn_ray.forecasting.forecasts import Forecasts, plain_table
 from bitcorn_ray.logging import logged, logger_of
@@ -125,7 +126,7 @@ def plan_forecasts(
         jobs=jobs,
         sizes=[job.size if last is None else min(job.size, last + reach) for job in jobs],
         forecaster=forecaster,
-        code=code_identity(forecaster.system.function),
+        code=system_code(forecaster.system),
         symbols=asked,
         cache=open_cache(cache_dir).storage.address,
         last=last,

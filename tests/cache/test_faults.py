@@ -21,12 +21,12 @@ import pyarrow.parquet as pq
 import pytest
 from comparing import assert_same_bytes
 
+from bitcorn_ray import fingerprint
 from bitcorn_ray.cache.names import chunk_name, manifest_name
 from bitcorn_ray.cache.pruning import prune, verify
 from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features import identity
-from bitcorn_ray.features.fingerprint import loaded
 from bitcorn_ray.features.plan import compute_jobs, finish_features, plan_features
 from bitcorn_ray.features.prepare import Source, prepare, update
 from bitcorn_ray.features.registry import SYSTEMS
@@ -438,7 +438,7 @@ def computed_in_process(source, cache):
 
 def as_a_new_process():
     """Forget what this process knows of the code: the cache's memo of it is asked again."""
-    loaded._known.clear()
+    fingerprint._loaded.clear()
 
 
 @pytest.fixture

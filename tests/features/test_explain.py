@@ -102,7 +102,7 @@ def test_of_several_variants_the_nearest_is_compared_with(market_db, cache):
 
 
 def test_a_changed_module_and_library_are_named(market_db, cache, tmp_path, monkeypatch):
-    from bitcorn_ray.features.fingerprint import code
+    from bitcorn_ray import fingerprint
 
     (tmp_path / "explained_helper.py").write_text("def f(x):\n    return x\n")
     (tmp_path / "explained.py").write_text(
@@ -114,7 +114,7 @@ def test_a_changed_module_and_library_are_named(market_db, cache, tmp_path, monk
     (tmp_path / "explained_helper.py").write_text("def f(x):\n    return x * 2  # twice\n")
     for name in ("explained", "explained_helper"):
         del sys.modules[name]
-    monkeypatch.setattr(code, "version_of", lambda library: "9.9" if library == "talib" else "1")
+    monkeypatch.setattr(fingerprint, "version_of", lambda library: "9.9" if library == "talib" else "1")
     causes = of("AAAUSDT", market_db, cache, find_system("explained:mine")).causes
     assert "code of explained_helper changed" in causes
     assert any(cause.startswith("library talib: ") and cause.endswith("became 9.9") for cause in causes)

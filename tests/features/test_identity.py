@@ -91,7 +91,7 @@ def test_a_change_of_code_counts(random_bars, monkeypatch):
     monkeypatch.setattr(
         identity,
         "code_identity",
-        lambda *a: true_identity(*a).__class__(
+        lambda *a, **k: true_identity(*a, **k).__class__(
             **{**vars(true_identity(*a)), "modules": {"bitcorn_ray.features.systems.v2": "0"}}
         ),
     )

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from bitcorn_ray.cache.pruning import verify
 from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.data_loader import compute_features
-from bitcorn_ray.features.fingerprint.code import code_identity
 from bitcorn_ray.features.prepare import prepare
 from bitcorn_ray.features.registry import find_system
+from bitcorn_ray.fingerprint import code_identity
 from bitcorn_ray.market.bars import Bars
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.on_ray.map import _dealt, map_balanced

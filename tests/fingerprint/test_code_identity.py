@@ -8,10 +8,9 @@ import textwrap
 import pytest
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.features.fingerprint.code import code_identity, loaded_user_modules, require_same_code
-from bitcorn_ray.features.fingerprint.loaded import version_of
 from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.features.systems import v4
+from bitcorn_ray.fingerprint import code_identity, loaded_user_modules, require_same_code, version_of
 
 
 class Project:
@@ -209,14 +208,6 @@ VALUES = {
         "from consts_a import V\ndef f(b): return V\n",
         "import os\nimport numpy as np\nV = np.full(3, float(os.environ['SCALE_A']))\n",
     ),
-    "masked": (
-        "from consts_a import V\ndef f(b): return V\n",
-        "import os\nimport numpy as np\nV = np.ma.array([1, 1], mask=[0, int(os.environ['SCALE_A']) - 1])\n",
-    ),
-    "frame": (
-        "from consts_a import V\ndef f(b): return V\n",
-        "import os\nimport pandas as pd\nV = pd.DataFrame({'a': [int(os.environ['SCALE_A'])], 't': ['x']})\n",
-    ),
     "namespace": (
         "from consts_a import V\ndef f(b): return V.a\n",
         "import os\nfrom types import SimpleNamespace\nV = SimpleNamespace(a=os.environ['SCALE_A'])\n",
@@ -307,15 +298,14 @@ def test_locks_and_loggers_say_nothing_and_a_cached_property_is_no_state(project
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (
-            "FILE = open(__file__)\ndef f(b): return FILE.read()\n",
-            "FILE in sys_a is bound to an object of _io.TextIOWrapper",
-        ),
         ("def f(b): return eval('b')\n", "sys_a uses eval in line 1"),
         ("import importlib\ndef f(b): return importlib.import_module('x')\n", "sys_a uses import_module in line 2"),
         ("from importlib import import_module as load\ndef f(b): return load('x')\n", "uses import_module in line 1"),
         ("g = exec\ndef f(b): return g('b')\n", "sys_a uses exec in line 1"),
-        ("import numpy as np\ng = np.frompyfunc(lambda x: x, 1, 1)\ndef f(b): return g(b)\n", "cannot be seen"),
+        (
+            "def make(file):\n    def f(b): return file.read()\n    return f\nf = make(open(__file__))\n",
+            "file in .*TextIOWrapper",
+        ),
     ],
 )
 def test_what_cannot_be_identified_is_refused_with_its_place(project, source, message):
@@ -324,7 +314,7 @@ def test_what_cannot_be_identified_is_refused_with_its_place(project, source, me
 
 
 def test_an_object_that_is_no_function_is_refused():
-    with pytest.raises(BitcornError, match="no plain function"):
+    with pytest.raises(BitcornError, match="not a plain function"):
         code_identity(object())
 
 
@@ -358,7 +348,7 @@ def test_the_package_of_the_system_and_what_has_no_version_are_followed_in_site_
 def test_a_system_that_builds_on_ours_depends_on_our_code(project):
     for source in (
         "from bitcorn_ray.features.registry import SYSTEMS\ndef f(bars): return SYSTEMS['v4'](bars)\n",
-        "from bitcorn_ray.features import v4\ndef f(bars): return v4.compute(bars)\n",
+        "from bitcorn_ray.features.systems import v4\ndef f(bars): return v4.compute(bars)\n",
         "from bitcorn_ray.features.systems.v4 import compute\ndef f(bars): return compute(bars)\n",
     ):
         assert "bitcorn_ray.features.systems.v4" in project.identity(sys_a=source).modules
@@ -388,7 +378,7 @@ def test_another_process_and_another_order_of_imports_find_the_same(project):
     code = """
     import json, sys
     for name in sys.argv[1].split(): __import__(name)
-    from bitcorn_ray.features.fingerprint.code import code_identity
+    from bitcorn_ray.fingerprint import code_identity
     from bitcorn_ray.features.systems import v4
     import sys_a
     print(json.dumps([vars(code_identity(sys_a.f)), vars(code_identity(v4.compute))]))
@@ -468,7 +458,7 @@ def test_a_function_of_a_script_counts_and_its_edit_while_it_runs_is_refused(pro
     project.write(helper_a=HELPER)
     script = """
     import sys
-    from bitcorn_ray.features.fingerprint.code import code_identity
+    from bitcorn_ray.fingerprint import code_identity
     import helper_a
     W = 1
     def f(bars):

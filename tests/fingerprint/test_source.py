@@ -1,19 +1,25 @@
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import bitcorn_ray
+from bitcorn_ray import fingerprint
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.features.fingerprint import syntax
-from bitcorn_ray.features.fingerprint.syntax import code_shape, globals_read, source_facts
+from bitcorn_ray.fingerprint import package_fingerprint, package_rooms
 
 PACKAGE = Path(bitcorn_ray.__file__).parent
 
 
+def facts_of(source):
+    return fingerprint._facts_of(source.encode())
+
+
 def tree(source):
-    return source_facts(source.encode()).tree
+    return facts_of(source).tree
 
 
 SOURCE = 'def f(x, w=1):\n    return [x + w, f"a{x}", "text"]\n'
@@ -28,7 +34,6 @@ SOURCE = 'def f(x, w=1):\n    return [x + w, f"a{x}", "text"]\n'
         SOURCE.replace("x + w", "(x\n  +    w)"),
         SOURCE.replace("\n", "\r\n"),
         SOURCE.replace('"text"', "'te' u'xt'"),
-        SOURCE.replace('f"a{x}"', "f'' 'a' f'{x}'"),
         "\ufeff" + SOURCE,
     ],
 )
@@ -72,8 +77,8 @@ def test_long_sums_and_large_numbers_can_be_written():
 
 
 def test_what_is_no_python_is_refused():
-    with pytest.raises(BitcornError, match="is no Python"):
-        source_facts(b"def f(:")
+    with pytest.raises(BitcornError, match="not valid Python"):
+        facts_of("def f(:")
 
 
 def test_imports_are_those_that_can_run():
@@ -98,7 +103,7 @@ def f():
         import l
 from m import *
 """
-    found = source_facts(source.encode()).imports
+    found = [(name, level, tuple(names)) for name, level, names in facts_of(source).imports]
     expected = [
         ("a.b", 0, ()),
         ("d", 0, ()),
@@ -116,86 +121,35 @@ from m import *
 @pytest.mark.parametrize(
     ("source", "found"),
     [
-        ("exec('x')", ("exec in line 1",)),
-        ("\ng = eval", ("eval in line 2",)),
-        ("import builtins\nbuiltins.exec('x')", ("exec in line 2",)),
-        ("__import__('x')", ("__import__ in line 1",)),
-        ("importlib.import_module('x')", ("import_module in line 1",)),
-        ("from importlib import import_module as m", ("import_module in line 1",)),
-        ("import runpy\nrunpy.run_path('x')", ("run_path in line 2",)),
-        ("df.eval('a + b')", ()),
-        ("self.exec('a')", ()),
-        ("from mine import run_path", ()),
+        ("exec('x')", "exec in line 1"),
+        ("\ng = eval", "eval in line 2"),
+        ("import builtins\nbuiltins.exec('x')", "exec in line 2"),
+        ("__import__('x')", "__import__ in line 1"),
+        ("importlib.import_module('x')", "import_module in line 1"),
+        ("from importlib import import_module as m", "import_module in line 1"),
+        ("import runpy\nrunpy.run_path('x')", "run_path in line 2"),
+        ("df.eval('a + b')", ""),
+        ("self.exec('a')", ""),
+        ("from mine import run_path", ""),
     ],
 )
 def test_code_that_is_not_named_is_found(source, found):
-    assert source_facts(source.encode()).dynamic == found
+    assert facts_of(source).dynamic == found
 
 
-def test_used_names_are_what_functions_read():
-    source = """
-LEVELS = make(ONLY_AT_IMPORT)
-T = [LOOKUP[i] for i in W]
-def f(bars, local=DEFAULT):
-    def g(): return NESTED
-    return LEVELS, bars.close, getattr(bars, "volume"), globals()["SUBSCRIPT"], "text"
-class K:
-    A = IN_BODY
-    def m(self): return [IN_METHOD for i in self.own]
-h = lambda: IN_LAMBDA
-"""
-    used = set(source_facts(source.encode()).used)
-    assert {"LEVELS", "close", "volume", "SUBSCRIPT", "NESTED", "IN_METHOD", "own", "IN_LAMBDA"} <= used
-    assert not {"ONLY_AT_IMPORT", "LOOKUP", "W", "DEFAULT", "IN_BODY", "bars", "local", "text"} & used
-
-
-def function(source, name="f"):
-    names = {}
-    exec(compile(source, "<test>", "exec"), names)
-    return names[name].__code__
-
-
-def test_the_shape_of_code_is_what_it_does_wherever_it_stands():
-    one = function("def f(x):\n    'one'\n    return x in {'a', 'b', 'c'}, 1\n")
-    assert code_shape(function("\n\ndef f(x):\n    'two'\n    return x in {'c', 'b', 'a'}, 1\n")) == code_shape(one)
-    for other in ("return x in {'a', 'b'}, 1", "return x in {'a', 'b', 'c'}, 1.0", "return y in {'a', 'b', 'c'}, 1"):
-        assert code_shape(function(f"def f(x):\n    'one'\n    {other}\n")) != code_shape(one)
-    assert code_shape(function("f = lambda: 'a'")) != code_shape(function("f = lambda: 'b'"))
-    assert code_shape(function("def f(): return 'a'")) != code_shape(function("def f(): return 'b'"))
-
-
-def test_globals_are_told_from_attributes():
-    assert globals_read(function("def f(x):\n    return [G for y in x.close], lambda: H\n")) == {"G", "H"}
-
-
-class Kept(dict):
-    def recall(self, name):
-        return self.get(name)
-
-    keep = dict.__setitem__
-
-
-def test_a_memo_gives_back_the_same_without_parsing(monkeypatch):
-    memo, source = Kept(), SOURCE.encode() + b"from a import b\neval\n"
-    first = source_facts(source, memo)
-    monkeypatch.setattr(syntax, "facts_of_tree", lambda *_: "read anew")
-    assert source_facts(source, memo) == first
-    monkeypatch.setattr(syntax, "asdict", lambda _: {})
-    assert source_facts(source + b"#", memo) == "read anew"
-
-
-TELL = """
+PRINT_TREES = """
 import sys, types
-for name in ("bitcorn_ray", "bitcorn_ray.cache"):  # their __init__ and their libraries are not needed
-    sys.modules[name] = types.ModuleType(name)
-    sys.modules[name].__path__ = [sys.argv[1] + name.replace(".", "/")[len("bitcorn_ray"):]]
-from bitcorn_ray.features.fingerprint.syntax import source_facts
+sys.modules["numpy"] = types.ModuleType("numpy")  # that Python need not have our libraries
+sys.modules["numpy"].generic = sys.modules["numpy"].ufunc = sys.modules["numpy"].ndarray = int
+sys.modules["bitcorn_ray"] = types.ModuleType("bitcorn_ray")
+sys.modules["bitcorn_ray"].__path__ = [sys.argv[1]]
+from bitcorn_ray.fingerprint import _facts_of
 for path in sys.argv[2:]:
-    print(source_facts(open(path, "rb").read()).tree)
+    print(_facts_of(open(path, "rb").read()).tree)
 """
 CURIOUS = """
 def f(x, *a, w=3, **k):
-    y = f"a{x!r:>{w}}b" "c" f"{x:}" f"{x}{{}}" f"{x=}" f"{'q'}" u"\U0001fae9"
+    y = f"a{x!r:>9}b"; z = u"\U0001fae9"
     match x:
         case {"a": 1, **rest}: pass
         case None: pass
@@ -213,9 +167,9 @@ def test_all_versions_of_python_agree(tmp_path, version):
         pytest.skip(f"no Python {version}")
     (tmp_path / "curious.py").write_text(CURIOUS)
     paths = [*map(str, sorted(PACKAGE.glob("features/*.py"))), str(tmp_path / "curious.py")]
-    done = subprocess.run([python, "-c", TELL, str(PACKAGE), *paths], capture_output=True, text=True)
+    done = subprocess.run([python, "-c", PRINT_TREES, str(PACKAGE), *paths], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [source_facts(Path(path).read_bytes()).tree for path in paths]
+    assert done.stdout.split() == [fingerprint._facts_of(Path(path).read_bytes()).tree for path in paths]
     assert len(paths) > 5
 
 
@@ -224,3 +178,42 @@ def _runs(path, version):
         [path, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], capture_output=True, text=True
     )
     return shown.stdout.strip() == version
+
+
+def test_the_package_has_a_digest_for_each_selection_of_its_rooms():
+    everything, features, both = (
+        package_fingerprint(),
+        package_fingerprint("features"),
+        package_fingerprint("features", "cache"),
+    )
+    assert len({everything, features, both}) == 3
+    assert package_fingerprint("cache", "features") == both
+    assert {"features", "errors", "data_loader"} <= set(package_rooms())
+    with pytest.raises(BitcornError, match="no room kitchen"):
+        package_fingerprint("kitchen")
+
+
+def test_the_digest_of_a_room_ignores_comments_and_notices_code(tmp_path):
+    copy = tmp_path / "bitcorn_ray"
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    script = "from bitcorn_ray.fingerprint import package_fingerprint as p; print(p('errors'), p('metrics'))"
+
+    def digests():
+        return subprocess.run(
+            [sys.executable, "-c", script],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        ).stdout.split()
+
+    before = digests()
+    with open(copy / "errors.py", "a") as file:
+        file.write("# A comment.\n")
+    assert digests() == before
+    with open(copy / "errors.py", "a") as file:
+        file.write("ANSWER = 42\n")
+    after = digests()
+    assert after[0] != before[0]
+    assert after[1] == before[1]

@@ -1,0 +1,721 @@
+"""Identity of code: digests that change when a computation may change, and not when a comment does.
+
+`code_identity` identifies a function:
+
+1. Start with the module that defines the function. Follow every import in it, at the top or inside a function, except
+   under `if TYPE_CHECKING` and `if __name__ == "__main__"`. `from package import name` leads to the module that defines
+   `name`. A module that cannot be imported counts as missing.
+2. Stop at installed libraries: they count by their version. The standard library does not count. Modules of this
+   package and of the function's own package are always followed, and so is a library without a version.
+3. A followed module counts by its normalised syntax tree: names, operators and constants, without comments, docstrings
+   and layout.
+4. In modules outside this package, the values of the globals that functions read count too, because they may come from
+   the environment or from an assignment at run time: plain values, arrays, functions with their closures and defaults,
+   classes, and objects made of these. Other objects are ignored, since the source that creates them counts already.
+5. A function of a notebook or script (`__main__`) counts by its own tree and by the globals that it reads.
+
+Code without a stable identity is refused with a remedy: code without a source, code that was edited after its import,
+`exec`, `eval`, and imports of computed names. Files, environment variables and the clock are not seen when the function
+reads them itself.
+
+`package_fingerprint` identifies the source of this package, or of some of its rooms, by the same normalised trees.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib
+import importlib.machinery
+import importlib.metadata
+import importlib.util
+import linecache
+import os
+import re
+import sys
+import sysconfig
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from datetime import date, timedelta
+from pathlib import Path, PurePath
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MappingProxyType, ModuleType, SimpleNamespace
+from typing import Any, Protocol
+
+import numpy as np
+
+from bitcorn_ray.errors import BitcornError
+
+MISSING = "missing"
+
+_OWN = __name__.partition(".")[0]
+_STARTED = time.time()
+_LIBRARIES = ("numpy", "pandas", "talib")
+_DISTRIBUTIONS = {"talib": "TA-Lib"}
+
+
+class Memo(Protocol):
+    """Stores what was parsed, so that another process need not parse it again."""
+
+    def recall(self, name: str) -> dict[str, Any] | None:
+        """Return the value stored under a name, or None."""
+
+    def keep(self, name: str, value: dict[str, Any]) -> None:
+        """Store a JSON value under a name; may do nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodeIdentity:
+    """Identity of a function's code, in plain values that can be compared part by part.
+
+    function: `module:qualified name`. modules: digest of each followed module and of each function of a notebook.
+    values: digest of the values that each of these reads. libraries: version of each library.
+    """
+
+    function: str
+    modules: Mapping[str, str]
+    values: Mapping[str, str]
+    libraries: Mapping[str, str]
+
+
+def code_identity(
+    function: Callable[..., Any], memo: Memo | None = None, callers: tuple[str, ...] = ()
+) -> CodeIdentity:
+    """Return the identity of a function's code.
+
+    memo: makes repeated calls cheap across processes. callers: modules that call the function and count as well.
+    Raises BitcornError for code that has no stable identity.
+    """
+    if getattr(function, "__qualname__", None) is None:
+        raise BitcornError(f"{function!r} is not a plain function: define the features in a function of a .py file")
+    name = f"{function.__module__}:{function.__qualname__}"
+    record = _digest([_FORMAT, name, *callers])[:32]
+    known = (memo.recall(record) if memo else None) or {}
+    walk = _Walk(frozenset({_OWN, function.__module__.partition(".")[0]}), {k: _Facts(**v) for k, v in known.items()})
+    try:
+        walk.identify(function, name, [function.__module__, *callers])
+    except RecursionError:
+        raise BitcornError(f"the values that {name} reads are nested too deeply: store them in arrays") from None
+    if memo and walk.facts.keys() != known.keys():
+        memo.keep(record, {source: asdict(facts) for source, facts in walk.facts.items()})
+    for library in _LIBRARIES:
+        walk.libraries.setdefault(library, version_of(library) or MISSING)
+    return CodeIdentity(
+        function=name,
+        modules=dict(sorted(walk.modules.items())),
+        values=dict(sorted(walk.values.items())),
+        libraries=dict(sorted(walk.libraries.items())),
+    )
+
+
+def require_same_code(driver: CodeIdentity) -> None:
+    """Raise BitcornError if this process has other bitcorn_ray modules or libraries than the process of an identity.
+
+    A worker calls it before it computes under a key that the driver made.
+    """
+    for name, digest in driver.modules.items():
+        if name.partition(".")[0] == _OWN:
+            module = _load(name)
+            if (_loaded_source(module).facts.tree if module else MISSING) != digest:
+                raise BitcornError(
+                    f"this worker has another version of {name}: install the same bitcorn_ray on all nodes"
+                )
+    for name, version in driver.libraries.items():
+        if not has_version(name, version):
+            raise BitcornError(
+                f"this worker has {name} {version_of(name) or MISSING} and the driver has {version}: install the same "
+                "versions on all nodes"
+            )
+
+
+def loaded_user_modules(code: CodeIdentity) -> list[ModuleType]:
+    """Return the loaded modules of an identity that belong neither to this package nor to a library."""
+    names = [name for name in code.modules if name.partition(".")[0] != _OWN and ":" not in name]
+    return [sys.modules[name] for name in names if name in sys.modules]
+
+
+@functools.cache
+def package_fingerprint(*rooms: str) -> str:
+    """Return a digest of this package's source, or of some of its rooms (folders and top-level modules).
+
+    Raises BitcornError for an unknown room.
+    """
+    known = package_rooms()
+    if unknown := sorted(set(rooms) - set(known)):
+        raise BitcornError(f"bitcorn_ray has no room {', '.join(unknown)}: it has {', '.join(known)}")
+    return _digest([f"{room} {_room_digest(room)}" for room in sorted(rooms or known)])[:32]
+
+
+def package_rooms() -> list[str]:
+    """Return the names of this package's rooms: its folders and its top-level modules."""
+    root = Path(__file__).parent
+    return sorted({path.relative_to(root).parts[0].removesuffix(".py") for path in root.rglob("*.py")})
+
+
+@functools.cache
+def _room_digest(room: str) -> str:
+    root = Path(__file__).parent
+    paths = sorted((root / room).rglob("*.py")) or [root / f"{room}.py"]
+    return _digest([f"{path.relative_to(root).as_posix()} {_facts_of(path.read_bytes()).tree}" for path in paths])
+
+
+# Walk from a function to all that it depends on
+
+
+class _NoIdentityError(BitcornError):
+    """A value has no stable description."""
+
+
+@dataclass
+class _Walk:
+    packages: frozenset[str]  # followed even where they are installed as libraries
+    known: dict[str, _Facts]  # by the digest of the source, from the memo
+    facts: dict[str, _Facts] = field(default_factory=dict)  # of the sources that were met
+    modules: dict[str, str] = field(default_factory=dict)
+    values: dict[str, str] = field(default_factory=dict)
+    libraries: dict[str, str] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)  # names that functions of the user's modules read
+    waiting: list[str] = field(default_factory=list)
+    kinds: dict[str, str] = field(default_factory=dict)
+    texts: dict[int, tuple[Any, str]] = field(default_factory=dict)  # by address, with the object to keep it alive
+
+    def identify(self, function: Callable[..., Any], name: str, modules: list[str]) -> None:
+        self.waiting += modules
+        while self.waiting:  # modules read values, and values lead to further modules
+            self._follow_waiting()
+            self.texts.clear()
+            self.values = {name: _digest([self.text(function, name)])}
+            for module in sorted(self.modules):
+                if module.partition(".")[0] != _OWN and self.modules[module] != MISSING and ":" not in module:
+                    self._read_globals(sys.modules[module])
+            self.waiting = [name for name in self.waiting if self._is_new(name)]
+
+    def _is_new(self, name: str) -> bool:
+        if name in self.modules or (kind := self._kind(name)) == "standard":
+            return False
+        return kind == "project" or name.partition(".")[0] not in self.libraries
+
+    def _follow_waiting(self) -> None:
+        while self.waiting:
+            name = self.waiting.pop()
+            if not self._is_new(name):
+                continue
+            if (kind := self._kind(name)) != "project":
+                top = name.partition(".")[0]
+                self.libraries[top] = (version_of(top) if kind == "library" else None) or MISSING
+            elif (module := _load(name)) is None:
+                self.modules[name] = MISSING
+            else:
+                source = _loaded_source(module, self.known)
+                self.facts[source.digest] = source.facts
+                self.modules[name] = source.facts.tree
+                self._follow_imports(source.facts, module.__package__ or "", name)
+
+    def _follow_imports(self, facts: _Facts, package: str, where: str) -> None:
+        if where.partition(".")[0] != _OWN:
+            self.used.update(facts.names, facts.attributes)
+            if facts.dynamic:
+                raise BitcornError(
+                    f"{where} uses {facts.dynamic}, so its code has no stable identity: import what the features need "
+                    "by name, or move them to a module that does without"
+                )
+        for name, level, names in facts.imports:
+            base = package.rsplit(".", level - 1)[0] if level > 1 else package
+            target = ".".join(filter(None, (base, name))) if level else name
+            if not names or self._kind(target) != "project":
+                self.waiting.append(target)
+            else:
+                self.waiting += [_home_of_import(target, imported) for imported in names]
+
+    def _kind(self, name: str) -> str:
+        if (top := name.partition(".")[0]) in self.packages or top == "__main__":
+            return "project"
+        if top not in self.kinds:
+            self.kinds[top] = kind_of_package(top)
+        return self.kinds[top]
+
+    def _lead(self, module: Any) -> None:
+        if isinstance(module, str) and module != "__main__":
+            self.waiting.append(module)
+
+    # Values
+
+    def _read_globals(self, module: ModuleType) -> None:
+        names, texts = vars(module), []
+        for name in sorted(self.used & names.keys()):
+            if not name.startswith("__"):
+                try:
+                    texts.append(f"{name}={self.text(names[name], f'{name} in {module.__name__}')}")
+                except _NoIdentityError:
+                    continue
+        if texts:
+            self.values[module.__name__] = _digest(texts)
+
+    def text(self, value: Any, where: str) -> str:
+        """Return a description of a value that is the same in all processes. Raises _NoIdentityError if it has none."""
+        if isinstance(value, _PLAIN):
+            return f"{type(value).__name__}:{value!r}"
+        if id(value) not in self.texts:
+            self.texts[id(value)] = value, "itself"  # for values that contain themselves
+            try:
+                self.texts[id(value)] = value, self._describe(value, where)
+            except BitcornError:
+                del self.texts[id(value)]
+                raise
+        return self.texts[id(value)][1]
+
+    def _all(self, kind: str, values: Iterable[Any], where: str) -> str:
+        return f"{kind}:{_digest([self.text(value, where) for value in values])}"
+
+    def _describe(self, value: Any, where: str) -> str:
+        kind = type(value)
+        if isinstance(value, ModuleType):
+            self._lead(value.__name__)
+            return f"module:{value.__name__}"
+        if isinstance(value, FunctionType):
+            return self._function(value, where)
+        if isinstance(value, type):
+            return self._class(value, where)
+        if kind is np.ndarray and not value.dtype.hasobject:
+            return f"array:{value.dtype.str}:{value.shape}:{hashlib.sha256(np.ascontiguousarray(value)).hexdigest()}"
+        if isinstance(value, re.Pattern):
+            return f"pattern:{value.pattern!r}:{value.flags}"
+        if kind in (dict, MappingProxyType):
+            return self._all("dict", [part for item in value.items() for part in item], where)
+        if kind in (list, tuple):
+            return self._all(kind.__name__, value, where)
+        if kind in (set, frozenset):
+            return f"set:{_digest(sorted(self.text(part, where) for part in value))}"
+        if kind is functools.partial:
+            return self._all("partial", [value.func, value.args, value.keywords], where)
+        own_code = isinstance(getattr(value, "__self__", None), ModuleType | None)  # else a method of an object
+        if (kind is BuiltinFunctionType and own_code) or (kind is np.ufunc and "(vectorized)" not in value.__name__):
+            self._lead(home := getattr(value, "__module__", None) or "numpy")
+            return f"builtin:{home}:{value.__name__}"
+        return self._instance(value, where)
+
+    def _instance(self, value: Any, where: str) -> str:
+        kind, state = type(value), getattr(value, "__dict__", None)
+        if kind.__module__ == "weakref":
+            return "weakref"  # the state of a cache
+        for name in ("__wrapped__", "py_func"):  # of functools.lru_cache and numba
+            if isinstance(state, dict) and name in state:
+                return self._all(f"wrapped by {kind.__qualname__}", [state[name]], where)
+        if not isinstance(state, dict) or not (self._kind(kind.__module__) == "project" or kind is SimpleNamespace):
+            raise _NoIdentityError(
+                f"{where} is an object of {kind.__module__}.{kind.__qualname__}, which has no stable identity: create "
+                "it inside the function, use plain values, arrays and functions, or pass it as a parameter of the "
+                "feature system"
+            )
+        parts = [self.text(kind, where)]
+        for name, content in sorted(state.items()):
+            lazy = isinstance(getattr(kind, name, None), functools.cached_property)
+            if not lazy and not name.startswith("__"):
+                parts.append(f"{name}={self.text(content, f'{name} of {where}')}")
+        return f"object:{_digest(parts)}"
+
+    def _class(self, kind: type, where: str) -> str:
+        self._lead(kind.__module__)
+        name = f"class:{kind.__module__}:{kind.__qualname__}"
+        if self._kind(kind.__module__) != "project" or kind.__module__.partition(".")[0] == _OWN:
+            return name
+        parts = [name, *(self.text(base, where) for base in kind.__bases__)]
+        for member, value in sorted(vars(kind).items()):
+            inside = f"{member} of {kind.__qualname__}"
+            if functions := [f for f in _functions_inside(value) if self._is_written(f)]:
+                parts.append(f"{member}={self._all('functions', functions, inside)}")
+            elif member == "__match_args__" or (isinstance(value, _PLAIN) and not member.startswith("__")):
+                parts.append(f"{member}={self.text(value, inside)}")
+        return f"class:{_digest(parts)}"
+
+    def _is_written(self, function: FunctionType) -> bool:
+        """Return False for a method that a library such as dataclasses generated: the fields say what it does."""
+        home = str(function.__globals__.get("__name__"))
+        return function.__code__.co_filename != "<string>" and self._kind(home) == "project"
+
+    def _function(self, function: FunctionType, where: str) -> str:
+        home, code = str(function.__globals__.get("__name__")), function.__code__
+        parts, inside = [f"function:{home}:{code.co_qualname}"], f"{code.co_qualname} in {home}"
+        self._lead(home)
+        if home == "__main__":
+            parts += self._notebook_function(function)
+        elif self._kind(home) != "project":
+            if "<locals>" not in code.co_qualname:
+                return parts[0]  # its library's version counts
+        elif home.partition(".")[0] != _OWN:
+            if (module := _load(home)) is None:
+                raise BitcornError(f"{where} is defined in {home}, which cannot be imported: define it in a .py file")
+            parts.append(_loaded_source(module, self.known).mark(function))
+        for variable, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+            content = list(_contents(cell))
+            parts.append(f"{variable}={self._all('cell', content, f'{variable} in {inside}')}")
+        for defaults in (function.__defaults__, function.__kwdefaults__):
+            parts.append(self.text(defaults, f"a default of {inside}"))
+        if "__wrapped__" in vars(function):
+            parts.append(self.text(vars(function)["__wrapped__"], inside))
+        return f"function:{_digest(parts)}"
+
+    def _notebook_function(self, function: FunctionType) -> Iterator[str]:
+        facts = _notebook_facts(function)
+        self.modules.setdefault(f"__main__:{function.__qualname__}", facts.tree)
+        self._follow_imports(facts, function.__globals__.get("__package__") or "", function.__qualname__)
+        yield facts.tree
+        for name in sorted(function.__globals__.keys() & set(facts.names)):
+            yield f"{name}={self.text(function.__globals__[name], f'{name} in a notebook or script')}"
+
+
+def _contents(cell: CellType) -> Iterator[Any]:
+    with suppress(ValueError):  # a variable that is not assigned yet
+        yield cell.cell_contents
+
+
+# Compared by their repr, which is complete.
+_PLAIN = (
+    *(type(None), bool, int, float, complex, str, bytes, type(...), range, slice),
+    *(date, timedelta, PurePath, np.generic),
+)
+
+
+def _functions_inside(value: Any) -> list[FunctionType]:
+    """Return the functions of a class member: a method, or what a property, staticmethod or classmethod wraps."""
+    inside = (getattr(value, name, None) for name in ("__func__", "__wrapped__", "func", "fget", "fset"))
+    return [value] if isinstance(value, FunctionType) else [f for f in inside if isinstance(f, FunctionType)]
+
+
+# Sources of loaded modules
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Source of a module as it was loaded. spec: importlib.reload makes another one."""
+
+    module: ModuleType
+    spec: Any
+    text: bytes
+    digest: str
+    facts: _Facts
+
+    @functools.cached_property
+    def codes(self) -> dict[str, list[CodeType]]:
+        """Compiled functions by qualified name, in the order of the source."""
+        codes: dict[str, list[CodeType]] = {}
+        compiled = compile(self.text, str(self.module.__file__), "exec", dont_inherit=True)
+        for code in _nested_codes(compiled):
+            codes.setdefault(code.co_qualname, []).append(code)
+        return codes
+
+    def mark(self, function: FunctionType) -> str:
+        """Return which function of its name a loaded function is, such as "#0".
+
+        Raises BitcornError if the source does not contain it: it was edited after the import, or made at run time.
+        """
+        module, code = self.module.__name__, function.__code__
+        if function.__globals__ is not vars(self.module):
+            raise BitcornError(
+                f"{function.__qualname__} is from an earlier import of {module}: take it from the module that is "
+                "loaded now"
+            )
+        found = self.codes.get(code.co_qualname, [])
+        if code in found:
+            return f"#{found.index(code)}"
+        # An import hook may change code: pytest rewrites assertions.
+        if len(found) == 1 and type(getattr(self.spec, "loader", None)) is not importlib.machinery.SourceFileLoader:
+            return "#0"
+        raise BitcornError(
+            f"{code.co_qualname} is not what {code.co_filename} contains now: it was edited after {module} was "
+            "imported, or made while the program ran. Restart, or importlib.reload the module and use its new functions"
+        )
+
+
+_loaded: dict[str, _Source] = {}
+
+
+def _loaded_source(module: ModuleType, known: Mapping[str, _Facts] = MappingProxyType({})) -> _Source:
+    """Return the source of a module; read once, so that an edit counts only after a reload.
+
+    Raises BitcornError for a module without a Python source.
+    """
+    spec, source = getattr(module, "__spec__", None), _loaded.get(module.__name__)
+    if source is None or source.module is not module or source.spec is not spec:
+        text = _read_source(module)
+        digest = hashlib.sha256(text).hexdigest()[:32]
+        source = _Source(module, spec, text, digest, known.get(digest) or _facts_of(text))
+        _loaded[module.__name__] = source
+    return source
+
+
+def _read_source(module: ModuleType) -> bytes:
+    path = getattr(module, "__file__", None)
+    if path is None and getattr(module, "__path__", None) is not None:
+        return b""  # a namespace package
+    if not path or not path.endswith(".py"):
+        raise BitcornError(
+            f"module {module.__name__} ({path or 'made while the program ran'}) has no source file, so its code has no "
+            "stable identity: write it as a .py file, or install it as a library with a version"
+        )
+    try:
+        with open(path, "rb") as file:
+            state = os.fstat(file.fileno())
+            text = file.read()
+    except OSError as error:
+        raise BitcornError(f"the source of {module.__name__} cannot be read: {error}") from error
+    if module.__name__.partition(".")[0] == _OWN and max(state.st_mtime, state.st_ctime) > _STARTED:
+        raise BitcornError(f"{path} was changed while this process runs: restart it to use the new code")
+    return text
+
+
+def _nested_codes(code: CodeType) -> Iterator[CodeType]:
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield constant
+            yield from _nested_codes(constant)
+
+
+def _notebook_facts(function: FunctionType) -> _Facts:
+    """Return the facts of a function that was defined in a notebook or script.
+
+    Raises BitcornError if its text is unknown, was edited since it ran, or has two functions in one line.
+    """
+    code = function.__code__
+    where = f"{function.__qualname__} in {code.co_filename}, line {code.co_firstlineno},"
+    linecache.checkcache(code.co_filename)
+    text = "".join(linecache.getlines(code.co_filename, function.__globals__))
+    if not text:
+        raise BitcornError(f"{where} has no source: define it in a .py file or in a notebook")
+    tree = _parsed(text)
+    flags = (code.co_flags & _FUTURE_FLAGS) | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    if code not in _nested_codes(compile(tree, code.co_filename, "exec", flags=flags, dont_inherit=True)):
+        raise BitcornError(f"{where} is not what its source says now: run the cell or script again")
+    nodes = [node for node in ast.walk(tree) if _first_line(node) == code.co_firstlineno]
+    if len(nodes) != 1:
+        raise BitcornError(f"{where} shares its first line with another function: give each a line of its own")
+    return _facts_of_tree(nodes[0])
+
+
+_FUTURE_FLAGS = 0x1FE0000  # of `from __future__ import` in a code object
+
+
+def _first_line(node: ast.AST) -> int | None:
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        return (node.decorator_list[0] if node.decorator_list else node).lineno
+    return node.lineno if isinstance(node, ast.Lambda) else None
+
+
+# What a source says
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What the syntax tree of a source says.
+
+    tree: digest of the normalised tree. imports: module, level of a relative import, and imported names of each import.
+    dynamic: the first use of code that the source does not name, "" if there is none. names, attributes: that functions
+    read; attributes include strings, which may name one for `getattr`.
+    """
+
+    tree: str
+    imports: list[tuple[str, int, list[str]]]
+    dynamic: str
+    names: list[str]
+    attributes: list[str]
+
+
+_FORMAT = "1"  # of _Facts in a memo
+_CALLABLES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+_BUILT_IN = frozenset({"exec", "eval", "__import__"})
+_DYNAMIC = _BUILT_IN | {"import_module", "exec_module", "spec_from_file_location", "run_path", "run_module"}
+
+
+def _facts_of(source: bytes) -> _Facts:
+    return _facts_of_tree(_parsed(source))
+
+
+def _parsed(source: bytes | str) -> ast.Module:
+    try:
+        return ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError) as error:
+        raise BitcornError(f"the source of a feature system is not valid Python: {error}") from error
+
+
+def _facts_of_tree(tree: ast.AST) -> _Facts:
+    nodes = list(_executed(tree))
+    read = [node for function in nodes if isinstance(function, _CALLABLES) for node in ast.walk(function)]
+    constants = {node.value for node in read if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    attributes = {node.attr for node in read if isinstance(node, ast.Attribute)}
+    return _Facts(
+        tree=hashlib.sha256("".join(_normal_form(tree)).encode()).hexdigest(),
+        imports=list(_imports(nodes)),
+        dynamic=next(_dynamic(nodes), ""),
+        names=sorted({node.id for node in read if isinstance(node, ast.Name)}),
+        attributes=sorted(attributes | {text for text in constants if text.isidentifier()}),
+    )
+
+
+def _normal_form(tree: ast.AST) -> Iterator[str]:
+    """Write a tree without docstrings, positions and empty fields, so that versions of Python agree.
+
+    It uses its own stack, because long sums are nested more deeply than Python's stack allows.
+    """
+    stack: list[tuple[str, Any]] = [("", tree)]
+    while stack:
+        text, item = stack.pop()
+        if text:
+            yield text
+        elif isinstance(item, ast.AST):
+            yield f"{type(item).__name__}("
+            stack.append((")", None))
+            for name in reversed(item._fields):
+                value = getattr(item, name, None)
+                if name not in _IGNORED_FIELDS and value is not None and value != []:
+                    stack += [("", value), (f"{name}=", None)]
+        elif isinstance(item, list):
+            yield "["
+            stack.append(("]", None))
+            for part in reversed(item):
+                if not _is_docstring(part):
+                    stack += [(",", None), ("", part)]
+        else:
+            yield f"int:{item:x};" if type(item) is int else f"{type(item).__name__}:{item!a};"
+
+
+_IGNORED_FIELDS = frozenset({"ctx", "kind", "type_comment", "type_ignores"})
+
+
+def _is_docstring(node: Any) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _executed(tree: ast.AST) -> Iterator[ast.AST]:
+    """Yield all nodes except those under `if TYPE_CHECKING` and `if __name__ == "__main__"`."""
+    stack = [tree]
+    while stack:
+        node = stack.pop()
+        yield node
+        skipped = isinstance(node, ast.If) and _is_never_true(node.test)
+        stack += reversed(node.orelse if skipped else list(ast.iter_child_nodes(node)))  # type: ignore[attr-defined]
+
+
+def _is_never_true(test: ast.expr) -> bool:
+    if isinstance(test, ast.Compare):
+        return ast.unparse(test) == "__name__ == '__main__'"
+    return getattr(test, "id", getattr(test, "attr", None)) == "TYPE_CHECKING"
+
+
+def _imports(nodes: list[ast.AST]) -> Iterator[tuple[str, int, list[str]]]:
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, 0, []) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or "", node.level, [alias.name for alias in node.names]
+
+
+def _dynamic(nodes: list[ast.AST]) -> Iterator[str]:
+    for node in nodes:
+        found = ""
+        if isinstance(node, ast.Name) and node.id in _BUILT_IN:
+            found = node.id
+        elif isinstance(node, ast.Attribute):
+            builtin = isinstance(node.value, ast.Name) and node.value.id in ("builtins", "__builtins__")
+            found = node.attr if node.attr in (_DYNAMIC if builtin else _DYNAMIC - {"exec", "eval"}) else ""
+        elif isinstance(node, ast.ImportFrom) and node.module in ("builtins", "importlib", "importlib.util", "runpy"):
+            found = next((alias.name for alias in node.names if alias.name in _DYNAMIC), "")
+        if found:
+            yield f"{found} in line {node.lineno}"  # type: ignore[attr-defined]
+
+
+# Modules and libraries
+
+
+def _load(name: str) -> ModuleType | None:
+    """Return a module, imported now if only a function imports it; None if that fails, as it will for the function."""
+    try:
+        return sys.modules.get(name) or importlib.import_module(name)
+    except (Exception, SystemExit):
+        return None
+
+
+def _home_of_import(target: str, name: str) -> str:
+    """Return the module that defines what `from target import name` binds."""
+    module = _load(target)
+    if module is None or name == "*":
+        return target
+    value = getattr(module, name, MISSING)
+    if value is MISSING:
+        return f"{target}.{name}"
+    if isinstance(value, ModuleType):
+        return value.__name__
+    home = value.__module__ if isinstance(value, type) else None
+    if isinstance(value, FunctionType):
+        home = value.__globals__.get("__name__")
+    return home if isinstance(home, str) and home in sys.modules and home != "__main__" else target
+
+
+def kind_of_package(top: str) -> str:
+    """Return "standard", "library", "project" or "missing" for a top-level package, by its location and version."""
+    if top.startswith("_cython_"):
+        return "standard"  # types that compiled libraries share
+    places = _places(top)
+    if places is None:
+        return "standard" if top in sys.stdlib_module_names else MISSING
+    folders = _library_folders()
+    if top in sys.stdlib_module_names and all(place.startswith(folders) for place in places):
+        return "standard"
+    installed = bool(places) and all(
+        place.startswith(folders) or {"site-packages", "dist-packages"} & set(PurePath(place).parts) for place in places
+    )
+    return "library" if installed and version_of(top) is not None else "project"
+
+
+def _places(top: str) -> list[str] | None:
+    """Return the file or folders of a top-level package without importing it; None if there is no such package."""
+    module = sys.modules.get(top)
+    if module is not None:
+        file = getattr(module, "__file__", None)
+        return [file] if file else list(getattr(module, "__path__", ()))
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    if spec is None:
+        return None
+    return [spec.origin] if spec.has_location and spec.origin else list(spec.submodule_search_locations or ())
+
+
+@functools.cache
+def _library_folders() -> tuple[str, ...]:
+    paths = sysconfig.get_paths()
+    return tuple(f"{paths[kind]}{os.sep}" for kind in ("purelib", "platlib", "stdlib", "platstdlib"))
+
+
+def version_of(library: str) -> str | None:
+    """Return the version of a library as it is loaded, else as it is installed; None if it has none."""
+    version = getattr(sys.modules.get(library), "__version__", None)
+    return version if isinstance(version, str) else _installed_version(library)
+
+
+def has_version(library: str, version: str) -> bool:
+    """Return True if a library has a version that another process found.
+
+    It is imported only if that decides: a loaded library may report a build, 2.1+cpu, where 2.1 is installed.
+    """
+    if version in (version_of(library) or MISSING, _installed_version(library)):
+        return True
+    return _load(library) is not None and version_of(library) == version
+
+
+@functools.cache
+def _installed_version(library: str) -> str | None:
+    try:
+        return importlib.metadata.version(_DISTRIBUTIONS.get(library, library))
+    except importlib.metadata.PackageNotFoundError:
+        names = sorted(set(importlib.metadata.packages_distributions().get(library, ())))
+        versions = [importlib.metadata.version(name) for name in names]
+        if len(versions) == 1:  # the same text as the loaded library gives
+            return versions[0]
+        return ", ".join(f"{name} {version}" for name, version in zip(names, versions, strict=True)) or None
+
+
+def _digest(texts: list[str]) -> str:
+    return hashlib.sha256("\n".join(texts).encode("utf-8", "surrogatepass")).hexdigest()
