@@ -279,7 +279,9 @@ class _Walk:
         if isinstance(value, type):
             return self._class(value, where)
         if kind is np.ndarray and not value.dtype.hasobject:
-            return f"array:{value.dtype.str}:{value.shape}:{hashlib.sha256(np.ascontiguousarray(value)).hexdigest()}"
+            return (
+                f"array:{value.dtype.str}:{value.shape}:{hashlib.sha256(np.ascontiguousarray(value).data).hexdigest()}"
+            )
         if isinstance(value, re.Pattern):
             return f"pattern:{value.pattern!r}:{value.flags}"
         if kind in (dict, MappingProxyType):
