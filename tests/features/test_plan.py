@@ -156,7 +156,7 @@ def test_a_worker_with_other_code_computes_nothing(market_db, cache):
     code = replace(plan.work.code, libraries={**plan.work.code.libraries, "numpy": "1.0"})
     statuses = compute_jobs(plan.jobs, replace(plan.work, code=code))
     assert [status.symbol for status in statuses] == ["AAAUSDT", "BBBUSDT"]
-    assert all("this worker has numpy" in s.error and "the driver 1.0" in s.error for s in statuses)
+    assert all("this worker has numpy" in s.error and "the driver has 1.0" in s.error for s in statuses)
     assert not list(cache.storage.files("features"))
 
 
