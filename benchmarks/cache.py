@@ -12,8 +12,8 @@ from benchmarks.bars import BYTES_A_BAR, appended, many_partitions, simulated_da
 from benchmarks.timing import RUNS, Figure, measure, measure_fresh
 from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.data_loader import compute_features, load_market_data, prepare_features
+from bitcorn_ray.features.compute import update
 from bitcorn_ray.features.identity import plan_entry
-from bitcorn_ray.features.prepare import update
 from bitcorn_ray.features.registry import SYSTEMS
 from bitcorn_ray.market.bars import Bars
 from bitcorn_ray.market.simulate import simulate_bars

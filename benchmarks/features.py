@@ -10,8 +10,8 @@ import talib
 
 from benchmarks.bars import BARS, real_minutes
 from benchmarks.timing import Figure, measure
+from bitcorn_ray.features.compute import prepare
 from bitcorn_ray.features.identity import CHUNK_BARS
-from bitcorn_ray.features.prepare import prepare
 from bitcorn_ray.features.registry import SYSTEMS
 from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.market.bars import Bars

@@ -21,8 +21,8 @@ from benchmarks.peers import run_peer
 from benchmarks.timing import Figure
 from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.data_loader import compute_features
-from bitcorn_ray.features.jobs import FeatureJob
-from bitcorn_ray.features.plan import FeatureWork, compute_jobs, finish_features, plan_features
+from bitcorn_ray.features.compute import compute_jobs, finish_features
+from bitcorn_ray.features.plan import FeatureJob, FeatureWork, plan_features
 from bitcorn_ray.features.registry import SYSTEMS
 
 _PARTITIONS, _BARS, CPUS, _ROUNDS = 1_000, 2_000, 2, 3

@@ -5,7 +5,6 @@ The four functions have the names, parameters and results of the older `data_pip
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +13,12 @@ from typing import TYPE_CHECKING, Any, List, Optional
 import numpy as np
 import pandas as pd
 
-from bitcorn_ray.cache.store import FeatureCache
+from bitcorn_ray.cache.store import FEATURE_CACHE_DIR, open_cache
 from bitcorn_ray.datasets.sequences import make_sequences
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.features.prepare import Source, prepare
+from bitcorn_ray.features.compute import Origin, prepare, record_entry
+from bitcorn_ray.features.distribute import compute_features
 from bitcorn_ray.features.registry import find_system
-from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.market.bars import BAR_COLUMNS, Bars
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.policy import CleaningPolicy
@@ -29,12 +28,9 @@ from bitcorn_ray.sources.frames import frame_times, key_of_frame, read_frame
 from bitcorn_ray.sources.loading import load_bars
 from bitcorn_ray.sources.options import Reading
 from bitcorn_ray.sources.source import shown_source
-from bitcorn_ray.storage.nodes import require_lasting
 
 if TYPE_CHECKING:
     from sklearn.preprocessing import StandardScaler
-
-    from bitcorn_ray.features.plan import PartitionStatus
 
 __all__ = [
     "FEATURE_CACHE_DIR",
@@ -45,12 +41,8 @@ __all__ = [
     "compute_features",
     "invalidate_cache",
     "load_market_data",
-    "open_cache",
     "prepare_features",
 ]
-
-FEATURE_CACHE_DIR = Path("cache/data_pipeline")
-"""The default cache folder, under the working directory; BITCORN_CACHE_DIR, where it is set, goes before it."""
 
 LogFn = Optional[Callable[[str], None]]
 
@@ -163,13 +155,11 @@ def prepare_features(
     asked = find_system(feature_system, feature_registry)
     bars = read_frame(df, asked.inputs)
     partition, complete = _partition_of(df), df.attrs.get("all_rows") == len(df)
-    source = Source(shown_source(db_path), partition, complete) if db_path else None
-    prepared = prepare(bars, asked, cache, source)
+    origin = Origin(shown_source(db_path), partition, complete) if db_path else None
+    prepared = prepare(bars, asked, cache, origin)
     system, key = prepared.plan.identity.system, prepared.plan.key
     if cache and not prepared.hit:
-        cache.add_to_index(key, source.path if source else None, partition)
-        if cache.forget(prepared.superseded):
-            cache.refresh_index()
+        record_entry(prepared, cache, origin)
     if log_fn:
         what = "read from the cache" if prepared.hit else "computed"
         log_fn(f"{len(system.features)} features {system.spec} of {len(bars):,} bars {what}")
@@ -241,47 +231,6 @@ def invalidate_cache(db_path: Optional[str] = None) -> int:
     the bars themselves, so a changed database makes new ones.
     """
     return open_cache().invalidate(db_path)
-
-
-def compute_features(
-    source: str | Path,
-    *,
-    symbols: Sequence[str] | None = None,
-    timeframes: Sequence[str] | None = None,
-    system: str | FeatureSystem = "v2",
-    cache_dir: Path | str | None = None,
-    address: str | None = None,
-    on_done: Callable[[PartitionStatus], None] = lambda _: None,
-    table: str | None = None,
-    mapping: Mapping[str, str] | Sequence[str] = (),
-    policy: CleaningPolicy | None = None,
-) -> list[PartitionStatus]:
-    """Bring the features of every partition of a source into the cache, in parallel on Ray.
-
-    source: a SQLite database, a Parquet or CSV file, or a folder of such files. A file that has not changed since it
-    was last computed is not read, and where nothing has changed Ray is not started.
-    It runs on the Ray that this process is connected to, else at ``address``, else on a private one that ends with the
-    call. symbols, timeframes: only these, in any spelling. system: its name, `module:function`, or the system itself.
-    table, mapping, policy: as `load_market_data` has them; what cleaning did is in each result. on_done: called with
-    each result as it arrives. A partition that fails has its reason in `error` and does not stop the others.
-    Raises BitcornError for what makes all fail: no source, an unknown symbol, timeframe or system, a cache that cannot
-    be written.
-    """
-    from bitcorn_ray.features.distribute import run_features
-    from bitcorn_ray.features.plan import plan_features
-
-    cache = open_cache(cache_dir)
-    reading = Reading.of(table, mapping, policy=policy)
-    plan = plan_features(source, find_system(system), cache, symbols, timeframes, reading)
-    return run_features(plan, cache, on_done, address)
-
-
-def open_cache(cache_dir: Path | str | None = None) -> FeatureCache:
-    """Open the cache in a folder or at a URI: the given one, else BITCORN_CACHE_DIR, else `FEATURE_CACHE_DIR`."""
-    if cache_dir is None or cache_dir is FEATURE_CACHE_DIR:
-        cache_dir = os.environ.get("BITCORN_CACHE_DIR") or FEATURE_CACHE_DIR
-    require_lasting(cache_dir, "the cache", "set BITCORN_CACHE_DIR or --cache-dir, such as s3://bucket/cache")
-    return FeatureCache(cache_dir)
 
 
 def _partition_of(df: pd.DataFrame) -> Partition | None:

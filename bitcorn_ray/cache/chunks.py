@@ -1,14 +1,13 @@
-"""A chunk as a Parquet file: one row a bar, `timestamp`, `bar`, and the features as float32.
+"""Encode and decode a chunk: a Parquet file of equally long columns with a checksum for each.
 
-`bar` is a fingerprint of each bar's prices and volume, by which `explain` finds which bars were changed. The schema's
-metadata names the chunk, so that another one's file under its name is told, and holds a checksum of each column.
+The schema's metadata holds the chunk's key and the checksums, so that a foreign or damaged file is detected.
 """
 
 from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,12 +16,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.market.bars import Bars
-
-__all__ = ["decode_bars", "decode_chunk", "encode_chunk", "fingerprint_bars"]
 
 _METADATA = b"bitcorn_chunk"
-# Float noise does not compress: a column is one plain page, so that it lies in the file as it lies in memory.
+# Float noise does not compress. One plain page per column lies in the file as it lies in memory.
 _PARQUET: dict[str, Any] = {
     "compression": "none",
     "use_dictionary": False,
@@ -32,16 +28,14 @@ _PARQUET: dict[str, Any] = {
 }
 
 
-def encode_chunk(key: str, names: Sequence[str], matrix: NDArray[np.float32], bars: Bars) -> pa.Buffer:
-    """Features (F, n) of n bars as a file."""
-    columns: dict[str, NDArray[Any]] = {} if bars.timestamp is None else {"timestamp": bars.timestamp}
-    columns["bar"] = fingerprint_bars(bars)
-    columns |= {name: np.ascontiguousarray(row) for name, row in zip(names, matrix, strict=True)}
+def encode_chunk(key: str, columns: Mapping[str, NDArray[Any]]) -> pa.Buffer:
+    """Return columns (n,) as a file. The column `timestamp`, milliseconds, is stored as times in UTC."""
+    columns = {name: np.ascontiguousarray(column) for name, column in columns.items()}
     metadata = json.dumps({"key": key, "crc32": {name: _checksum(column) for name, column in columns.items()}})
     arrays = {name: pa.array(column) for name, column in columns.items()}
     if "timestamp" in arrays:
         arrays["timestamp"] = arrays["timestamp"].cast(pa.timestamp("ms", "UTC"))
-    # Not nullable: NaN is a value here, and pages without levels are read a third faster.
+    # Not nullable: NaN is a value, and pages without definition levels are read a third faster.
     fields = [pa.field(name, array.type, nullable=False) for name, array in arrays.items()]
     sink = pa.BufferOutputStream()
     schema = pa.schema(fields, metadata={_METADATA: metadata})
@@ -49,61 +43,38 @@ def encode_chunk(key: str, names: Sequence[str], matrix: NDArray[np.float32], ba
     return sink.getvalue()
 
 
-def decode_chunk(content: pa.Buffer, key: str, names: Sequence[str], out: NDArray[np.float32]) -> None:
-    """Read the named features of a chunk into ``out`` (F, n).
+def decode_chunk(content: pa.Buffer, key: str, names: Sequence[str], dtype: Any, rows: int) -> list[NDArray[Any]]:
+    """Return the named columns (rows,) of a chunk; they may share the memory of ``content``.
 
-    Raises BitcornError with what is wrong where the file is not whole, or is not this chunk.
+    Raises BitcornError, with the reason, if the file is damaged or is not this chunk.
     """
-    for name, row, column in zip(names, out, _columns(content, key, names, np.float32), strict=True):
-        if column.shape != row.shape:
-            raise BitcornError(f"column {name} holds {len(column)} rows, not {len(row)}")
-        row[:] = column
-
-
-def decode_bars(content: pa.Buffer, key: str, timed: bool) -> tuple[NDArray[np.int64] | None, NDArray[np.uint32]]:
-    """Times (n,) and fingerprints (n,) of a chunk's bars. Raises BitcornError as `decode_chunk` does."""
-    times = _columns(content, key, ["timestamp"], np.int64) if timed else [None]
-    return times[0], _columns(content, key, ["bar"], np.uint32)[0]
-
-
-def fingerprint_bars(bars: Bars) -> NDArray[np.uint32]:
-    """Hash of each bar's prices and volume: (T,)."""
-    mixed = np.zeros(len(bars), np.uint64)
-    for name, column in bars.columns().items():
-        if name != "timestamp":
-            # One round of the finaliser of MurmurHash3 a column; products wrap around.
-            mixed ^= np.ascontiguousarray(column).view(np.uint64)
-            mixed ^= mixed >> np.uint64(33)
-            mixed *= np.uint64(0xFF51AFD7ED558CCD)
-    return (mixed >> np.uint64(32)).astype(np.uint32)
-
-
-def _columns(content: pa.Buffer, key: str, names: Sequence[str], dtype: Any) -> list[NDArray[Any]]:
     try:
         metadata = pq.read_metadata(pa.BufferReader(content))
         facts = json.loads((metadata.metadata or {}).get(_METADATA, b"{}"))
         if facts.get("key") != key:
             raise BitcornError("it is another file under this name")
+        if metadata.num_rows != rows:
+            raise BitcornError(f"it holds {metadata.num_rows} rows, not {rows}")
         checksums = facts["crc32"]
-        places = {name: place for place, name in enumerate(checksums)}
+        numbers = {name: number for number, name in enumerate(checksums)}
         group, columns = metadata.row_group(0), []
         for name in names:
-            column = _in_place(content, group.column(places[name]), metadata.num_rows, dtype)
+            column = _in_place(content, group.column(numbers[name]), rows, dtype)
             if column is None or _checksum(column) != checksums[name]:
-                # Laid out by another writer: Parquet says how, and the checksum is of what the column holds.
+                # Another Parquet writer may lay out pages in another way.
                 column = _by_arrow(content, name, dtype)
                 if _checksum(column) != checksums[name]:
                     raise BitcornError(f"the checksum of column {name} differs")
             columns.append(column)
     except BitcornError:
         raise
-    except Exception as error:  # there is no end to what a damaged file can make a reader raise
+    except Exception as error:  # a damaged file can make a reader raise anything
         raise BitcornError(f"it cannot be read: {str(error).splitlines()[0] if str(error) else error!r}") from error
     return columns
 
 
 def _in_place(content: pa.Buffer, column: pq.ColumnChunkMetaData, rows: int, dtype: Any) -> NDArray[Any] | None:
-    """Column of one plain page, where it lies in the file: after the page's header, at its end."""
+    """Return the values of a column of one plain page: they follow the page's header, at its end."""
     size = rows * np.dtype(dtype).itemsize
     start = column.data_page_offset + column.total_compressed_size - size
     if not 0 <= start <= len(content) - size:

@@ -1,13 +1,13 @@
-"""Looking after the cache: how large it is, whether it is whole, and what can go.
+"""Size, integrity and pruning of the cache.
 
-Nothing that was used within the cache's grace period is removed by `prune`, as a running job may be reading it, and
-nothing that was written within it, as a job may be about to name it in a manifest. A reader whose chunk is gone all the
-same computes it anew.
+`prune` removes nothing that was used or written within the cache's grace period: a running job may be reading it, or be
+about to name it in a manifest. A reader whose chunk is removed all the same computes it again.
 """
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,20 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from bitcorn_ray.cache.chunks import decode_bars, decode_chunk
-from bitcorn_ray.cache.names import chunk_name, is_ours, key_of
-from bitcorn_ray.cache.store import FeatureCache
+from bitcorn_ray.cache.chunks import decode_chunk
+from bitcorn_ray.cache.store import FeatureCache, chunk_name, is_ours, key_of, keys_in
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.features.receipts import keys_of_receipt
 from bitcorn_ray.storage.publish import TEMPORARY
 from bitcorn_ray.storage.storage import StoredFile
-
-__all__ = ["Damage", "Pruned", "prune", "stats", "verify"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Damage:
-    """A file that cannot be read whole, and why."""
+    """A damaged file and what is wrong with it."""
 
     file: str
     problem: str
@@ -36,7 +32,7 @@ class Damage:
 
 @dataclass(frozen=True, kw_only=True)
 class Pruned:
-    """What `prune` removed, or would remove; in_use: entries that had to go by their age or size, but are in use."""
+    """What `prune` removed, or would remove. in_use: entries that are too old or too large, but in use."""
 
     entries: list[str]
     chunks: int
@@ -46,7 +42,7 @@ class Pruned:
 
 
 def stats(cache: FeatureCache) -> dict[str, Any]:
-    """Count entries, chunks and bytes, in plain values."""
+    """Return counts of entries, chunks, rows, hits and bytes, and the times of the oldest and newest use."""
     entries = cache.entries()
     files = {file.name: file for file in cache.storage.files("features")}
     chunks = {chunk_name(chunk["key"]) for entry in entries for chunk in entry["chunks"]}
@@ -66,9 +62,9 @@ def stats(cache: FeatureCache) -> dict[str, Any]:
 
 
 def verify(cache: FeatureCache, repair: bool = False) -> list[Damage]:
-    """Read everything with its checksums; returns the files that are missing, torn, damaged or foreign.
+    """Read everything with its checksums; return the files that are missing, torn, damaged or foreign.
 
-    repair: remove what is damaged, and the entries that name it, so that the next user computes it anew.
+    repair: remove damaged files and the entries that need them, so that they are computed again.
     """
     damaged = list(_damaged_records(cache))
     wanted: dict[str, tuple[tuple[str, ...], int, bool]] = {}
@@ -77,24 +73,20 @@ def verify(cache: FeatureCache, repair: bool = False) -> list[Damage]:
         timed = manifest["first_timestamp"] is not None
         wanted |= {c["key"]: (tuple(manifest["features"]), c["rows"], timed) for c in manifest["chunks"]}
     problems = cache.storage.side_by_side(lambda item: _chunk_problem(cache, *item), list(wanted.items()), 2)
-    damaged += [
-        Damage(file=chunk_name(key), problem=problem) for key, problem in zip(wanted, problems, strict=True) if problem
-    ]
+    bad = {key: problem for key, problem in zip(wanted, problems, strict=True) if problem}
+    damaged += [Damage(file=chunk_name(key), problem=problem) for key, problem in bad.items()]
     if repair:
-        gone = {key for key, problem in zip(wanted, problems, strict=True) if problem}
         cache.storage.delete(damage.file for damage in damaged)
-        cache.remove_entries({key for key, each in manifests.items() if gone & {c["key"] for c in each["chunks"]}})
+        cache.remove_entries({key for key, each in manifests.items() if any(c["key"] in bad for c in each["chunks"])})
     return damaged
 
 
 def prune(
     cache: FeatureCache, max_bytes: int | None = None, older_than: float | None = None, dry_run: bool = False
 ) -> Pruned:
-    """Remove entries by age and by size.
+    """Remove entries unused for ``older_than`` seconds, then the longest unused until ``max_bytes`` are left.
 
-    Those that were not used for ``older_than`` seconds go, then the longest unused until ``max_bytes`` are left.
-
-    Chunks that no entry names, notes of entries that are gone, and what killed writers left behind, go as well once
+    Chunks without an entry, records of removed entries, and temporary files of killed writers are removed as well once
     they are older than the grace period.
     """
     now = time.time()
@@ -102,13 +94,10 @@ def prune(
     age = {entry["key"]: now - datetime.fromisoformat(entry["last_used"]).timestamp() for entry in entries}
     files = {file.name: file for file in cache.storage.files()}
     sizes = {key_of(name): file.size for name, file in files.items() if name.endswith(".parquet")}
-    holders: dict[str, int] = {}
-    for entry in entries:
-        for chunk in entry["chunks"]:
-            holders[chunk["key"]] = holders.get(chunk["key"], 0) + 1
+    holders = Counter(chunk["key"] for entry in entries for chunk in entry["chunks"])
     orphans = [file for file in files.values() if _is_left_behind(file, holders) and now - file.written > cache.grace]
     left = sum(file.size for file in files.values()) - sum(file.size for file in orphans)
-    gone, in_use = list[str](), list[str]()
+    removed, in_use = list[str](), list[str]()
     for entry in entries:
         key = entry["key"]
         too_old = older_than is not None and age[key] > older_than
@@ -118,37 +107,34 @@ def prune(
         if age[key] <= cache.grace:
             in_use.append(key)
             continue
-        gone.append(key)
+        removed.append(key)
         for chunk in entry["chunks"]:
             holders[chunk["key"]] -= 1
             left -= sizes.get(chunk["key"], 0) if holders[chunk["key"]] == 0 else 0
     if not dry_run:
-        cache.storage.delete(name for name in files if name.startswith("links/") and key_of(name) in gone)
-        cache.remove_entries(gone)
+        cache.storage.delete(name for name in files if name.startswith("links/") and key_of(name) in removed)
+        cache.remove_entries(removed)
         cache.storage.delete(file.name for file in orphans)
-        cache.storage.delete(_notes_of_none(cache, files, {entry["key"] for entry in entries} - set(gone), now))
+        cache.storage.delete(_idle_records(cache, files, {entry["key"] for entry in entries} - set(removed), now))
     before = sum(file.size for file in files.values())
-    freed = sum(held == 0 for held in holders.values()) + sum(file.name.endswith(".parquet") for file in orphans)
-    return Pruned(entries=gone, chunks=freed, bytes=before - left, in_use=in_use, bytes_left=left)
+    freed = sum(count == 0 for count in holders.values()) + sum(file.name.endswith(".parquet") for file in orphans)
+    return Pruned(entries=removed, chunks=freed, bytes=before - left, in_use=in_use, bytes_left=left)
 
 
-def _is_left_behind(file: StoredFile, holders: dict[str, int]) -> bool:
-    """Tell whether a file is a chunk of ours that no entry names, or the temporary file of a writer."""
+def _is_left_behind(file: StoredFile, holders: Counter[str]) -> bool:
+    """Return True if a file is a chunk that no entry names, or the temporary file of a writer."""
     folder, _, name = file.name.rpartition("/")
     if name.startswith(TEMPORARY):
         return True
     return folder == "features" and name.endswith(".parquet") and is_ours(file) and key_of(name) not in holders
 
 
-def _notes_of_none(cache: FeatureCache, files: dict[str, StoredFile], kept: set[str], now: float) -> list[str]:
-    """Receipts and notes of use that name no entry that is kept, older than the grace period; without any, all hints.
-
-    What sources say (`code/`) is needed for as long as there is an entry that its code made.
-    """
+def _idle_records(cache: FeatureCache, files: dict[str, StoredFile], kept: set[str], now: float) -> list[str]:
+    """Return receipts, uses and parsed sources older than the grace period that belong to no kept entry."""
     old = [name for name, file in files.items() if now - file.written > cache.grace]
     receipts = [name for name in old if name.startswith("sources/")]
     named = zip(receipts, cache.storage.read_jsons(receipts), strict=True)
-    idle = [name for name, receipt in named if receipt is None or not kept & set(keys_of_receipt(receipt))]
+    idle = [name for name, receipt in named if receipt is None or not kept & set(keys_in(receipt))]
     idle += [name for name in old if name.startswith("uses/") and key_of(name) not in kept]
     return idle if kept else [*idle, *(name for name in old if name.startswith("code/"))]
 
@@ -164,8 +150,9 @@ def _chunk_problem(cache: FeatureCache, key: str, wanted: tuple[tuple[str, ...],
     names, rows, timed = wanted
     try:
         content = cache.storage.read(chunk_name(key))
-        decode_chunk(content, key, names, np.empty((len(names), rows), np.float32))
-        decode_bars(content, key, timed)
+        decode_chunk(content, key, names, np.float32, rows)
+        decode_chunk(content, key, ["bar"], np.uint32, rows)
+        decode_chunk(content, key, ["timestamp"] if timed else [], np.int64, rows)
     except BitcornError as error:
         return str(error)
     except OSError:

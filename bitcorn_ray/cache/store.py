@@ -1,21 +1,26 @@
-"""The store: content-addressed chunks of features that any number of processes and machines share without locks.
+"""The feature cache: content-addressed bytes that any number of processes and machines share without locks.
 
-    features/<chunk>.parquet     the features of a stretch of bars (see `chunk_file`)
-    features/<entry>.meta.json   the manifest: which chunks make an entry, and what identifies them; published last
-    data_quality/<entry>.json    the quality report of the bars
-    links/<source>-<what>/<entry>.json   a database or file uses this entry for a partition and system
-    sources/<source>-<system>.json       what was computed from a source, so that one that has not changed is not read
-    uses/<entry>                 a byte for each hit; its time says when the entry was last used
-    code/<source hash>.json      what a source file says (see `syntax`)
-    index.json                   a snapshot for people; derived, never read as the truth
+    features/<chunk>.parquet     a chunk: columns of a stretch of rows (see `chunks`)
+    features/<entry>.meta.json   the manifest: the chunks of an entry and what identifies them; published last
+    data_quality/<entry>.json    a report that belongs to an entry
+    links/<source>-<group>/<entry>.json  a source uses this entry
+    sources/<source>-<system>.json       receipts of a source, see `features.receipts`
+    uses/<entry>                 a byte for each hit; its time is the time of the last use
+    code/<name>.json             parsed sources, see `fingerprint.Memo`
+    index.json                   a summary for people; derived, and never trusted
 
-Names are hashes of what they hold. What is missing, torn or damaged is a miss and is written anew.
+Names are hashes of what they contain. A missing, torn or damaged file is a miss and is written again.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
+import re
+import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,40 +28,43 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitcorn_ray.cache.chunks import decode_bars, decode_chunk, encode_chunk
-from bitcorn_ray.cache.names import (
-    chunk_name,
-    is_manifest,
-    is_ours,
-    is_understood,
-    key_of,
-    link_folder,
-    manifest_name,
-    quality_name,
-    source_id,
-    use_name,
-)
-from bitcorn_ray.cache.traffic import Traffic, count_traffic
+from bitcorn_ray.cache.chunks import decode_chunk, encode_chunk
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.features.identity import Chunk, EntryPlan
 from bitcorn_ray.logging import logger_of
-from bitcorn_ray.market.bars import Bars, show_time
-from bitcorn_ray.market.partition import Partition
+from bitcorn_ray.storage.location import shown_uri
+from bitcorn_ray.storage.nodes import require_lasting
+from bitcorn_ray.storage.publish import TEMPORARY
 from bitcorn_ray.storage.storage import Storage, StoredFile
 
-__all__ = ["GRACE_SECONDS", "FeatureCache"]
+FEATURE_CACHE_DIR = Path("cache/data_pipeline")
+"""The default cache folder, below the working directory. The environment variable BITCORN_CACHE_DIR overrides it."""
 
-GRACE_SECONDS = 3_600.0  # what was used more recently is never pruned: a running job may be reading it
-_NOTE_USE_SECONDS = 600.0  # where each takes requests, uses are noted no more often than this
+FORMAT = 2  # of chunks and manifests; another format makes other keys
+KEY_LENGTH = 32  # hexadecimal digits: 128 bits
+GRACE_SECONDS = 3_600.0  # entries used more recently are never pruned: a running job may be reading them
+
+_NOTE_USE_SECONDS = 600.0  # on an object store, uses are recorded no more often
 _NOT_IN_INDEX = ("chunks", "identity")
-_READERS = 2  # threads that read the chunks of a local entry: decoding leaves Python's lock alone
+_READERS = 2  # threads that read chunks of a local entry: decoding releases Python's lock
+_KEY = re.compile(rf"[0-9a-f]{{{KEY_LENGTH}}}")
 _log = logger_of(__name__)
+
+
+def open_cache(cache_dir: Path | str | None = None) -> FeatureCache:
+    """Return the cache in a folder or at a URI: the given one, else BITCORN_CACHE_DIR, else `FEATURE_CACHE_DIR`.
+
+    Raises BitcornError for a local folder in a job of a cluster, whose other nodes could not see it.
+    """
+    if cache_dir is None or cache_dir is FEATURE_CACHE_DIR:
+        cache_dir = os.environ.get("BITCORN_CACHE_DIR") or FEATURE_CACHE_DIR
+    require_lasting(cache_dir, "the cache", "set BITCORN_CACHE_DIR or --cache-dir, such as s3://bucket/cache")
+    return FeatureCache(cache_dir)
 
 
 class FeatureCache:
     """The cache in one folder or at one URI; nothing is created before something is written.
 
-    grace: seconds for which what was used is kept when it is superseded or pruned.
+    grace: seconds for which a used entry is kept when it is superseded or pruned.
     Raises BitcornError for a URI that pyarrow does not understand, and for a local file.
     """
 
@@ -68,79 +76,102 @@ class FeatureCache:
 
     # Chunks
 
-    def read_chunks(self, plan: EntryPlan, out: NDArray[np.float32]) -> list[Chunk]:
-        """Read the chunks of an entry into ``out`` (F, T); returns those that are missing or damaged.
+    def read_chunks(self, names: Sequence[str], chunks: Sequence[tuple[str, NDArray[np.float32]]]) -> set[str]:
+        """Read chunks, each a key and an array (F, rows) to fill; return the keys that are missing or damaged.
 
-        A damaged file is logged; it is replaced when its chunk is written anew.
+        A damaged file is logged. It is replaced when its chunk is written again.
         """
-        names = plan.identity.system.features
 
-        def read(chunk: Chunk) -> int:
+        def read(chunk: tuple[str, NDArray[np.float32]]) -> int:
+            key, out = chunk
             try:
-                content = self.storage.read(chunk_name(chunk.key))
-                decode_chunk(content, chunk.key, names, out[:, chunk.start : chunk.stop])
+                content = self.storage.read(chunk_name(key))
+                for row, column in zip(out, decode_chunk(content, key, names, np.float32, out.shape[1]), strict=True):
+                    row[:] = column
             except BitcornError as error:
                 _log.warning(
-                    "chunk %s in the cache %s is damaged and computed anew: %s", chunk.key, self.storage.shown, error
+                    "chunk %s in the cache %s is damaged, computing it again: %s", key, self.storage.shown, error
                 )
                 return 0
             except OSError:
                 return 0
             return len(content)
 
-        sizes = self.storage.side_by_side(read, list(plan.chunks), _READERS)
+        sizes = self.storage.side_by_side(read, list(chunks), _READERS)
         count_traffic(Traffic(bytes_read=sum(sizes)))
-        return [chunk for chunk, size in zip(plan.chunks, sizes, strict=True) if not size]
+        return {key for (key, _), size in zip(chunks, sizes, strict=True) if not size}
 
-    def missing_chunks(self, plan: EntryPlan) -> list[Chunk]:
-        """Return the chunks of an entry that the cache does not have; they are read only where sizes are wrong."""
-        there = self.storage.existing(chunk_name(chunk.key) for chunk in plan.chunks)
-        missing = [chunk for chunk in plan.chunks if chunk_name(chunk.key) not in there]
-        manifest = None if missing else self.manifest(plan.key)
-        if missing or (manifest is not None and manifest["bytes"] == sum(file.size for file in there.values())):
+    def missing_chunks(self, key: str, names: Sequence[str], rows: Mapping[str, int]) -> set[str]:
+        """Return the chunks of an entry that the cache lacks; they are read only if their sizes are wrong.
+
+        rows: number of rows of each chunk by its key.
+        """
+        existing = self.storage.existing(map(chunk_name, rows))
+        missing = {chunk for chunk in rows if chunk_name(chunk) not in existing}
+        manifest = None if missing else self.manifest(key)
+        if missing or (manifest is not None and manifest["bytes"] == sum(file.size for file in existing.values())):
             return missing
-        rows = plan.chunks[-1].stop if plan.chunks else 0
-        return self.read_chunks(plan, np.empty((len(plan.identity.system.features), rows), np.float32))
+        return self.read_chunks(names, [(chunk, np.empty((len(names), n), np.float32)) for chunk, n in rows.items()])
 
-    def write_chunk(self, plan: EntryPlan, chunk: Chunk, matrix: NDArray[np.float32], bars: Bars) -> None:
-        """Publish a chunk. matrix: (F, stop - start); bars: all bars. Raises BitcornError where that cannot be done."""
-        own = bars.take(slice(chunk.start, chunk.stop))
-        content = encode_chunk(chunk.key, plan.identity.system.features, matrix, own)
-        self.storage.publish(chunk_name(chunk.key), content)
+    def write_chunk(self, key: str, columns: Mapping[str, NDArray[Any]]) -> None:
+        """Publish a chunk of columns (rows,). Raises BitcornError if the cache cannot be written."""
+        content = encode_chunk(key, columns)
+        self.storage.publish(chunk_name(key), content)
         count_traffic(Traffic(bytes_written=len(content)))
 
-    def read_bars(self, key: str, timed: bool) -> tuple[NDArray[np.int64] | None, NDArray[np.uint32]] | None:
-        """Times and fingerprints of the bars of a chunk, None where it is missing or damaged."""
+    def read_column(self, key: str, name: str, dtype: Any, rows: int) -> NDArray[Any] | None:
+        """Return a column (rows,) of a chunk, or None if the chunk is missing or damaged."""
         try:
-            return decode_bars(self.storage.read(chunk_name(key)), key, timed)
+            return decode_chunk(self.storage.read(chunk_name(key)), key, [name], dtype, rows)[0]
         except (BitcornError, OSError):
             return None
 
     # Entries
 
-    def write_entry(self, plan: EntryPlan, bars: Bars) -> None:
-        """Publish an entry, whose chunks are there. Raises BitcornError where that cannot be done."""
-        self.storage.publish_json(manifest_name(plan.key), self._manifest(plan, bars))
+    def write_entry(self, key: str, manifest: Mapping[str, Any]) -> None:
+        """Publish the manifest of an entry, whose `chunks` (`key`, `rows`, ...) are in the cache.
+
+        Raises BitcornError if the cache cannot be written.
+        """
+        sizes = self.storage.existing(chunk_name(chunk["key"]) for chunk in manifest["chunks"])
+        record = {
+            "key": key,
+            **manifest,
+            "bytes": sum(file.size for file in sizes.values()),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        self.storage.publish_json(manifest_name(key), record)
 
     def manifest(self, key: str) -> dict[str, Any] | None:
-        """Return an entry's manifest, or None where it is missing, damaged or of another format."""
+        """Return the manifest of an entry, or None if it is missing, damaged or of another format."""
         manifest = self.storage.read_json(manifest_name(key))
         return manifest if manifest is not None and is_understood(manifest) else None
 
+    def whole_entries(self, keys: Collection[str]) -> set[str]:
+        """Return the entries whose manifest and chunks are in the cache with the right sizes."""
+        keys = list(dict.fromkeys(keys))
+        read = zip(keys, self.storage.read_jsons(map(manifest_name, keys)), strict=True)
+        manifests = {key: manifest for key, manifest in read if manifest}
+        chunks = {key: {chunk_name(chunk["key"]) for chunk in each["chunks"]} for key, each in manifests.items()}
+        existing = self.storage.existing(set().union(*chunks.values()))
+        sizes = {key: sum(existing[name].size for name in names & existing.keys()) for key, names in chunks.items()}
+        whole = {key for key, names in chunks.items() if names <= existing.keys()}
+        return {key for key in whole if sizes[key] == manifests[key]["bytes"]}
+
     def quality(self, key: str) -> dict[str, Any] | None:
-        """Return the quality report of an entry's bars, or None."""
+        """Return the quality report of an entry, or None."""
         return self.storage.read_json(quality_name(key))
 
     def write_quality(self, key: str, report: dict[str, Any]) -> None:
-        """Publish the quality report of an entry's bars. Raises BitcornError where that cannot be done."""
+        """Publish the quality report of an entry. Raises BitcornError if the cache cannot be written."""
         self.storage.publish_json(quality_name(key), report, indent=1)
 
     def note_uses(self, keys: Collection[str]) -> None:
-        """Count a hit of each entry, which is in use then for `prune`; a cache that cannot be written is used without.
+        """Count a hit of each entry, which then is in use for `prune`. A read-only cache counts none.
 
-        Elsewhere than in a folder one hit in ten minutes is counted, not the others.
+        On an object store only one hit in ten minutes is counted, because each costs requests.
         """
-        # No more often than needed: what was used within the grace period has to be known as such.
+        # Uses within the grace period must be visible to `prune`.
         often = min(_NOTE_USE_SECONDS, self.grace / 2)
         noted = set[str]() if self.storage.is_local else self._in_use(keys, often)
         try:
@@ -150,58 +181,23 @@ class FeatureCache:
             _log.debug("uses cannot be noted in %s", self.storage.shown)
 
     def require_writable(self) -> None:
-        """Raise BitcornError where the cache cannot be written."""
+        """Raise BitcornError if the cache cannot be written."""
         self.storage.require_writable()
-
-    def _manifest(self, plan: EntryPlan, bars: Bars) -> dict[str, Any]:
-        system, times = plan.identity.system, bars.timestamp
-        sizes = self.storage.existing(chunk_name(chunk.key) for chunk in plan.chunks)
-
-        def at(row: int) -> str | int:
-            return row if times is None else show_time(int(times[row]))
-
-        chunks = [
-            {"key": chunk.key, "rows": chunk.stop - chunk.start, "from": at(chunk.start), "to": at(chunk.stop - 1)}
-            for chunk in plan.chunks
-        ]
-        return {
-            "key": plan.key,
-            "system": system.spec,
-            "version": system.version,
-            "features": list(system.features),
-            "warmup": system.warmup_bars,
-            "rows": len(bars) - system.warmup_bars,
-            "first_timestamp": None if times is None else show_time(int(times[system.warmup_bars])),
-            "last_timestamp": None if times is None else show_time(int(times[-1])),
-            "bytes": sum(file.size for file in sizes.values()),
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "identity": dict(plan.identity.facts),
-            "chunks": chunks,
-        }
 
     # Links
 
-    def link(self, key: str, system: str, source: str | Path, partition: Partition | None, complete: bool) -> list[str]:
-        """Note that a database or file uses an entry for a partition and system.
+    def link(self, key: str, source: str | Path, group: str, record: Mapping[str, Any], complete: bool) -> list[str]:
+        """Record that a source uses an entry; return the links that this one supersedes, for `forget`.
 
-        complete: the entry holds all bars that the source had; it then supersedes older such entries. Entries of slices
-        (a limit, a fold) supersede nothing and are not superseded. Returns the superseded links, for `forget`.
+        group: entries of a source with equal groups replace each other. record: `symbol`, `timeframe` and `system`.
+        complete: the entry covers all data of the source. Only then does it supersede older complete entries; entries
+        of slices (a limit, a fold) supersede nothing and are not superseded.
         """
-        folder = link_folder(source, partition, system)
+        folder = link_folder(source, group)
         name = f"{folder}/{key}.json"
         known = self.storage.read_json(name)
         if known is None or (complete and not known.get("complete")):
-            self.storage.publish_json(
-                name,
-                {
-                    "key": key,
-                    "db_path": str(source),
-                    "symbol": partition.symbol if partition else None,
-                    "timeframe": partition.timeframe if partition else None,
-                    "system": system,
-                    "complete": complete,
-                },
-            )
+            self.storage.publish_json(name, {"key": key, "db_path": str(source), **record, "complete": complete})
         if not complete:
             return []
         others = [file.name for file in self.storage.files(folder) if file.name != name and file.name.endswith(".json")]
@@ -209,34 +205,34 @@ class FeatureCache:
         return [other for other, link in links if link is None or link.get("complete")]
 
     def links_of(self, source: str | Path) -> list[dict[str, Any]]:
-        """Every link of a database or file, with `written`, the time of it; newest first."""
+        """Return the links of a source with `written`, their time, newest first."""
         files = sorted(self._links_of(source), key=lambda file: -file.written)
         links = self.storage.read_jsons(file.name for file in files)
         return [{**link, "written": file.written} for file, link in zip(files, links, strict=True) if link]
 
     def _links_of(self, source: str | Path) -> list[StoredFile]:
-        ours = f"links/{source_id(source)}-"
-        return [f for f in self.storage.files("links") if f.name.startswith(ours) and f.name.endswith(".json")]
+        start = f"links/{source_id(source)}-"
+        return [f for f in self.storage.files("links") if f.name.startswith(start) and f.name.endswith(".json")]
 
     def forget(self, links: Collection[str], grace: float | None = None) -> int:
-        """Remove links, and the entries that no link needs any more; returns how many entries went.
+        """Remove links, and the entries without any other link; return the number of removed entries.
 
-        grace: keep the entries, and their links, that were used in the last so many seconds; by default the cache's.
+        grace: keep entries, and their links, that were used in the last so many seconds; by default the cache's grace.
         """
         if not links:
             return 0
-        kept = self._in_use({key_of(name) for name in links}, self.grace if grace is None else grace)
-        gone = [name for name in links if key_of(name) not in kept]
-        self.storage.delete(gone)
+        in_use = self._in_use({key_of(name) for name in links}, self.grace if grace is None else grace)
+        removed = [name for name in links if key_of(name) not in in_use]
+        self.storage.delete(removed)
         linked = {key_of(file.name) for file in self.storage.files("links")}
-        return self.remove_entries({key_of(name) for name in gone} - linked)
+        return self.remove_entries({key_of(name) for name in removed} - linked)
 
     def remove_entries(self, keys: Collection[str]) -> int:
-        """Remove entries, and the chunks that no other entry has; returns how many entries were there."""
+        """Remove entries, and the chunks that no other entry has; return the number of entries that existed."""
         if not keys:
             return 0
         manifests = {key: manifest for key, manifest in self.manifests().items() if key in keys}
-        # The manifests first: without it an entry does not exist for any reader.
+        # Manifests first: without its manifest an entry does not exist for any reader.
         for name in (manifest_name, quality_name, use_name):
             self.storage.delete(name(key) for key in keys)
         needed = {chunk["key"] for manifest in self.manifests().values() for chunk in manifest["chunks"]}
@@ -245,17 +241,16 @@ class FeatureCache:
         return len(manifests)
 
     def invalidate(self, source: str | Path | None = None) -> int:
-        """Forget what a database or file uses, or everything, at once.
+        """Remove what a source uses, or everything, without a grace period; return the number of entries.
 
-        With a source, removes its links and the entries that no link needs any more, and returns how many entries it
-        used. Without, removes all that the cache wrote and returns the number of entries.
+        With a source, entries that another source uses too are kept.
         """
         if source is None:
             files = [file for file in self.storage.files() if is_ours(file)]
-            count = sum(file.name.endswith(".meta.json") for file in files)
-            self.storage.delete(
-                file.name for file in sorted(files, key=lambda file: not file.name.endswith(".meta.json"))
-            )
+            manifests = [file.name for file in files if is_manifest(file)]
+            count = len(manifests)
+            self.storage.delete(manifests)
+            self.storage.delete({file.name for file in files} - set(manifests))
         else:
             names = [file.name for file in self._links_of(source)]
             count = len({key_of(name) for name in names})
@@ -265,12 +260,12 @@ class FeatureCache:
             self.refresh_index()
         return count
 
-    # What is there
+    # Overview
 
     def manifests(self, without: Collection[str] = ()) -> dict[str, dict[str, Any]]:
-        """Every readable manifest by its entry's key.
+        """Return every readable manifest by the key of its entry.
 
-        without: fields that nobody wants, dropped as each is read: all identities together take much memory.
+        without: fields to drop while reading, because all identities together take much memory.
         """
 
         def read(name: str) -> dict[str, Any] | None:
@@ -284,10 +279,7 @@ class FeatureCache:
         return {key_of(name): manifest for name, manifest in found if manifest is not None}
 
     def entries(self, without: Collection[str] = ("identity",)) -> list[dict[str, Any]]:
-        """Every manifest, without some fields, newest first.
-
-        With `used_by` (the links to it), `hits` (see `note_uses`) and `last_used`.
-        """
+        """Return every manifest, newest first, with `used_by` (its links), `hits` and `last_used`."""
         used_by: dict[str, list[dict[str, Any]]] = {}
         for link in self.storage.read_jsons(file.name for file in self.storage.files("links")):
             if link is not None:
@@ -297,20 +289,19 @@ class FeatureCache:
         entries = []
         for key, manifest in self.manifests(without).items():
             use = uses.get(key, StoredFile(use_name(key), 0, 0.0))
-            seen = datetime.fromtimestamp(max(use.written, made.get(key, 0.0)), UTC).isoformat(timespec="seconds")
-            entries.append({**manifest, "used_by": used_by.get(key, []), "hits": use.size, "last_used": seen})
+            last = datetime.fromtimestamp(max(use.written, made.get(key, 0.0)), UTC).isoformat(timespec="seconds")
+            entries.append({**manifest, "used_by": used_by.get(key, []), "hits": use.size, "last_used": last})
         return sorted(entries, key=lambda entry: (entry["created"], entry["key"]), reverse=True)
 
     def refresh_index(self) -> None:
-        """Write index.json anew from what is there."""
+        """Write index.json from all entries."""
         self._write_index({entry["key"]: entry for entry in self.entries(_NOT_IN_INDEX)})
 
-    def add_to_index(self, key: str, source: str | Path | None, partition: Partition | None) -> None:
-        """Add a new entry to index.json without looking at all the others."""
+    def add_to_index(self, key: str, source: str | Path | None, symbol: str | None, timeframe: str | None) -> None:
+        """Add a new entry to index.json without reading the others."""
         known = (self.storage.read_json("index.json") or {}).get("entries")
         if known is None:
             return self.refresh_index()
-        symbol, timeframe = (partition.symbol, partition.timeframe) if partition else (None, None)
         used_by = [{"db_path": str(source), "symbol": symbol, "timeframe": timeframe}] if source else []
         self._write_index(known | {key: {**(self.manifest(key) or {}), "used_by": used_by}})
 
@@ -322,20 +313,126 @@ class FeatureCache:
         self.storage.publish_json("index.json", {"entries": brief}, indent=1)
 
     def _in_use(self, keys: Collection[str], seconds: float) -> set[str]:
-        """Those of some entries that were made, or noted as used, in the last so many seconds."""
+        """Return the entries that were made or used in the last so many seconds."""
         files = self.storage.existing(name(key) for key in keys for name in (use_name, manifest_name))
         return {key_of(name) for name, file in files.items() if file.written > time.time() - seconds}
 
-    # A memo of what sources say, for `identity`; only where it is quicker than to read them again
+    # Memo of parsed sources, see `fingerprint.Memo`; only where reading it is faster than parsing
 
     def recall(self, name: str) -> dict[str, Any] | None:
-        """Return what `keep` kept under a name."""
+        """Return the value stored under a name, or None."""
         return self.storage.read_json(f"code/{name}.json") if self.storage.is_local else None
 
     def keep(self, name: str, value: dict[str, Any]) -> None:
-        """Keep a value under a name, a hash of what it says."""
+        """Store a value under a name; does nothing in a read-only cache or on an object store."""
         if self.storage.is_local:
             try:
                 self.storage.publish_json(f"code/{name}.json", value)
             except BitcornError:
-                _log.debug("the code memo cannot be written in %s", self.storage.shown)
+                _log.debug("parsed sources cannot be stored in %s", self.storage.shown)
+
+
+# Names of files
+
+
+def chunk_name(key: str) -> str:
+    """Return the file of a chunk."""
+    return f"features/{key}.parquet"
+
+
+def manifest_name(key: str) -> str:
+    """Return the file of an entry's manifest."""
+    return f"features/{key}.meta.json"
+
+
+def quality_name(key: str) -> str:
+    """Return the file of an entry's quality report."""
+    return f"data_quality/{key}.json"
+
+
+def use_name(key: str) -> str:
+    """Return the file that counts and dates the uses of an entry."""
+    return f"uses/{key}"
+
+
+def key_of(name: str) -> str:
+    """Return the key that a file is named after."""
+    return name.rpartition("/")[2].partition(".")[0]
+
+
+def source_id(source: str | Path) -> str:
+    """Return the short name of a source: a hash of its real path, or of its URI without secrets."""
+    text = str(source)
+    return _hashed(shown_uri(text) if "://" in text else os.path.realpath(Path(source).expanduser()))
+
+
+def link_folder(source: str | Path, group: str) -> str:
+    """Return the folder of a source's links in a group. Both are hashed: symbols may hold any character."""
+    return f"links/{source_id(source)}-{_hashed(group)}"
+
+
+def is_understood(manifest: Mapping[str, Any]) -> bool:
+    """Return True if a manifest is of the current format."""
+    identity = manifest.get("identity")
+    return isinstance(identity, dict) and identity.get("format") == FORMAT
+
+
+def is_manifest(file: StoredFile) -> bool:
+    """Return True if a file is the manifest of an entry."""
+    return file.name.endswith(".meta.json") and is_ours(file)
+
+
+def is_ours(file: StoredFile) -> bool:
+    """Return True if this cache wrote a file. The older `data_pipeline` kept its files in the same folders."""
+    folder = file.name.partition("/")[0]
+    if folder in ("links", "sources", "uses", "code") or file.name.rpartition("/")[2].startswith(TEMPORARY):
+        return True
+    return folder in ("features", "data_quality") and _KEY.fullmatch(key_of(file.name)) is not None
+
+
+def keys_in(record: Any) -> Iterator[str]:
+    """Yield the keys of entries that a JSON record names, at any depth."""
+    for value in record.values() if isinstance(record, dict) else record:
+        if isinstance(value, dict | list):
+            yield from keys_in(value)
+    if isinstance(record, dict) and isinstance(record.get("key"), str):
+        yield record["key"]
+
+
+def _hashed(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+# Traffic of this process, for monitoring
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traffic:
+    """Counts of chunks that were in the cache (hits) or not (misses), and bytes of chunks read and written."""
+
+    hits: int = 0
+    misses: int = 0
+    bytes_read: int = 0
+    bytes_written: int = 0
+
+    def __add__(self, other: Traffic) -> Traffic:
+        return Traffic(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
+
+    def __sub__(self, other: Traffic) -> Traffic:
+        return Traffic(**{f.name: getattr(self, f.name) - getattr(other, f.name) for f in fields(self)})
+
+
+_total = Traffic()
+_lock = threading.Lock()
+
+
+def traffic() -> Traffic:
+    """Return the traffic of this process since it started."""
+    return _total
+
+
+def count_traffic(more: Traffic) -> None:
+    """Add to the traffic of this process."""
+    global _total
+    with _lock:
+        _total += more

@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 import click
 
+from bitcorn_ray.cache.store import open_cache
 from bitcorn_ray.cli.options import (
     OrderedGroup,
     amount,
@@ -17,7 +18,6 @@ from bitcorn_ray.cli.options import (
     system_of,
     system_option,
 )
-from bitcorn_ray.data_loader import open_cache
 from bitcorn_ray.report.console import cache_table, counted, explain_table, show, size
 from bitcorn_ray.sources.options import Reading
 from bitcorn_ray.storage.location import shown_uri

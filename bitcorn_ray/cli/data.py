@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Any
 
@@ -55,20 +57,35 @@ def features(
       bitcorn features market.db --system my_features:momentum:window=50
       bitcorn features market.db --clean off-grid=snap,gaps=forward:3
     """
-    from bitcorn_ray.data_loader import open_cache
-    from bitcorn_ray.features.distribute import run_features
-    from bitcorn_ray.features.plan import plan_features
+    from bitcorn_ray.features.distribute import compute_features
+    from bitcorn_ray.features.plan import FeaturePlan, PartitionStatus
 
-    found, store = system_of(system), open_cache(cache_dir)
-    # Bad input is known before Ray takes seconds to start.
-    plan = plan_features(source, found, store, symbols, timeframes, reading)
-    if plan.jobs:
-        store.require_writable()
-    with (
-        ray_if(bool(plan.jobs), address),
-        progress("computing features", len(plan.jobs) + len(plan.done), as_json) as advance,
-    ):
-        done = run_features(plan, store, lambda status: advance(f"{status.symbol} {status.timeframe}"))
+    found = system_of(system)
+    with ExitStack() as stack:
+        advance: Callable[[str], None]
+
+        def start(plan: FeaturePlan) -> None:
+            nonlocal advance
+            stack.enter_context(ray_if(bool(plan.jobs), address))
+            total = len(plan.jobs) + len(plan.done)
+            advance = stack.enter_context(progress("computing features", total, as_json))
+
+        def show_progress(status: PartitionStatus) -> None:
+            advance(f"{status.symbol} {status.timeframe}")
+
+        done = compute_features(
+            source,
+            symbols=symbols,
+            timeframes=timeframes,
+            system=found,
+            cache_dir=cache_dir,
+            address=address,
+            on_plan=start,
+            on_done=show_progress,
+            table=reading.table,
+            mapping=dict(reading.mapping),
+            policy=reading.policy,
+        )
     rows = [{name: value for name, value in asdict(status).items() if name != "superseded"} for status in done]
     show(
         {"source": shown_uri(source), "system": found.spec, "partitions": rows},
@@ -105,10 +122,10 @@ def audit_system(
     Example:
       bitcorn audit market.db --system my_features:momentum
     """
-    from bitcorn_ray.features.distribute_audit import run_audit, source_jobs
+    from bitcorn_ray.features.distribute import audit_jobs_of, run_audit
 
     found = system_of(system)
-    total = len(source_jobs(source, symbols, timeframes, reading))
+    total = len(audit_jobs_of(source, symbols, timeframes, reading))
     with ray_for(address), progress("auditing", total, as_json) as advance:
         done = run_audit(
             source,

@@ -17,14 +17,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitcorn_ray.cache.store import FeatureCache
-from bitcorn_ray.data_loader import open_cache
+from bitcorn_ray.cache.store import FeatureCache, open_cache
 from bitcorn_ray.datasets.dataset import Dataset, PartitionBars, build_dataset
 from bitcorn_ray.datasets.folds import FoldRows, Shares
 from bitcorn_ray.datasets.windows import WindowOptions
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.features.compute import Origin, prepare, read_chunks, record_entry, update
 from bitcorn_ray.features.identity import EntryPlan, bars_digest, identify, plan_entry
-from bitcorn_ray.features.prepare import Source, prepare, update
 from bitcorn_ray.features.registry import find_system
 from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.market.bars import Bars, show_time
@@ -241,8 +240,8 @@ class _Entry:
     rows: int
 
     @property
-    def origin(self) -> Source:
-        return Source(shown_source(self.source), self.partition, complete=self.until is None)
+    def origin(self) -> Origin:
+        return Origin(shown_source(self.source), self.partition, complete=self.until is None)
 
 
 def _partition_bars(loaded: LoadedBars, step: int, options: Reading) -> PartitionBars:
@@ -268,10 +267,7 @@ def _update_entry(
     record = partition_record(loaded.partition, loaded.bars, plan)
     entry = _Entry(source, loaded.partition, plan, until, record, len(loaded.bars))
     updated = update(loaded.bars, system, cache, entry.origin, plan=plan)
-    if cache.forget(updated.superseded):
-        cache.refresh_index()
-    elif updated.computed:
-        cache.add_to_index(plan.key, entry.origin.path, entry.partition)
+    record_entry(updated, cache, entry.origin)
     return entry
 
 
@@ -304,7 +300,7 @@ def _read_features(
 def _read_entry(out: Floats, entry: _Entry, cache: FeatureCache, options: Reading) -> None:
     """Fill (T, F) with the features of an entry, warm-up rows with NaN."""
     system, partition = entry.plan.identity.system, entry.partition
-    if cache.read_chunks(entry.plan, out.T):  # a chunk is damaged: compute it again from the bars
+    if read_chunks(cache, entry.plan, out.T):  # a chunk is damaged: compute it again from the bars
         asked = (entry.source, partition.symbol, partition.timeframe)
         bars = load_bars(*asked, reading=options, until=entry.until).bars
         prepared = prepare(bars, system, cache, entry.origin)

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.features.prepare import Source
+from bitcorn_ray.features.compute import Origin
 from bitcorn_ray.forecasting.bands import outcome_known
 from bitcorn_ray.forecasting.batch import ForecastWorker, plan_forecasts, run_forecasts
 from bitcorn_ray.forecasting.forecaster import Forecaster
@@ -124,7 +124,7 @@ def evaluate(
             continue
         try:
             facts, fitted, cutoffs = _ranges(forecaster, done.partition, unseen)
-            features = worker.features(done.bars, Source(done.source, done.partition, complete=True))
+            features = worker.features(done.bars, Origin(done.source, done.partition, complete=True))
             one, remarks, rows = judged_from(done.bars, done.partition, done.forecasts, fitted, cutoffs, features)
             told.append(_told(done.partition, done.forecasts, one, remarks, rows, show_time(fitted - 1), facts))
             judged.append(one)

@@ -82,11 +82,11 @@ class AuditReport:
 
 
 def audit(
-    bars: Bars, system: FeatureSystem, *, cuts: int = 64, seed: int = 0, untouched: FeatureSystem | None = None
+    bars: Bars, system: FeatureSystem, *, cuts: int = 64, seed: int = 0, fresh: FeatureSystem | None = None
 ) -> AuditReport:
     """Audit a feature system on the bars of one partition; a system with a context needs `on_grid` first.
 
-    cuts: how many places are looked at; each stands for tens of comparisons. untouched: a copy of the system with
+    cuts: how many places are looked at; each stands for tens of comparisons. fresh: a copy of the system with
     globals of its own, which has computed nothing; None leaves out the comparison with it.
     Raises BitcornError for bars that are unusable or too few.
     """
@@ -96,14 +96,14 @@ def audit(
         raise BitcornError(f"an audit of {system.name} needs {least} bars and 1 cut: got {len(bars)} bars, {cuts} cuts")
     with warnings.catch_warnings(), np.errstate(all="ignore"):  # what the audit does to bars gives warnings
         warnings.simplefilter("ignore")
-        return _Audit(bars, system, np.random.default_rng(seed), untouched).report(cuts)
+        return _Audit(bars, system, np.random.default_rng(seed), fresh).report(cuts)
 
 
 class _Audit:
     def __init__(
-        self, bars: Bars, system: FeatureSystem, rng: np.random.Generator, untouched: FeatureSystem | None
+        self, bars: Bars, system: FeatureSystem, rng: np.random.Generator, fresh: FeatureSystem | None
     ) -> None:
-        self.bars, self.system, self.rng, self.untouched, self.cuts = bars, system, rng, untouched, 0
+        self.bars, self.system, self.rng, self.fresh, self.cuts = bars, system, rng, fresh, 0
         self.memory, self.whole = system.warmup_bars, Scene(bars, np.arange(len(bars)))
         self.found: dict[tuple[str, str], Finding] = {}
 
@@ -148,8 +148,8 @@ class _Audit:
         self.screen(full, places, cuts * int(np.clip(_WINDOW // (4 * len(self.bars)), 1, 4)))
         self.compare(*again)
         self.check_values(full[:, self.memory :])
-        if self.untouched is not None:
-            self.check_memory(self.untouched)
+        if self.fresh is not None:
+            self.check_memory(self.fresh)
 
     def check_scene(self, place: int, what: str, cuts: int) -> None:
         start = max(place - self.memory - int(self.rng.integers(_HISTORY // 2, _HISTORY)), 0)
@@ -205,11 +205,11 @@ class _Audit:
                 for size, _, feature in (suspect for suspect in suspects if suspect[1] == worst):
                     self.suspicious[feature] = 2.0 * size
 
-    def check_memory(self, untouched: FeatureSystem) -> None:
+    def check_memory(self, fresh: FeatureSystem) -> None:
         half = self.whole.take(slice(max(len(self.bars) // 2, self.memory) + 1))
         if (values := self.compute(half)) is None:
             return
-        self.bare = self.without_warmup(untouched)
+        self.bare = self.without_warmup(fresh)
         text = "from these bars alone: its module remembers others; make it a function of its bars"
         self.compare("unstable", half, values, half, slice(0, None), text, _ROUNDING * self.spread)
 

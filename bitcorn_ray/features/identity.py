@@ -1,11 +1,10 @@
-"""The identity of what the cache holds: the one place where keys are made.
+"""Identity of features: the one place where cache keys are made.
 
-1. A system's identity: name, version, parameters, features, warm-up, context, and its code (see `code`).
-2. A chunk is the features of the bars between two boundaries that are fixed in time. Its key is a hash of its system's
-   identity and of the bars that it is computed from: its own, and before them its halo, the bars that its first
-   features look back to. It is always computed from exactly these, so a cold build and an incremental one are the same
-   bytes.
-3. An entry is a list of chunks; its key is a hash of theirs.
+1. A system's identity consists of its name, version, parameters, features, warm-up, context and code (`fingerprint`).
+2. A chunk is the features of the bars between two boundaries that are fixed in time. Its key is a hash of the system's
+   identity and of the bars that it is computed from: its own bars, and before them the halo that its first features
+   look back to. It is always computed from exactly these, so a cold build and an incremental one give equal bytes.
+3. An entry is a list of chunks. Its key is a hash of theirs.
 
 File times, paths, symbols, workers and machines are in no key: equal bars share chunks wherever they come from.
 """
@@ -20,34 +19,21 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from bitcorn_ray.cache.store import FORMAT, KEY_LENGTH
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.fingerprint import CodeIdentity, Memo, code_identity
-from bitcorn_ray.market.bars import Bars, require_chronology
+from bitcorn_ray.market.bars import Bars, require_chronology, show_time
 
-__all__ = [
-    "CHUNK_BARS",
-    "FORMAT",
-    "KEY_LENGTH",
-    "Chunk",
-    "EntryPlan",
-    "SystemIdentity",
-    "bars_digest",
-    "identify",
-    "plan_entry",
-    "system_code",
-]
-
-KEY_LENGTH = 32  # hexadecimal digits: 128 bits
 CHUNK_BARS = 32_768
-FORMAT = 2  # of the stored files; another one makes other keys
 _MINUTE = 60_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class SystemIdentity:
-    """A system on a grid, what identifies it in plain values, and the digest of these."""
+    """A system on a grid. facts: its identity in plain JSON values. digest: a hash of them."""
 
     system: FeatureSystem
     facts: Mapping[str, Any]
@@ -56,7 +42,7 @@ class SystemIdentity:
 
 @dataclass(frozen=True, kw_only=True)
 class Chunk:
-    """Rows start to stop of the bars; computed from row `first` on."""
+    """Rows ``start`` to ``stop`` of the bars. They are computed from the bars from row ``first`` on."""
 
     key: str
     first: int
@@ -66,12 +52,34 @@ class Chunk:
 
 @dataclass(frozen=True, kw_only=True)
 class EntryPlan:
-    """An entry: the chunks of T bars. step: the distance of the bars in milliseconds, 0 without times."""
+    """An entry: the chunks of T bars. step: distance of the bars in milliseconds, 0 without times."""
 
     key: str
     identity: SystemIdentity
     chunks: tuple[Chunk, ...]
     step: int
+
+    def manifest(self, bars: Bars) -> dict[str, Any]:
+        """Return what the cache records of this entry of these bars."""
+        system, times = self.identity.system, bars.timestamp
+
+        def at(row: int) -> str | int:
+            return row if times is None else show_time(int(times[row]))
+
+        return {
+            "system": system.spec,
+            "version": system.version,
+            "features": list(system.features),
+            "warmup": system.warmup_bars,
+            "rows": len(bars) - system.warmup_bars,
+            "first_timestamp": None if times is None else at(system.warmup_bars),
+            "last_timestamp": None if times is None else at(len(bars) - 1),
+            "identity": dict(self.identity.facts),
+            "chunks": [
+                {"key": chunk.key, "rows": chunk.stop - chunk.start, "from": at(chunk.start), "to": at(chunk.stop - 1)}
+                for chunk in self.chunks
+            ],
+        }
 
 
 def system_code(system: FeatureSystem, memo: Memo | None = None) -> CodeIdentity:
@@ -83,9 +91,9 @@ def system_code(system: FeatureSystem, memo: Memo | None = None) -> CodeIdentity
 
 
 def identify(system: FeatureSystem, code: CodeIdentity | None = None, memo: Memo | None = None) -> SystemIdentity:
-    """Identify a system. code: as another process identified it, by default as it is here.
+    """Return the identity of a system. code: as another process identified it, by default as it is here.
 
-    Raises BitcornError where parameters are no plain JSON values or the code cannot be identified.
+    Raises BitcornError for parameters that are not plain JSON values, and for code that has no stable identity.
     """
     code = code or system_code(system, memo)
     facts = {
@@ -103,14 +111,16 @@ def identify(system: FeatureSystem, code: CodeIdentity | None = None, memo: Memo
     try:
         text = json.dumps(facts, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise BitcornError(f"parameters of feature system {system.name!r} are no plain JSON values: {error}") from error
+        raise BitcornError(
+            f"parameters of feature system {system.name!r} must be plain JSON values: {error}"
+        ) from error
     return SystemIdentity(system=system, facts=json.loads(text), digest=hashlib.sha256(text.encode()).hexdigest())
 
 
 def plan_entry(
     bars: Bars, system: FeatureSystem, code: CodeIdentity | None = None, memo: Memo | None = None
 ) -> EntryPlan:
-    """Cut bars into chunks and make their keys.
+    """Split bars into chunks and make their keys.
 
     Raises BitcornError for too few bars, for times out of order, and as `identify` does.
     """
@@ -120,31 +130,31 @@ def plan_entry(
     on_grid = system.on_grid(step)
     on_grid.require_enough(bars)
     edges = _boundaries(bars, step)
-    needed = on_grid.first_rows(bars, [start for start, _ in edges])
-    places = [(first, start, stop) for first, (start, stop) in zip(needed, edges, strict=True)]
+    firsts = on_grid.first_rows(bars, [start for start, _ in edges])
     identity = identify(on_grid, code, memo)
     chunks = tuple(
-        Chunk(key=_hashed([identity.digest, bars_digest(bars, *place)]), first=place[0], start=place[1], stop=place[2])
-        for place in places
+        Chunk(
+            key=_hashed([identity.digest, bars_digest(bars, first, start, stop)]), first=first, start=start, stop=stop
+        )
+        for first, (start, stop) in zip(firsts, edges, strict=True)
     )
     key = _hashed([identity.digest, *(chunk.key for chunk in chunks)])
     return EntryPlan(key=key, identity=identity, chunks=chunks, step=step)
 
 
 def _boundaries(bars: Bars, step: int) -> list[tuple[int, int]]:
-    """Cut where the time is a multiple of `CHUNK_BARS` steps since the epoch; by row where there are no times."""
+    """Cut where the time is a multiple of `CHUNK_BARS` steps since the epoch; by row if there are no times."""
     if bars.timestamp is None:
         cuts = np.arange(CHUNK_BARS, len(bars), CHUNK_BARS)
     else:
         length = CHUNK_BARS * (step or _MINUTE)
         numbers = np.arange(bars.timestamp[0] // length + 1, bars.timestamp[-1] // length + 1)
         cuts = np.unique(np.searchsorted(bars.timestamp, numbers * length))
-    edges = [0, *cuts.tolist(), len(bars)]
-    return list(pairwise(edges))
+    return list(pairwise([0, *cuts.tolist(), len(bars)]))
 
 
 def bars_digest(bars: Bars, first: int, start: int, stop: int) -> str:
-    """Hash of the bars from row ``start`` to ``stop``, and of the halo from row ``first`` on before them."""
+    """Return a hash of the bars from row ``start`` to ``stop`` and of their halo from row ``first`` on."""
     chunk = bars.take(slice(first, stop))
     columns = {**chunk.columns(), **{f"extra {name}": column for name, column in chunk.extra.items()}}
     layout = {name: column.dtype.str for name, column in columns.items()}
@@ -152,6 +162,18 @@ def bars_digest(bars: Bars, first: int, start: int, stop: int) -> str:
     for column in columns.values():
         digest.update(np.ascontiguousarray(column).data)
     return digest.hexdigest()
+
+
+def bar_hashes(bars: Bars) -> NDArray[np.uint32]:
+    """Return a hash of each bar's prices and volume, (T,); chunks store it, so that `explain` finds changed bars."""
+    mixed = np.zeros(len(bars), np.uint64)
+    for name, column in bars.columns().items():
+        if name != "timestamp":
+            # One round of the finaliser of MurmurHash3 per column; products wrap around.
+            mixed ^= np.ascontiguousarray(column).view(np.uint64)
+            mixed ^= mixed >> np.uint64(33)
+            mixed *= np.uint64(0xFF51AFD7ED558CCD)
+    return (mixed >> np.uint64(32)).astype(np.uint32)
 
 
 def _hashed(parts: list[str]) -> str:

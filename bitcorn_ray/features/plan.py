@@ -1,63 +1,67 @@
-"""What is to be computed from a source, and the pure function that computes it.
+"""Plan the computation of a source's features: which partitions are up to date, and which become jobs.
 
-1. `plan_features` compares the source with its receipt: partitions of files that have not changed, and whose entries
-   are whole, are done; the others become jobs. A file that changed is a job for each of its partitions that is asked
-   for.
-2. `compute_jobs` does jobs one after another, in this process or in a worker: read the bars, bring the cache up to
-   date. A failure of one is its status's error and leaves the others alone.
-3. `finish_features` writes the receipt of what is now known, and removes what the new entries supersede.
+A source is compared with its receipts. Partitions of unchanged files whose entries are whole are done; the others
+become jobs. `compute.compute_jobs` runs the jobs, and `compute.finish_features` writes the new receipts.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import groupby
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.identity import SystemIdentity, identify, system_code
-from bitcorn_ray.features.jobs import FeatureJob, asked_of, asked_partitions
-from bitcorn_ray.features.prepare import Source, update
-from bitcorn_ray.features.receipts import FileReceipt, PartitionReceipt, read_receipt, whole_entries, write_receipt
+from bitcorn_ray.features.receipts import FileReceipt, PartitionReceipt, read_receipts
 from bitcorn_ray.features.system import FeatureSystem
-from bitcorn_ray.fingerprint import CodeIdentity, require_same_code
-from bitcorn_ray.logging import log_failure, logged, logger_of
-from bitcorn_ray.market.clean import cleaning_counts
-from bitcorn_ray.market.partition import Partition
-from bitcorn_ray.market.quality import quality_flags, quality_report
-from bitcorn_ray.sources.loading import load_partition
+from bitcorn_ray.fingerprint import CodeIdentity
+from bitcorn_ray.market.partition import Partition, normalise_symbol, select_partitions
+from bitcorn_ray.market.resample import derived_partitions
+from bitcorn_ray.market.timeframe import same_timeframe
+from bitcorn_ray.sources.database import opened_bars
+from bitcorn_ray.sources.lake import names_in_path
 from bitcorn_ray.sources.options import Reading
 from bitcorn_ray.sources.source import (
-    PartitionReader,
+    SourceFile,
     fingerprint,
-    opened_source,
+    is_database,
+    partition_named,
     shown_source,
     source_files,
 )
 from bitcorn_ray.storage.location import Location
 
-__all__ = [
-    "FeaturePlan",
-    "FeatureWork",
-    "PartitionStatus",
-    "compute_jobs",
-    "finish_features",
-    "plan_features",
-]
 
-_log = logger_of(__name__)
+@dataclass(frozen=True, kw_only=True)
+class FeatureJob:
+    """A partition of a file to compute. partition: None stands for all requested partitions of the file.
+
+    path: absolute, or a URI with its secrets. size: expected cost in any unit, for balancing.
+    """
+
+    path: str
+    partition: Partition | None
+    size: int
+
+    def label(self) -> Partition:
+        """Return the partition, guessed from the file's name if it is unknown until the file is read."""
+        if self.partition is not None:
+            return self.partition
+        try:
+            symbol, timeframe = names_in_path(Location.of(self.path))
+        except BitcornError:
+            symbol, timeframe = None, None
+        return Partition(symbol or Location.of(self.path).name, timeframe or "")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PartitionStatus:
-    """What became of a partition.
+    """Result of one partition.
 
-    rows: of features. hit: nothing was computed; unread: nor were the bars read. chunks: of the entry; computed: of
-    these, now. seconds: in the worker. flags: what is wrong with the bars. error: None where it succeeded. base: the
-    stored timeframe that the bars were put together from, None where they are stored. cleaning: what was done to the
+    rows: of features. hit: nothing was computed; unread: the bars were not even read. chunks: of the entry; computed:
+    how many of them were computed now. seconds: in the worker. flags: defects of the bars. error: None on success.
+    base: the stored timeframe that the bars were resampled from, None if they are stored. cleaning: counts of cleaned
     bars, see `cleaning_counts`; None without a policy.
     """
 
@@ -77,13 +81,23 @@ class PartitionStatus:
     base: str | None = None
     cleaning: dict[str, int] | None = None
 
+    @classmethod
+    def failed(cls, partition: Partition, path: str, error: Exception | str) -> PartitionStatus:
+        """Return the status of a partition that failed."""
+        return cls(
+            symbol=partition.symbol,
+            timeframe=partition.timeframe,
+            source=shown_source(path),
+            error=error if isinstance(error, str) else error_text(error),
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureWork:
     """What all jobs share.
 
-    code: the system's, as the driver identified it. cache: its address. symbols, timeframes: what is asked for.
-    reading: how the source is to be read.
+    code: of the system, as the driver identified it. cache: its address. symbols, timeframes: the requested ones.
+    reading: options for reading the source.
     """
 
     system: FeatureSystem
@@ -96,7 +110,11 @@ class FeatureWork:
 
 @dataclass(frozen=True, kw_only=True)
 class FeaturePlan:
-    """Jobs that are left, and what is done without them. fingerprints: of the files, before any was read."""
+    """Jobs to run, and statuses of the partitions that are up to date.
+
+    fingerprints: of the files by path, before any was read. receipts: valid ones by path. whole: files of which all
+    partitions are requested. locations: of all files by path.
+    """
 
     source: str
     work: FeatureWork
@@ -105,8 +123,8 @@ class FeaturePlan:
     done: list[PartitionStatus]
     fingerprints: dict[str, str]
     receipts: dict[str, FileReceipt] = field(default_factory=dict)
-    whole: frozenset[str] = frozenset()  # files of which all partitions are asked for
-    places: dict[str, Location] = field(default_factory=dict)  # of all files, by what is shown of them
+    whole: frozenset[str] = frozenset()
+    locations: dict[str, Location] = field(default_factory=dict)
 
 
 def plan_features(
@@ -117,9 +135,9 @@ def plan_features(
     timeframes: Sequence[str] | None = None,
     reading: Reading | None = None,
 ) -> FeaturePlan:
-    """Find out what is to be done; reads receipts and the names of partitions, no bars.
+    """Return what is to be computed of a source; reads receipts and names of partitions, no bars.
 
-    symbols, timeframes: only these, in any spelling. reading: what the user says about the source.
+    symbols, timeframes: only these, in any spelling. reading: options for reading the source.
     Raises BitcornError for a source without bars, an unknown symbol or timeframe, and a system that is refused.
     """
     root, files = shown_source(source), source_files(source)
@@ -134,137 +152,134 @@ def plan_features(
         timeframes=None if timeframes is None else tuple(timeframes),
         reading=reading,
     )
-    prints = {file.place.shown: text for file in files if (text := fingerprint(file.place))}
+    fingerprints = {file.place.shown: text for file in files if (text := fingerprint(file.place))}
     receipts = {
         path: receipt
-        for path, receipt in read_receipt(cache, root, identity, reading).items()
-        if prints.get(path) == receipt.fingerprint
+        for path, receipt in read_receipts(cache, root, identity, reading).items()
+        if fingerprints.get(path) == receipt.fingerprint
     }
-    there = whole_entries(cache, (p.key for receipt in receipts.values() for p in receipt.partitions))
+    whole = cache.whole_entries([p.key for receipt in receipts.values() for p in receipt.partitions])
     done, jobs = list[PartitionStatus](), list[FeatureJob]()
-    asked_all = symbols is None and timeframes is None
-    for file, wanted in asked_partitions(files, receipts, symbols, timeframes, reading):
-        known = {p.partition: p for p in receipts[file.place.shown].partitions} if file.place.shown in receipts else {}
-        for partition, size in wanted:
+    for file, requested in requested_partitions(files, receipts, symbols, timeframes, reading):
+        path = file.place.shown
+        known = {p.partition: p for p in receipts[path].partitions} if path in receipts else {}
+        for partition, size in requested:
             receipt = known.get(partition) if partition else None
-            if receipt is not None and receipt.key in there:
-                done.append(_unread(receipt, file.place.shown))
+            if receipt is not None and receipt.key in whole:
+                done.append(_unread(receipt, path))
             else:
                 jobs.append(FeatureJob(path=file.address, partition=partition, size=size))
+    all_requested = symbols is None and timeframes is None
     return FeaturePlan(
         source=root,
         work=work,
         identity=identity,
         jobs=jobs,
         done=done,
-        fingerprints=prints,
+        fingerprints=fingerprints,
         receipts=receipts,
-        whole=frozenset(file.place.shown for file in files) if asked_all else frozenset(),
-        places={file.place.shown: file.place for file in files},
+        whole=frozenset(file.place.shown for file in files) if all_requested else frozenset(),
+        locations={file.place.shown: file.place for file in files},
     )
 
 
-def compute_jobs(jobs: Iterable[FeatureJob], work: FeatureWork) -> list[PartitionStatus]:
-    """Do jobs one after another, each file opened once; the same in a plain process and in a worker."""
-    jobs = list(jobs)
-    try:
-        require_same_code(work.code)
-    except BitcornError as error:
-        return [_failed(job.label(), job.path, error) for job in _logged_failures(jobs, error)]
-    cache = FeatureCache(work.cache)
-    statuses = list[PartitionStatus]()
-    for path, of_file in groupby(sorted(jobs, key=lambda job: job.path), key=lambda job: job.path):
-        statuses += _compute_file(path, list(of_file), work, cache)
-    return statuses
+def requested_partitions(
+    files: list[SourceFile],
+    receipts: dict[str, FileReceipt],
+    symbols: Sequence[str] | None,
+    timeframes: Sequence[str] | None,
+    reading: Reading | None = None,
+) -> Iterator[tuple[SourceFile, list[tuple[Partition | None, int]]]]:
+    """Yield each file with its requested partitions and their sizes.
+
+    None stands for the partitions of a file whose names are unknown until it is read.
+    Raises BitcornError for an unknown symbol or timeframe.
+    """
+    if len(files) == 1 and is_database(files[0].place):
+        yield files[0], _requested_of_database(files[0], receipts, symbols, timeframes, reading)
+        return
+    all_requested = symbols is None and timeframes is None  # then names can wait until the files are read
+    known = {file.place: _partitions_of(file, receipts, reading, look=not all_requested) for file in files}
+    named = [partition for partitions in known.values() for partition in partitions or ()]
+    derived = derived_partitions(named, timeframes)
+    for partitions in known.values():
+        if partitions is not None:
+            stored = set(partitions)
+            partitions += [each for each in derived if Partition(each.symbol, str(each.base)) in stored]
+    named += derived
+    # If every name is known, an unknown one is an error now; else `require_found` decides after reading.
+    if all(partitions is not None for partitions in known.values()):
+        chosen = set(select_partitions(named, symbols, timeframes))
+    else:
+        chosen = {partition for partition in named if is_requested(partition, symbols, timeframes)}
+    for file in files:
+        of_file = known[file.place]
+        if of_file is None:
+            yield file, [(None, file.size)]
+        else:
+            yield file, [(partition, file.size) for partition in of_file if partition in chosen]
 
 
-def finish_features(
-    plan: FeaturePlan, computed: Sequence[PartitionStatus], cache: FeatureCache
-) -> list[PartitionStatus]:
-    """Write the receipt and remove what is superseded; returns all statuses in the order of their partitions."""
-    cache.note_uses([status.key for status in plan.done])
-    cache.forget([link for status in computed for link in status.superseded])
-    everything = [*plan.done, *computed]
-    receipts = dict(plan.receipts)
-    by_file: dict[str, list[PartitionStatus]] = {}
-    for status in everything:
-        by_file.setdefault(status.source, []).append(status)
-    for path, statuses in by_file.items():
-        print_before = plan.fingerprints.get(path)
-        # A file that changed while it was read has no receipt: no one knows which state was seen.
-        if print_before is None or fingerprint(plan.places[path]) != print_before:
-            receipts.pop(path, None)
-            continue
-        kept = receipts[path].partitions if path in receipts else ()
-        fresh = {status_receipt.partition: status_receipt for status_receipt in _receipts(statuses)}
-        merged = {**{receipt.partition: receipt for receipt in kept}, **fresh}
-        whole = (path in plan.whole and not any(s.error for s in statuses)) or (
-            path in receipts and receipts[path].whole
-        )
-        receipts[path] = FileReceipt(fingerprint=print_before, whole=whole, partitions=tuple(merged.values()))
-    if receipts != read_receipt(cache, plan.source, plan.identity, plan.work.reading):
-        write_receipt(cache, plan.source, plan.identity, receipts, plan.work.reading)
-    return sorted(everything, key=lambda status: (Partition(status.symbol, status.timeframe), status.source))
+def _requested_of_database(
+    file: SourceFile,
+    receipts: dict[str, FileReceipt],
+    symbols: Sequence[str] | None,
+    timeframes: Sequence[str] | None,
+    reading: Reading | None,
+) -> list[tuple[Partition | None, int]]:
+    receipt = receipts.get(file.place.shown)
+    if receipt is not None and receipt.whole:
+        sizes = {each.partition: each.rows for each in receipt.partitions if each.base is None}
+    else:
+        with opened_bars(file.path, reading=reading) as reader:
+            sizes = reader.sizes()
+    for derived in derived_partitions(sizes, timeframes):
+        sizes[derived] = sizes[Partition(derived.symbol, str(derived.base))]  # the bars to read
+    return [(partition, sizes[partition]) for partition in select_partitions(sorted(sizes), symbols, timeframes)]
 
 
-def _compute_file(
-    path: str, jobs: list[FeatureJob], work: FeatureWork, cache: FeatureCache
-) -> Iterator[PartitionStatus]:
-    started, left = time.perf_counter(), list(jobs)
-    try:
-        with opened_source(path, work.reading) as reader:
-            while left:
-                job = left[0]
-                asked = [job.partition] if job.partition else None
-                for partition in asked or asked_of(reader.partitions, work.symbols, work.timeframes):
-                    yield replace(_compute(reader, partition, path, work, cache), seconds=time.perf_counter() - started)
-                    started = time.perf_counter()
-                left.pop(0)
-    except Exception as error:  # reported by name in the driver
-        for job in _logged_failures(left, error):
-            yield _failed(job.label(), path, error)
+def _partitions_of(
+    file: SourceFile, receipts: dict[str, FileReceipt], reading: Reading | None, look: bool
+) -> list[Partition] | None:
+    """Return the stored partitions of a file, or None if they are unknown. look: the file's first rows may be read."""
+    receipt = receipts.get(file.place.shown)
+    if receipt is not None and receipt.whole:
+        return [each.partition for each in receipt.partitions if each.base is None]
+    named = partition_named(file.place, reading) if look else None
+    return None if named is None else [named]
 
 
-def _compute(
-    reader: PartitionReader, partition: Partition, path: str, work: FeatureWork, cache: FeatureCache
-) -> PartitionStatus:
-    try:
-        with logged(_log, "features", partition=str(partition), system=work.system.spec) as found:
-            loaded = load_partition(reader, partition, work.reading.policy)
-            bars, partition = loaded.bars, loaded.partition
-            done = update(bars, work.system, cache, Source(shown_source(path), partition, complete=True), work.code)
-            flags = quality_flags(quality_report(loaded.found, partition.timeframe, list_gaps=False))
-            found.update(bars=len(bars), chunks=len(done.plan.chunks), computed=done.computed)
-    except Exception as error:  # one partition must not take the others with it
-        return _failed(partition, path, error)
-    return PartitionStatus(
-        symbol=partition.symbol,
-        timeframe=partition.timeframe,
-        source=shown_source(path),
-        rows=len(bars) - done.plan.identity.system.warmup_bars,
-        hit=done.computed == 0,
-        chunks=len(done.plan.chunks),
-        computed=done.computed,
-        flags=", ".join(flags),
-        key=done.plan.key,
-        superseded=tuple(done.superseded),
-        base=partition.base,
-        cleaning=None if loaded.cleaning is None else cleaning_counts(loaded.cleaning),
+def is_requested(partition: Partition, symbols: Sequence[str] | None, timeframes: Sequence[str] | None) -> bool:
+    """Return True if a partition is among the requested symbols and timeframes."""
+    symbol = normalise_symbol(partition.symbol)
+    return (symbols is None or symbol in map(normalise_symbol, symbols)) and (
+        timeframes is None or any(same_timeframe(partition.timeframe, requested) for requested in timeframes)
     )
 
 
-def _logged_failures(jobs: Iterable[FeatureJob], error: Exception) -> Iterator[FeatureJob]:
-    """Yield jobs that failed together, each logged."""
-    for job in jobs:
-        log_failure(_log, "features", error, partition=str(job.label()))
-        yield job
+def requested_of(
+    stored: Iterable[Partition], symbols: Sequence[str] | None, timeframes: Sequence[str] | None
+) -> list[Partition]:
+    """Return the requested partitions of one file, including those that have to be resampled."""
+    stored = list(stored)
+    candidates = [*stored, *derived_partitions(stored, timeframes)]
+    return [partition for partition in candidates if is_requested(partition, symbols, timeframes)]
 
 
-def _failed(partition: Partition, path: str, error: Exception) -> PartitionStatus:
-    text = str(error) if isinstance(error, BitcornError) else f"{type(error).__name__}: {error}"
-    return PartitionStatus(
-        symbol=partition.symbol, timeframe=partition.timeframe, source=shown_source(path), error=text
-    )
+def require_found(
+    jobs: Iterable[FeatureJob],
+    found: Iterable[Partition],
+    symbols: Sequence[str] | None,
+    timeframes: Sequence[str] | None,
+) -> None:
+    """Raise BitcornError if files whose names were unknown until they were read lack a requested partition."""
+    if any(job.partition is None for job in jobs):
+        select_partitions(sorted(set(found)), symbols, timeframes)
+
+
+def error_text(error: Exception) -> str:
+    """Return the message of an error; of an unexpected one with its type."""
+    return str(error) if isinstance(error, BitcornError) else f"{type(error).__name__}: {error}"
 
 
 def _unread(receipt: PartitionReceipt, path: str) -> PartitionStatus:
@@ -280,17 +295,3 @@ def _unread(receipt: PartitionReceipt, path: str) -> PartitionStatus:
         base=receipt.base,
         cleaning=receipt.cleaning,
     )
-
-
-def _receipts(statuses: Iterable[PartitionStatus]) -> Iterator[PartitionReceipt]:
-    for status in statuses:
-        if status.error is None:
-            yield PartitionReceipt(
-                symbol=status.symbol,
-                timeframe=status.timeframe,
-                key=status.key,
-                rows=status.rows,
-                flags=status.flags,
-                base=status.base,
-                cleaning=status.cleaning,
-            )

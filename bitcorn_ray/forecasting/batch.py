@@ -18,12 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from bitcorn_ray.cache.store import FeatureCache
-from bitcorn_ray.data_loader import open_cache
+from bitcorn_ray.cache.store import FeatureCache, open_cache
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.features.compute import Origin, prepare
 from bitcorn_ray.features.identity import system_code
-from bitcorn_ray.features.jobs import FeatureJob, asked_of, asked_partitions, is_asked
-from bitcorn_ray.features.prepare import Source, prepare
+from bitcorn_ray.features.plan import FeatureJob, is_requested, requested_of, requested_partitions
 from bitcorn_ray.fingerprint import CodeIdentity, require_same_code
 from bitcorn_ray.forecasting.forecaster import Forecaster, first_row
 from bitcorn_ray.forecasting.forecasts import Forecasts, plain_table
@@ -190,7 +189,7 @@ class ForecastWorker:
             require_same_code(self._plan.code)
             with opened_source(job.path, self._plan.reading) as reader:
                 timeframe = self._plan.forecaster.run.metadata["timeframe"]
-                every = asked_of(reader.partitions, self._plan.symbols, [timeframe])
+                every = requested_of(reader.partitions, self._plan.symbols, [timeframe])
                 return [
                     self._forecast(reader, each, job.path) for each in ([job.partition] if job.partition else every)
                 ]
@@ -204,7 +203,7 @@ class ForecastWorker:
                 loaded = load_partition(reader, partition, plan.reading.policy)
                 bars = loaded.bars
                 first = first_row(bars, plan.since) if plan.last is None else max(len(bars) - plan.last, 0)
-                features = self.features(bars, Source(shown_source(path), partition, complete=True))
+                features = self.features(bars, Origin(shown_source(path), partition, complete=True))
                 done = plan.forecaster.forecast(
                     bars, partition, first, features=features, horizons=plan.horizons, filled=loaded.filled
                 )
@@ -218,7 +217,7 @@ class ForecastWorker:
         note = None if why is None else f"no forecast from its last bar: {why}"
         return PartitionForecast(partition=partition, source=shown_source(path), forecasts=done, bars=kept, note=note)
 
-    def features(self, bars: Bars, source: Source) -> NDArray[np.float32]:
+    def features(self, bars: Bars, source: Origin) -> NDArray[np.float32]:
         """Features (T, F) by the run's columns, through the cache; NaN in the warm-up."""
         system = self._plan.forecaster.system
         prepared = prepare(bars, system, self._cache, source)
@@ -293,7 +292,7 @@ def _asked_jobs(
 ) -> tuple[tuple[str, ...] | None, list[FeatureJob]]:
     """The symbols that are asked for, None for all, and a job for each partition or file that may hold them."""
     timeframe = run.metadata["timeframe"]
-    found = list(asked_partitions(source_files(source), {}, None, [timeframe], reading))
+    found = list(requested_partitions(source_files(source), {}, None, [timeframe], reading))
     known = [partition for _, wanted in found for partition, _ in wanted if partition is not None]
     unread = any(partition is None for _, wanted in found for partition, _ in wanted)
     trained = [each["symbol"] for each in run.metadata["partitions"]]
@@ -316,7 +315,7 @@ def _asked_jobs(
         )
         for file, wanted in found
         for partition, size in wanted
-        if partition is None or is_asked(partition, symbols, None)
+        if partition is None or is_requested(partition, symbols, None)
     ]
     return None if symbols is None else tuple(symbols), jobs
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import ray
 
-from bitcorn_ray.cache.traffic import traffic
+from bitcorn_ray.cache.store import traffic
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.fingerprint import CodeIdentity
 from bitcorn_ray.on_ray.map import one_operator

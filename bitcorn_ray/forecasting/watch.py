@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.features.jobs import asked_of
+from bitcorn_ray.features.plan import requested_of
 from bitcorn_ray.forecasting.bands import outcome_known
 from bitcorn_ray.forecasting.batch import plan_forecasts
 from bitcorn_ray.forecasting.forecaster import Forecaster
@@ -189,7 +189,7 @@ class Watcher:
 
     def _partitions_in(self, path: str, symbols: Sequence[str] | None, timeframe: str) -> list[Partition]:
         with opened_source(path, self._reading) as reader:
-            return asked_of(reader.partitions, symbols, [timeframe])
+            return requested_of(reader.partitions, symbols, [timeframe])
 
     def _missed(self, known: Bars) -> int:
         """About how many bars may have come since the last look."""

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bitcorn_ray.data_loader import open_cache
+from bitcorn_ray.cache.store import open_cache
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.on_ray.versions import differences, installed, libraries
 

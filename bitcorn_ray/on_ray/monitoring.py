@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from bitcorn_ray.cache.traffic import Traffic, traffic
+from bitcorn_ray.cache.store import Traffic, traffic
 from bitcorn_ray.on_ray.versions import is_private
 
 if TYPE_CHECKING:

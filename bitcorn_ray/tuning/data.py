@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 
 from bitcorn_ray import __version__
-from bitcorn_ray.cache.store import FeatureCache
-from bitcorn_ray.data_loader import open_cache
+from bitcorn_ray.cache.store import FeatureCache, open_cache
 from bitcorn_ray.datasets.folds import Fold, Timeline, walk_forward_folds
 from bitcorn_ray.datasets.load import partition_record
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.features.prepare import Source, prepare
+from bitcorn_ray.features.compute import Origin, prepare
 from bitcorn_ray.features.registry import find_system
 from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.market.bars import Bars
@@ -115,11 +114,11 @@ def _variant(
     source: str,
     complete: bool,
 ) -> Variant:
-    """Prepare the features of all partitions by one system. source, complete: see `Source`."""
+    """Prepare the features of all partitions by one system. source, complete: see `Origin`."""
     matrix = np.empty((sum(len(own) for own, _ in whole), len(system.features)), np.float32)
     keys, origins, start = list[str](), list[dict[str, Any]](), 0
     for own, partition in whole:
-        prepared = prepare(own, system, cache, Source(source, partition, complete=complete))
+        prepared = prepare(own, system, cache, Origin(source, partition, complete=complete))
         rows = matrix[start : start + len(own)]
         rows[: system.warmup_bars] = np.nan
         for place, name in enumerate(system.features):

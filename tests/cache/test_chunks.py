@@ -3,9 +3,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bitcorn_ray.cache.chunks import decode_bars, decode_chunk, encode_chunk, fingerprint_bars
+from bitcorn_ray.cache.chunks import decode_chunk, encode_chunk
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.market.bars import Bars
 
 NAMES = ("a", "b", "c")
 
@@ -15,22 +14,24 @@ def chunk(random_bars):
     bars = random_bars(300)
     matrix = np.random.default_rng(0).standard_normal((3, 300)).astype(np.float32)
     matrix[0, :5] = np.nan
-    return matrix, bars, encode_chunk("k" * 32, NAMES, matrix, bars)
+    columns = {
+        "timestamp": bars.timestamp,
+        "bar": np.arange(300, dtype=np.uint32),
+        **dict(zip(NAMES, matrix, strict=True)),
+    }
+    return matrix, bars, encode_chunk("k" * 32, columns)
 
 
 def read(content, key="k" * 32, names=NAMES, rows=300):
-    out = np.zeros((len(names), rows), np.float32)
-    decode_chunk(pa.py_buffer(content), key, names, out)
-    return out
+    return np.array(decode_chunk(pa.py_buffer(content), key, names, np.float32, rows))
 
 
 def test_a_chunk_comes_back_to_the_bit(chunk):
     matrix, bars, content = chunk
     assert read(content).tobytes() == matrix.tobytes()
     assert read(content, names=("c", "a")).tobytes() == matrix[[2, 0]].tobytes()
-    times, prints = decode_bars(pa.py_buffer(content), "k" * 32, timed=True)
+    (times,) = decode_chunk(pa.py_buffer(content), "k" * 32, ["timestamp"], np.int64, 300)
     np.testing.assert_array_equal(times, bars.timestamp)
-    np.testing.assert_array_equal(prints, fingerprint_bars(bars))
 
 
 def test_other_tools_read_it_as_plain_parquet(chunk):
@@ -39,12 +40,6 @@ def test_other_tools_read_it_as_plain_parquet(chunk):
     assert list(frame.columns) == ["timestamp", "bar", *NAMES]
     assert str(frame["timestamp"].dtype) == "datetime64[ms, UTC]"
     np.testing.assert_array_equal(frame["b"].to_numpy(), matrix[1])
-
-
-def test_bars_without_times_have_none(random_bars):
-    bars = Bars(**{**random_bars(300).columns(), "timestamp": None})
-    content = encode_chunk("k" * 32, NAMES, np.zeros((3, 300), np.float32), bars)
-    assert decode_bars(pa.py_buffer(content), "k" * 32, timed=False)[0] is None
 
 
 @pytest.mark.parametrize("wanted", [{"key": "l" * 32}, {"names": ("a", "x")}, {"rows": 299}])
@@ -67,12 +62,3 @@ def test_no_flipped_bit_and_no_cut_gives_other_features(chunk):
     for cut in rng.integers(0, len(whole), 50):
         with pytest.raises(BitcornError):
             read(whole[:cut])
-
-
-@pytest.mark.parametrize("column", ["open", "high", "low", "close", "volume"])
-def test_a_bar_has_another_fingerprint_when_any_of_its_bits_changes(random_bars, column):
-    bars = random_bars(300)
-    columns = {name: array.copy() for name, array in bars.columns().items()}
-    columns[column][17] = np.nextafter(columns[column][17], np.inf)
-    changed = np.flatnonzero(fingerprint_bars(Bars(**columns)) != fingerprint_bars(bars))
-    assert changed.tolist() == [17]

@@ -22,13 +22,12 @@ import pytest
 from comparing import assert_same_bytes
 
 from bitcorn_ray import fingerprint
-from bitcorn_ray.cache.names import chunk_name, manifest_name
 from bitcorn_ray.cache.pruning import prune, verify
-from bitcorn_ray.cache.store import FeatureCache
+from bitcorn_ray.cache.store import FeatureCache, chunk_name, manifest_name
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features import identity
-from bitcorn_ray.features.plan import compute_jobs, finish_features, plan_features
-from bitcorn_ray.features.prepare import Source, prepare, update
+from bitcorn_ray.features.compute import Origin, compute_jobs, finish_features, prepare, read_chunks, update
+from bitcorn_ray.features.plan import plan_features
 from bitcorn_ray.features.registry import SYSTEMS
 from bitcorn_ray.market.clean import drop_duplicates
 from bitcorn_ray.market.partition import Partition
@@ -63,7 +62,7 @@ def age(cache, key, when):
 
 
 def whole_db(tmp_path):
-    return Source(tmp_path / "a.db", Partition("A", "1h"), complete=True)
+    return Origin(tmp_path / "a.db", Partition("A", "1h"), complete=True)
 
 
 @pytest.fixture
@@ -93,7 +92,7 @@ _WRITER = """
 import sys
 from pathlib import Path
 from bitcorn_ray.features import identity
-from bitcorn_ray.features.prepare import Source, prepare
+from bitcorn_ray.features.compute import Origin, prepare
 from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.cache.pruning import prune
 from bitcorn_ray.features.registry import SYSTEMS
@@ -107,10 +106,10 @@ print("ready", flush=True)
 while True:
     for number, bars in enumerate(all_bars):
         for system in ("v2", "v4"):
-            source = Source(folder / f"{number // 2}.db", Partition("A", "1h"), True)
+            source = Origin(folder / f"{number // 2}.db", Partition("A", "1h"), True)
             done = prepare(bars, SYSTEMS[system], cache, source)
             cache.forget(done.superseded)
-            cache.add_to_index(done.plan.key, source.path, source.partition)
+            cache.add_to_index(done.plan.key, source.path, source.partition.symbol, source.partition.timeframe)
     prune(cache, max_bytes=500_000)
     cache.invalidate(folder / "0.db")
     cache.invalidate()
@@ -145,7 +144,7 @@ def _kill_in_a_loop(tmp_path, kills):
         for (bars, system), right in zip(cases, expected, strict=True):
             found += cache.manifest(right.plan.key) is not None
             out = np.full((len(system.features), len(bars)), np.float32(-7))
-            missing = cache.read_chunks(right.plan, out)
+            missing = read_chunks(cache, right.plan, out)
             for chunk in right.plan.chunks:
                 if chunk not in missing and chunk.stop > system.warmup_bars:
                     first = max(chunk.start, system.warmup_bars)
@@ -225,7 +224,7 @@ def fill(disk, leave):
 def fully_prepared(bars, cache, source):
     """What the front door does."""
     done = prepare(bars, V2, cache, source)
-    cache.add_to_index(done.plan.key, source.path, source.partition)
+    cache.add_to_index(done.plan.key, source.path, source.partition.symbol, source.partition.timeframe)
     return done
 
 
@@ -247,7 +246,7 @@ def test_a_full_disk_is_a_clear_error_at_any_instant_and_nothing_torn_is_seen(tm
             failed_at = set()
             for pages in range(200):
                 shutil.rmtree(disk / "cache", ignore_errors=True)
-                cache, source = FeatureCache(disk / "cache"), Source(disk / "a.db", Partition("A", "1h"), True)
+                cache, source = FeatureCache(disk / "cache"), Origin(disk / "a.db", Partition("A", "1h"), True)
                 if not first_time:
                     prepare(first, V2, cache, source)
                 before = content(cache)
@@ -278,7 +277,7 @@ def test_a_full_disk_is_a_clear_error_at_any_instant_and_nothing_torn_is_seen(tm
 def test_a_full_disk_leaves_features_that_are_there_in_use(tmp_path, random_bars):
     bars = random_bars(700)
     with tmpfs(tmp_path / "disk", "1m,nr_inodes=60") as disk:
-        cache, source = FeatureCache(disk / "cache"), Source(disk / "a.db", None, True)
+        cache, source = FeatureCache(disk / "cache"), Origin(disk / "a.db", None, True)
         first = prepare(bars, V2, cache, source)
         age(cache, first.plan.key, time.time() - 1_000)  # so that its use would be noted
         for number in range(os.statvfs(disk).f_ffree):  # no room for an empty file either
@@ -454,7 +453,7 @@ def filled(tmp_path, market_db):
         bars = drop_duplicates(read_bars(str(market_db), symbol, "1h", None)[0])
         known[symbol] = bars, prepare(bars, V2, None, None)
         age(cache, known[symbol][1].plan.key, time.time() - 1_000)  # so that its use is noted
-        prepare(bars, V2, cache, Source(market_db, Partition(symbol, "1h"), complete=True))
+        prepare(bars, V2, cache, Origin(market_db, Partition(symbol, "1h"), complete=True))
     cache.refresh_index()
     kinds = {name.partition("/")[0] for name in content(cache)}
     assert kinds == {"features", "data_quality", "links", "sources", "uses", "code", "index.json"}
@@ -467,7 +466,7 @@ def requires_right_results(filled):
     if any(cache.storage.read_json(name) is None for name in content(cache) if name.startswith("code/")):
         as_a_new_process()
     for symbol, (bars, right) in known.items():
-        done = prepare(bars, V2, cache, Source(source, Partition(symbol, "1h"), complete=True))
+        done = prepare(bars, V2, cache, Origin(source, Partition(symbol, "1h"), complete=True))
         assert_same_bytes(done, right)
         assert done.quality == right.quality
     _, statuses = computed_in_process(source, cache)
@@ -479,7 +478,7 @@ def requires_right_results(filled):
         # No one has read what is damaged: the times or fingerprints of bars in a chunk, or the code of another version.
         verify(cache, repair=True)
         for symbol, (bars, right) in known.items():
-            assert_same_bytes(prepare(bars, V2, cache, Source(source, Partition(symbol, "1h"), complete=True)), right)
+            assert_same_bytes(prepare(bars, V2, cache, Origin(source, Partition(symbol, "1h"), complete=True)), right)
     assert verify(cache) == []
     plan, statuses = computed_in_process(source, cache)
     assert plan.jobs == []
@@ -544,7 +543,7 @@ def _damage_a_chunk(tmp_path, random_bars, caplog, system, flips):
         assert done.computed == len(reports)
         if done.computed:
             healed += 1
-            assert "is damaged and computed anew" in reports[0]
+            assert "is damaged, computing it again" in reports[0]
             assert right.plan.chunks[0].key in reports[0]
             assert path.read_bytes() == whole
             assert prepare(bars, system, cache, None).hit
@@ -663,7 +662,7 @@ def test_a_folder_where_a_file_should_be_gives_features_or_a_clear_error(filled)
         whole = path.read_bytes()
         path.unlink()
         path.mkdir()
-        of = Source(source, Partition("AAAUSDT", "1h"), True)
+        of = Origin(source, Partition("AAAUSDT", "1h"), True)
         error = refusal(lambda of=of: assert_same_bytes(prepare(bars, V2, cache, of), right))
         if error is not None:
             refused += 1
@@ -681,7 +680,7 @@ def test_a_folder_where_a_file_should_be_gives_features_or_a_clear_error(filled)
 _ONE_OF_MANY = """
 import hashlib, sys
 from pathlib import Path
-from bitcorn_ray.features.prepare import Source, prepare
+from bitcorn_ray.features.compute import Origin, prepare
 from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.features.registry import SYSTEMS
 from bitcorn_ray.market.partition import Partition
@@ -689,7 +688,7 @@ from bitcorn_ray.market.simulate import simulate_bars
 bars = simulate_bars(18_000, seed=4)
 print("ready", flush=True)
 sys.stdin.readline()
-source = Source(Path("/a.db"), Partition("A", "1h"), True)
+source = Origin(Path("/a.db"), Partition("A", "1h"), True)
 done = prepare(bars, SYSTEMS["v4"], FeatureCache(sys.argv[1]), source)
 print(hashlib.sha256(b"".join(column.tobytes() for column in done.columns.values())).hexdigest())
 """
@@ -784,7 +783,7 @@ def _prune_beside_reading(tmp_path, rounds):
             cache.forget(done.superseded)
             if number % 3 == 0:
                 update(bars, V2, cache, source)
-            cache.add_to_index(done.plan.key, source.path, source.partition)
+            cache.add_to_index(done.plan.key, source.path, source.partition.symbol, source.partition.timeframe)
             assert_same_bytes(prepare(bars, V2, cache, source), expected)
         # Who gets how much of a busy machine is not ours to say, so that at times the pruner rests until it is told to
         # go on: whatever it left half removed, or took all of, what was prepared once is a hit then.
@@ -854,7 +853,7 @@ def test_what_a_writer_is_about_to_name_is_not_pruned(tmp_path, random_bars):
 
 
 def test_the_same_holds_on_s3(s3_uri, random_bars, caplog):
-    cache, bars, source = FeatureCache(s3_uri), simulate_bars(18_000, seed=4), Source(Path("/a.db"), None, True)
+    cache, bars, source = FeatureCache(s3_uri), simulate_bars(18_000, seed=4), Origin(Path("/a.db"), None, True)
     right = prepare(bars, V2, None, None)
     with ThreadPoolExecutor(8) as pool:
         for done in pool.map(lambda _: prepare(bars, V2, cache, source), range(8)):
@@ -914,7 +913,7 @@ def test_a_server_that_has_gone_is_a_clear_error_without_the_secret(random_bars,
     urllib.request.urlopen(urllib.request.Request(f"http://{host}:{port}/bucket", method="PUT")).close()
     options = f"endpoint_override={host}:{port}&scheme=http&region=us-east-1"
     cache, bars = FeatureCache(f"s3://mykey:hushhush@bucket/folder?{options}"), random_bars(300)
-    source = Source(Path("/a.db"), None, True)
+    source = Origin(Path("/a.db"), None, True)
     prepare(bars, V2, cache, source)
     server.stop()
     with caplog.at_level(logging.DEBUG):

@@ -1,7 +1,6 @@
 import pytest
 
-from bitcorn_ray.cache.names import chunk_name, is_ours, is_understood, key_of, link_folder, manifest_name, source_id
-from bitcorn_ray.market.partition import Partition
+from bitcorn_ray.cache.store import chunk_name, is_ours, is_understood, key_of, link_folder, manifest_name, source_id
 from bitcorn_ray.storage.storage import StoredFile
 
 KEY = "0123456789abcdef" * 2
@@ -19,13 +18,10 @@ def test_the_files_of_others_are_told_apart(name):
 
 
 def test_what_comes_from_outside_is_hashed(tmp_path):
-    folder = link_folder(tmp_path / "../a", Partition("../../x/y", "1h"), "v2:../z")
+    folder = link_folder(tmp_path / "../a", "../../x/y 1h v2:../z")
     assert folder.startswith(f"links/{source_id(tmp_path / '../a')}-")
     assert set(folder.removeprefix("links/")) <= set("0123456789abcdef-")
-    assert link_folder(tmp_path, Partition("BTC/USDT", "1h"), "v2") == link_folder(
-        tmp_path, Partition("btcusdt", "1h"), "v2"
-    )
-    assert link_folder(tmp_path, None, "v2") != link_folder(tmp_path, None, "v4")
+    assert link_folder(tmp_path, "v2") != link_folder(tmp_path, "v4")
 
 
 def test_manifests_of_other_formats_are_not_understood():

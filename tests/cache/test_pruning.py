@@ -3,11 +3,10 @@ import os
 import pytest
 from comparing import age_entry
 
-from bitcorn_ray.cache.names import chunk_name, manifest_name
 from bitcorn_ray.cache.pruning import prune, stats, verify
-from bitcorn_ray.cache.store import FeatureCache
-from bitcorn_ray.features.plan import compute_jobs, finish_features, plan_features
-from bitcorn_ray.features.prepare import Source, prepare
+from bitcorn_ray.cache.store import FeatureCache, chunk_name, manifest_name
+from bitcorn_ray.features.compute import Origin, compute_jobs, finish_features, prepare
+from bitcorn_ray.features.plan import plan_features
 from bitcorn_ray.features.registry import SYSTEMS
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.storage.publish import TEMPORARY
@@ -20,7 +19,7 @@ def three(cache, random_bars, tmp_path):
     """A cache with three entries, last used three, two and one days ago."""
     made = []
     for number in range(3):
-        source = Source(tmp_path / "a.db", Partition(f"S{number}", "1h"), True)
+        source = Origin(tmp_path / "a.db", Partition(f"S{number}", "1h"), True)
         made.append(prepare(random_bars(600, seed=number), V2, cache, source).plan.key)
         age_entry(cache, made[-1], (3 - number) * 86_400)
     return made

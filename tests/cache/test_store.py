@@ -7,7 +7,7 @@ from comparing import age_entry, assert_same_bytes
 
 from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.features.prepare import Source, prepare
+from bitcorn_ray.features.compute import Origin, prepare
 from bitcorn_ray.features.registry import SYSTEMS
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.simulate import simulate_bars
@@ -32,7 +32,7 @@ def stored(bars, cache, source=None):
 
 
 def test_the_layout_is_the_documented_one(any_cache, random_bars, tmp_path):
-    prepared = prepare(random_bars(500), V2, any_cache, Source(tmp_path / "a.db", Partition("A", "1h"), True))
+    prepared = prepare(random_bars(500), V2, any_cache, Origin(tmp_path / "a.db", Partition("A", "1h"), True))
     any_cache.refresh_index()
     key, chunk = prepared.plan.key, prepared.plan.chunks[0].key
     assert [f for f in files(any_cache) if not f.startswith("links/")] == sorted(
@@ -68,7 +68,7 @@ def test_the_index_is_never_read_as_the_truth(cache, random_bars, tmp_path):
     cache.refresh_index()
     assert len(cache.storage.read_json("index.json")["entries"]) == 1
     other = prepare(random_bars(501), V2, cache, None).plan.key
-    cache.add_to_index(other, tmp_path / "a.db", Partition("A", "1h"))
+    cache.add_to_index(other, tmp_path / "a.db", "A", "1h")
     index = cache.storage.read_json("index.json")["entries"]
     assert len(index) == 2
     assert index[other]["used_by"] == [{"db_path": str(tmp_path / "a.db"), "symbol": "A", "timeframe": "1h"}]
@@ -91,7 +91,7 @@ def test_a_record_that_is_lost_is_written_anew_and_costs_no_features(cache, rand
 
 
 def test_a_newer_full_load_takes_the_place_of_the_old_one(any_cache, random_bars, tmp_path):
-    source = Source(tmp_path / "a.db", Partition("AAA", "1h"), complete=True)
+    source = Origin(tmp_path / "a.db", Partition("AAA", "1h"), complete=True)
     old = stored(random_bars(500), any_cache, source)
     new = stored(random_bars(501), any_cache, source)
     assert keys(any_cache) == {new}
@@ -101,7 +101,7 @@ def test_a_newer_full_load_takes_the_place_of_the_old_one(any_cache, random_bars
 
 
 def test_chunks_that_the_newer_entry_shares_stay(cache, random_bars, tmp_path, small_chunks):
-    source = Source(tmp_path / "a.db", Partition("AAA", "1h"), complete=True)
+    source = Origin(tmp_path / "a.db", Partition("AAA", "1h"), complete=True)
     bars = random_bars(500)
     stored(bars.take(slice(499)), cache, source)
     stored(bars, cache, source)
@@ -111,7 +111,7 @@ def test_chunks_that_the_newer_entry_shares_stay(cache, random_bars, tmp_path, s
 
 
 def test_what_was_just_used_stays_for_its_grace_and_goes_with_a_later_load(cache, random_bars, tmp_path):
-    source = Source(tmp_path / "a.db", Partition("AAA", "1h"), complete=True)
+    source = Origin(tmp_path / "a.db", Partition("AAA", "1h"), complete=True)
     old, new = random_bars(500), random_bars(501)
     prepare(old, V2, cache, source)
     assert cache.forget(prepare(new, V2, cache, source).superseded) == 0
@@ -136,8 +136,8 @@ def test_every_use_is_counted_and_dated(cache, random_bars):
 
 def test_a_slice_evicts_nothing_and_is_not_evicted(cache, random_bars, tmp_path):
     bars = random_bars(500)
-    source = Source(tmp_path / "a.db", Partition("AAA", "1h"), complete=True)
-    part = Source(tmp_path / "a.db", Partition("AAA", "1h"), complete=False)
+    source = Origin(tmp_path / "a.db", Partition("AAA", "1h"), complete=True)
+    part = Origin(tmp_path / "a.db", Partition("AAA", "1h"), complete=False)
     full = stored(bars, cache, source)
     fold = stored(bars.take(slice(300)), cache, part)
     newest = stored(bars.take(slice(200, None)), cache, part)
@@ -150,8 +150,8 @@ def test_other_partitions_systems_and_databases_are_left_alone(cache, random_bar
     for number, (db, symbol, timeframe) in enumerate(
         [("a", "X", "1h"), ("a", "X", "4h"), ("a", "Y", "1h"), ("b", "X", "1h")]
     ):
-        stored(random_bars(500, seed=number), cache, Source(tmp_path / db, Partition(symbol, timeframe), True))
-    stored(random_bars(500, seed=9), cache, Source(tmp_path / "a", Partition("x", "1h"), True))
+        stored(random_bars(500, seed=number), cache, Origin(tmp_path / db, Partition(symbol, timeframe), True))
+    stored(random_bars(500, seed=9), cache, Origin(tmp_path / "a", Partition("x", "1h"), True))
     assert len(cache.entries()) == 4
 
 
@@ -159,7 +159,7 @@ def test_invalidate_counts_and_keeps_what_another_database_uses(any_cache, rando
     cache = any_cache
     shared, own = random_bars(500, seed=1), random_bars(500, seed=2)
     for db, bars, symbol in (("a.db", shared, "X"), ("b.db", shared, "X"), ("a.db", own, "Y")):
-        prepare(bars, V2, cache, Source(tmp_path / db, Partition(symbol, "1h"), True))
+        prepare(bars, V2, cache, Origin(tmp_path / db, Partition(symbol, "1h"), True))
     assert len(cache.entries()) == 2
     assert cache.invalidate(tmp_path / "a.db") == 2
     assert prepare(shared, V2, cache, None).hit
@@ -192,9 +192,15 @@ def test_clearing_a_folder_that_does_not_exist_creates_nothing(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+def test_all_spellings_of_a_symbol_supersede_each_other(cache, random_bars, tmp_path):
+    stored(random_bars(500), cache, Origin(tmp_path / "a.db", Partition("BTC/USDT", "1h"), complete=True))
+    newer = stored(random_bars(501), cache, Origin(tmp_path / "a.db", Partition("btcusdt", "1h"), complete=True))
+    assert keys(cache) == {newer}
+
+
 def test_symbols_cannot_leave_the_folder(cache, random_bars, tmp_path):
     for symbol in ("../../x", "a/b", "..", "x\0y"):
-        prepare(random_bars(100), V2, cache, Source(tmp_path / "a.db", Partition(symbol, "1h"), True))
+        prepare(random_bars(100), V2, cache, Origin(tmp_path / "a.db", Partition(symbol, "1h"), True))
     assert {path.name for path in tmp_path.iterdir()} == {"cache"}
     assert len(cache.entries()[0]["used_by"]) == 4
 
@@ -207,7 +213,7 @@ def test_an_unwritable_folder_is_a_clear_error(tmp_path, random_bars):
 
 def _prepare_in_process(folder, start):
     start.wait()
-    source = Source(folder.parent / "a.db", Partition("A", "1h"), True)
+    source = Origin(folder.parent / "a.db", Partition("A", "1h"), True)
     prepare(simulate_bars(5_000, seed=4), V2, FeatureCache(folder), source)
 
 

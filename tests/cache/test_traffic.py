@@ -1,9 +1,8 @@
 import sys
 import threading
 
-from bitcorn_ray.cache.store import FeatureCache
-from bitcorn_ray.cache.traffic import Traffic, count_traffic, traffic
-from bitcorn_ray.features.prepare import prepare, update
+from bitcorn_ray.cache.store import FeatureCache, Traffic, count_traffic, traffic
+from bitcorn_ray.features.compute import prepare, update
 from bitcorn_ray.features.registry import find_system
 
 

@@ -6,8 +6,9 @@ from click.testing import CliRunner
 from comparing import age_entry
 
 from bitcorn_ray.cache.pruning import stats
+from bitcorn_ray.cache.store import open_cache
 from bitcorn_ray.cli import main
-from bitcorn_ray.data_loader import load_market_data, open_cache, prepare_features
+from bitcorn_ray.data_loader import load_market_data, prepare_features
 
 
 @pytest.fixture

@@ -21,7 +21,8 @@ from real_cluster import QUICK_TO_NOTICE, kill, real_cluster
 from small_sweeps import MODEL, make_sweep, sweep_values
 
 from bitcorn_ray.cache.store import FeatureCache
-from bitcorn_ray.features.plan import compute_jobs, plan_features
+from bitcorn_ray.features.compute import compute_jobs
+from bitcorn_ray.features.plan import plan_features
 from bitcorn_ray.features.registry import find_system
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.simulate import simulate_bars

@@ -10,8 +10,8 @@ import pytest
 from small_runs import make_run
 from small_training import TRAINING, shares_of
 
-from bitcorn_ray.cache.store import FeatureCache
-from bitcorn_ray.data_loader import load_market_data, open_cache, prepare_features
+from bitcorn_ray.cache.store import FeatureCache, open_cache
+from bitcorn_ray.data_loader import load_market_data, prepare_features
 from bitcorn_ray.datasets.load import inputs_from_frame, inputs_from_source
 from bitcorn_ray.datasets.scaling import scale
 from bitcorn_ray.errors import BitcornError

@@ -534,9 +534,9 @@ def returns_that_are_looked_up(bars, memory):
         (returns_that_are_looked_up, True),
     ],
 )
-def test_what_is_remembered_of_other_bars_is_found_by_an_untouched_copy(function, passed):
+def test_what_is_remembered_of_other_bars_is_found_by_an_fresh_copy(function, passed):
     bars = simulate_bars(1_200, seed=1)
-    report = audit(bars, remembering(function), cuts=8, untouched=remembering(function))
+    report = audit(bars, remembering(function), cuts=8, fresh=remembering(function))
     assert report.passed is passed
     assert {(finding.feature, finding.kind) for finding in report.findings} <= {("spoilt", "unstable")}
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bitcorn_ray.data_loader import open_cache
+from bitcorn_ray.cache.store import open_cache
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features import identity
 from bitcorn_ray.features.combined import combine, is_combined
+from bitcorn_ray.features.compute import Origin, prepare
 from bitcorn_ray.features.identity import identify, plan_entry
-from bitcorn_ray.features.prepare import Source, prepare
 from bitcorn_ray.features.registry import find_system
 from bitcorn_ray.market.partition import Partition
 
@@ -69,7 +69,7 @@ def test_identity_is_that_of_the_parents_and_the_selection():
 def test_chunks_are_the_same_cold_and_incremental(random_bars, monkeypatch):
     monkeypatch.setattr(identity, "CHUNK_BARS", 512)
     bars, cache = random_bars(3_000, seed=5, gaps=3), open_cache(None)
-    system, source = find_system(TEXT), Source("x.db", Partition("A", "1h"))
+    system, source = find_system(TEXT), Origin("x.db", Partition("A", "1h"))
     cold = prepare(bars, system, None, None)
     first = prepare(bars.take(slice(2_100)), system, cache, source)
     grown = prepare(bars, system, cache, source)

@@ -7,7 +7,8 @@ from own_systems import momentum
 from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.data_loader import compute_features
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.features.plan import compute_jobs, plan_features
+from bitcorn_ray.features.compute import compute_jobs
+from bitcorn_ray.features.plan import plan_features
 from bitcorn_ray.features.registry import SYSTEMS
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.sources.ingest import write_bars

@@ -3,7 +3,7 @@ from own_systems import anything
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.audit import audit
-from bitcorn_ray.features.distribute_audit import run_audit
+from bitcorn_ray.features.distribute import run_audit
 from bitcorn_ray.features.registry import SYSTEMS, find_system
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.sources.database import read_bars

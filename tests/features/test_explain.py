@@ -5,11 +5,11 @@ import time
 
 import pytest
 
-from bitcorn_ray.cache.names import chunk_name
-from bitcorn_ray.cache.store import FeatureCache
+from bitcorn_ray.cache.store import FeatureCache, chunk_name
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.features.compute import compute_jobs, finish_features
 from bitcorn_ray.features.explain import explain
-from bitcorn_ray.features.plan import compute_jobs, finish_features, plan_features
+from bitcorn_ray.features.plan import plan_features
 from bitcorn_ray.features.registry import SYSTEMS, find_system
 
 V2, V4 = SYSTEMS["v2"], SYSTEMS["v4"]
@@ -45,7 +45,7 @@ def test_hits_without_and_with_reading(market_db, cache):
     for side in market_db.parent.glob("market.db-*"):
         os.utime(side, (time.time() - 60,) * 2)
     run(market_db, cache, V2)
-    assert of("AAAUSDT", market_db, cache, V2).causes == ("its file has not changed: it is not even read",)
+    assert of("AAAUSDT", market_db, cache, V2).causes == ("its file has not changed, so it is not read",)
     sql(market_db, "CREATE TABLE other (x)")
     found = of("AAAUSDT", market_db, cache, V2)
     assert (found.outcome, found.causes) == ("hit", ("the bars have been computed before",))
@@ -128,7 +128,7 @@ def test_lost_chunks_and_unusable_bars_are_said(market_db, cache):
     entry = next(e for e in cache.entries() if e["used_by"][0]["symbol"] == "AAAUSDT")
     cache.storage.delete([chunk_name(entry["chunks"][0]["key"])])
     causes = of("AAAUSDT", market_db, cache, V2).causes
-    assert causes == ("1 of 1 chunks of the entry before are missing or damaged",)
+    assert causes == ("1 of 1 chunks of the earlier entry are missing or damaged",)
     sql(market_db, "DELETE FROM ohlcv WHERE symbol = 'BBBUSDT' AND ts > 1672600000000")
     found = of("BBBUSDT", market_db, cache, V2)
     assert found.outcome == "failure"

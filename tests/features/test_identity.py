@@ -8,7 +8,7 @@ from own_systems import anything
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features import identity
-from bitcorn_ray.features.identity import CHUNK_BARS, KEY_LENGTH, identify, plan_entry
+from bitcorn_ray.features.identity import CHUNK_BARS, KEY_LENGTH, bar_hashes, identify, plan_entry
 from bitcorn_ray.features.registry import SYSTEMS
 from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.market.bars import Bars
@@ -81,7 +81,7 @@ def test_parameters_and_context_count_and_a_default_that_is_given_does_not(rando
 
 
 def test_parameters_without_a_stable_form_are_refused():
-    with pytest.raises(BitcornError, match="no plain JSON values"):
+    with pytest.raises(BitcornError, match="plain JSON values"):
         identify(anything.with_parameters(of=object()))
 
 
@@ -171,3 +171,12 @@ def test_further_columns_count_where_the_system_reads_them_only(random_bars):
     assert len({plan_entry(one, needing).key, plan_entry(other, needing).key, plan_entry(one, without).key}) == 3
     with pytest.raises(BitcornError, match="no further column trades"):
         plan_entry(bars, needing)
+
+
+@pytest.mark.parametrize("column", ["open", "high", "low", "close", "volume"])
+def test_a_bar_has_another_hash_when_any_of_its_bits_changes(random_bars, column):
+    bars = random_bars(300)
+    columns = {name: array.copy() for name, array in bars.columns().items()}
+    columns[column][17] = np.nextafter(columns[column][17], np.inf)
+    changed = np.flatnonzero(bar_hashes(Bars(**columns)) != bar_hashes(bars))
+    assert changed.tolist() == [17]

@@ -1,7 +1,7 @@
 import pytest
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.features.jobs import FeatureJob, asked_of, asked_partitions, is_asked, require_found
+from bitcorn_ray.features.plan import FeatureJob, is_requested, requested_of, requested_partitions, require_found
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.sources.source import source_files
 
@@ -17,17 +17,17 @@ from bitcorn_ray.sources.source import source_files
     ],
 )
 def test_a_partition_is_asked_for_by_any_of_the_names(symbols, timeframes, expected):
-    assert is_asked(Partition("BTC/USDT", "1h"), symbols, timeframes) is expected
+    assert is_requested(Partition("BTC/USDT", "1h"), symbols, timeframes) is expected
 
 
 def test_a_database_tells_its_partitions_and_about_how_large_they_are(market_db):
-    ((file, wanted),) = asked_partitions(source_files(market_db), {}, None, None)
+    ((file, wanted),) = requested_partitions(source_files(market_db), {}, None, None)
     assert file.path == market_db
     sizes = dict(wanted)
     assert list(sizes) == [Partition("AAAUSDT", "1h"), Partition("BBBUSDT", "1h")]
     assert sizes[Partition("BBBUSDT", "1h")] == 900
     with pytest.raises(BitcornError, match="unknown symbol C"):
-        list(asked_partitions(source_files(market_db), {}, ["C"], None))
+        list(requested_partitions(source_files(market_db), {}, ["C"], None))
 
 
 def test_what_is_not_known_before_reading_is_judged_after_it():
@@ -48,9 +48,9 @@ def test_a_job_has_a_label_before_its_file_is_read(path, expected):
 
 
 def test_what_is_put_together_is_asked_for_with_its_base(market_db):
-    ((_, wanted),) = asked_partitions(source_files(market_db), {}, ["bbbusdt"], ["4h", "1h"])
+    ((_, wanted),) = requested_partitions(source_files(market_db), {}, ["bbbusdt"], ["4h", "1h"])
     assert [(p.timeframe, p.base, size) for p, size in wanted] == [("1h", None, 900), ("4h", "1h", 900)]
     stored = [Partition("A", "1h"), Partition("B", "4h")]
-    assert [(p.symbol, p.base) for p in asked_of(stored, None, ["4h"])] == [("B", None), ("A", "1h")]
-    assert asked_of(stored, None, None) == stored
-    assert asked_of(stored, ["a"], ["1h"]) == stored[:1]
+    assert [(p.symbol, p.base) for p in requested_of(stored, None, ["4h"])] == [("B", None), ("A", "1h")]
+    assert requested_of(stored, None, None) == stored
+    assert requested_of(stored, ["a"], ["1h"]) == stored[:1]

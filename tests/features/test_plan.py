@@ -9,13 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 from comparing import age_entry
 
-from bitcorn_ray.cache.names import chunk_name
 from bitcorn_ray.cache.pruning import prune
-from bitcorn_ray.cache.store import FeatureCache
+from bitcorn_ray.cache.store import FeatureCache, chunk_name
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.features.jobs import require_found
-from bitcorn_ray.features.plan import compute_jobs, finish_features, plan_features
-from bitcorn_ray.features.prepare import prepare
+from bitcorn_ray.features.compute import compute_jobs, finish_features, prepare
+from bitcorn_ray.features.plan import plan_features, require_found
 from bitcorn_ray.features.registry import SYSTEMS
 from bitcorn_ray.market.partition import Partition, normalise_symbol
 from bitcorn_ray.market.resample import resample_bars

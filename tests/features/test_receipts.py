@@ -1,9 +1,9 @@
 import pytest
 
-from bitcorn_ray.cache.names import chunk_name, manifest_name
+from bitcorn_ray.cache.store import chunk_name, manifest_name
+from bitcorn_ray.features.compute import update
 from bitcorn_ray.features.identity import identify
-from bitcorn_ray.features.prepare import update
-from bitcorn_ray.features.receipts import FileReceipt, PartitionReceipt, read_receipt, whole_entries, write_receipt
+from bitcorn_ray.features.receipts import FileReceipt, PartitionReceipt, read_receipts, write_receipts
 from bitcorn_ray.features.registry import SYSTEMS
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.sources.options import Reading
@@ -18,41 +18,41 @@ def receipt(key="k"):
 
 def test_receipts_come_back_for_their_source_and_system_only(any_cache, tmp_path):
     written = {"/a.db": receipt()}
-    write_receipt(any_cache, tmp_path / "a.db", identify(V2), written)
-    assert read_receipt(any_cache, tmp_path / "a.db", identify(V2)) == written
-    assert read_receipt(any_cache, tmp_path / "a.db", identify(V4)) == {}
-    assert read_receipt(any_cache, tmp_path / "b.db", identify(V2)) == {}
+    write_receipts(any_cache, tmp_path / "a.db", identify(V2), written)
+    assert read_receipts(any_cache, tmp_path / "a.db", identify(V2)) == written
+    assert read_receipts(any_cache, tmp_path / "a.db", identify(V4)) == {}
+    assert read_receipts(any_cache, tmp_path / "b.db", identify(V2)) == {}
     assert written["/a.db"].partitions[0].partition == Partition("A/B", "1h")
 
 
 def test_a_damaged_receipt_is_none(cache, tmp_path):
-    write_receipt(cache, tmp_path / "a.db", identify(V2), {"/a.db": receipt()})
+    write_receipts(cache, tmp_path / "a.db", identify(V2), {"/a.db": receipt()})
     name = next(file.name for file in cache.storage.files("sources"))
     content = bytes(cache.storage.read(name))
     cache.storage.publish(name, content.replace(b'"rows": 7', b'"rows": 8'))
-    assert read_receipt(cache, tmp_path / "a.db", identify(V2)) == {}
+    assert read_receipts(cache, tmp_path / "a.db", identify(V2)) == {}
 
 
 @pytest.mark.parametrize("lost", [manifest_name, chunk_name])
 def test_an_entry_is_whole_with_its_manifest_and_all_chunks(cache, random_bars, small_chunks, lost):
     plan = update(random_bars(500), V2, cache, None).plan
-    assert whole_entries(cache, [plan.key, plan.key, "0" * 32]) == {plan.key}
+    assert cache.whole_entries([plan.key, plan.key, "0" * 32]) == {plan.key}
     cache.storage.delete([lost(plan.key if lost is manifest_name else plan.chunks[3].key)])
-    assert whole_entries(cache, [plan.key]) == set()
+    assert cache.whole_entries([plan.key]) == set()
 
 
 def test_an_entry_of_which_a_chunk_was_cut_is_not_whole_and_is_mended(cache, random_bars, small_chunks):
     bars = random_bars(500)
     plan = update(bars, V2, cache, None).plan
     name = chunk_name(plan.chunks[3].key)
-    whole = bytes(cache.storage.read(name))
+    whole, rows = bytes(cache.storage.read(name)), {chunk.key: chunk.stop - chunk.start for chunk in plan.chunks}
     for content in (b"", whole[:-9]):
         cache.storage.publish(name, content)
-        assert whole_entries(cache, [plan.key]) == set()
-        assert cache.missing_chunks(plan) == [plan.chunks[3]]
+        assert cache.whole_entries([plan.key]) == set()
+        assert cache.missing_chunks(plan.key, V2.features, rows) == {plan.chunks[3].key}
         assert update(bars, V2, cache, None).computed == 1
         assert bytes(cache.storage.read(name)) == whole
-        assert whole_entries(cache, [plan.key]) == {plan.key}
+        assert cache.whole_entries([plan.key]) == {plan.key}
 
 
 def test_chunks_without_their_manifest_are_read_before_they_are_taken(cache, random_bars, small_chunks):
@@ -60,12 +60,12 @@ def test_chunks_without_their_manifest_are_read_before_they_are_taken(cache, ran
     plan = update(bars, V2, cache, None).plan
     cache.storage.delete([manifest_name(plan.key)])
     assert update(bars, V2, cache, None).computed == 0
-    assert whole_entries(cache, [plan.key]) == {plan.key}
+    assert cache.whole_entries([plan.key]) == {plan.key}
 
 
 def test_one_who_says_more_about_a_source_has_a_receipt_of_their_own(any_cache, tmp_path):
     cache, said = any_cache, Reading.of("candles", ["open=o"])
-    write_receipt(cache, tmp_path / "a.db", identify(V2), {"/a.db": receipt()}, said)
-    assert read_receipt(cache, tmp_path / "a.db", identify(V2), said) == {"/a.db": receipt()}
-    assert read_receipt(cache, tmp_path / "a.db", identify(V2)) == {}
-    assert read_receipt(cache, tmp_path / "a.db", identify(V2), Reading.of("spot")) == {}
+    write_receipts(cache, tmp_path / "a.db", identify(V2), {"/a.db": receipt()}, said)
+    assert read_receipts(cache, tmp_path / "a.db", identify(V2), said) == {"/a.db": receipt()}
+    assert read_receipts(cache, tmp_path / "a.db", identify(V2)) == {}
+    assert read_receipts(cache, tmp_path / "a.db", identify(V2), Reading.of("spot")) == {}

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from bitcorn_ray.cache.pruning import verify
 from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.data_loader import compute_features
-from bitcorn_ray.features.prepare import prepare
+from bitcorn_ray.features.compute import prepare
 from bitcorn_ray.features.registry import find_system
 from bitcorn_ray.fingerprint import code_identity
 from bitcorn_ray.market.bars import Bars
@@ -290,7 +290,8 @@ def test_a_missing_entry_is_all_that_a_second_run_computes(twenty, ray_cluster, 
 def test_workers_with_other_code_say_so(twenty, cache_dir):
     from dataclasses import replace
 
-    from bitcorn_ray.features.plan import compute_jobs, plan_features
+    from bitcorn_ray.features.compute import compute_jobs
+    from bitcorn_ray.features.plan import plan_features
     from bitcorn_ray.features.registry import SYSTEMS
 
     plan = plan_features(twenty[0], SYSTEMS["v2"], FeatureCache(cache_dir), symbols=["S00", "S01"])

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from bitcorn_ray.cache.traffic import Traffic, count_traffic, traffic
+from bitcorn_ray.cache.store import Traffic, count_traffic, traffic
 from bitcorn_ray.data_loader import compute_features
 from bitcorn_ray.features.plan import PartitionStatus
 from bitcorn_ray.models.neural.progress import EpochResult, Progress

@@ -1,6 +1,6 @@
 import pytest
 
-from bitcorn_ray.data_loader import open_cache
+from bitcorn_ray.cache.store import open_cache
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.sources.database import opened_bars
 from bitcorn_ray.sources.source import source_files

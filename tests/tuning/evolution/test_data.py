@@ -1,7 +1,7 @@
 import numpy as np
 from small_evolutions import evolve_values
 
-from bitcorn_ray.features.prepare import prepare
+from bitcorn_ray.features.compute import prepare
 from bitcorn_ray.features.registry import find_system
 from bitcorn_ray.sources.loading import load_bars
 from bitcorn_ray.tuning import data as sweeps_data

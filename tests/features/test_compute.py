@@ -7,12 +7,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from own_systems import momentum, picky
 
-from bitcorn_ray.cache.names import chunk_name
-from bitcorn_ray.cache.store import FeatureCache
+from bitcorn_ray.cache.store import FeatureCache, chunk_name
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features import identity
+from bitcorn_ray.features.compute import Origin, prepare, update
 from bitcorn_ray.features.identity import plan_entry
-from bitcorn_ray.features.prepare import Source, prepare, update
 from bitcorn_ray.features.registry import SYSTEMS
 from bitcorn_ray.market.bars import Bars
 from bitcorn_ray.market.quality import quality_report
@@ -118,7 +117,7 @@ def test_an_update_reads_and_returns_no_features_and_prepare_hits_after_it(any_c
 
 
 def test_equal_bars_of_two_databases_are_computed_once(any_cache, random_bars, tmp_path):
-    first, second = (prepare(random_bars(500), V2, any_cache, Source(tmp_path / name)) for name in ("a.db", "b.db"))
+    first, second = (prepare(random_bars(500), V2, any_cache, Origin(tmp_path / name)) for name in ("a.db", "b.db"))
     assert (first.hit, second.hit) == (False, True)
     assert len(any_cache.entries()) == 1
 
@@ -135,7 +134,7 @@ def test_a_damaged_chunk_is_computed_anew_and_reported(cache, random_bars, small
     assert again.computed == 1
     assert_same_bytes(again, first)
     assert f"chunk {first.plan.chunks[2].key}" in caplog.text
-    assert "computed anew" in caplog.text
+    assert "computing it again" in caplog.text
     assert prepare(bars, V2, cache, None).hit
 
 
