@@ -1,17 +1,19 @@
-"""Audit of a feature system on real bars: each value is made of the past that is declared, and of nothing else.
+"""Audit of a feature system on real bars: a value may depend on the declared past and on nothing else.
 
-1. Stability. The same bars are computed again, at once and after all else: what differs is random or has a state. So
-   are the first half of them by a copy that has computed nothing: what differs is remembered from other bars.
-2. Starts. The bars before the declared look-back (warm-up, or halo) are left out, as where the cache computes a chunk:
-   what differs has an undeclared warm-up. A recursion never forgets entirely, so 0.1 % of a feature's range may differ.
-3. Scenes. At places where leaks show (`scenes`) a stretch of bars is taken, as it is or with a gap, a flat market, no
-   volume, a crash, a jump or missing values put in. Then its future is cut off or changed at several rows: values up to
-   there must stay but for rounding. So it is done to the whole series, for leaks in statistics of it and by its length.
-   The values of the warm-up are dropped, yet must not be filled from later bars of the warm-up.
-4. Screening, thousands of further cuts. Short blocks all over the series are changed at once, further apart than the
-   features look back. Values before a block and out of reach of the last one must stay. Where they do not, that block
-   is changed alone: only a difference that remains is a look-ahead.
-5. Values. NaN after the warm-up and infinities are counted in the bars as they are.
+1. Stability. The same bars are computed again, at once and at the end: a difference means randomness or state. A copy
+   of the system that has computed nothing computes half of the bars: a difference means that it remembers other bars.
+2. Warm-up. Bars before the declared look-back (warm-up or halo) are left out, as where the cache computes a chunk. A
+   difference means an undeclared warm-up. A recursion never forgets entirely, so 0.1 % of a feature's range may differ.
+3. Scenarios. Around rows at which leaks show (`scenarios`) a stretch of bars is taken, as it is or with a gap, a flat
+   market, no volume, a crash, a jump or missing values injected. Then its future is cut off or changed at several rows:
+   earlier values must stay, except for rounding. The same is done to the whole series, for leaks through its statistics
+   or its length. Values of the warm-up are dropped, but must not be filled from later bars either.
+4. Screening, with thousands of further cuts. Short blocks all over the series are changed at once, further apart than
+   the features look back. Values out of reach of the blocks must stay. If they do not, the block after them is changed
+   alone: only a difference that remains is a look-ahead.
+5. Values. NaN after the warm-up and infinities are counted in the unchanged bars.
+
+Shapes: F features, T bars.
 """
 
 from __future__ import annotations
@@ -25,28 +27,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.features.scenarios import FUTURES, SCENES, Rows, Scene, UncheckedBars, places_of
+from bitcorn_ray.features.scenarios import FUTURES, INJECTED, Rows, Scenario, UncheckedBars, suspicious_rows
 from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.market.bars import Bars
-
-__all__ = ["AuditReport", "Finding", "audit"]
 
 Matrix = NDArray[np.float32]
 Array = NDArray[np.float64]
 
-_KINDS = ("error", "unstable", "look-ahead", "inf", "warm-up", "nan")
-_LEAST_BARS, _HISTORY, _COMPARED = 50, 300, 64  # bars: beyond the warm-up; before a scene's place; after a start
-_ROUNDING, _FORGOTTEN = 1e-10, 1e-3  # of a feature's spread; of its range
-# Bars to compute at once in screening, at most in scenes for each place, and in cuts of the whole series.
-_WINDOW, _SCENE_ROWS, _WHOLE_ROWS = 100_000, 100_000, 10_000_000
+_KINDS = ("error", "unstable", "look-ahead", "inf", "warm-up", "nan")  # worst first
+_MIN_BARS, _HISTORY, _COMPARED = 50, 300, 64  # bars: after the warm-up; before a scenario's row; after a start
+_ROUNDING, _FORGOTTEN = 1e-10, 1e-3  # tolerances, in spreads of a feature; in its range
+# Most bars to compute at once in screening, per row in scenarios, and in cuts of the whole series.
+_WINDOW, _SCENARIO_BARS, _WHOLE_BARS = 100_000, 100_000, 10_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing that is wrong with a feature, at its worst place.
+    """A defect of a feature, at its worst row.
 
-    kind: "look-ahead", "warm-up", "nan", "inf", "unstable" or "error"; an error is told of the feature "all".
-    size: largest difference in spreads of the feature, 1 for a value against NaN; for "nan" and "inf" how many bars.
+    kind: "look-ahead", "warm-up", "nan", "inf", "unstable" or "error"; the feature of an error is "all".
+    size: largest difference in spreads of the feature, 1 for a value against NaN; number of bars for "nan" and "inf".
     cuts: how many comparisons showed it.
     """
 
@@ -61,11 +61,11 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class AuditReport:
-    """What an audit found: one finding for each feature and kind, worst first.
+    """Result of an audit: one finding for each feature and kind, worst first.
 
-    cuts: how often values were compared with those of another future or past.
-    profile: of each feature after the warm-up "min", "max" and "largest" magnitude (None where none is finite), and the
-        shares "missing" (NaN) and "saturated" (at its own min or max).
+    cuts: number of comparisons with values of another future or past.
+    profile: of each feature after the warm-up "min", "max" and "largest" magnitude (None if no value is finite), and
+        the shares "missing" (NaN) and "saturated" (at its own min or max).
     """
 
     system: str
@@ -77,7 +77,7 @@ class AuditReport:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing was found."""
+        """Return True if nothing was found."""
         return not self.findings
 
 
@@ -86,15 +86,15 @@ def audit(
 ) -> AuditReport:
     """Audit a feature system on the bars of one partition; a system with a context needs `on_grid` first.
 
-    cuts: how many places are looked at; each stands for tens of comparisons. fresh: a copy of the system with
-    globals of its own, which has computed nothing; None leaves out the comparison with it.
-    Raises BitcornError for bars that are unusable or too few.
+    cuts: how many rows are examined; each stands for tens of comparisons. fresh: a copy of the system with globals of
+    its own that has computed nothing; None skips the comparison with it.
+    Raises BitcornError for unusable or too few bars.
     """
     bars.require_usable()
-    least = system.warmup_bars + _LEAST_BARS
+    least = system.warmup_bars + _MIN_BARS
     if len(bars) < least or cuts < 1:
         raise BitcornError(f"an audit of {system.name} needs {least} bars and 1 cut: got {len(bars)} bars, {cuts} cuts")
-    with warnings.catch_warnings(), np.errstate(all="ignore"):  # what the audit does to bars gives warnings
+    with warnings.catch_warnings(), np.errstate(all="ignore"):  # perturbed bars give warnings
         warnings.simplefilter("ignore")
         return _Audit(bars, system, np.random.default_rng(seed), fresh).report(cuts)
 
@@ -104,7 +104,7 @@ class _Audit:
         self, bars: Bars, system: FeatureSystem, rng: np.random.Generator, fresh: FeatureSystem | None
     ) -> None:
         self.bars, self.system, self.rng, self.fresh, self.cuts = bars, system, rng, fresh, 0
-        self.memory, self.whole = system.warmup_bars, Scene(bars, np.arange(len(bars)))
+        self.lookback, self.whole = system.warmup_bars, Scenario(bars, np.arange(len(bars)))
         self.found: dict[tuple[str, str], Finding] = {}
 
     def report(self, cuts: int) -> AuditReport:
@@ -117,139 +117,182 @@ class _Audit:
         except BitcornError as error:
             self.note("all", "error", 0, 1.0, str(error))
         else:
-            self.spread = np.array([_spread(row[self.memory :]) for row in full])
-            self.check(full, places_of(self.bars, self.memory, self.rng), cuts)
-            profile = {name: _profile(row[self.memory :]) for name, row in zip(names, full, strict=True)}
-        found = tuple(sorted(self.found.values(), key=lambda f: (_KINDS.index(f.kind), -f.size)))
+            self.spread = np.array([_spread(row[self.lookback :]) for row in full])
+            self.check(full, suspicious_rows(self.bars, self.lookback, self.rng), cuts)
+            profile = {name: _profile(row[self.lookback :]) for name, row in zip(names, full, strict=True)}
+        findings = tuple(sorted(self.found.values(), key=lambda f: (_KINDS.index(f.kind), -f.size)))
         spec, rows = self.system.spec, len(self.bars)
-        return AuditReport(system=spec, rows=rows, features=names, cuts=self.cuts, findings=found, profile=profile)
+        return AuditReport(system=spec, rows=rows, features=names, cuts=self.cuts, findings=findings, profile=profile)
 
     def without_warmup(self, system: FeatureSystem) -> FeatureSystem:
-        """The system declared without a warm-up, for its values are looked at, too."""
+        """Return the system declared without a warm-up, because the values of the warm-up are checked, too."""
         own = self.features[: len(self.features) // (1 + len(system.context))]
         return replace(system, warmup=0, halo=None, declared=own)
 
-    def check(self, full: Matrix, places: list[Rows], cuts: int) -> None:
-        # From which difference on screening looks closer: what an earlier start changes, earlier blocks change, too.
-        self.suspicious = np.full(len(full), _ROUNDING)
-        best = [int(rows[k]) for k in range(cuts) for rows in places if k < len(rows)]  # of each kind in turn
-        text = "from the same bars at another time: a random number or a state is in it; make it a function of its bars"
-        again = ("unstable", self.whole, full, self.whole, slice(0, None), text, _ROUNDING * self.spread)
-        self.compare(*again)
-        for row in self.rng.integers(max(self.memory, len(self.bars) - _WINDOW // 4), len(self.bars), 4):
+    def check(self, full: Matrix, kinds: list[Rows], cuts: int) -> None:
+        # Screening ignores smaller differences: what an earlier start changes, an earlier block changes too.
+        self.tolerance = np.full(len(full), _ROUNDING)
+        rows = [int(of_kind[k]) for k in range(cuts) for of_kind in kinds if k < len(of_kind)]  # each kind in turn
+        self.check_stability(full)
+        for row in self.rng.integers(max(self.lookback, len(self.bars) - _WINDOW // 4), len(self.bars), 4):
             self.try_start(self.whole, full, int(row))
-        computations = _SCENE_ROWS * cuts // (2 * self.memory + 2 * _HISTORY)
-        scenes = min(cuts, max(computations // 8, 8))
-        for number, place in enumerate(best[:scenes]):
-            self.check_scene(place, SCENES[number % len(SCENES)], int(np.clip(computations // scenes // 2 - 1, 2, 8)))
-        rows = [len(self.bars) - 2, self.memory // 2, *(place - 1 for place in best[:14])]
-        for row in rows[: max(_WHOLE_ROWS // len(self.bars) // 2, 5)]:
-            self.try_cut(self.whole, full, row)
-        self.screen(full, places, cuts * int(np.clip(_WINDOW // (4 * len(self.bars)), 1, 4)))
-        self.compare(*again)
-        self.check_values(full[:, self.memory :])
+        computations = _SCENARIO_BARS * cuts // (2 * self.lookback + 2 * _HISTORY)
+        scenarios = min(cuts, max(computations // 8, 8))
+        cuts_each = int(np.clip(computations // scenarios // 2 - 1, 2, 8))
+        for number, row in enumerate(rows[:scenarios]):
+            self.check_scenario(row, INJECTED[number % len(INJECTED)], cuts_each)
+        whole_cuts = [len(self.bars) - 2, self.lookback // 2, *(row - 1 for row in rows[:14])]
+        for cut in whole_cuts[: max(_WHOLE_BARS // len(self.bars) // 2, 5)]:
+            self.try_cut(self.whole, full, cut)
+        self.screen(full, kinds, cuts * int(np.clip(_WINDOW // (4 * len(self.bars)), 1, 4)))
+        self.check_stability(full)
+        self.check_values(full[:, self.lookback :])
         if self.fresh is not None:
             self.check_memory(self.fresh)
 
-    def check_scene(self, place: int, what: str, cuts: int) -> None:
-        start = max(place - self.memory - int(self.rng.integers(_HISTORY // 2, _HISTORY)), 0)
-        at, length = place - start, int(self.rng.choice((1, 3, 20, 60)))
-        scene = self.whole.take(slice(start, place + self.memory + _HISTORY))
-        if what and 0 < at < len(scene.rows) - length:
-            scene = replace(scene.edited(what, slice(at, at + length)), put_in=f" (with {what} put in)")
-        if (values := self.compute(scene)) is None:
-            return
-        if not scene.put_in:  # the place as the last bar that is left out, and any other one
-            self.try_start(scene, values, at + self.memory + 1)
-            self.try_start(scene, values, int(self.rng.integers(0, len(scene.rows))))
-        beside = self.rng.permutation([at - 2, at + length // 2, at + length - 1, at + length])
-        anywhere, early = int(self.rng.integers(0, at + _HISTORY)), int(self.rng.integers(0, self.memory + 1))
-        for cut in [at - 1, at, anywhere, *beside[:2], early, *beside[2:]][:cuts]:
-            self.try_cut(scene, values, int(cut))
+    # Stability and values
 
-    def screen(self, full: Matrix, places: list[Rows], rounds: int) -> None:
-        for number in range(rounds):
-            if number % 16 == 0:
-                start = int(self.rng.integers(0, max(len(self.bars) - _WINDOW, 0) + 1))
-                scene = self.whole.take(slice(start, start + _WINDOW))
-                values = full if len(scene.rows) == len(full[0]) else self.compute(scene)
-                inside = [*(rows - start for rows in places), np.arange(500, len(scene.rows), 500)]
-                # Round numbers count from where the computed bars start; half of the rows are any.
-                inside = [rows[(rows > 2) & (rows < len(scene.rows) - 40)] for rows in (*inside, *inside[-2:-1] * 9)]
-                pool = np.concatenate([self.rng.choice(rows, 10_000) for rows in inside if len(rows)])
-            length, what = int(self.rng.choice((1, 2, 8, 32))), str(self.rng.choice(FUTURES[:-1]))
-            apart, cuts = self.memory + length + self.memory // 8 + 8, [-2 * len(self.bars)]
-            for row in np.sort(self.rng.choice(pool, 3 * len(scene.rows) // apart + 1)) - self.rng.integers(0, 3):
-                cuts += [int(row)] if row >= cuts[-1] + apart else []
-            blocks = [slice(cut + 1, cut + 1 + length) for cut in cuts[1:]]
-            changed = scene.edited(what, *blocks)
-            if values is None or (now := self.compute(changed)) is None:
-                continue
-            self.cuts += len(blocks)
-            # Rows that by what is declared do not look back to a block.
-            clean = np.arange(cuts[-1] + 1) >= self.memory
-            for block, after in pairwise(blocks):
-                first, low = block.stop + self.memory, max(block.start - self.memory, 0)
-                around = [some.bars.take(slice(low, first + 1)) for some in (scene, changed)]
-                far = min(self.system.first_needed(bars, first - low) for bars in around) < block.stop - low
-                clean[block.start : after.start if far else first] = False
-            suspects: list[tuple[float, int, int]] = []
-            for i in np.flatnonzero(np.isfinite(self.suspicious)):
-                old, new = values[i, : len(clean)], now[i, : len(clean)]
-                rows = np.flatnonzero(clean & (old.view(np.int32) != new.view(np.int32)))
-                away = _distance(old[rows], new[rows]) / self.spread[i]
-                if len(rows) and away.max() > self.suspicious[i]:
-                    suspects.append((float(away.max()), int(np.searchsorted(cuts[1:], rows[away.argmax()])), int(i)))
-            for worst in {place for _, place, _ in sorted(suspects)[-2:]}:
-                self.try_future(scene, values, scene.edited(what, blocks[worst]), blocks[worst].start - 1, what)
-                for size, _, feature in (suspect for suspect in suspects if suspect[1] == worst):
-                    self.suspicious[feature] = 2.0 * size
+    def check_stability(self, full: Matrix) -> None:
+        text = "from the same bars at another time: it uses a random number or state; make it a function of its bars"
+        self.compare("unstable", self.whole, full, self.whole, slice(0, None), text, _ROUNDING * self.spread)
 
     def check_memory(self, fresh: FeatureSystem) -> None:
-        half = self.whole.take(slice(max(len(self.bars) // 2, self.memory) + 1))
+        half = self.whole.take(slice(max(len(self.bars) // 2, self.lookback) + 1))
         if (values := self.compute(half)) is None:
             return
         self.bare = self.without_warmup(fresh)
-        text = "from these bars alone: its module remembers others; make it a function of its bars"
+        text = "from these bars alone: its module remembers other bars; make it a function of its bars"
         self.compare("unstable", half, values, half, slice(0, None), text, _ROUNDING * self.spread)
 
     def check_values(self, values: Matrix) -> None:
         for name, row in zip(self.features, values, strict=True):
             missing = np.flatnonzero(np.isnan(row))
-            if (name, "warm-up") in self.found:  # it begins with NaN for want of bars
+            if (name, "warm-up") in self.found:  # its first values are NaN for lack of bars
                 missing = missing[missing != np.arange(len(missing))]
             for kind, rows in (("inf", np.flatnonzero(np.isinf(row))), ("nan", missing)):
                 if len(rows):
                     text = f"{kind} in {len(rows)} of {len(row)} bars, first here: give a neutral value, no later one"
-                    self.note(name, kind, self.memory + int(rows[0]), float(len(rows)), text)
+                    self.note(name, kind, self.lookback + int(rows[0]), float(len(rows)), text)
 
-    def try_cut(self, scene: Scene, values: Matrix, cut: int) -> None:
-        cut = min(max(cut, 0), len(scene.rows) - 2)
-        what = FUTURES[self.cuts % len(FUTURES)]
-        if cut >= self.memory:  # fewer bars than the warm-up are never computed
-            self.try_future(scene, values, scene.take(slice(cut + 1)), cut, "nothing")
-            self.try_future(scene, values, scene.edited(what, slice(cut + 1, None)), cut, what)
-        elif what != "later times":
-            self.try_future(scene, values, scene.edited(what, slice(cut + 1, self.memory)), cut, what)
+    # Starts and cuts
 
-    def try_future(self, scene: Scene, values: Matrix, other: Scene, cut: int, came: str) -> None:
-        text = f"if after {scene.bars.describe(cut)} came {came}{scene.put_in}: it uses later bars; use none of them"
-        rows = slice(self.memory if cut >= self.memory else 0, cut + 1)
-        self.compare("look-ahead", scene, values, other, rows, text, _ROUNDING * self.spread)
-
-    def try_start(self, scene: Scene, values: Matrix, row: int) -> None:
-        if row >= len(scene.rows) or (first := self.system.first_needed(scene.bars, row)) == 0:
+    def check_scenario(self, row: int, injected: str, cuts: int) -> None:
+        """Take a stretch of bars around a row, inject a perturbation, and try starts and cuts near it."""
+        start = max(row - self.lookback - int(self.rng.integers(_HISTORY // 2, _HISTORY)), 0)
+        at, length = row - start, int(self.rng.choice((1, 3, 20, 60)))
+        scenario = self.whole.take(slice(start, row + self.lookback + _HISTORY))
+        if injected and 0 < at < len(scenario.rows) - length:
+            perturbed = scenario.perturbed(injected, slice(at, at + length))
+            scenario = replace(perturbed, injected=f" (with {injected} injected)")
+        if (values := self.compute(scenario)) is None:
             return
-        rows = slice(row, min(row + _COMPARED, len(scene.rows)))
-        seen = values[:, max(0, first - self.memory - _HISTORY) : rows.stop]
-        reach = np.nan_to_num(np.nanmax(seen, axis=1) - np.nanmin(seen, axis=1), posinf=0.0)
-        text = f"computed from {row - first} bars before, as declared and as in the cache: declare a longer warm-up"
-        least = _FORGOTTEN * np.maximum(0.1 * self.spread, 0.25 * reach)
-        away = self.compare("warm-up", scene, values, scene.take(slice(first, None)), rows, text, least)
-        self.suspicious = np.maximum(self.suspicious, 2.0 * away / self.spread)
+        if not scenario.injected:  # the row as the last bar that is left out, and a random one
+            self.try_start(scenario, values, at + self.lookback + 1)
+            self.try_start(scenario, values, int(self.rng.integers(0, len(scenario.rows))))
+        near = self.rng.permutation([at - 2, at + length // 2, at + length - 1, at + length])
+        anywhere, early = int(self.rng.integers(0, at + _HISTORY)), int(self.rng.integers(0, self.lookback + 1))
+        for cut in [at - 1, at, anywhere, *near[:2], early, *near[2:]][:cuts]:
+            self.try_cut(scenario, values, int(cut))
 
-    def compare(self, kind: str, a: Scene, values: Matrix, b: Scene, rows: slice, text: str, least: Array) -> Array:
-        """Note where values at rows of scene a are other in b by more than `least`; return the differences, (F,)."""
+    def try_start(self, scenario: Scenario, values: Matrix, row: int) -> None:
+        """Compare the values from a row on with those computed from its declared look-back only."""
+        if row >= len(scenario.rows) or (first := self.system.first_needed(scenario.bars, row)) == 0:
+            return
+        rows = slice(row, min(row + _COMPARED, len(scenario.rows)))
+        recent = values[:, max(0, first - self.lookback - _HISTORY) : rows.stop]
+        span = np.nan_to_num(np.nanmax(recent, axis=1) - np.nanmin(recent, axis=1), posinf=0.0)
+        text = f"computed from {row - first} bars before, as declared and as in the cache: declare a longer warm-up"
+        least = _FORGOTTEN * np.maximum(0.1 * self.spread, 0.25 * span)
+        difference = self.compare("warm-up", scenario, values, scenario.take(slice(first, None)), rows, text, least)
+        self.tolerance = np.maximum(self.tolerance, 2.0 * difference / self.spread)
+
+    def try_cut(self, scenario: Scenario, values: Matrix, cut: int) -> None:
+        """Compare the values up to a row with those for no future, and for another future, after it."""
+        cut = min(max(cut, 0), len(scenario.rows) - 2)
+        future = FUTURES[self.cuts % len(FUTURES)]
+        if cut >= self.lookback:  # fewer bars than the warm-up are never computed
+            self.try_future(scenario, values, scenario.take(slice(cut + 1)), cut, "nothing")
+            self.try_future(scenario, values, scenario.perturbed(future, slice(cut + 1, None)), cut, future)
+        elif future != "later times":
+            other = scenario.perturbed(future, slice(cut + 1, self.lookback))
+            self.try_future(scenario, values, other, cut, future)
+
+    def try_future(self, scenario: Scenario, values: Matrix, other: Scenario, cut: int, future: str) -> None:
+        text = f"if {scenario.bars.describe(cut)} is followed by {future}{scenario.injected}: it uses later bars"
+        rows = slice(self.lookback if cut >= self.lookback else 0, cut + 1)
+        self.compare("look-ahead", scenario, values, other, rows, text, _ROUNDING * self.spread)
+
+    # Screening
+
+    def screen(self, full: Matrix, kinds: list[Rows], rounds: int) -> None:
+        for number in range(rounds):
+            if number % 16 == 0:
+                start = int(self.rng.integers(0, max(len(self.bars) - _WINDOW, 0) + 1))
+                scenario = self.whole.take(slice(start, start + _WINDOW))
+                values = full if len(scenario.rows) == len(full[0]) else self.compute(scenario)
+                candidates = self.candidate_rows(kinds, start, len(scenario.rows))
+            length, future = int(self.rng.choice((1, 2, 8, 32))), str(self.rng.choice(FUTURES[:-1]))
+            blocks = self.draw_blocks(candidates, length, len(scenario.rows))
+            changed = scenario.perturbed(future, *blocks)
+            if values is None or (now := self.compute(changed)) is None:
+                continue
+            self.cuts += len(blocks)
+            suspects = self.suspects(values, now, blocks, self.unreachable_rows(scenario, changed, blocks))
+            for worst in {block for _, block, _ in sorted(suspects)[-2:]}:
+                alone = scenario.perturbed(future, blocks[worst])
+                self.try_future(scenario, values, alone, blocks[worst].start - 1, future)
+                for size, block, feature in suspects:
+                    if block == worst:
+                        self.tolerance[feature] = 2.0 * size
+
+    def candidate_rows(self, kinds: list[Rows], start: int, count: int) -> Rows:
+        """Return rows of a window of ``count`` bars from row ``start`` on, at which blocks may begin."""
+        round_numbers = np.arange(500, count, 500)  # counted from where the computed bars start
+        groups = [*(rows - start for rows in kinds), round_numbers]
+        groups += [groups[-2]] * 9  # so half of the rows are random ones
+        inside = [rows[(rows > 2) & (rows < count - 40)] for rows in groups]
+        return np.concatenate([self.rng.choice(rows, 10_000) for rows in inside if len(rows)])
+
+    def draw_blocks(self, candidates: Rows, length: int, count: int) -> list[slice]:
+        """Return blocks of ``length`` bars that are further apart than the features look back."""
+        distance = self.lookback + length + self.lookback // 8 + 8
+        drawn = self.rng.choice(candidates, 3 * count // distance + 1)
+        cuts: list[int] = []
+        for row in np.sort(drawn) - self.rng.integers(0, 3):
+            if not cuts or row >= cuts[-1] + distance:
+                cuts.append(int(row))
+        return [slice(cut + 1, cut + 1 + length) for cut in cuts]
+
+    def unreachable_rows(self, scenario: Scenario, changed: Scenario, blocks: list[slice]) -> NDArray[np.bool_]:
+        """Return True for each row before the last block that by declaration does not look back to any block."""
+        unreachable = np.arange(blocks[-1].start) >= self.lookback
+        for block, following in pairwise(blocks):
+            first, low = block.stop + self.lookback, max(block.start - self.lookback, 0)
+            windows = [some.bars.take(slice(low, first + 1)) for some in (scenario, changed)]
+            reached = min(self.system.first_needed(bars, first - low) for bars in windows) < block.stop - low
+            unreachable[block.start : following.start if reached else first] = False
+        return unreachable
+
+    def suspects(
+        self, values: Matrix, now: Matrix, blocks: list[slice], unreachable: NDArray[np.bool_]
+    ) -> list[tuple[float, int, int]]:
+        """Return the features that changed where they must not: largest difference, block after it, feature."""
+        last_rows, found = [block.start - 1 for block in blocks], list[tuple[float, int, int]]()
+        for i in np.flatnonzero(np.isfinite(self.tolerance)):
+            old, new = values[i, : len(unreachable)], now[i, : len(unreachable)]
+            rows = np.flatnonzero(unreachable & (old.view(np.int32) != new.view(np.int32)))
+            difference = _distance(old[rows], new[rows]) / self.spread[i]
+            if len(rows) and difference.max() > self.tolerance[i]:
+                block = int(np.searchsorted(last_rows, rows[difference.argmax()]))
+                found.append((float(difference.max()), block, int(i)))
+        return found
+
+    # Comparing
+
+    def compare(
+        self, kind: str, a: Scenario, values: Matrix, b: Scenario, rows: slice, text: str, least: Array
+    ) -> Array:
+        """Note where values at rows of scenario a differ in b by more than ``least``; return the differences, (F,)."""
         largest = np.zeros(len(values))
         if (computed := self.compute(b)) is None:
             return largest
@@ -257,24 +300,25 @@ class _Audit:
         before, start = values[:, rows], rows.start - int(b.rows[0] - a.rows[0])
         now = computed[:, start : start + before.shape[1]]
         for i in np.flatnonzero((before.view(np.int32) != now.view(np.int32)).any(axis=1)):
-            away = _distance(before[i], now[i])
-            worst = int(away.argmax())
-            largest[i] = away[worst]
-            # Of an unstable feature no difference can be told from its own.
+            difference = _distance(before[i], now[i])
+            worst = int(difference.argmax())
+            largest[i] = difference[worst]
+            # An unstable feature differs anyway.
             if largest[i] > least[i] and (self.features[i], "unstable") not in self.found:
                 size = float(largest[i] / self.spread[i]) if np.isfinite(largest[i]) else 1.0
                 detail = f"it is {before[i, worst]:.6g}, and {now[i, worst]:.6g} {text}"
                 self.note(self.features[i], kind, int(a.rows[rows][worst]), size, detail)
         return largest
 
-    def compute(self, scene: Scene) -> Matrix | None:
-        usable = "nan" not in scene.put_in
-        columns: dict[str, Any] = {"timestamp": None, **scene.bars.columns(), "extra": scene.bars.extra}
+    def compute(self, scenario: Scenario) -> Matrix | None:
+        usable = "nan" not in scenario.injected
+        columns: dict[str, Any] = {"timestamp": None, **scenario.bars.columns(), "extra": scenario.bars.extra}
         try:
             return self.bare.matrix(Bars(**columns) if usable else UncheckedBars(**columns))
         except BitcornError as error:
-            if usable:  # a system need not cope with missing values
-                self.note("all", "error", int(scene.rows[0]), 1.0, f"bars from here on{scene.put_in}: {error}")
+            if usable:  # a system need not accept missing values
+                detail = f"bars from here on{scenario.injected}: {error}"
+                self.note("all", "error", int(scenario.rows[0]), 1.0, detail)
             return None
 
     def note(self, feature: str, kind: str, row: int, size: float, detail: str) -> None:
@@ -284,14 +328,14 @@ class _Audit:
 
 
 def _distance(before: Matrix, now: Matrix) -> Array:
-    """How far values are apart: 0 for rounding and for NaN against NaN, infinite where one of two is not finite."""
+    """Return absolute differences: 0 within rounding and for two NaN, infinite if only one is finite."""
     away = np.nan_to_num(np.abs(before.astype(np.float64) - now), nan=np.inf, posinf=np.inf)
     rounding = away <= 2.0**-22 * np.minimum(np.abs(before), np.abs(now))
     return np.where(rounding | (before == now) | (np.isnan(before) & np.isnan(now)), 0.0, away)
 
 
 def _spread(values: Matrix) -> float:
-    """Standard deviation as the middle nine tenths show it, else of all; 1 for a constant."""
+    """Return a robust standard deviation, from the middle nine tenths; of all if these are equal; 1 for a constant."""
     some = values[:: max(1, len(values) // _WINDOW)].astype(np.float64)
     some = some[np.isfinite(some)] if np.isfinite(some).any() else np.zeros(1)
     low, high = np.quantile(some, (0.05, 0.95))

@@ -534,7 +534,7 @@ def returns_that_are_looked_up(bars, memory):
         (returns_that_are_looked_up, True),
     ],
 )
-def test_what_is_remembered_of_other_bars_is_found_by_an_fresh_copy(function, passed):
+def test_what_is_remembered_of_other_bars_is_found_by_a_fresh_copy(function, passed):
     bars = simulate_bars(1_200, seed=1)
     report = audit(bars, remembering(function), cuts=8, fresh=remembering(function))
     assert report.passed is passed

@@ -32,7 +32,7 @@ def test_every_partition_is_audited_as_in_a_plain_process(market_db, ray_cluster
     assert len(seen) == 2
     for result in results:
         bars, system = read_bars(market_db, result.symbol, "1h")[0], find_system(leaky)
-        here = audit(bars, system, cuts=8, seed=3, untouched=system)
+        here = audit(bars, system, cuts=8, seed=3, fresh=system)
         assert result.report == here
         assert {(f.feature, f.kind) for f in here.findings} == {("next", "look-ahead")}
 

@@ -3,35 +3,35 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bitcorn_ray.features.scenarios import FUTURES, SCENES, Scene, places_of
+from bitcorn_ray.features.scenarios import FUTURES, INJECTED, Scenario, suspicious_rows
 from bitcorn_ray.market.simulate import simulate_bars
 
 
 @pytest.fixture
-def scene():
+def scenario():
     bars = simulate_bars(300, seed=0, gaps=0)
-    return Scene(replace(bars, extra={"trades": bars.volume + 1.0}), np.arange(len(bars)))
+    return Scenario(replace(bars, extra={"trades": bars.volume + 1.0}), np.arange(len(bars)))
 
 
-@pytest.mark.parametrize("edit", sorted({*FUTURES, *SCENES} - {"", "a gap"}))
-def test_an_edit_changes_its_rows_and_no_other(scene, edit):
-    other = scene.edited(edit, slice(100, 110), slice(200, 202))
+@pytest.mark.parametrize("perturbation", sorted({*FUTURES, *INJECTED} - {"", "a gap"}))
+def test_a_perturbation_changes_its_rows_and_no_other(scenario, perturbation):
+    other = scenario.perturbed(perturbation, slice(100, 110), slice(200, 202))
     touched = np.zeros(300, bool)
-    for name, column in {**scene.bars.columns(), **scene.bars.extra}.items():
+    for name, column in {**scenario.bars.columns(), **scenario.bars.extra}.items():
         now = {**other.bars.columns(), **other.bars.extra}[name]
         touched |= ~((column == now) | (np.isnan(column) & np.isnan(now)))
     assert np.flatnonzero(touched).tolist() == [*range(100, 110), 200, 201]
-    assert (other.rows == scene.rows).all()
+    assert (other.rows == scenario.rows).all()
 
 
-def test_a_gap_leaves_bars_out(scene):
-    other = scene.edited("a gap", slice(100, 110))
+def test_a_gap_leaves_bars_out(scenario):
+    other = scenario.perturbed("a gap", slice(100, 110))
     assert other.rows.tolist() == [*range(100), *range(110, 300)]
-    assert (other.bars.close == scene.bars.close[other.rows]).all()
+    assert (other.bars.close == scenario.bars.close[other.rows]).all()
 
 
-def test_places_are_rows_and_the_first_is_the_highest_bar():
+def test_suspicious_rows_are_rows_and_the_first_is_the_highest_bar():
     bars = simulate_bars(2_000, seed=1)
-    places = places_of(bars, 30, np.random.default_rng(0))
-    assert places[0][0] == np.argmax(bars.high)
-    assert all(((rows >= 0) & (rows < len(bars))).all() for rows in places)
+    kinds = suspicious_rows(bars, 30, np.random.default_rng(0))
+    assert kinds[0][0] == np.argmax(bars.high)
+    assert all(((rows >= 0) & (rows < len(bars))).all() for rows in kinds)
