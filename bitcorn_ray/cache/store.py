@@ -324,8 +324,8 @@ class FeatureCache:
         return self.storage.read_json(f"code/{name}.json") if self.storage.is_local else None
 
     def keep(self, name: str, value: dict[str, Any]) -> None:
-        """Store a value under a name; does nothing in a read-only cache or on an object store."""
-        if self.storage.is_local:
+        """Store a value under a name, if the cache is an existing folder that can be written."""
+        if self.storage.is_local and os.path.isdir(self.storage.address):
             try:
                 self.storage.publish_json(f"code/{name}.json", value)
             except BitcornError:

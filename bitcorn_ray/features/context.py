@@ -1,9 +1,9 @@
-"""Higher timeframes beside the own bars, without their future.
+"""Closed bars of higher timeframes for each own bar, without look-ahead.
 
-1. The bars are put together to bars of the higher timeframe on boundaries fixed in time: days from midnight UTC, weeks
-   from Monday. A bar missing inside is passed over.
-2. A higher bar is closed when its time is over. The own bar labelled t ends at t + step: it sees the higher bars that
-   end at or before that, so the newest of them may end together with it. The open one is never seen.
+1. The bars are resampled to the higher timeframe on boundaries that are fixed in time: days from midnight UTC, weeks
+   from Monday. A missing bar inside is ignored.
+2. A higher bar is closed when its period has ended. The own bar with open time t ends at t + step. It sees the higher
+   bars that end at or before that, so the newest of them may end together with it. It never sees an open one.
 """
 
 from __future__ import annotations
@@ -17,17 +17,15 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import Bars
 from bitcorn_ray.market.timeframe import timeframe_ms, timeframe_of_ms
 
-__all__ = ["closed_bars", "context_name", "context_reach", "last_closed", "require_context"]
-
 _WEEK = 7 * 86_400_000
 _MONDAY = 4 * 86_400_000  # the epoch was a Thursday
 
 
 def require_context(context: Sequence[str], step: int | None) -> None:
-    """Raise BitcornError for a context that is no list of different timeframes above the step, and multiples of it."""
+    """Raise BitcornError unless a context is a list of different timeframes, each a multiple of the step above it."""
     lengths = [timeframe_ms(timeframe) for timeframe in context]
     if len(set(lengths)) < len(lengths):
-        raise BitcornError(f"context {', '.join(context)} names a timeframe twice")
+        raise BitcornError(f"context {', '.join(context)} names a timeframe twice: name each once")
     for timeframe, length in zip(context, lengths, strict=True):
         if step and (length <= step or length % step):
             raise BitcornError(
@@ -36,7 +34,7 @@ def require_context(context: Sequence[str], step: int | None) -> None:
 
 
 def context_name(feature: str, timeframe: str) -> str:
-    """Name of a feature of a higher timeframe.
+    """Return the name of a feature of a higher timeframe.
 
     >>> context_name("rsi", "4h")
     'rsi_4h'
@@ -45,12 +43,12 @@ def context_name(feature: str, timeframe: str) -> str:
 
 
 def context_reach(warmup: int, step: int, timeframe: str) -> int:
-    """How many own bars hold `warmup` + 1 closed higher bars however they are cut, missing bars or not."""
+    """Return how many own bars contain `warmup` + 1 closed higher bars, wherever they start."""
     return (warmup + 2) * (timeframe_ms(timeframe) // step)
 
 
 def closed_bars(bars: Bars, step: int, timeframe: str) -> Bars:
-    """Bars of the higher timeframe that are whole: begun within these bars, and over when the last of these ends.
+    """Return the whole bars of the higher timeframe: they start within these bars and end with the last one at latest.
 
     Raises BitcornError for bars without times.
     """
@@ -59,15 +57,15 @@ def closed_bars(bars: Bars, step: int, timeframe: str) -> Bars:
     if (near := np.diff(bars.timestamp) < step).any():
         row = int(near.argmax()) + 1
         raise BitcornError(
-            f"the bar at {bars.describe(row)} begins before the one in front of it is over: a context needs bars that "
-            f"are at least {timeframe_of_ms(step)} apart"
+            f"the bar at {bars.describe(row)} starts before the previous one has ended: a context needs bars that are "
+            f"at least {timeframe_of_ms(step)} apart"
         )
     length = timeframe_ms(timeframe)
     label = _label(bars.timestamp, length)
     starts = np.flatnonzero(np.diff(label, prepend=label[0] - 1)) if len(label) else np.zeros(0, np.int64)
     ends = np.append(starts[1:], len(label))
     opened, last = label[starts], bars.timestamp[-1] + step if len(label) else 0
-    # The first is cut by where these bars begin, unless they begin with it.
+    # The first may lack bars from before these, unless these start with it.
     whole = (opened + length <= last) & ((np.arange(len(starts)) > 0) | (bars.timestamp[starts] == opened))
     high = np.maximum.reduceat(bars.high, starts) if len(starts) else bars.high
     low = np.minimum.reduceat(bars.low, starts) if len(starts) else bars.low
@@ -83,7 +81,7 @@ def closed_bars(bars: Bars, step: int, timeframe: str) -> Bars:
 
 
 def last_closed(bars: Bars, higher: Bars, step: int, timeframe: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Row of the newest higher bar that has closed when each bar ends, (T,), and whether there is one, (T,)."""
+    """Return the row of the newest higher bar that has closed when each bar ends, (T,), and if there is one, (T,)."""
     assert bars.timestamp is not None
     assert higher.timestamp is not None
     closes = higher.timestamp + timeframe_ms(timeframe)
@@ -92,6 +90,6 @@ def last_closed(bars: Bars, higher: Bars, step: int, timeframe: str) -> tuple[ND
 
 
 def _label(timestamp: NDArray[np.int64], length: int) -> NDArray[np.int64]:
-    """Open time of the higher bar that each bar is in."""
+    """Return the open time of the higher bar that contains each bar."""
     offset = _MONDAY if length % _WEEK == 0 else 0
     return timestamp - (timestamp - offset) % length

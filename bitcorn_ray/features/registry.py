@@ -1,4 +1,4 @@
-"""Feature systems by name, and from the text that names one in commands and configurations."""
+"""Feature systems by name, and by the text that names one in commands and configurations."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from bitcorn_ray.features.combined import is_combined, parse_combined
 from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.features.systems import v2, v4, vol
 
-__all__ = ["SYSTEMS", "FeatureRegistry", "find_system"]
-
 
 class FeatureRegistry:
     """Feature systems by name."""
@@ -25,18 +23,18 @@ class FeatureRegistry:
             self.register(system)
 
     def register(self, system: FeatureSystem) -> FeatureSystem:
-        """Add a system, and return it. Raises BitcornError where another one has its name."""
+        """Add a system and return it. Raises BitcornError if another one has its name."""
         if self._systems.get(system.name, system) != system:
-            raise BitcornError(f"feature system {system.name!r} is declared already: choose another name")
+            raise BitcornError(f"feature system {system.name!r} already exists: choose another name")
         self._systems[system.name] = system
         return system
 
     def __getitem__(self, name: str) -> FeatureSystem:
-        """Return the system of a name. Raises BitcornError, naming those that exist, for an unknown one."""
+        """Return the system of a name. Raises BitcornError with the known names for an unknown one."""
         if name not in self._systems:
             raise BitcornError(
-                f"unknown feature system {name!r}: there is {', '.join(sorted(self._systems)) or 'none'}, and "
-                "module:function for one of your own"
+                f"unknown feature system {name!r}: choose {', '.join(sorted(self._systems)) or 'none'}, or "
+                "module:function for your own"
             )
         return self._systems[name]
 
@@ -66,37 +64,35 @@ def find_system(
 ) -> FeatureSystem:
     """Return the system that a text names: a name or `module:function`, then parameters, `v4:short=12:context=4h+1d`.
 
-    Features of several systems are `v2[rsi_14]+v4:short=12[adx]`, or a JSON file that says so, see `combined`.
-    registry: where names are looked up, by default the systems of this package.
-    Raises BitcornError for an unknown name, a module that cannot be imported, and parameters that it does not have.
+    Features of several systems are `v2[rsi_14]+v4:short=12[adx]`, or a JSON file with such a text, see `combined`.
+    registry: systems by name, by default those of this package.
+    Raises BitcornError for an unknown name, a module that cannot be imported, and unknown parameters.
     """
     if isinstance(spec, FeatureSystem):
         return spec
     if is_combined(spec):
         return parse_combined(spec, lambda parent: find_system(parent, registry))
-    named, given = _parse(spec)
+    named, parameters = _parse(spec)
     known = registry if isinstance(registry, FeatureRegistry) else FeatureRegistry(*(registry or {}).values())
     known = SYSTEMS if registry is None else known
     first = named.partition(":")[0]
     if ":" in named and first in known:
-        raise BitcornError(
-            f"feature system {spec!r} is not understood: write a parameter of {first} as {first}:name=value"
-        )
+        raise BitcornError(f"feature system {spec!r} is invalid: write a parameter of {first} as {first}:name=value")
     system = _imported(named) if ":" in named else known[named]
-    context = given.pop("context", None)
-    if given:
-        system = system.with_parameters(**given)
+    context = parameters.pop("context", None)
+    if parameters:
+        system = system.with_parameters(**parameters)
     return system if context is None else system.with_context(*str(context).split("+"))
 
 
 def _parse(spec: str) -> tuple[str, dict[str, Any]]:
     parts = spec.split(":")
     names = [part for part in parts if "=" not in part]
-    given = [part.partition("=") for part in parts if "=" in part]
-    twice = len({name for name, _, _ in given}) < len(given)
-    if parts[: len(names)] != names or len(names) not in (1, 2) or not all(names) or twice:
-        raise BitcornError(f"feature system {spec!r} is not understood: write it as v4:short=12 or module:function")
-    return ":".join(names), {name.strip(): _value(text) for name, _, text in given}
+    assigned = [part.partition("=") for part in parts if "=" in part]
+    repeated = len({name for name, _, _ in assigned}) < len(assigned)
+    if parts[: len(names)] != names or len(names) not in (1, 2) or not all(names) or repeated:
+        raise BitcornError(f"feature system {spec!r} is invalid: write it as v4:short=12 or module:function")
+    return ":".join(names), {name.strip(): _value(text) for name, _, text in assigned}
 
 
 def _value(text: str) -> Any:
@@ -118,5 +114,5 @@ def _imported(origin: str) -> FeatureSystem:
     if system is None:
         raise BitcornError(f"module {module_name!r} has no {attribute!r}")
     if not isinstance(system, FeatureSystem):
-        raise BitcornError(f"{origin} is no feature system: declare the function with @feature_system")
+        raise BitcornError(f"{origin} is not a feature system: declare the function with @feature_system")
     return replace(system, origin=origin)

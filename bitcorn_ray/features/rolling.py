@@ -1,12 +1,12 @@
 """Rolling windows over arrays of T values; the first n - 1 results of a window of n are NaN.
 
-A window of n is put together from blocks whose lengths are powers of two, each block from two of half its length:
-log2(n) vector additions instead of a running sum. So a value depends on the n values of its window and on nothing
-else: it is the same bit for bit wherever the series starts, and no rounding error is carried along.
+A window of n is the sum of blocks whose lengths are powers of two, and each block is the sum of two half as long:
+log2(n) vector additions instead of a running sum. So a value depends on the n values of its window only: it is equal
+bit for bit wherever the series starts, and rounding errors do not accumulate.
 
 Means and variances of two blocks are merged by the pairwise update of Chan, Golub & LeVeque (1979), which has no
-cancellation: the variance of a constant window is exactly zero, whatever the level of the values. An exponentially
-weighted mean is cut off where its weights have become negligible, so that it too has a finite window.
+cancellation: the variance of a constant window is exactly zero at any level of the values. An exponentially weighted
+mean is cut off where its weights become negligible, so it has a finite window too.
 """
 
 from __future__ import annotations
@@ -19,25 +19,13 @@ from numpy.typing import NDArray
 
 from bitcorn_ray.market.bars import Bars
 
-__all__ = [
-    "change",
-    "decaying_mean",
-    "decaying_span",
-    "lagged",
-    "rolling_mean",
-    "rolling_mean_std",
-    "rolling_means",
-    "run_length",
-    "true_range",
-]
-
 Array = NDArray[np.float64]
 
-_NEGLIGIBLE = 1.5e-4  # share of the weights that a cut-off exponential mean leaves out, at most
+_NEGLIGIBLE = 1.5e-4  # largest share of the weights that an exponential mean leaves out
 
 
 def lagged(x: Array, k: int) -> Array:
-    """Values k places before: (T,) -> (T,), the first k are NaN."""
+    """Return x_{t-k}: (T,) -> (T,), the first k are NaN."""
     out = np.empty(len(x))
     out[:k] = np.nan
     out[k:] = x[: max(len(x) - k, 0)]
@@ -45,7 +33,7 @@ def lagged(x: Array, k: int) -> Array:
 
 
 def change(x: Array, k: int) -> Array:
-    """x_t - x_{t-k}: (T,) -> (T,), the first k are NaN."""
+    """Return x_t - x_{t-k}: (T,) -> (T,), the first k are NaN."""
     out = np.empty(len(x))
     out[:k] = np.nan
     np.subtract(x[k:], x[: max(len(x) - k, 0)], out=out[k:])
@@ -53,19 +41,19 @@ def change(x: Array, k: int) -> Array:
 
 
 def true_range(bars: Bars) -> Array:
-    """Wilder's (1978) true range, max(high, close before) - min(low, close before): (T,); the first is high - low."""
+    """Return Wilder's (1978) true range, max(high, last close) - min(low, last close): (T,); first high - low."""
     out: Array = talib.TRANGE(bars.high, bars.low, bars.close)
     out[:1] = bars.high[:1] - bars.low[:1]
     return out
 
 
 def rolling_mean(x: Array, n: int) -> Array:
-    """Mean of the last n values: (T,) -> (T,)."""
+    """Return the mean of the last n values: (T,) -> (T,)."""
     return rolling_means(x, n)[0]
 
 
 def rolling_means(x: Array, *windows: int) -> list[Array]:
-    """Means over several windows of one series, which share their blocks: (T,) -> a (T,) for each window."""
+    """Return the means over several windows, which share their blocks: (T,) -> (T,) for each window."""
     block, w, totals = x, 1, dict.fromkeys(windows, (0, x))
     # From the newest value backwards: a window of 6 = 4 + 2 is its 2 newest values and the 4 before these.
     while True:
@@ -80,7 +68,7 @@ def rolling_means(x: Array, *windows: int) -> list[Array]:
 
 
 def rolling_mean_std(x: Array, n: int) -> tuple[Array, Array]:
-    """Mean and standard deviation (ddof=1) of the last n values: (T,) -> (T,), (T,). n >= 2."""
+    """Return the mean and standard deviation (ddof=1) of the last n values: (T,) -> (T,), (T,). n >= 2."""
     # (sum, sum of squared deviations from the block's own mean) for each block length
     blocks = {1: (x, np.zeros(len(x)))}
     for w in _doublings(n):
@@ -98,14 +86,15 @@ def rolling_mean_std(x: Array, n: int) -> tuple[Array, Array]:
 
 
 def decaying_span(decay: float) -> int:
-    """Length of the window of `decaying_mean`: the power of two beyond which less than 0.015 % of the weight lies."""
+    """Return the window of `decaying_mean`: the power of two beyond which less than 0.015 % of the weight lies."""
     return 1 << int(np.ceil(np.log2(np.log(_NEGLIGIBLE) / np.log(decay))))
 
 
 def decaying_mean(x: Array, decay: float) -> Array:
-    """Exponentially weighted mean, sum_i decay^i x_{t-i} / sum_i decay^i over `decaying_span` values: (T,) -> (T,).
+    """Return the exponentially weighted mean over `decaying_span` values: (T,) -> (T,).
 
-    Wilder's smoothing of n has a decay of 1 - 1/n, an EMA of n one of 1 - 2/(n+1).
+    It is sum_i decay^i x_{t-i} / sum_i decay^i. Wilder's smoothing of n has a decay of 1 - 1/n, an EMA of n has one of
+    1 - 2/(n+1).
     """
     block, w, span = x, 1, decaying_span(decay)
     while w < span:
@@ -116,14 +105,14 @@ def decaying_mean(x: Array, decay: float) -> Array:
 
 
 def run_length(condition: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """How many values in a row, ending at each place, are true: (T,) -> (T,).
+    """Return how many consecutive values, ending at each one, are true: (T,) -> (T,).
 
     >>> run_length(np.array([True, True, False, True]))
     array([1, 2, 0, 1])
     """
-    place = np.arange(len(condition))
-    last_false = np.maximum.accumulate(np.where(condition, -1, place))
-    return place - last_false
+    number = np.arange(len(condition))
+    last_false = np.maximum.accumulate(np.where(condition, -1, number))
+    return number - last_false
 
 
 def _doublings(n: int) -> Iterator[int]:
@@ -135,7 +124,7 @@ def _doublings(n: int) -> Iterator[int]:
 
 
 def _tiles(n: int, length: int) -> Iterator[tuple[int, slice]]:
-    """Blocks that tile a window of n, largest first, each with the rows it takes for all `length - n + 1` windows."""
+    """Yield the blocks that tile a window of n, largest first, with their rows for all `length - n + 1` windows."""
     offset = 0
     for bit in reversed(range(n.bit_length())):
         size = 1 << bit
@@ -155,7 +144,7 @@ def _merged(total_a: Array, scatter_a: Array, a: int, total_b: Array, scatter_b:
 
 
 def _padded(function: np.ufunc, values: Array, by: float, length: int) -> Array:
-    """NaN where the windows are not full, then `function(values, by)`."""
+    """Return NaN for incomplete windows, then `function(values, by)`."""
     out = np.empty(length)
     out[: length - len(values)] = np.nan
     function(values, by, out=out[length - len(values) :])

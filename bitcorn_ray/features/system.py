@@ -1,4 +1,4 @@
-"""Feature systems: what each is called, which version it is, what it needs, and how it is computed.
+"""Feature systems: name, version, requirements and computation of a set of features.
 
 A system is declared on a function of bars:
 
@@ -7,8 +7,8 @@ A system is declared on a function of bars:
         past = np.concatenate((np.full(window, np.nan), bars.close[:-window]))
         return {"momentum": bars.close / past - 1}
 
-The keyword arguments of the function are the parameters of the system. Together with name, version and code they are
-its identity: `momentum.with_parameters(window=50)` is another system with features of its own in the cache.
+The keyword arguments of the function are the parameters of the system. With the name, version and code they make up its
+identity: `momentum.with_parameters(window=50)` is another system with its own features in the cache.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from __future__ import annotations
 import inspect
 import json
 import operator
+import os
+import traceback
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -25,14 +28,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.features.answer import ask, values_of
 from bitcorn_ray.features.context import closed_bars, context_name, context_reach, last_closed, require_context
 from bitcorn_ray.market.bars import BAR_COLUMNS, Bars
 from bitcorn_ray.market.simulate import simulate_bars
 
-__all__ = ["FeatureSystem", "feature_system"]
-
-_SAMPLE_BARS = 256  # of a simulated market, to learn the names of features that are not declared
+_SAMPLE_BARS = 256  # of a simulated market, to learn the names of undeclared features
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,18 +42,18 @@ class FeatureSystem:
     name, version: identify the definition; raise the version when a formula changes.
     function: T bars, and the parameters as keywords, to a mapping (or frame) of (T,) arrays by feature name. A value
         at bar t may depend on bars up to t only, and on no more than `warmup` bars before t (but see `halo`).
-    warmup: how many first bars have no complete row of features; these rows are dropped. A number, or a function of
+    warmup: number of first bars without a complete row of features; these rows are dropped. A number, or a function of
         the parameters.
-    declared: names of the features in order; None asks the function, on simulated bars.
+    declared: names of the features in order; None learns them by calling the function on simulated bars.
     parameters: passed to the function; plain JSON values.
-    halo: for features that look back without a bound: bars and a row to the first row that the features from there on
-        need. By default `warmup` bars.
-    context: higher timeframes, such as ("4h", "1d"). The same features, computed on bars of these timeframes that have
-        closed, stand beside the own ones as `<feature>_4h`.
-    inputs: names of further columns of the bars that the function reads as `bars.extra[name]`, such as `trades` (see
-        `Bars`). Bars without them are refused; it sees no others.
-    step: distance of the bars in milliseconds; needed with `context`, see `on_grid`.
-    origin: where it can be imported from, as `module:function`; None for a system that is known by its name.
+    halo: for features with unbounded look-back, a function of bars and a row that returns the first row that the
+        features from that row on need. By default `warmup` bars before it.
+    context: higher timeframes, such as ("4h", "1d"). The same features are also computed on closed bars of these
+        timeframes, as `<feature>_4h`.
+    inputs: names of further columns that the function reads as `bars.extra[name]`, such as `trades` (see `Bars`). Bars
+        without them are refused, and the function sees no others.
+    step: distance of the bars in milliseconds; required with `context`, see `on_grid`.
+    origin: where it can be imported from, as `module:function`; None for a system of the registry.
     """
 
     name: str
@@ -79,40 +79,40 @@ class FeatureSystem:
         require_context(self.context, self.step)
         if self.context and self.inputs:
             raise BitcornError(
-                f"feature system {self.name!r} reads {', '.join(self.inputs)}, of which bars of a higher timeframe are "
-                "not known: leave out the context"
+                f"feature system {self.name!r} reads {', '.join(self.inputs)}, which bars of a higher timeframe do not "
+                "have: leave out the context"
             )
         if self.declared is not None:
             self._require_names(self.declared)
 
-    # What it needs
+    # Requirements
 
     @cached_property
     def all_parameters(self) -> dict[str, Any]:
-        """Every parameter with its value, defaults included."""
+        """Return every parameter with its value, defaults included."""
         return {**_defaults(self.function), **self.parameters}
 
     @cached_property
     def own_warmup(self) -> int:
-        """The warm-up without the context, in bars."""
+        """Return the warm-up without the context, in bars."""
         try:
             return operator.index(self.warmup(**self.all_parameters) if callable(self.warmup) else self.warmup)
         except BitcornError:
             raise
         except Exception as error:
             raise BitcornError(
-                f"warm-up of feature system {self.name!r} with {self.all_parameters} is no whole number of bars: "
+                f"warm-up of feature system {self.name!r} with {self.all_parameters} must be a whole number of bars: "
                 f"{type(error).__name__}: {error}"
             ) from error
 
     @cached_property
     def warmup_bars(self) -> int:
-        """How many first bars have no complete row of features."""
+        """Return the number of first bars without a complete row of features."""
         return max([self.own_warmup, *(context_reach(self.own_warmup, self._grid, name) for name in self.context)])
 
     @cached_property
     def own_features(self) -> tuple[str, ...]:
-        """Names of the features without those of the context, in order."""
+        """Return the names of the features without those of the context, in order."""
         if self.declared is not None:
             return self.declared
         bars = simulate_bars(self.own_warmup + _SAMPLE_BARS, seed=0, gaps=0)
@@ -123,7 +123,7 @@ class FeatureSystem:
 
     @cached_property
     def features(self) -> tuple[str, ...]:
-        """Names of the features in order: the own ones, then those of each context."""
+        """Return the names of the features in order: the own ones, then those of each context."""
         own = self.own_features
         names = (*own, *(context_name(name, timeframe) for timeframe in self.context for name in own))
         self._require_names(names)
@@ -131,80 +131,80 @@ class FeatureSystem:
 
     @property
     def spec(self) -> str:
-        """The text that names this system in commands and configurations, `v4:short=12:context=4h+1d`."""
-        given = [f"{name}={_text(value)}" for name, value in sorted(self.parameters.items())]
+        """Return the text that names this system in commands and configurations, `v4:short=12:context=4h+1d`."""
+        parameters = [f"{name}={_text(value)}" for name, value in sorted(self.parameters.items())]
         context = [f"context={'+'.join(self.context)}"] if self.context else []
-        return ":".join([self.origin or self.name, *given, *context])
+        return ":".join([self.origin or self.name, *parameters, *context])
 
     def first_needed(self, bars: Bars, row: int) -> int:
-        """First row that the features from ``row`` on need: at least the warm-up back, or the start of the bars."""
+        """Return the first row that the features from ``row`` on need: the warm-up back or more, or the first bar."""
         return self.first_rows(bars, [row])[0]
 
     def first_rows(self, bars: Bars, rows: Sequence[int]) -> list[int]:
         """Return `first_needed` of several rows."""
         first = [row - self.warmup_bars for row in rows]
         if self.halo is not None:
-            looked_back = [[self._halo(bars, row) for row in rows]]
-            looked_back += [self._first_of_context(bars, rows, timeframe) for timeframe in self.context]
-            first = [min(each) for each in zip(first, *looked_back, strict=True)]
+            needed = [[self._halo(bars, row) for row in rows]]
+            needed += [self._first_of_context(bars, rows, timeframe) for timeframe in self.context]
+            first = [min(candidates) for candidates in zip(first, *needed, strict=True)]
         return [max(0, row) for row in first]
 
     # Variants
 
     def with_parameters(self, **changes: Any) -> FeatureSystem:
-        """Return this system with other parameters. Raises BitcornError for one that it does not have."""
+        """Return this system with other parameters. Raises BitcornError for an unknown parameter."""
         return replace(self, parameters={**self.parameters, **changes})
 
     def with_context(self, *timeframes: str) -> FeatureSystem:
-        """Return this system with the features of closed bars of higher timeframes beside its own."""
+        """Return this system with the features of closed bars of higher timeframes added to its own."""
         return replace(self, context=timeframes)
 
     def on_grid(self, step: int) -> FeatureSystem:
         """Return this system for bars that are ``step`` milliseconds apart; only a context depends on it.
 
-        Raises BitcornError where a timeframe of the context is no multiple of the step.
+        Raises BitcornError where a timeframe of the context is not a multiple of the step.
         """
         return replace(self, step=step) if self.context else self
 
     # Computing
 
     def matrix(self, bars: Bars) -> NDArray[np.float32]:
-        """Features (F, T) of T usable bars, NaN in the first `warmup_bars` rows.
+        """Return the features (F, T) of T usable bars, NaN in the first `warmup_bars` rows.
 
-        The function is called with more bars than these, or not at all.
+        The function is only called with more bars than the warm-up.
 
-        Raises BitcornError for bars that `Bars.require_usable` refuses, and where the function fails or returns
-        anything but one value a bar for each feature.
+        Raises BitcornError for bars that `Bars.require_usable` refuses, and if the function fails or returns anything
+        but one value per bar for each feature.
         """
         bars.require_usable()
         bars = bars.with_extra(self.inputs)
         own_names = self.own_features
         out = np.full((len(self.features), len(bars)), np.nan, np.float32)
         if len(bars) <= self.warmup_bars:
-            return out  # the function never sees fewer bars than it declared to need
+            return out
         self._fill(out[: len(own_names)], own_names, bars)
-        for place, timeframe in enumerate(self.context, start=1):
+        for number, timeframe in enumerate(self.context, start=1):
             higher = closed_bars(bars, self._grid, timeframe)
-            of_higher = np.empty((len(own_names), len(higher)), np.float32)
-            self._fill(of_higher, own_names, higher)
+            higher_features = np.empty((len(own_names), len(higher)), np.float32)
+            self._fill(higher_features, own_names, higher)
             rows, known = last_closed(bars, higher, self._grid, timeframe)
-            out[place * len(own_names) : (place + 1) * len(own_names), known] = of_higher[:, rows[known]]
+            out[number * len(own_names) : (number + 1) * len(own_names), known] = higher_features[:, rows[known]]
         out[:, : self.warmup_bars] = np.nan
         return out
 
     def compute(self, bars: Bars) -> dict[str, NDArray[np.float32]]:
-        """Features of T usable bars, each (T - warmup_bars,): the warm-up rows are dropped.
+        """Return the features of T usable bars, each (T - warmup_bars,): the warm-up rows are dropped.
 
-        Raises BitcornError as `matrix` does, and for no more bars than the warm-up.
+        Raises BitcornError as `matrix` does, and for too few bars.
         """
         self.require_enough(bars)
         return dict(zip(self.features, self.matrix(bars)[:, self.warmup_bars :], strict=True))
 
     def require_enough(self, bars: Bars) -> None:
-        """Raise BitcornError for bars of which no row of features would be left."""
+        """Raise BitcornError if the warm-up would leave no row of features."""
         if len(bars) <= self.warmup_bars:
             raise BitcornError(
-                f"{len(bars)} bars are too few for features {self.name}: it needs {self.warmup_bars + 1}"
+                f"{len(bars)} bars are too few for the features {self.name}: they need {self.warmup_bars + 1}"
             )
 
     def __call__(self, bars: Any, **parameters: Any) -> Mapping[str, Any]:
@@ -214,7 +214,7 @@ class FeatureSystem:
     @property
     def _grid(self) -> int:
         if not self.step:
-            raise BitcornError(f"feature system {self.name!r} has a context: say the distance of the bars by on_grid")
+            raise BitcornError(f"feature system {self.name!r} has a context: give the distance of the bars by on_grid")
         return self.step
 
     def _halo(self, bars: Bars, row: int) -> int:
@@ -223,11 +223,11 @@ class FeatureSystem:
             return max(0, operator.index(self.halo(bars, row)))
         except Exception as error:
             raise BitcornError(
-                f"halo of feature system {self.name!r} at row {row} is no row: {type(error).__name__}: {error}"
+                f"halo of feature system {self.name!r} at row {row} must be a row: {type(error).__name__}: {error}"
             ) from error
 
     def _first_of_context(self, bars: Bars, rows: Sequence[int], timeframe: str) -> list[int]:
-        """First own rows that the unbounded features of a higher timeframe need at some rows."""
+        """Return the first own rows that the unbounded features of a higher timeframe need at some rows."""
         bars = bars.take(slice(max(rows) + 1))
         higher = closed_bars(bars, self._grid, timeframe)
         if len(higher) == 0:
@@ -237,10 +237,13 @@ class FeatureSystem:
         newest, closed = last_closed(bars, higher, self._grid, timeframe)
         first = []
         for row in rows:
-            place = int(newest[row])
-            # One row more: the bar in front would be cut by where the bars begin.
-            reach = self._halo(higher.take(slice(place + 1)), place) if closed[row] else None
-            first.append(0 if reach is None else int(np.searchsorted(bars.timestamp, higher.timestamp[reach])) - 1)
+            if not closed[row]:
+                first.append(0)
+                continue
+            last = int(newest[row])
+            needed = self._halo(higher.take(slice(last + 1)), last)
+            # One row more: a higher bar at the very start counts as cut.
+            first.append(int(np.searchsorted(bars.timestamp, higher.timestamp[needed])) - 1)
         return first
 
     def _fill(self, out: NDArray[np.float32], names: Sequence[str], bars: Bars) -> None:
@@ -250,25 +253,25 @@ class FeatureSystem:
                 f"feature system {self.name!r} declares {', '.join(names)} and computed "
                 f"{', '.join(map(str, computed.keys()))}: make them the same"
             )
-        for place, name in enumerate(names):
-            values = values_of(computed[name], name, self.name, len(bars))
-            with np.errstate(over="ignore"):  # an infinite value is told by the audit
+        for row, name in enumerate(names):
+            values = _validated(computed[name], name, self.name, len(bars))
+            with np.errstate(over="ignore"):  # the audit reports infinite values
                 try:
-                    out[place] = values
+                    out[row] = values
                 except (TypeError, ValueError, OverflowError) as error:
                     raise BitcornError(
-                        f"feature {name} of {self.name!r} holds values that are no numbers: {error}"
+                        f"feature {name} of {self.name!r} has values that are not numbers: {error}"
                     ) from error
 
     def _call(self, bars: Bars) -> Mapping[str, Any]:
-        return ask(self.function, self.name, bars, self.parameters)
+        return _call_feature_function(self.function, self.name, bars, self.parameters)
 
     def _require_names(self, names: Sequence[str]) -> None:
         if not all(names) or len(set(names)) < max(len(names), 1):
-            raise BitcornError(f"feature system {self.name!r} needs features with names of their own: got {names}")
+            raise BitcornError(f"feature system {self.name!r} needs features with different names: got {names}")
         if taken := sorted(set(names) & {*BAR_COLUMNS, "symbol", "timeframe"}):
             raise BitcornError(
-                f"feature system {self.name!r}: features {taken} have the names of bar columns; return no bar columns"
+                f"feature system {self.name!r}: features {taken} have names of bar columns: return no bar columns"
             )
 
 
@@ -282,10 +285,10 @@ def feature_system(
     halo: Callable[[Bars, int], int] | None = None,
     inputs: Sequence[str] = (),
 ) -> Callable[[Callable[..., Mapping[str, Any]]], FeatureSystem]:
-    """Declare a feature system on a function of bars; see `FeatureSystem` for what is declared.
+    """Declare a feature system on a function of bars; see `FeatureSystem` for the arguments.
 
     The function gets `Bars` (read-only arrays `open`, `high`, `low`, `close`, `volume`, `timestamp`; `to_frame()` for
-    pandas) and returns a mapping or a frame of one value a bar for each feature.
+    pandas) and returns a mapping or DataFrame with one value per bar for each feature.
     """
 
     def declare(function: Callable[..., Mapping[str, Any]]) -> FeatureSystem:
@@ -303,8 +306,77 @@ def feature_system(
     return declare
 
 
+# The user's function: it may expect a DataFrame, fail, or return anything
+
+
+def _call_feature_function(
+    function: Callable[..., Any], system: str, bars: Bars, parameters: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the output of a system's function for read-only bars by feature name; values are not validated.
+
+    Raises BitcornError if it fails, or returns anything but a mapping or DataFrame with different names.
+    """
+    try:
+        output = function(bars.read_only(), **parameters)
+    except BitcornError:
+        raise
+    except (Exception, SystemExit) as error:
+        reason = f"{type(error).__name__}: {error}{_failed_line(function, error)}{_advice(error)}"
+        raise BitcornError(f"feature system {system!r} failed: {reason}") from error
+    if not isinstance(output, Mapping) and not (hasattr(output, "keys") and hasattr(output, "columns")):
+        raise BitcornError(
+            f"feature system {system!r} returned {type(output).__name__}: return a mapping of feature names to arrays, "
+            "or a DataFrame"
+        )
+    names = Counter(map(str, output.keys()))
+    if repeated := [name for name, count in names.items() if count > 1]:
+        raise BitcornError(f"feature system {system!r} returned {', '.join(repeated)} twice: use different names")
+    return {str(name): output[name] for name in output.keys()}  # noqa: SIM118 - items of a DataFrame differ
+
+
+def _validated(value: Any, feature: str, system: str, count: int) -> NDArray[Any]:
+    """Return the values (T,) of a feature of ``count`` bars: numbers, or objects that may be numbers.
+
+    Raises BitcornError for another shape, for values that are not real numbers, and for rows in another order.
+    """
+    named, values = f"feature {feature} of {system!r}", np.asarray(value)
+    if values.shape != (count,):
+        raise BitcornError(
+            f"{named} has shape {values.shape} for {count} bars: return one value per bar, NaN if there is none"
+        )
+    if values.dtype.kind in "cmM":
+        raise BitcornError(f"{named} has values that are not real numbers: {values.dtype}; return real ones")
+    if np.ma.is_masked(value):
+        raise BitcornError(f"{named} has masked values: return NaN instead")
+    index: Any = getattr(value, "index", None)  # of a pandas Series; its values are taken by position
+    if hasattr(index, "get_level_values") and not index.get_level_values(-1).is_monotonic_increasing:
+        raise BitcornError(
+            f"{named} is a Series whose index is not increasing, so its rows may not match the bars: sort it "
+            "(sort_index), or return its values (to_numpy)"
+        )
+    return values
+
+
+def _failed_line(function: Callable[..., Any], error: BaseException) -> str:
+    """Return the line of the user's file that failed, if it is known."""
+    path = getattr(getattr(function, "__code__", None), "co_filename", None)
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+    return f" (line {lines[-1]} of {os.path.basename(str(path))})" if lines else ""
+
+
+def _advice(error: BaseException) -> str:
+    """Return a remedy if bars or their arrays were used as a DataFrame or Series."""
+    is_array = isinstance(error, AttributeError) and isinstance(error.obj, np.ndarray | Bars)
+    if is_array or (isinstance(error, TypeError) and f"'{Bars.__name__}' object" in str(error)):
+        return (
+            "; bars are not a DataFrame: bars.open, high, low, close, volume and timestamp are NumPy arrays, and "
+            "bars.to_frame() returns a DataFrame"
+        )
+    return ""
+
+
 def _text(value: Any) -> str:
-    """A parameter's value as `find_system` reads it back: JSON, and plain text as it is."""
+    """Return a parameter's value as `find_system` parses it: JSON, or a string without quotes."""
     if isinstance(value, str):
         try:
             json.loads(value)
@@ -314,13 +386,16 @@ def _text(value: Any) -> str:
 
 
 def _defaults(function: Callable[..., Any]) -> dict[str, Any]:
-    """Parameters of a system's function: all after the bars; each has a default."""
-    given = list(inspect.signature(function).parameters.values())
-    if not given:
+    """Return the parameters of a system's function with their defaults: all arguments after the bars.
+
+    Raises BitcornError for a parameter without a default or with a reserved name.
+    """
+    arguments = list(inspect.signature(function).parameters.values())
+    if not arguments:
         raise BitcornError(f"{function.__qualname__} takes no argument: a feature system is a function of bars")
-    without = [parameter.name for parameter in given[1:] if parameter.default is parameter.empty]
+    without = [parameter.name for parameter in arguments[1:] if parameter.default is parameter.empty]
     if without:
         raise BitcornError(f"parameter {', '.join(without)} of {function.__qualname__} has no default: give it one")
-    if any(parameter.name == "context" for parameter in given[1:]):
-        raise BitcornError(f"{function.__qualname__} has a parameter named context, which means higher timeframes here")
-    return {parameter.name: parameter.default for parameter in given[1:]}
+    if any(parameter.name == "context" for parameter in arguments[1:]):
+        raise BitcornError(f"{function.__qualname__} has a parameter named context, a reserved name: rename it")
+    return {parameter.name: parameter.default for parameter in arguments[1:]}

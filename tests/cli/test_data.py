@@ -88,7 +88,7 @@ def test_an_empty_table_and_too_few_bars_are_told_apart(run, tmp_path, random_ba
     write_bars([("x", Partition("A", "1h"), random_bars(30).take(slice(rows)))], tmp_path / "m.db")
     result = run("features", "--db", tmp_path / "m.db")
     assert result.exit_code == 2
-    assert ("holds no bars" if rows == 0 else "30 bars are too few for features v2: it needs 50") in result.stderr
+    assert ("holds no bars" if rows == 0 else "30 bars are too few for the features v2: they need 50") in result.stderr
 
 
 def test_an_audit_tells_by_its_status(run, market_db, ray_cluster, tmp_path, monkeypatch):

@@ -109,12 +109,12 @@ def test_it_travels_to_workers_that_know_nothing_of_it(random_bars):
     ("text", "told"),
     [
         ("v2[nothing]", "system v2 has no feature nothing"),
-        ("v2[]", "of no features cannot be"),
-        ("v2[rsi_14,rsi_14]", "kept twice"),
+        ("v2[]", "at least one feature"),
+        ("v2[rsi_14,rsi_14]", "selected twice"),
         ("v2[rsi_14]+v2[atr_pct]", "combined with itself"),
-        ("v2[rsi_14]+v4]", "is not understood"),
+        ("v2[rsi_14]+v4]", "is invalid"),
         ("v9[rsi_14]", "unknown feature system 'v9'"),
-        ("nowhere.json", "no feature system at nowhere.json"),
+        ("nowhere.json", "cannot read a feature system from nowhere.json"),
     ],
 )
 def test_what_cannot_be_is_told(text, told):
@@ -124,7 +124,7 @@ def test_what_cannot_be_is_told(text, told):
 
 def test_a_file_that_holds_something_else_is_told(tmp_path):
     path = tmp_path / "system.json"
-    for content, told in (("[]", "must be JSON with a field"), ('{"system": "v2"}', "which is no combined system")):
+    for content, told in (("[]", "must be JSON with a field"), ('{"system": "v2"}', "not a combined system")):
         path.write_text(content)
         with pytest.raises(BitcornError, match=told):
             find_system(str(path))

@@ -286,7 +286,7 @@ def test_the_warmup_is_that_of_the_longest_context():
 
 def test_a_context_needs_enough_bars():
     system = probe.with_context("1d").on_grid(HOUR)
-    with pytest.raises(BitcornError, match="120 bars are too few for features probe: it needs 121"):
+    with pytest.raises(BitcornError, match="120 bars are too few for the features probe: they need 121"):
         system.compute(simulate_bars(120, seed=0))
     computed = system.compute(simulate_bars(121, seed=0))
     assert {len(values) for values in computed.values()} == {1}
@@ -335,9 +335,9 @@ def test_what_is_no_timeframe_is_refused(timeframe):
 def test_a_context_without_a_grid_says_what_is_missing():
     system = probe.with_context("4h")
     assert system.features[-1] == "traded_4h"
-    with pytest.raises(BitcornError, match="say the distance of the bars by on_grid"):
+    with pytest.raises(BitcornError, match="give the distance of the bars by on_grid"):
         system.warmup_bars  # noqa: B018
-    with pytest.raises(BitcornError, match="say the distance of the bars by on_grid"):
+    with pytest.raises(BitcornError, match="give the distance of the bars by on_grid"):
         system.compute(simulate_bars(300, seed=0))
 
 

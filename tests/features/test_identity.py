@@ -151,7 +151,7 @@ def test_a_revised_bar_changes_the_chunks_that_compute_from_it_and_no_other(row,
 
 
 def test_too_few_bars_and_times_out_of_order_are_refused(random_bars):
-    with pytest.raises(BitcornError, match="49 bars are too few for features v2: it needs 50"):
+    with pytest.raises(BitcornError, match="49 bars are too few for the features v2: they need 50"):
         plan_entry(random_bars(49), V2)
     bars = random_bars(100)
     with pytest.raises(BitcornError, match="timestamps must rise"):

@@ -75,9 +75,9 @@ def test_the_declared_names_are_those_that_are_computed(random_bars, module):
 
 
 def test_an_unknown_system_names_those_that_exist():
-    with pytest.raises(BitcornError, match=r"unknown feature system 'v9': there is v2, v4, vol, and module:function"):
+    with pytest.raises(BitcornError, match=r"unknown feature system 'v9': choose v2, v4, vol, or module:function"):
         SYSTEMS["v9"]
-    with pytest.raises(BitcornError, match=r"unknown feature system 'v9': there is none, and module:function"):
+    with pytest.raises(BitcornError, match=r"unknown feature system 'v9': choose none, or module:function"):
         FeatureRegistry()["v9"]
 
 
@@ -95,7 +95,7 @@ def test_a_name_is_declared_once(changes):
     registry, first = FeatureRegistry(), system()
     registry.register(first)
     registry.register(system())
-    with pytest.raises(BitcornError, match="feature system 'mine' is declared already: choose another name"):
+    with pytest.raises(BitcornError, match="feature system 'mine' already exists: choose another name"):
         registry.register(system(**changes))
     assert registry["mine"] == first
     assert list(registry) == ["mine"]
@@ -159,7 +159,7 @@ def test_a_context_that_is_declared_stays_unless_another_is_asked_for(own_module
 
 
 def test_an_unknown_name_in_a_text_names_those_that_exist():
-    with pytest.raises(BitcornError, match=r"unknown feature system 'v9': there is v2, v4"):
+    with pytest.raises(BitcornError, match=r"unknown feature system 'v9': choose v2, v4"):
         find_system("v9:short=3")
 
 
@@ -170,7 +170,7 @@ def test_an_unknown_name_in_a_text_names_those_that_exist():
         ("own_package.shallow:f", "module 'own_package.shallow' of .* cannot be imported"),
         ("needs_another:f", "cannot be imported: .*No module named 'a_module_that_there_is_not'"),
         ("own_features:walks", "module 'own_features' has no 'walks'"),
-        ("own_features:plain", "own_features:plain is no feature system: declare the function with @feature_system"),
+        ("own_features:plain", "own_features:plain is not a feature system: declare the function with @feature_system"),
         ("own_features:MODULE", "has no 'MODULE'"),
         ("own_features:steps:widow=3", "'steps' has no parameter widow: it has window, mode, scale"),
         ("v4:width=3", "'v4' has no parameter width: it has short, medium, long, oscillator, fib"),
@@ -187,7 +187,7 @@ def test_what_cannot_be_found_is_refused_with_the_reason(own_module, spec, messa
 
 @pytest.mark.parametrize("spec", ["", ":", "a:b:c", "v4:short=12:more", "short=12", ":f", "m:", "v4::short=12"])
 def test_a_text_that_is_malformed_is_refused(spec):
-    with pytest.raises(BitcornError, match="is not understood: write it as v4:short=12 or module:function"):
+    with pytest.raises(BitcornError, match="is invalid: write it as v4:short=12 or module:function"):
         find_system(spec)
 
 

@@ -619,5 +619,5 @@ def test_fewer_bars_than_the_warmup_have_no_complete_row(random_bars, n):
     matrix = np.array([computed[name] for name in v4.FEATURES])
     assert matrix.shape == (46, n)
     assert np.isnan(matrix).any(axis=0).all()
-    with pytest.raises(BitcornError, match=rf"{n} bars are too few for features v4: it needs 336"):
+    with pytest.raises(BitcornError, match=rf"{n} bars are too few for the features v4: they need 336"):
         SYSTEMS["v4"].compute(bars)

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.features.answer import ask, values_of
+from bitcorn_ray.features.system import _call_feature_function as call
+from bitcorn_ray.features.system import _validated as validated
 
 
 @pytest.mark.parametrize(
@@ -20,9 +21,9 @@ from bitcorn_ray.features.answer import ask, values_of
 )
 def test_bars_that_are_taken_for_a_frame_are_explained(random_bars, function, said):
     with pytest.raises(BitcornError, match=re.escape(f"feature system 'mine' failed: {said}")) as caught:
-        ask(function, "mine", random_bars(20), {})
-    assert "bars are no frame" in str(caught.value)
-    assert "bars.to_frame() is a frame of pandas" in str(caught.value)
+        call(function, "mine", random_bars(20), {})
+    assert "bars are not a DataFrame" in str(caught.value)
+    assert "bars.to_frame() returns a DataFrame" in str(caught.value)
 
 
 def test_other_failures_are_told_with_their_line(random_bars):
@@ -30,8 +31,10 @@ def test_other_failures_are_told_with_their_line(random_bars):
         return {"x": np.asarray(bars.close).reshape(7, 3)}
 
     line = failing.__code__.co_firstlineno + 1
-    with pytest.raises(BitcornError, match=rf"ValueError: cannot reshape .* \(line {line} of test_answer.py\)$"):
-        ask(failing, "mine", random_bars(20), {})
+    with pytest.raises(
+        BitcornError, match=rf"ValueError: cannot reshape .* \(line {line} of test_function_output.py\)$"
+    ):
+        call(failing, "mine", random_bars(20), {})
 
 
 def test_a_function_that_would_end_the_process_has_failed(random_bars):
@@ -39,19 +42,19 @@ def test_a_function_that_would_end_the_process_has_failed(random_bars):
         raise SystemExit(3)
 
     with pytest.raises(BitcornError, match="failed: SystemExit: 3"):
-        ask(leaving, "mine", random_bars(20), {})
+        call(leaving, "mine", random_bars(20), {})
 
 
 @pytest.mark.parametrize("answer", [pd.Series(np.zeros(20), name="x"), (each for each in "x"), np.zeros(20)])
 def test_a_series_is_neither_a_mapping_nor_a_frame(random_bars, answer):
     with pytest.raises(BitcornError, match=f"returned {type(answer).__name__}: return a mapping"):
-        ask(lambda bars: answer, "mine", random_bars(20), {})
+        call(lambda bars: answer, "mine", random_bars(20), {})
 
 
 def test_a_name_that_is_returned_twice_is_told(random_bars):
     frame = pd.DataFrame(np.zeros((20, 3)), columns=["x", "y", "x"])
     with pytest.raises(BitcornError, match="returned x twice"):
-        ask(lambda bars: frame, "mine", random_bars(20), {})
+        call(lambda bars: frame, "mine", random_bars(20), {})
 
 
 HOURS = pd.date_range("2024-01-01", periods=20, freq="h")
@@ -66,15 +69,15 @@ HOURS = pd.date_range("2024-01-01", periods=20, freq="h")
     ],
 )
 def test_values_that_numpy_would_silently_take_for_numbers_are_refused(value):
-    with pytest.raises(BitcornError, match="feature x of 'mine' holds values that are no numbers: "):
-        values_of(value, "x", "mine", 20)
+    with pytest.raises(BitcornError, match="feature x of 'mine' has values that are not"):
+        validated(value, "x", "mine", 20)
 
 
 def test_masked_values_are_refused_and_an_empty_mask_is_not():
     values = np.arange(20.0)
     with pytest.raises(BitcornError, match="masked values: return NaN"):
-        values_of(np.ma.masked_where(values > 3, values), "x", "mine", 20)
-    assert (values_of(np.ma.masked_where(values > 30, values), "x", "mine", 20) == values).all()
+        validated(np.ma.masked_where(values > 3, values), "x", "mine", 20)
+    assert (validated(np.ma.masked_where(values > 30, values), "x", "mine", 20) == values).all()
 
 
 def by_hour(series):
@@ -87,12 +90,12 @@ SERIES = pd.Series(np.random.default_rng(0).normal(size=20))
 
 @pytest.mark.parametrize("value", [SERIES.sort_values(), SERIES[::-1], by_hour(SERIES), SERIES.set_axis(HOURS[::-1])])
 def test_a_series_whose_rows_are_in_another_order_than_the_bars_is_refused(value):
-    with pytest.raises(BitcornError, match="a series whose index does not rise"):
-        values_of(value, "x", "mine", 20)
+    with pytest.raises(BitcornError, match="a Series whose index is not increasing"):
+        validated(value, "x", "mine", 20)
 
 
 @pytest.mark.parametrize(
     "value", [SERIES, SERIES.set_axis(HOURS), SERIES.set_axis([0] * 20), by_hour(SERIES).droplevel(0).sort_index()]
 )
 def test_a_series_in_the_order_of_the_bars_is_taken(value):
-    assert (values_of(value, "x", "mine", 20) == value.to_numpy()).all()
+    assert (validated(value, "x", "mine", 20) == value.to_numpy()).all()
