@@ -79,7 +79,7 @@ def cluster(counts: Sequence[int] = (10, 100, 1_000, 5_000), nodes: Sequence[int
 def tasks(counts: Sequence[int] = (100, 1_000)) -> list[Figure]:
     """Groups of one job that does nothing, each a task of Ray Data: what the driver can hand out."""
     from bitcorn_ray.features.registry import SYSTEMS
-    from bitcorn_ray.fingerprint import code_identity
+    from bitcorn_ray.fingerprint.code import code_identity
     from bitcorn_ray.on_ray.pickling import pack
     from bitcorn_ray.on_ray.session import ray_session
 

@@ -28,7 +28,7 @@ from bitcorn_ray.features.identity import Chunk, EntryPlan, bar_hashes, plan_ent
 from bitcorn_ray.features.plan import FeatureJob, FeaturePlan, FeatureWork, PartitionStatus, requested_of
 from bitcorn_ray.features.receipts import FileReceipt, PartitionReceipt, read_receipts, write_receipts
 from bitcorn_ray.features.system import FeatureSystem
-from bitcorn_ray.fingerprint import CodeIdentity, require_same_code
+from bitcorn_ray.fingerprint.code import CodeIdentity, require_same_code
 from bitcorn_ray.logging import log_failure, logged, logger_of
 from bitcorn_ray.market.bars import Bars
 from bitcorn_ray.market.clean import cleaning_counts

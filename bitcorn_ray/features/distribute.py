@@ -26,7 +26,7 @@ from bitcorn_ray.features.plan import (
 )
 from bitcorn_ray.features.registry import find_system
 from bitcorn_ray.features.system import FeatureSystem
-from bitcorn_ray.fingerprint import CodeIdentity, require_same_code
+from bitcorn_ray.fingerprint.code import CodeIdentity, require_same_code
 from bitcorn_ray.logging import logged, logger_of
 from bitcorn_ray.market.clean import cleaning_counts
 from bitcorn_ray.market.partition import Partition

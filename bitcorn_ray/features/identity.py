@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from bitcorn_ray.cache.store import FORMAT, KEY_LENGTH
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.system import FeatureSystem
-from bitcorn_ray.fingerprint import CodeIdentity, Memo, code_identity
+from bitcorn_ray.fingerprint.code import CodeIdentity, Memo, code_identity
 from bitcorn_ray.market.bars import Bars, require_chronology, show_time
 
 CHUNK_BARS = 32_768

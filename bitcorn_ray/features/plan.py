@@ -15,7 +15,7 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.identity import SystemIdentity, identify, system_code
 from bitcorn_ray.features.receipts import FileReceipt, PartitionReceipt, read_receipts
 from bitcorn_ray.features.system import FeatureSystem
-from bitcorn_ray.fingerprint import CodeIdentity
+from bitcorn_ray.fingerprint.code import CodeIdentity
 from bitcorn_ray.market.partition import Partition, normalise_symbol, select_partitions
 from bitcorn_ray.market.resample import derived_partitions
 from bitcorn_ray.market.timeframe import same_timeframe

@@ -15,7 +15,7 @@ from typing import Any
 
 from bitcorn_ray.cache.store import FeatureCache, source_id
 from bitcorn_ray.features.identity import SystemIdentity
-from bitcorn_ray.fingerprint import version_of
+from bitcorn_ray.fingerprint.libraries import version_of
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.sources.options import Reading
 

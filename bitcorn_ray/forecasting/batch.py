@@ -23,7 +23,7 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.compute import Origin, prepare
 from bitcorn_ray.features.identity import system_code
 from bitcorn_ray.features.plan import FeatureJob, is_requested, requested_of, requested_partitions
-from bitcorn_ray.fingerprint import CodeIdentity, require_same_code
+from bitcorn_ray.fingerprint.code import CodeIdentity, require_same_code
 from bitcorn_ray.forecasting.forecaster import Forecaster, first_row
 from bitcorn_ray.forecasting.forecasts import Forecasts, plain_table
 from bitcorn_ray.logging import logged, logger_of

@@ -13,7 +13,7 @@ import ray
 
 from bitcorn_ray.cache.store import traffic
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.fingerprint import CodeIdentity
+from bitcorn_ray.fingerprint.code import CodeIdentity
 from bitcorn_ray.on_ray.map import one_operator
 from bitcorn_ray.on_ray.monitoring import count_traffic
 from bitcorn_ray.on_ray.pickling import pack, unpack

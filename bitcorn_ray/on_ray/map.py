@@ -21,7 +21,7 @@ import ray
 
 from bitcorn_ray.cache.store import traffic
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.fingerprint import CodeIdentity
+from bitcorn_ray.fingerprint.code import CodeIdentity
 from bitcorn_ray.memory import keep_freed_memory
 from bitcorn_ray.on_ray.monitoring import count_traffic
 from bitcorn_ray.on_ray.pickling import pack, unpack

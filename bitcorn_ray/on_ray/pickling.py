@@ -21,7 +21,7 @@ from typing import Any
 from ray import cloudpickle
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.fingerprint import CodeIdentity, loaded_user_modules
+from bitcorn_ray.fingerprint.code import CodeIdentity, loaded_user_modules
 
 __all__ = ["dumped_by_value", "pack", "unpack"]
 

@@ -21,7 +21,6 @@ import pyarrow.parquet as pq
 import pytest
 from comparing import assert_same_bytes
 
-from bitcorn_ray import fingerprint
 from bitcorn_ray.cache.pruning import prune, verify
 from bitcorn_ray.cache.store import FeatureCache, chunk_name, manifest_name
 from bitcorn_ray.errors import BitcornError
@@ -29,6 +28,7 @@ from bitcorn_ray.features import identity
 from bitcorn_ray.features.compute import Origin, compute_jobs, finish_features, prepare, read_chunks, update
 from bitcorn_ray.features.plan import plan_features
 from bitcorn_ray.features.registry import SYSTEMS
+from bitcorn_ray.fingerprint import code as fingerprint
 from bitcorn_ray.market.clean import drop_duplicates
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.simulate import simulate_bars

@@ -102,7 +102,7 @@ def test_of_several_variants_the_nearest_is_compared_with(market_db, cache):
 
 
 def test_a_changed_module_and_library_are_named(market_db, cache, tmp_path, monkeypatch):
-    from bitcorn_ray import fingerprint
+    from bitcorn_ray.fingerprint import code as fingerprint
 
     (tmp_path / "explained_helper.py").write_text("def f(x):\n    return x\n")
     (tmp_path / "explained.py").write_text(

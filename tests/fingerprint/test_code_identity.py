@@ -10,7 +10,8 @@ import pytest
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.features.systems import v4
-from bitcorn_ray.fingerprint import code_identity, loaded_user_modules, require_same_code, version_of
+from bitcorn_ray.fingerprint.code import code_identity, loaded_user_modules, require_same_code
+from bitcorn_ray.fingerprint.libraries import version_of
 
 
 class Project:
@@ -378,7 +379,7 @@ def test_another_process_and_another_order_of_imports_find_the_same(project):
     code = """
     import json, sys
     for name in sys.argv[1].split(): __import__(name)
-    from bitcorn_ray.fingerprint import code_identity
+    from bitcorn_ray.fingerprint.code import code_identity
     from bitcorn_ray.features.systems import v4
     import sys_a
     print(json.dumps([vars(code_identity(sys_a.f)), vars(code_identity(v4.compute))]))
@@ -458,7 +459,7 @@ def test_a_function_of_a_script_counts_and_its_edit_while_it_runs_is_refused(pro
     project.write(helper_a=HELPER)
     script = """
     import sys
-    from bitcorn_ray.fingerprint import code_identity
+    from bitcorn_ray.fingerprint.code import code_identity
     import helper_a
     W = 1
     def f(bars):

@@ -6,7 +6,7 @@ import pytest
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.registry import SYSTEMS
-from bitcorn_ray.fingerprint import code_identity
+from bitcorn_ray.fingerprint.code import code_identity
 from bitcorn_ray.forecasting.distribute import map_with_actors
 
 CODE = code_identity(SYSTEMS["v2"].function)

@@ -16,7 +16,7 @@ from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.data_loader import compute_features
 from bitcorn_ray.features.compute import prepare
 from bitcorn_ray.features.registry import find_system
-from bitcorn_ray.fingerprint import code_identity
+from bitcorn_ray.fingerprint.code import code_identity
 from bitcorn_ray.market.bars import Bars
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.on_ray.map import _dealt, map_balanced

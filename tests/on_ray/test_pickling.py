@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.fingerprint import code_identity
+from bitcorn_ray.fingerprint.code import code_identity
 from bitcorn_ray.on_ray.pickling import pack
 
 _HELPER = "SCALE = 2.0\ndef scaled(x):\n    return x * SCALE\n"

@@ -97,7 +97,7 @@ def unlike_the_workers(ray_cluster, monkeypatch):
 
 def test_jobs_of_features_are_refused(unlike_the_workers):
     from bitcorn_ray.features.systems import v2
-    from bitcorn_ray.fingerprint import code_identity
+    from bitcorn_ray.fingerprint.code import code_identity
     from bitcorn_ray.on_ray.map import map_balanced
 
     with pytest.raises(BitcornError, match=r"is refused, as it has bitcorn_ray 0.* and not 9.9 \(code x\)"):
@@ -106,7 +106,7 @@ def test_jobs_of_features_are_refused(unlike_the_workers):
 
 def test_forecasts_are_refused(unlike_the_workers):
     from bitcorn_ray.features.systems import v2
-    from bitcorn_ray.fingerprint import code_identity
+    from bitcorn_ray.fingerprint.code import code_identity
     from bitcorn_ray.forecasting.distribute import map_with_actors
 
     with pytest.raises(BitcornError, match="is refused, as it has bitcorn_ray"):

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 import bitcorn_ray
-from bitcorn_ray import fingerprint
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.fingerprint import package_fingerprint, package_rooms
+from bitcorn_ray.fingerprint.syntax import facts_of as facts_of_bytes
+from bitcorn_ray.fingerprint.syntax import package_fingerprint, package_rooms
 
 PACKAGE = Path(bitcorn_ray.__file__).parent
 
 
 def facts_of(source):
-    return fingerprint._facts_of(source.encode())
+    return facts_of_bytes(source.encode())
 
 
 def tree(source):
@@ -139,13 +139,12 @@ def test_code_that_is_not_named_is_found(source, found):
 
 PRINT_TREES = """
 import sys, types
-sys.modules["numpy"] = types.ModuleType("numpy")  # that Python need not have our libraries
-sys.modules["numpy"].generic = sys.modules["numpy"].ufunc = sys.modules["numpy"].ndarray = int
-sys.modules["bitcorn_ray"] = types.ModuleType("bitcorn_ray")
-sys.modules["bitcorn_ray"].__path__ = [sys.argv[1]]
-from bitcorn_ray.fingerprint import _facts_of
+for name, folder in (("bitcorn_ray", ""), ("bitcorn_ray.fingerprint", "/fingerprint")):
+    sys.modules[name] = types.ModuleType(name)
+    sys.modules[name].__path__ = [sys.argv[1] + folder]
+from bitcorn_ray.fingerprint.syntax import facts_of
 for path in sys.argv[2:]:
-    print(_facts_of(open(path, "rb").read()).tree)
+    print(facts_of(open(path, "rb").read()).tree)
 """
 CURIOUS = """
 def f(x, *a, w=3, **k):
@@ -169,7 +168,7 @@ def test_all_versions_of_python_agree(tmp_path, version):
     paths = [*map(str, sorted(PACKAGE.glob("features/*.py"))), str(tmp_path / "curious.py")]
     done = subprocess.run([python, "-c", PRINT_TREES, str(PACKAGE), *paths], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [fingerprint._facts_of(Path(path).read_bytes()).tree for path in paths]
+    assert done.stdout.split() == [facts_of_bytes(Path(path).read_bytes()).tree for path in paths]
     assert len(paths) > 5
 
 
@@ -196,7 +195,7 @@ def test_the_package_has_a_digest_for_each_selection_of_its_rooms():
 def test_the_digest_of_a_room_ignores_comments_and_notices_code(tmp_path):
     copy = tmp_path / "bitcorn_ray"
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    script = "from bitcorn_ray.fingerprint import package_fingerprint as p; print(p('errors'), p('metrics'))"
+    script = "from bitcorn_ray.fingerprint.syntax import package_fingerprint as p; print(p('errors'), p('metrics'))"
 
     def digests():
         return subprocess.run(

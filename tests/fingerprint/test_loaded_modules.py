@@ -6,10 +6,11 @@ import sys
 
 import pytest
 
-from bitcorn_ray import fingerprint
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.systems import v2
-from bitcorn_ray.fingerprint import code_identity, has_version, kind_of_package, version_of
+from bitcorn_ray.fingerprint import code, libraries
+from bitcorn_ray.fingerprint.code import code_identity
+from bitcorn_ray.fingerprint.libraries import has_version, kind_of_package, version_of
 
 SOURCE = "def f(bars): return bars + 1, K().m()\nclass K:\n    def m(self): return 1\n"
 
@@ -111,8 +112,8 @@ def test_a_module_whose_source_is_gone_is_refused(module):
 
 
 def test_an_own_module_that_was_changed_while_the_process_runs_is_refused(monkeypatch):
-    monkeypatch.setattr(fingerprint, "_STARTED", 0.0)
-    monkeypatch.setattr(fingerprint, "_loaded", {})
+    monkeypatch.setattr(code, "_STARTED", 0.0)
+    monkeypatch.setattr(code, "_loaded", {})
     with pytest.raises(BitcornError, match=r"v2\.py was changed while this process runs: restart"):
         code_identity(v2.compute)
 
@@ -152,10 +153,10 @@ def library(tmp_path, monkeypatch):
     (info / "top_level.txt").write_text("lo_library\n")
     (tmp_path / "lo_library.py").write_text("__version__ = '1.2'\n")
     monkeypatch.syspath_prepend(tmp_path)
-    fingerprint._installed_version.cache_clear()
+    libraries._installed_version.cache_clear()
     yield tmp_path / "lo_library.py"
     sys.modules.pop("lo_library", None)
-    fingerprint._installed_version.cache_clear()
+    libraries._installed_version.cache_clear()
 
 
 def test_a_version_is_the_same_before_and_after_a_library_is_loaded(library):

@@ -17,8 +17,6 @@
 Code without a stable identity is refused with a remedy: code without a source, code that was edited after its import,
 `exec`, `eval`, and imports of computed names. Files, environment variables and the clock are not seen when the function
 reads them itself.
-
-`package_fingerprint` identifies the source of this package, or of some of its rooms, by the same normalised trees.
 """
 
 from __future__ import annotations
@@ -34,26 +32,24 @@ import linecache
 import os
 import re
 import sys
-import sysconfig
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import date, timedelta
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MappingProxyType, ModuleType, SimpleNamespace
 from typing import Any, Protocol
 
 import numpy as np
 
 from bitcorn_ray.errors import BitcornError
-
-MISSING = "missing"
+from bitcorn_ray.fingerprint.libraries import MISSING, has_version, home_of_import, kind_of_package, load, version_of
+from bitcorn_ray.fingerprint.syntax import FORMAT, SourceFacts, digest_of, facts_of, facts_of_tree, parsed
 
 _OWN = __name__.partition(".")[0]
 _STARTED = time.time()
 _LIBRARIES = ("numpy", "pandas", "talib")
-_DISTRIBUTIONS = {"talib": "TA-Lib"}
 
 
 class Memo(Protocol):
@@ -91,9 +87,11 @@ def code_identity(
     if getattr(function, "__qualname__", None) is None:
         raise BitcornError(f"{function!r} is not a plain function: define the features in a function of a .py file")
     name = f"{function.__module__}:{function.__qualname__}"
-    record = _digest([_FORMAT, name, *callers])[:32]
+    record = digest_of([FORMAT, name, *callers])[:32]
     known = (memo.recall(record) if memo else None) or {}
-    walk = _Walk(frozenset({_OWN, function.__module__.partition(".")[0]}), {k: _Facts(**v) for k, v in known.items()})
+    walk = _Walk(
+        frozenset({_OWN, function.__module__.partition(".")[0]}), {k: SourceFacts(**v) for k, v in known.items()}
+    )
     try:
         walk.identify(function, name, [function.__module__, *callers])
     except RecursionError:
@@ -117,7 +115,7 @@ def require_same_code(driver: CodeIdentity) -> None:
     """
     for name, digest in driver.modules.items():
         if name.partition(".")[0] == _OWN:
-            module = _load(name)
+            module = load(name)
             if (_loaded_source(module).facts.tree if module else MISSING) != digest:
                 raise BitcornError(
                     f"this worker has another version of {name}: install the same bitcorn_ray on all nodes"
@@ -136,31 +134,6 @@ def loaded_user_modules(code: CodeIdentity) -> list[ModuleType]:
     return [sys.modules[name] for name in names if name in sys.modules]
 
 
-@functools.cache
-def package_fingerprint(*rooms: str) -> str:
-    """Return a digest of this package's source, or of some of its rooms (folders and top-level modules).
-
-    Raises BitcornError for an unknown room.
-    """
-    known = package_rooms()
-    if unknown := sorted(set(rooms) - set(known)):
-        raise BitcornError(f"bitcorn_ray has no room {', '.join(unknown)}: it has {', '.join(known)}")
-    return _digest([f"{room} {_room_digest(room)}" for room in sorted(rooms or known)])[:32]
-
-
-def package_rooms() -> list[str]:
-    """Return the names of this package's rooms: its folders and its top-level modules."""
-    root = Path(__file__).parent
-    return sorted({path.relative_to(root).parts[0].removesuffix(".py") for path in root.rglob("*.py")})
-
-
-@functools.cache
-def _room_digest(room: str) -> str:
-    root = Path(__file__).parent
-    paths = sorted((root / room).rglob("*.py")) or [root / f"{room}.py"]
-    return _digest([f"{path.relative_to(root).as_posix()} {_facts_of(path.read_bytes()).tree}" for path in paths])
-
-
 # Walk from a function to all that it depends on
 
 
@@ -171,8 +144,8 @@ class _NoIdentityError(BitcornError):
 @dataclass
 class _Walk:
     packages: frozenset[str]  # followed even where they are installed as libraries
-    known: dict[str, _Facts]  # by the digest of the source, from the memo
-    facts: dict[str, _Facts] = field(default_factory=dict)  # of the sources that were met
+    known: dict[str, SourceFacts]  # by the digest of the source, from the memo
+    facts: dict[str, SourceFacts] = field(default_factory=dict)  # of the sources that were met
     modules: dict[str, str] = field(default_factory=dict)
     values: dict[str, str] = field(default_factory=dict)
     libraries: dict[str, str] = field(default_factory=dict)
@@ -186,7 +159,7 @@ class _Walk:
         while self.waiting:  # modules read values, and values lead to further modules
             self._follow_waiting()
             self.texts.clear()
-            self.values = {name: _digest([self.text(function, name)])}
+            self.values = {name: digest_of([self.text(function, name)])}
             for module in sorted(self.modules):
                 if module.partition(".")[0] != _OWN and self.modules[module] != MISSING and ":" not in module:
                     self._read_globals(sys.modules[module])
@@ -205,7 +178,7 @@ class _Walk:
             if (kind := self._kind(name)) != "project":
                 top = name.partition(".")[0]
                 self.libraries[top] = (version_of(top) if kind == "library" else None) or MISSING
-            elif (module := _load(name)) is None:
+            elif (module := load(name)) is None:
                 self.modules[name] = MISSING
             else:
                 source = _loaded_source(module, self.known)
@@ -213,7 +186,7 @@ class _Walk:
                 self.modules[name] = source.facts.tree
                 self._follow_imports(source.facts, module.__package__ or "", name)
 
-    def _follow_imports(self, facts: _Facts, package: str, where: str) -> None:
+    def _follow_imports(self, facts: SourceFacts, package: str, where: str) -> None:
         if where.partition(".")[0] != _OWN:
             self.used.update(facts.names, facts.attributes)
             if facts.dynamic:
@@ -227,7 +200,7 @@ class _Walk:
             if not names or self._kind(target) != "project":
                 self.waiting.append(target)
             else:
-                self.waiting += [_home_of_import(target, imported) for imported in names]
+                self.waiting += [home_of_import(target, imported) for imported in names]
 
     def _kind(self, name: str) -> str:
         if (top := name.partition(".")[0]) in self.packages or top == "__main__":
@@ -251,7 +224,7 @@ class _Walk:
                 except _NoIdentityError:
                     continue
         if texts:
-            self.values[module.__name__] = _digest(texts)
+            self.values[module.__name__] = digest_of(texts)
 
     def text(self, value: Any, where: str) -> str:
         """Return a description of a value that is the same in all processes. Raises _NoIdentityError if it has none."""
@@ -267,7 +240,7 @@ class _Walk:
         return self.texts[id(value)][1]
 
     def _all(self, kind: str, values: Iterable[Any], where: str) -> str:
-        return f"{kind}:{_digest([self.text(value, where) for value in values])}"
+        return f"{kind}:{digest_of([self.text(value, where) for value in values])}"
 
     def _describe(self, value: Any, where: str) -> str:
         kind = type(value)
@@ -289,7 +262,7 @@ class _Walk:
         if kind in (list, tuple):
             return self._all(kind.__name__, value, where)
         if kind in (set, frozenset):
-            return f"set:{_digest(sorted(self.text(part, where) for part in value))}"
+            return f"set:{digest_of(sorted(self.text(part, where) for part in value))}"
         if kind is functools.partial:
             return self._all("partial", [value.func, value.args, value.keywords], where)
         own_code = isinstance(getattr(value, "__self__", None), ModuleType | None)  # else a method of an object
@@ -316,7 +289,7 @@ class _Walk:
             lazy = isinstance(getattr(kind, name, None), functools.cached_property)
             if not lazy and not name.startswith("__"):
                 parts.append(f"{name}={self.text(content, f'{name} of {where}')}")
-        return f"object:{_digest(parts)}"
+        return f"object:{digest_of(parts)}"
 
     def _class(self, kind: type, where: str) -> str:
         self._lead(kind.__module__)
@@ -330,7 +303,7 @@ class _Walk:
                 parts.append(f"{member}={self._all('functions', functions, inside)}")
             elif member == "__match_args__" or (isinstance(value, _PLAIN) and not member.startswith("__")):
                 parts.append(f"{member}={self.text(value, inside)}")
-        return f"class:{_digest(parts)}"
+        return f"class:{digest_of(parts)}"
 
     def _is_written(self, function: FunctionType) -> bool:
         """Return False for a method that a library such as dataclasses generated: the fields say what it does."""
@@ -347,7 +320,7 @@ class _Walk:
             if "<locals>" not in code.co_qualname:
                 return parts[0]  # its library's version counts
         elif home.partition(".")[0] != _OWN:
-            if (module := _load(home)) is None:
+            if (module := load(home)) is None:
                 raise BitcornError(f"{where} is defined in {home}, which cannot be imported: define it in a .py file")
             parts.append(_loaded_source(module, self.known).mark(function))
         for variable, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
@@ -357,7 +330,7 @@ class _Walk:
             parts.append(self.text(defaults, f"a default of {inside}"))
         if "__wrapped__" in vars(function):
             parts.append(self.text(vars(function)["__wrapped__"], inside))
-        return f"function:{_digest(parts)}"
+        return f"function:{digest_of(parts)}"
 
     def _notebook_function(self, function: FunctionType) -> Iterator[str]:
         facts = _notebook_facts(function)
@@ -397,7 +370,7 @@ class _Source:
     spec: Any
     text: bytes
     digest: str
-    facts: _Facts
+    facts: SourceFacts
 
     @functools.cached_property
     def codes(self) -> dict[str, list[CodeType]]:
@@ -434,7 +407,7 @@ class _Source:
 _loaded: dict[str, _Source] = {}
 
 
-def _loaded_source(module: ModuleType, known: Mapping[str, _Facts] = MappingProxyType({})) -> _Source:
+def _loaded_source(module: ModuleType, known: Mapping[str, SourceFacts] = MappingProxyType({})) -> _Source:
     """Return the source of a module; read once, so that an edit counts only after a reload.
 
     Raises BitcornError for a module without a Python source.
@@ -443,7 +416,7 @@ def _loaded_source(module: ModuleType, known: Mapping[str, _Facts] = MappingProx
     if source is None or source.module is not module or source.spec is not spec:
         text = _read_source(module)
         digest = hashlib.sha256(text).hexdigest()[:32]
-        source = _Source(module, spec, text, digest, known.get(digest) or _facts_of(text))
+        source = _Source(module, spec, text, digest, known.get(digest) or facts_of(text))
         _loaded[module.__name__] = source
     return source
 
@@ -475,7 +448,7 @@ def _nested_codes(code: CodeType) -> Iterator[CodeType]:
             yield from _nested_codes(constant)
 
 
-def _notebook_facts(function: FunctionType) -> _Facts:
+def _notebook_facts(function: FunctionType) -> SourceFacts:
     """Return the facts of a function that was defined in a notebook or script.
 
     Raises BitcornError if its text is unknown, was edited since it ran, or has two functions in one line.
@@ -486,14 +459,14 @@ def _notebook_facts(function: FunctionType) -> _Facts:
     text = "".join(linecache.getlines(code.co_filename, function.__globals__))
     if not text:
         raise BitcornError(f"{where} has no source: define it in a .py file or in a notebook")
-    tree = _parsed(text)
+    tree = parsed(text)
     flags = (code.co_flags & _FUTURE_FLAGS) | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
     if code not in _nested_codes(compile(tree, code.co_filename, "exec", flags=flags, dont_inherit=True)):
         raise BitcornError(f"{where} is not what its source says now: run the cell or script again")
     nodes = [node for node in ast.walk(tree) if _first_line(node) == code.co_firstlineno]
     if len(nodes) != 1:
         raise BitcornError(f"{where} shares its first line with another function: give each a line of its own")
-    return _facts_of_tree(nodes[0])
+    return facts_of_tree(nodes[0])
 
 
 _FUTURE_FLAGS = 0x1FE0000  # of `from __future__ import` in a code object
@@ -503,221 +476,3 @@ def _first_line(node: ast.AST) -> int | None:
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         return (node.decorator_list[0] if node.decorator_list else node).lineno
     return node.lineno if isinstance(node, ast.Lambda) else None
-
-
-# What a source says
-
-
-@dataclass(frozen=True)
-class _Facts:
-    """What the syntax tree of a source says.
-
-    tree: digest of the normalised tree. imports: module, level of a relative import, and imported names of each import.
-    dynamic: the first use of code that the source does not name, "" if there is none. names, attributes: that functions
-    read; attributes include strings, which may name one for `getattr`.
-    """
-
-    tree: str
-    imports: list[tuple[str, int, list[str]]]
-    dynamic: str
-    names: list[str]
-    attributes: list[str]
-
-
-_FORMAT = "1"  # of _Facts in a memo
-_CALLABLES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
-_BUILT_IN = frozenset({"exec", "eval", "__import__"})
-_DYNAMIC = _BUILT_IN | {"import_module", "exec_module", "spec_from_file_location", "run_path", "run_module"}
-
-
-def _facts_of(source: bytes) -> _Facts:
-    return _facts_of_tree(_parsed(source))
-
-
-def _parsed(source: bytes | str) -> ast.Module:
-    try:
-        return ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError) as error:
-        raise BitcornError(f"the source of a feature system is not valid Python: {error}") from error
-
-
-def _facts_of_tree(tree: ast.AST) -> _Facts:
-    nodes = list(_executed(tree))
-    read = [node for function in nodes if isinstance(function, _CALLABLES) for node in ast.walk(function)]
-    constants = {node.value for node in read if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-    attributes = {node.attr for node in read if isinstance(node, ast.Attribute)}
-    return _Facts(
-        tree=hashlib.sha256("".join(_normal_form(tree)).encode()).hexdigest(),
-        imports=list(_imports(nodes)),
-        dynamic=next(_dynamic(nodes), ""),
-        names=sorted({node.id for node in read if isinstance(node, ast.Name)}),
-        attributes=sorted(attributes | {text for text in constants if text.isidentifier()}),
-    )
-
-
-def _normal_form(tree: ast.AST) -> Iterator[str]:
-    """Write a tree without docstrings, positions and empty fields, so that versions of Python agree.
-
-    It uses its own stack, because long sums are nested more deeply than Python's stack allows.
-    """
-    stack: list[tuple[str, Any]] = [("", tree)]
-    while stack:
-        text, item = stack.pop()
-        if text:
-            yield text
-        elif isinstance(item, ast.AST):
-            yield f"{type(item).__name__}("
-            stack.append((")", None))
-            for name in reversed(item._fields):
-                value = getattr(item, name, None)
-                if name not in _IGNORED_FIELDS and value is not None and value != []:
-                    stack += [("", value), (f"{name}=", None)]
-        elif isinstance(item, list):
-            yield "["
-            stack.append(("]", None))
-            for part in reversed(item):
-                if not _is_docstring(part):
-                    stack += [(",", None), ("", part)]
-        else:
-            yield f"int:{item:x};" if type(item) is int else f"{type(item).__name__}:{item!a};"
-
-
-_IGNORED_FIELDS = frozenset({"ctx", "kind", "type_comment", "type_ignores"})
-
-
-def _is_docstring(node: Any) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-
-
-def _executed(tree: ast.AST) -> Iterator[ast.AST]:
-    """Yield all nodes except those under `if TYPE_CHECKING` and `if __name__ == "__main__"`."""
-    stack = [tree]
-    while stack:
-        node = stack.pop()
-        yield node
-        skipped = isinstance(node, ast.If) and _is_never_true(node.test)
-        stack += reversed(node.orelse if skipped else list(ast.iter_child_nodes(node)))  # type: ignore[attr-defined]
-
-
-def _is_never_true(test: ast.expr) -> bool:
-    if isinstance(test, ast.Compare):
-        return ast.unparse(test) == "__name__ == '__main__'"
-    return getattr(test, "id", getattr(test, "attr", None)) == "TYPE_CHECKING"
-
-
-def _imports(nodes: list[ast.AST]) -> Iterator[tuple[str, int, list[str]]]:
-    for node in nodes:
-        if isinstance(node, ast.Import):
-            yield from ((alias.name, 0, []) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield node.module or "", node.level, [alias.name for alias in node.names]
-
-
-def _dynamic(nodes: list[ast.AST]) -> Iterator[str]:
-    for node in nodes:
-        found = ""
-        if isinstance(node, ast.Name) and node.id in _BUILT_IN:
-            found = node.id
-        elif isinstance(node, ast.Attribute):
-            builtin = isinstance(node.value, ast.Name) and node.value.id in ("builtins", "__builtins__")
-            found = node.attr if node.attr in (_DYNAMIC if builtin else _DYNAMIC - {"exec", "eval"}) else ""
-        elif isinstance(node, ast.ImportFrom) and node.module in ("builtins", "importlib", "importlib.util", "runpy"):
-            found = next((alias.name for alias in node.names if alias.name in _DYNAMIC), "")
-        if found:
-            yield f"{found} in line {node.lineno}"  # type: ignore[attr-defined]
-
-
-# Modules and libraries
-
-
-def _load(name: str) -> ModuleType | None:
-    """Return a module, imported now if only a function imports it; None if that fails, as it will for the function."""
-    try:
-        return sys.modules.get(name) or importlib.import_module(name)
-    except (Exception, SystemExit):
-        return None
-
-
-def _home_of_import(target: str, name: str) -> str:
-    """Return the module that defines what `from target import name` binds."""
-    module = _load(target)
-    if module is None or name == "*":
-        return target
-    value = getattr(module, name, MISSING)
-    if value is MISSING:
-        return f"{target}.{name}"
-    if isinstance(value, ModuleType):
-        return value.__name__
-    home = value.__module__ if isinstance(value, type) else None
-    if isinstance(value, FunctionType):
-        home = value.__globals__.get("__name__")
-    return home if isinstance(home, str) and home in sys.modules and home != "__main__" else target
-
-
-def kind_of_package(top: str) -> str:
-    """Return "standard", "library", "project" or "missing" for a top-level package, by its location and version."""
-    if top.startswith("_cython_"):
-        return "standard"  # types that compiled libraries share
-    places = _places(top)
-    if places is None:
-        return "standard" if top in sys.stdlib_module_names else MISSING
-    folders = _library_folders()
-    if top in sys.stdlib_module_names and all(place.startswith(folders) for place in places):
-        return "standard"
-    installed = bool(places) and all(
-        place.startswith(folders) or {"site-packages", "dist-packages"} & set(PurePath(place).parts) for place in places
-    )
-    return "library" if installed and version_of(top) is not None else "project"
-
-
-def _places(top: str) -> list[str] | None:
-    """Return the file or folders of a top-level package without importing it; None if there is no such package."""
-    module = sys.modules.get(top)
-    if module is not None:
-        file = getattr(module, "__file__", None)
-        return [file] if file else list(getattr(module, "__path__", ()))
-    try:
-        spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError):
-        return None
-    if spec is None:
-        return None
-    return [spec.origin] if spec.has_location and spec.origin else list(spec.submodule_search_locations or ())
-
-
-@functools.cache
-def _library_folders() -> tuple[str, ...]:
-    paths = sysconfig.get_paths()
-    return tuple(f"{paths[kind]}{os.sep}" for kind in ("purelib", "platlib", "stdlib", "platstdlib"))
-
-
-def version_of(library: str) -> str | None:
-    """Return the version of a library as it is loaded, else as it is installed; None if it has none."""
-    version = getattr(sys.modules.get(library), "__version__", None)
-    return version if isinstance(version, str) else _installed_version(library)
-
-
-def has_version(library: str, version: str) -> bool:
-    """Return True if a library has a version that another process found.
-
-    It is imported only if that decides: a loaded library may report a build, 2.1+cpu, where 2.1 is installed.
-    """
-    if version in (version_of(library) or MISSING, _installed_version(library)):
-        return True
-    return _load(library) is not None and version_of(library) == version
-
-
-@functools.cache
-def _installed_version(library: str) -> str | None:
-    try:
-        return importlib.metadata.version(_DISTRIBUTIONS.get(library, library))
-    except importlib.metadata.PackageNotFoundError:
-        names = sorted(set(importlib.metadata.packages_distributions().get(library, ())))
-        versions = [importlib.metadata.version(name) for name in names]
-        if len(versions) == 1:  # the same text as the loaded library gives
-            return versions[0]
-        return ", ".join(f"{name} {version}" for name, version in zip(names, versions, strict=True)) or None
-
-
-def _digest(texts: list[str]) -> str:
-    return hashlib.sha256("\n".join(texts).encode("utf-8", "surrogatepass")).hexdigest()
