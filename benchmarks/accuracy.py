@@ -34,7 +34,7 @@ from bitcorn_ray.features.registry import find_system
 from bitcorn_ray.forecasting.forecaster import Forecaster
 from bitcorn_ray.market.bars import Bars
 from bitcorn_ray.market.partition import Partition
-from bitcorn_ray.models.neural.config import ModelConfig, TrainingConfig
+from bitcorn_ray.models.neural.config import LSTMConfig, TrainingConfig
 from bitcorn_ray.sources.files import read_file
 from bitcorn_ray.sources.ingest import write_bars
 from bitcorn_ray.training.job import TrainingJob
@@ -82,7 +82,7 @@ def accuracy(
         for seed in seeds:
             folder = Path(name) / str(seed)
             folder.mkdir()
-            _ours(ours, bars, ModelConfig(horizons=HORIZONS, hidden_size=hidden), _training(epochs, seed), folder)
+            _ours(ours, bars, LSTMConfig(horizons=HORIZONS, hidden_size=hidden), _training(epochs, seed), folder)
             options = {"--hidden": hidden, "--seed": seed, "--steps": epochs * int(_FIT * len(bars)) // BATCH}
             for loss, peer in peers.items():
                 _peer(peer, python, bars, {**options, "--loss": loss}, folder)
@@ -138,7 +138,7 @@ def _training(epochs: int, seed: int) -> TrainingConfig:
     return TrainingConfig(epochs=epochs, patience=2, batch_size=BATCH, seed=seed)
 
 
-def _ours(contender: Contender, bars: Bars, model: ModelConfig, training: TrainingConfig, folder: Path) -> None:
+def _ours(contender: Contender, bars: Bars, model: LSTMConfig, training: TrainingConfig, folder: Path) -> None:
     """Train with one seed and forecast the test rows."""
     write_bars([("bars", _PARTITION, bars)], folder / "market.db")
     first_tested = int(_VALIDATE * len(bars))

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -26,16 +27,17 @@ from bitcorn_ray.forecasting.forecaster import Forecaster
 from bitcorn_ray.market.bars import Bars
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.simulate import simulate_bars
-from bitcorn_ray.models.neural.config import ModelConfig, TrainingConfig
-from bitcorn_ray.models.neural.network import build_model
-from bitcorn_ray.models.neural.progress import EpochResult, FitResult
+from bitcorn_ray.models.base import EpochResult, FitResult
+from bitcorn_ray.models.neural.config import LSTMConfig, TrainingConfig
+from bitcorn_ray.models.neural.model import LSTMModel
+from bitcorn_ray.models.neural.network import build_network
 from bitcorn_ray.sources.ingest import write_bars
 from bitcorn_ray.training.run import assemble_run, save_run
 
 __all__ = ["forecasts", "make_run", "model_alone"]
 
 _HOUR = 3_600_000
-_MODEL = ModelConfig(horizons=(1, 4, 12, 24))
+_MODEL = LSTMConfig(horizons=(1, 4, 12, 24))
 
 
 def forecasts() -> list[Figure]:
@@ -70,7 +72,7 @@ def forecasts() -> list[Figure]:
 @torch.inference_mode()
 def model_alone(forecaster: Forecaster, windows: int) -> None:
     """Let the model forecast about as many windows, all of them the same batch of 256, which is there already."""
-    model, batch = forecaster.run.model, 256
+    model, batch = cast(LSTMModel, forecaster.run.model).network, 256
     window_BLF = torch.zeros(batch, forecaster.run.config.seq_len, len(forecaster.system.features))
     reference_B = torch.ones(batch)
     for _ in range(windows // batch):
@@ -94,6 +96,7 @@ def make_run(folder: Path, bars: Bars) -> Path:
     """Save a run of an untrained model, calibrated on the last fifth of the bars."""
     system = find_system("v2")
     used = bars.take(slice(system.warmup_bars, None))
+    assert used.timestamp is not None
     matrix = np.ascontiguousarray(system.matrix(bars)[:, system.warmup_bars :].T)
     rows = PartitionBars(
         symbol="SIM",
@@ -104,10 +107,10 @@ def make_run(folder: Path, bars: Bars) -> Path:
     ).with_reference(_MODEL.reference_span)
     data, scaler, facts = build_dataset(matrix, [rows], _MODEL, Shares())
     torch.manual_seed(0)
-    model = build_model(matrix.shape[1], _MODEL)
-    model.output_scale.copy_(torch.from_numpy(data.output_scale))
+    network = build_network(matrix.shape[1], _MODEL)
+    network.output_scale.copy_(torch.from_numpy(data.output_scale))
     losses = [0.0] * len(_MODEL.horizons)
-    fitted = FitResult(model.state_dict(), [EpochResult(1, 0.0, 0.0, losses, losses, True, 0.0, 0.0, 0.0)])
+    result = FitResult([EpochResult(1, 0.0, 0.0, losses, losses, True, 0.0, 0.0, 0.0)])
     about = {
         "symbol": "SIM",
         "timeframe": "1h",
@@ -116,7 +119,9 @@ def make_run(folder: Path, bars: Bars) -> Path:
         "features": feature_identity(system.on_grid(_HOUR)),
         "data": facts,
     }
-    return save_run(assemble_run(fitted, data, scaler, _MODEL, TrainingConfig(), list(system.features), about), folder)
+    model = LSTMModel(_MODEL, network.eval())
+    run = assemble_run(model, result, data, scaler, TrainingConfig(), list(system.features), about)
+    return save_run(run, folder)
 
 
 @contextmanager

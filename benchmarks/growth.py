@@ -84,12 +84,12 @@ def growth_hidden(sizes: Sequence[int] = (32, 64, 128, 256, 512), windows: int =
     """Train with so many hidden units in the precision that "auto" chooses, beside the plain loop, turn by turn."""
     from benchmarks.plain_loop import BATCH, HORIZONS, SEQ_LEN
     from benchmarks.training import plain_elsewhere, random_data, turns
-    from bitcorn_ray.models.neural.config import ModelConfig, TrainingConfig
+    from bitcorn_ray.models.neural.config import LSTMConfig, TrainingConfig
 
     config = TrainingConfig(epochs=1 + _ROUNDS, patience=1 + _ROUNDS, batch_size=BATCH)
     figures = list[Figure]()
     for hidden in sizes:
-        model = ModelConfig(horizons=HORIZONS, hidden_size=hidden, seq_len=SEQ_LEN)
+        model = LSTMConfig(horizons=HORIZONS, hidden_size=hidden, seq_len=SEQ_LEN)
         data = random_data(windows, config, model)
         with plain_elsewhere(hidden, windows) as plain:
             ours, plains = turns(data, model, config, [plain])

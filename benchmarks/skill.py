@@ -28,7 +28,7 @@ from bitcorn_ray.market.bars import Bars
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.metrics.losses import forecast_metrics
 from bitcorn_ray.metrics.skill import Judged, judge
-from bitcorn_ray.models.neural.config import ModelConfig, TrainingConfig
+from bitcorn_ray.models.neural.config import LSTMConfig, TrainingConfig
 from bitcorn_ray.sources.files import read_file
 from bitcorn_ray.sources.ingest import write_bars
 from bitcorn_ray.training.job import TrainingJob
@@ -36,7 +36,7 @@ from bitcorn_ray.training.job import TrainingJob
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "BNBUSDT", "XRPUSDT", "DOGEUSDT", "SOLUSDT")
 HORIZONS = (1, 4, 12, 24)
 FEATURES = "vol"
-MODEL = ModelConfig(horizons=HORIZONS, seq_len=2, hidden_size=64, num_layers=1, dropout=0.5, skip=True)
+MODEL = LSTMConfig(horizons=HORIZONS, seq_len=2, hidden_size=64, num_layers=1, dropout=0.5, skip=True)
 TRAINING = TrainingConfig(
     epochs=2,
     patience=2,

@@ -26,26 +26,29 @@ from benchmarks.plain_loop import BATCH, FEATURES, HORIZONS, SEQ_LEN, plain_epoc
 from benchmarks.timing import Figure, seconds_of
 from bitcorn_ray.datasets.dataset import Dataset, PartitionBars, build_dataset
 from bitcorn_ray.datasets.folds import Shares
+from bitcorn_ray.models.base import EpochResult, FitContext, FitResult, Shape
 from bitcorn_ray.models.neural.batches import DeviceData
 from bitcorn_ray.models.neural.checkpoint import CheckpointFolder
-from bitcorn_ray.models.neural.config import ModelConfig, TrainingConfig
+from bitcorn_ray.models.neural.config import LSTMConfig, TrainingConfig
 from bitcorn_ray.models.neural.losses import Objective
-from bitcorn_ray.models.neural.network import build_model
-from bitcorn_ray.models.neural.progress import EpochResult, FitResult
+from bitcorn_ray.models.neural.network import build_network
 from bitcorn_ray.models.neural.steps import Steps
 from bitcorn_ray.models.neural.trainer import fit
 
 _ROUNDS = 7
 
 
-def random_data(windows: int, training: TrainingConfig, model: ModelConfig, features: int = FEATURES) -> Dataset:
+def random_data(windows: int, training: TrainingConfig, model: LSTMConfig, features: int = FEATURES) -> Dataset:
     """Training data with about so many training windows, of one partition without a market in it."""
     rng = np.random.default_rng(0)
     rows = round(windows / (1 - training.val_frac)) + model.seq_len + 3 * max(model.horizons)
     close = np.exp(rng.normal(0, 0.01, rows).cumsum())
     matrix = rng.standard_normal((rows, features), np.float32)
     shares = Shares(validation=training.val_frac, test=training.test_frac)
-    return build_dataset(matrix, [PartitionBars(symbol="random", timeframe="1h", close=close)], model, shares)[0]
+    untimed = PartitionBars(
+        symbol="random", timeframe="1h", close=close, timestamp=np.arange(rows), step=1, timed=False
+    )
+    return build_dataset(matrix, [untimed], model, shares)[0]
 
 
 def training() -> list[Figure]:
@@ -92,7 +95,7 @@ def side_by_side(hidden: int, windows: int, faster: float, peer: Callable[[], di
     The plain loop runs in a process of its own, and in ours as well. faster: how many times as fast as in its own ours
     should be. peer: trains an epoch and tells of it, or None.
     """
-    model = ModelConfig(horizons=HORIZONS, hidden_size=hidden, seq_len=SEQ_LEN)
+    model = LSTMConfig(horizons=HORIZONS, hidden_size=hidden, seq_len=SEQ_LEN)
     here = partial(seconds_of, plain_epoch(hidden, windows))
     figures, told = list[Figure](), dict[str, Any]()
 
@@ -126,7 +129,7 @@ def side_by_side(hidden: int, windows: int, faster: float, peer: Callable[[], di
 
 def turns(
     data: Dataset,
-    model: ModelConfig,
+    model: LSTMConfig,
     config: TrainingConfig,
     others: Sequence[Callable[[], float]],
     device: str = "cpu",
@@ -138,15 +141,17 @@ def turns(
         ours = len(data.train_ends) / result.samples_per_second
         seconds.append((ours, *(other() for other in others)))
 
-    fit(data, model, config, device=device, report=turn)
+    fit(data, model, config, FitContext(device=device, report=turn))
     return tuple(zip(*seconds[1:], strict=True))
 
 
-def bare_steps(data: Dataset, model: ModelConfig, config: TrainingConfig, device: str = "cpu") -> Callable[[], None]:
+def bare_steps(data: Dataset, model: LSTMConfig, config: TrainingConfig, device: str = "cpu") -> Callable[[], None]:
     """Return as many steps of the optimiser as an epoch has, all on its first batch, without what a loop does else."""
-    network, objective = build_model(FEATURES, model).to(device).train(), Objective(config, HORIZONS).to(device)
+    network, objective = build_network(FEATURES, model).to(device).train(), Objective(config, HORIZONS).to(device)
     batch = config.batch_size
-    steps = Steps.alone(network, objective, DeviceData(data, SEQ_LEN, torch.device(device)), batch, deterministic=False)
+    steps = Steps.for_one_process(
+        network, objective, DeviceData(data, SEQ_LEN, torch.device(device)), batch, deterministic=False
+    )
     optimiser = torch.optim.AdamW(steps.parameters, fused=True)
     ends = torch.from_numpy(data.train_ends).to(device)
 
@@ -165,9 +170,10 @@ def train_on_ray() -> list[Figure]:
     from bitcorn_ray.on_ray.session import ray_session
     from bitcorn_ray.training.distribute import SharedData, fit_on_ray
 
-    model = ModelConfig(horizons=HORIZONS, seq_len=SEQ_LEN)
+    model = LSTMConfig(horizons=HORIZONS, seq_len=SEQ_LEN)
     config = TrainingConfig(epochs=8, patience=8, threads=1, deterministic=True)
     data = random_data(6_000, config, model)
+    shape = Shape(FEATURES, 1, 3_600_000)
 
     def in_process() -> tuple[float, FitResult]:
         started = time.perf_counter()
@@ -177,8 +183,9 @@ def train_on_ray() -> list[Figure]:
     before = in_process()
     with ray_session("local"), tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        there = fit_on_ray(
-            SharedData(data), model, config, workers=1, gpus=0, checkpoints=CheckpointFolder(folder), max_failures=0
+        checkpoints = CheckpointFolder(folder)
+        _, there = fit_on_ray(
+            SharedData(data), model, shape, config, workers=1, gpus=0, checkpoints=checkpoints, max_failures=0
         )
         on_ray = time.perf_counter() - started
     here = [before, in_process()]

@@ -15,7 +15,7 @@ from torch import nn
 from benchmarks.plain_loop import FEATURES, HORIZONS, SEQ_LEN, plain_epoch
 from benchmarks.timing import Figure, seconds_of
 from benchmarks.training import bare_steps, random_data, turns, windows_rate
-from bitcorn_ray.models.neural.config import ModelConfig, TrainingConfig
+from bitcorn_ray.models.neural.config import LSTMConfig, TrainingConfig
 
 _HIDDEN, _BATCH, _STEPS, _PLAIN_WINDOWS, _ROUNDS = 256, 1024, 200, 6_000, 5
 
@@ -46,7 +46,7 @@ def training_gpu() -> list[Figure]:
 
 def _timed(precision: str, plain: Callable[[], None]) -> tuple[tuple[float, ...], ...]:
     """Seconds of each epoch but the first, which warms up: ours, on one batch, of cuDNN alone, and plain."""
-    model = ModelConfig(horizons=HORIZONS, hidden_size=_HIDDEN, seq_len=SEQ_LEN)
+    model = LSTMConfig(horizons=HORIZONS, hidden_size=_HIDDEN, seq_len=SEQ_LEN)
     epochs = 1 + _ROUNDS
     config = TrainingConfig(epochs=epochs, patience=epochs, batch_size=_BATCH, precision=precision)
     data = random_data(_STEPS * _BATCH, config, model)

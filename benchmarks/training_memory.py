@@ -23,12 +23,13 @@ from benchmarks.memory import highest, peak, proc_mib
 from benchmarks.training import random_data
 from bitcorn_ray.datasets.dataset import Dataset, PartitionBars, build_dataset
 from bitcorn_ray.datasets.folds import Shares
+from bitcorn_ray.models.base import Shape
 from bitcorn_ray.models.neural.checkpoint import CheckpointFolder
-from bitcorn_ray.models.neural.config import ModelConfig, TrainingConfig
+from bitcorn_ray.models.neural.config import LSTMConfig, TrainingConfig
 from bitcorn_ray.models.neural.trainer import fit
 
 SERIES, BARS, FEATURES, SEQ_LEN = 10, 100_000, 90, 128
-MODEL = ModelConfig(horizons=(1, 4, 12, 24), seq_len=SEQ_LEN)
+MODEL = LSTMConfig(horizons=(1, 4, 12, 24), seq_len=SEQ_LEN)
 TRAINING = TrainingConfig(epochs=1, val_frac=0.002)
 _WINDOWS = 6_400  # that are trained on: memory does not depend on how many of them
 
@@ -42,7 +43,7 @@ def long_series() -> Dataset:
         rng.standard_normal(out=matrix[place * BARS : (place + 1) * BARS], dtype=np.float32)
         close = np.exp(rng.normal(0, 0.01, BARS).cumsum())
         times = np.arange(BARS) * 3_600_000
-        bars = PartitionBars(symbol=f"S{place}", timeframe="1h", close=close, timestamp=times)
+        bars = PartitionBars(symbol=f"S{place}", timeframe="1h", close=close, timestamp=times, step=3_600_000)
         partitions.append(bars.with_reference(MODEL.reference_span))
     data, _, _ = build_dataset(matrix, partitions, MODEL, Shares(validation=TRAINING.val_frac))
     return replace(data, train_ends=data.train_ends[:: len(data.train_ends) // _WINDOWS].copy())
@@ -50,7 +51,7 @@ def long_series() -> Dataset:
 
 def main() -> None:
     """Train where the argument says, and print the figures."""
-    small = ModelConfig(horizons=(1,), seq_len=4, hidden_size=4)
+    small = LSTMConfig(horizons=(1,), seq_len=4, hidden_size=4)
     fit(random_data(200, TrainingConfig(epochs=1), small), small, TrainingConfig(epochs=1))  # loads what loads lazily
     libraries, started = peak(), time.perf_counter()
     if sys.argv[1] == "in process":
@@ -73,8 +74,9 @@ def _on_ray() -> tuple[Dataset, float, float]:
         before = _tree_pss()
         with highest(_tree_pss, seconds=0.2) as most:
             fit_on_ray(
-                SharedData(data),
+                SharedData(replace(data, bars=())),
                 MODEL,
+                Shape(FEATURES, SERIES, 3_600_000),
                 TRAINING,
                 workers=1,
                 gpus=0,

@@ -19,10 +19,9 @@ from bitcorn_ray.datasets.folds import Shares
 from bitcorn_ray.datasets.load import TrainingInputs, inputs_from_frame, inputs_from_source
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.partition import Partition
+from bitcorn_ray.models.base import EpochResult, Progress
 from bitcorn_ray.models.neural.checkpoint import CheckpointFolder
-from bitcorn_ray.models.neural.config import ModelConfig, TrainingConfig
-from bitcorn_ray.models.neural.network import LSTMMultiHead
-from bitcorn_ray.models.neural.progress import EpochResult, Progress
+from bitcorn_ray.models.neural.config import GRUConfig, LSTMConfig, RecurrentConfig, TrainingConfig
 from bitcorn_ray.sources.frames import key_of_frame
 from bitcorn_ray.storage.location import shown_uri
 from bitcorn_ray.training.job import TrainingJob, checkpoint_folder
@@ -105,23 +104,25 @@ class MultiHorizonTrainingRequest:
     checkpoint_minutes: Optional[float] = None
     resume: bool = False
 
-    def model_config(self) -> ModelConfig:
+    def model_config(self) -> RecurrentConfig:
         """Return the model's part. Raises BitcornError for impossible values."""
-        return ModelConfig(**{**self._fields_of(ModelConfig), "horizons": tuple(self.horizons)})
+        kinds: dict[str, type[RecurrentConfig]] = {"lstm": LSTMConfig, "gru": GRUConfig}
+        if self.cell not in kinds:
+            raise BitcornError(f"cell is {self.cell!r}: use one of {', '.join(kinds)}")
+        made = kinds[self.cell]
+        names = {item.name for item in fields(made)} - {"kind", "horizons"}
+        return made(horizons=tuple(self.horizons), **{name: getattr(self, name) for name in names})
 
     def training_config(self) -> TrainingConfig:
         """Return the training's part. Raises BitcornError for impossible values."""
-        return TrainingConfig(**self._fields_of(TrainingConfig))
-
-    def _fields_of(self, config: type) -> dict[str, Any]:
-        return {item.name: getattr(self, item.name) for item in fields(config)}
+        return TrainingConfig(**{item.name: getattr(self, item.name) for item in fields(TrainingConfig)})
 
 
 @dataclass
 class TrainingResult:
     """A trained model, its scaler, and everything else about the run in plain values (as in metadata.json)."""
 
-    model: LSTMMultiHead
+    model: Any
     scaler: StandardScaler
     metadata: dict[str, Any]
 
@@ -247,7 +248,7 @@ def epoch_line(result: EpochResult, epochs: int) -> str:
 
 
 def _result_of(run: Run) -> TrainingResult:
-    return TrainingResult(run.model, run.scaler, run.metadata)
+    return TrainingResult(getattr(run.model, "network", run.model), run.scaler, run.metadata)
 
 
 def _partition_of(request: MultiHorizonTrainingRequest) -> Partition:

@@ -9,12 +9,13 @@ from small_training import partition_bars, shares_of
 from bitcorn_ray.datasets.dataset import build_dataset
 from bitcorn_ray.datasets.load import feature_identity
 from bitcorn_ray.features.registry import find_system
-from bitcorn_ray.models.neural.config import ModelConfig, TrainingConfig
-from bitcorn_ray.models.neural.network import build_model
-from bitcorn_ray.models.neural.progress import EpochResult, FitResult
+from bitcorn_ray.models.base import EpochResult, FitResult
+from bitcorn_ray.models.neural.config import LSTMConfig, TrainingConfig
+from bitcorn_ray.models.neural.model import LSTMModel
+from bitcorn_ray.models.neural.network import build_network
 from bitcorn_ray.training.run import assemble_run, save_run
 
-MODEL = ModelConfig(horizons=(1, 4), seq_len=16, hidden_size=8, num_layers=1, reference_span=24)
+MODEL = LSTMConfig(horizons=(1, 4), seq_len=16, hidden_size=8, num_layers=1, reference_span=24)
 TRAINING = TrainingConfig(val_frac=0.3)
 
 
@@ -29,7 +30,7 @@ def make_run(folder, partitions, model=MODEL, training=TRAINING, system="v2", se
         for symbol, bars in partitions.items()
     ]
     data, scaler, facts = build_dataset(np.ascontiguousarray(matrix), rows, model, shares_of(training))
-    network = build_model(matrix.shape[1], model, len(partitions))
+    network = build_network(matrix.shape[1], model, len(partitions))
     network.output_scale.copy_(torch.from_numpy(data.output_scale))
     network.typical_reference.fill_(data.typical_reference)
     losses = [0.5] * len(model.horizons)
@@ -42,5 +43,6 @@ def make_run(folder, partitions, model=MODEL, training=TRAINING, system="v2", se
         "features": feature_identity(found.on_grid(3_600_000)),
         "data": facts,
     }
-    fitted = FitResult(network.state_dict(), [epoch])
-    return save_run(assemble_run(fitted, data, scaler, model, training, list(found.features), about), folder)
+    fitted = LSTMModel(model, network.eval())
+    run = assemble_run(fitted, FitResult([epoch]), data, scaler, training, list(found.features), about)
+    return save_run(run, folder)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from bitcorn_ray.tuning.config import SweepConfig
 from bitcorn_ray.tuning.data import sweep_data
 from bitcorn_ray.tuning.folder import SweepFolder
-from bitcorn_ray.tuning.records import Trial
+from bitcorn_ray.tuning.records import Trial, training_code
 from bitcorn_ray.tuning.study import trial_plan
 from bitcorn_ray.tuning.trial import run_trial
 
@@ -43,7 +43,7 @@ def make_sweep(values, stop_last_after=None):
     """
     config = SweepConfig.load(values)
     folder, data = SweepFolder(config.run.out), sweep_data(config)
-    folder.begin(config, data.identities, data.bars)
+    folder.begin(config, data.identities, data.bars, training_code())
     plan = trial_plan(config, data, folder)
     points = list(config.space.points())
     for number, point in enumerate(points, start=1):

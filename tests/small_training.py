@@ -6,10 +6,13 @@ import numpy as np
 
 from bitcorn_ray.datasets.dataset import PartitionBars, build_dataset
 from bitcorn_ray.datasets.folds import Shares
-from bitcorn_ray.models.neural.config import ModelConfig, TrainingConfig
+from bitcorn_ray.models.base import FitContext
+from bitcorn_ray.models.neural import trainer
+from bitcorn_ray.models.neural.config import LSTMConfig, TrainingConfig
+from bitcorn_ray.models.registry import model_config
 
 HOUR = 3_600_000
-MODEL = ModelConfig(horizons=(1, 3), seq_len=8, hidden_size=6, num_layers=2, reference_span=24)
+MODEL = LSTMConfig(horizons=(1, 3), seq_len=8, hidden_size=6, num_layers=2, reference_span=24)
 TRAINING = TrainingConfig(epochs=3, batch_size=32, threads=1, deterministic=True)
 
 
@@ -32,3 +35,13 @@ def make_data(*bars, model=MODEL, training=TRAINING):
     features = np.random.default_rng(0).normal(size=(rows, 4)).astype(np.float32)
     partitions = [partition_bars(own, f"SIM{number or ''}", model.reference_span) for number, own in enumerate(bars)]
     return build_dataset(features, partitions, model, shares_of(training))
+
+
+def fit(data, model, training, **context):
+    """Fit a network. context: fields of a `FitContext`."""
+    return trainer.fit(data, model, training, FitContext(**context))
+
+
+def changed(config, **options):
+    """Return a model configuration with other options, also of another kind."""
+    return model_config({**config.to_json(), **options})

@@ -42,7 +42,7 @@ def train_values(db, out, **changes):
 
 
 def weights(run):
-    return load_run(run).model.state_dict()
+    return load_run(run).model.network.state_dict()
 
 
 def same(one, other):

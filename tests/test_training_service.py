@@ -10,9 +10,9 @@ import torch
 
 from bitcorn_ray.data_loader import load_market_data, prepare_features
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.models.base import EpochResult
 from bitcorn_ray.models.neural.checkpoint import CheckpointFolder
-from bitcorn_ray.models.neural.config import ModelConfig, TrainingConfig
-from bitcorn_ray.models.neural.progress import EpochResult
+from bitcorn_ray.models.neural.config import LSTMConfig, TrainingConfig
 from bitcorn_ray.training.config import RunConfig
 from bitcorn_ray.training.run import load_run
 from bitcorn_ray.training_service import (
@@ -86,7 +86,7 @@ def test_a_training_gives_model_scaler_metadata_and_artifacts(request_for, tmp_p
     assert sum(line.startswith("epoch ") for line in lines) == 2
     x = torch.randn(3, 16, 14)
     loaded = load_run(tmp_path / "run")
-    assert torch.equal(loaded.model(x)[0], result.model(x)[0])
+    assert torch.equal(loaded.model.network(x)[0], result.model(x)[0])
 
 
 def test_no_folder_no_files(request_for, tmp_path, monkeypatch):
@@ -108,7 +108,7 @@ def test_training_again_replaces_the_run(request_for, tmp_path):
         ({"feature_cols": ["nope"]}, "no column nope"),
         ({"horizons": [0]}, "horizons are"),
         ({"epochs": 0}, "epochs is 0"),
-        ({"loss": "huber"}, "unknown loss 'huber'"),
+        ({"loss": "huber"}, "loss is 'huber'"),
         ({"learning_rate": 0}, "learning_rate is 0"),
         ({"val_frac": 1.0}, "val_frac is 1.0"),
         ({"seq_len": 2_000}, "too few"),
@@ -145,8 +145,8 @@ def test_frames_of_any_making_are_trained_on(tmp_path):
 def test_the_request_says_what_the_configurations_say():
     request = MultiHorizonTrainingRequest(df=pd.DataFrame(), feature_cols=[])
     plain = MultiHorizonTrainingRequest(df=pd.DataFrame(), feature_cols=[], hidden_size=64, epochs=5)
-    assert (plain.model_config(), plain.training_config()) == (ModelConfig(), TrainingConfig())
-    every = {item.name for config in (ModelConfig, TrainingConfig) for item in fields(config)}
+    assert (plain.model_config(), plain.training_config()) == (LSTMConfig(), TrainingConfig())
+    every = {item.name for config in (LSTMConfig, TrainingConfig) for item in fields(config)} - {"kind"}
     assert every <= {item.name for item in fields(request)}
 
 
@@ -155,7 +155,7 @@ def configuration(market_db, out, **changes):
         db=str(market_db),
         timeframe="1h",
         out=str(out),
-        model=ModelConfig(horizons=(2, 5), seq_len=9, hidden_size=7, num_layers=1, reference_span=24),
+        model=LSTMConfig(horizons=(2, 5), seq_len=9, hidden_size=7, num_layers=1, reference_span=24),
         training=TrainingConfig(epochs=2, seed=4, threads=1, deterministic=True),
         **{"symbol": "aaa/usdt", "workers": 0, **changes},
     )
@@ -179,6 +179,7 @@ def test_a_configuration_of_one_symbol_trains_what_its_frame_trains(market_db, t
     prepared = prepare_features(bars)
     # The same bars, whose first ones only the reference volatility knows here: targets are relative to nothing instead.
     model = {**vars(config.model), "horizons": [2, 5], "reference_span": 0}
+    del model["kind"]
     frame = MultiHorizonTrainingRequest(
         prepared.dataframe, prepared.feature_cols, symbol="AAAUSDT", **model, **vars(config.training)
     )
@@ -213,11 +214,11 @@ def test_what_was_cut_short_goes_on_where_asked_to(market_db, tmp_path):
         lines, epochs = [], []
         with pytest.raises(Interrupted):
             train_from_config(config, on_epoch=interrupt, log_fn=lines.append)
-        assert not any("going on" in line for line in lines)
+        assert not any("resuming" in line for line in lines)
     assert CheckpointFolder(tmp_path / "run" / "checkpoints")
     resumed = train_from_config(config, resume=True, on_epoch=epochs.append, log_fn=lines.append)
     assert [epoch.epoch for epoch in epochs] == [2]
-    assert any(line.startswith("going on after") for line in lines)
+    assert any(line.startswith("resuming after") for line in lines)
     whole = train_from_config(replace(config, out=str(tmp_path / "whole")))
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[name]), name

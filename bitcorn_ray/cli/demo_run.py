@@ -17,7 +17,7 @@ from bitcorn_ray.data_loader import compute_features, load_market_data
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.forecasting.forecaster import Forecaster
 from bitcorn_ray.market.simulate import simulate_bars
-from bitcorn_ray.models.neural.config import ModelConfig, TrainingConfig
+from bitcorn_ray.models.neural.config import LSTMConfig, TrainingConfig
 from bitcorn_ray.sources.ingest import ingest_files
 from bitcorn_ray.storage.location import local_file
 from bitcorn_ray.storage.storage import Storage
@@ -57,7 +57,7 @@ def run_demo(folder: str | Path, log_fn: Callable[[str], None]) -> dict[str, Any
         symbol=_TRAINED,
         timeframe="1h",
         out=str(folder / "run"),
-        model=ModelConfig(hidden_size=32),
+        model=LSTMConfig(hidden_size=32),
         training=TrainingConfig(epochs=4),
     )
     result = train_from_config(

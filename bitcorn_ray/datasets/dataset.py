@@ -26,7 +26,7 @@ from bitcorn_ray.datasets.scaling import finite_rows, fit_scaler, scale_in_place
 from bitcorn_ray.datasets.targets import forward_return, realised_volatility
 from bitcorn_ray.datasets.windows import WindowIndex, WindowOptions, gap_before, require_horizons, window_index
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.market.bars import modal_step, require_chronology, show_time
+from bitcorn_ray.market.bars import require_chronology, show_time
 from bitcorn_ray.market.reference_volatility import reference_volatility
 
 if TYPE_CHECKING:
@@ -44,9 +44,9 @@ _PARTS = ("train", "validation", "test")
 class PartitionBars:
     """T bars of one partition, as models and folds see them.
 
-    symbol, timeframe: of the partition, as stored. timestamp: (T,) int64 ms at which each bar opens; None treats the
-    rows as consecutive bars. step: timeframe in ms, by default the most frequent distance. close: (T,) prices. high,
-    low: (T,), None where only closes are known. reference: (T,) volatility of one bar that targets are relative to, NaN
+    symbol, timeframe: of the partition, as stored. timestamp: (T,) int64 ms at which each bar opens. step: timeframe in
+    ms. timed: False if there are no times, and timestamp holds row numbers, with a step of 1. close: (T,) prices. high,
+    low: (T,), None if only closes are known. reference: (T,) volatility of one bar that targets are relative to, NaN
     where it is unknown; None for targets that are relative to nothing. excluded_ends: (T,) rows at which no window may
     end, as their bars were filled from later ones.
     """
@@ -54,8 +54,9 @@ class PartitionBars:
     symbol: str
     timeframe: str
     close: Prices
-    timestamp: Rows | None = None
-    step: int | None = None
+    timestamp: Rows
+    step: int
+    timed: bool = True
     high: Prices | None = None
     low: Prices | None = None
     reference: Prices | None = None
@@ -89,11 +90,12 @@ class Dataset:
     """Read-only plain arrays, which travel through an object store without a copy.
 
     matrix: (T, F) float32, scaled, one partition after another. reference: (T,) float32 volatility of one bar, 1 where
-    there is none. partition_starts: (P + 1,) first row of each partition, then T. names: of the partitions. bars: of
-    the partitions. timestamp: (T,) int64 ms, None if a partition has none. returns, volatilities: (T, H) float32
-    targets by the row at which a window ends, zero where no window ends. output_scale: (H,) root mean square, over the
-    training windows, of the realised volatility in units of the reference. typical_reference: median reference at the
-    ends of the training windows. train_ends, validation_ends, test_ends: (N,) int64 rows, ascending.
+    there is none. partition_starts: (P + 1,) first row of each partition, then T. names: of the partitions. timestamp:
+    (T,) int64 ms, None if a partition has none. returns, volatilities: (T, H) float32 targets by the row at which a
+    window ends, zero where no window ends. output_scale: (H,) root mean square, over the training windows, of the
+    realised volatility in units of the reference. typical_reference: median reference at the ends of the training
+    windows. train_ends, validation_ends, test_ends: (N,) int64 rows, ascending. bars: of the partitions, for models
+    that use prices; empty if the model uses none.
     """
 
     matrix: Floats
@@ -189,13 +191,13 @@ def build_dataset(
     )
     scale_in_place(matrix, scaler)
     reference, returns, volatilities = _targets([index.ends for index in indexes], partitions, starts, windows.horizons)
-    timed = all(partition.timestamp is not None for partition in partitions)
+    timed = all(partition.timed for partition in partitions)
     dataset = Dataset(
         matrix=matrix,
         reference=reference,
         partition_starts=starts,
         names=tuple(partition.name for partition in partitions),
-        timestamp=np.concatenate([p.timestamp for p in partitions if p.timestamp is not None]) if timed else None,
+        timestamp=np.concatenate([partition.timestamp for partition in partitions]) if timed else None,
         returns=returns,
         volatilities=volatilities,
         output_scale=_output_scale(volatilities, reference, ends["train"]),
@@ -203,7 +205,7 @@ def build_dataset(
         train_ends=ends["train"],
         validation_ends=ends["validation"],
         test_ends=ends["test"],
-        bars=tuple(partitions),
+        bars=tuple(replace(partition, reference=None) for partition in partitions),
     )
     return dataset, scaler, _facts(partitions, indexes, parts)
 
@@ -239,10 +241,7 @@ def _valid_windows(partition: PartitionBars, matrix: Floats, windows: WindowOpti
     """Return the valid windows of a partition. required: raise BitcornError if there are none."""
     if required:
         require_horizons(windows.horizons, windows.seq_len, len(matrix))
-    gaps = None
-    if partition.timestamp is not None:
-        require_chronology(partition.timestamp)
-        gaps = gap_before(partition.timestamp, partition.step or modal_step(partition.timestamp))
+    require_chronology(partition.timestamp)
     usable = np.isfinite(partition.close) & (partition.close > 0)
     if partition.reference is not None:
         usable &= np.isfinite(partition.reference)
@@ -250,7 +249,7 @@ def _valid_windows(partition: PartitionBars, matrix: Floats, windows: WindowOpti
         rows=len(matrix),
         seq_len=windows.seq_len,
         horizon=max(windows.horizons),
-        gaps=gaps,
+        gaps=gap_before(partition.timestamp, partition.step),
         excluded=partition.excluded_ends,
         finite=finite_rows(matrix),
         usable_close=usable,
@@ -264,17 +263,10 @@ def _fold_of_shares(
     shares: Shares, indexes: Sequence[WindowIndex], partitions: Sequence[PartitionBars], windows: WindowOptions
 ) -> Sequence[FoldRows]:
     """Return the rows of each partition that shares of all valid windows leave for each part."""
-    longest = max(windows.horizons)
-    if len(partitions) == 1 and partitions[0].timestamp is None:
-        rows = np.arange(len(partitions[0]))
-        return split_by_shares(shares, [rows], [indexes[0].ends], [longest])
-    instants, reaches = [], []
-    for partition in partitions:
-        if partition.timestamp is None:
-            raise BitcornError(f"{partition.name} has no timestamps: several partitions are split at the same instants")
-        step = partition.step or modal_step(partition.timestamp)
-        instants.append(partition.timestamp + step)  # a bar is labelled by its open
-        reaches.append(longest * step)
+    if len(partitions) > 1 and (untimed := [partition.name for partition in partitions if not partition.timed]):
+        raise BitcornError(f"{untimed[0]} has no timestamps: several partitions are split at the same instants")
+    instants = [partition.timestamp + partition.step for partition in partitions]  # a bar is labelled by its open
+    reaches = [max(windows.horizons) * partition.step for partition in partitions]
     return split_by_shares(shares, instants, [index.ends for index in indexes], reaches)
 
 
@@ -354,7 +346,7 @@ def _facts(
             facts[f"{part}_windows"] = len(rows)
             facts[f"{part}_rows"] = [int(rows[0]), int(rows[-1])] if len(rows) else None
         facts["left_out"] = index.left_out
-        if partition.timestamp is not None:
+        if partition.timed:
             facts["first_timestamp"] = show_time(int(partition.timestamp[0]))
             facts["last_timestamp"] = show_time(int(partition.timestamp[-1]))
         described.append(facts)

@@ -194,11 +194,13 @@ def inputs_from_frame(
         matrix[:, column] = df[name].to_numpy()
     filled = df["filled"].to_numpy(dtype=bool) if "filled" in df.columns else None
     prices = {name: df[name].to_numpy(dtype=np.float64) for name in ("close", "high", "low") if name in df.columns}
+    times = frame_times(df)
     bars = PartitionBars(
         symbol=partition.symbol,
         timeframe=partition.timeframe,
-        timestamp=frame_times(df),
-        step=step,
+        timestamp=np.arange(len(df)) if times is None else times,
+        step=1 if times is None else step,
+        timed=times is not None,
         excluded_ends=None if df.attrs.get("fill") == "forward" else filled,
         **prices,
     )
@@ -246,6 +248,7 @@ class _Entry:
 
 def _partition_bars(loaded: LoadedBars, step: int, options: Reading) -> PartitionBars:
     bars, partition = loaded.bars, loaded.partition
+    assert bars.timestamp is not None  # a source has times
     fills_ahead = options.policy is not None and options.policy.fills_ahead
     return PartitionBars(
         symbol=partition.symbol,

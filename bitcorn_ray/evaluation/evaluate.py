@@ -262,7 +262,7 @@ def _ranges(forecaster: Forecaster, partition: Partition, unseen: list[int]) -> 
     there = [start for start in starts if start is not None]
     if not there:
         raise BitcornError("the run does not say where its validation began, so that no baseline can be fitted before")
-    place = forecaster.run.place_of(partition.symbol)
+    place = forecaster.run.partition_index(partition.symbol)
     if place is None:
         return "other symbol", min(there), max(unseen)
     sample = "test" if known[place].get("test") else "out of sample"

@@ -28,7 +28,7 @@ from bitcorn_ray.metrics.signal import rank_scores, sign_losses, sign_scores
 from bitcorn_ray.models.baselines.simple import Baselines
 from bitcorn_ray.storage.location import shown_uri
 from bitcorn_ray.tuning.baselines import SweepBaselines, outcomes
-from bitcorn_ray.tuning.config import Setting
+from bitcorn_ray.tuning.config import TrialConfig
 from bitcorn_ray.tuning.folder import SweepFolder
 from bitcorn_ray.tuning.records import FoldRecord, Trial
 from bitcorn_ray.tuning.results import fold_records
@@ -95,7 +95,7 @@ def leaderboard(
         config=config,
         bars=bars,
         identities=plan.identities,
-        setting=Setting.from_json(trials[_best(found)].setting),
+        setting=TrialConfig.from_json(trials[_best(found)].setting),
         cache_dir=cache_dir,
     )
     tables = list[_FoldTable]()

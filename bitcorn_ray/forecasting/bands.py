@@ -86,17 +86,6 @@ def enough_scores(bars: Rows, rows: Rows, past: PastScores, horizons: Sequence[i
     return bool((count >= window).all())
 
 
-def between_widths(widths: Floats, weights: Floats) -> Floats:
-    """Half-widths (N, K, H) at other horizons, by the weights (H, J) of `horizon_weights`: (N, K, J).
-
-    They are linear in the horizon, in units of the volatility; infinite where one that they lie between is.
-    """
-    finite = np.isfinite(widths)
-    between: Floats = np.where(finite, widths, 0.0) @ weights
-    between[(~finite).astype(np.float64) @ weights > 0] = np.inf
-    return between
-
-
 def roll_bands(
     conformal: RollingConformal, past: PastScores, bars: Rows, scores: NDArray[np.float32], asked: Rows
 ) -> NDArray[np.float32]:

@@ -31,7 +31,7 @@ from bitcorn_ray.market.bars import Bars, show_time
 from bitcorn_ray.market.partition import Partition, normalise_symbol, select_partitions
 from bitcorn_ray.market.timeframe import timeframe_ms
 from bitcorn_ray.metrics.calibration import RollingConformal
-from bitcorn_ray.models.neural.predict import horizon_weights
+from bitcorn_ray.models.interpolation import horizon_weights
 from bitcorn_ray.report.fan import Fan, FanPanel
 from bitcorn_ray.sources.loading import load_partition
 from bitcorn_ray.sources.options import Reading
@@ -181,7 +181,7 @@ class ForecastWorker:
 
     def __init__(self, plan: ForecastPlan, device: str = "cpu") -> None:
         self._plan, self._cache = plan, FeatureCache(plan.cache)
-        plan.forecaster.run.model.to(device)
+        plan.forecaster.run.move_to(device)
 
     def __call__(self, job: FeatureJob) -> list[PartitionForecast]:
         """Forecast the partitions of a job. Any failure becomes the error of its partition."""

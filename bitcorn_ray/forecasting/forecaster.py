@@ -18,7 +18,7 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.explain import library_changes, system_changes
 from bitcorn_ray.features.registry import find_system
 from bitcorn_ray.features.system import FeatureSystem
-from bitcorn_ray.forecasting.bands import between_widths, roll_bands
+from bitcorn_ray.forecasting.bands import roll_bands
 from bitcorn_ray.forecasting.forecasts import Forecasts
 from bitcorn_ray.forecasting.inputs import FeatureWindows, Floats, ForecastCache, ForecastInputs
 from bitcorn_ray.market.bars import Bars, milliseconds_of, require_chronology
@@ -26,7 +26,7 @@ from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.policy import CleaningPolicy
 from bitcorn_ray.market.timeframe import timeframe_ms
 from bitcorn_ray.metrics.calibration import COVERAGES, RollingConformal
-from bitcorn_ray.models.neural.predict import between_horizons, horizon_weights
+from bitcorn_ray.models.interpolation import horizon_weights, interpolate, interpolate_widths
 from bitcorn_ray.sources.frames import key_of_frame, read_frame
 from bitcorn_ray.sources.options import Reading
 from bitcorn_ray.storage.location import shown_uri
@@ -133,8 +133,8 @@ class Forecaster:
         )
         returns, volatilities = returns[places], volatilities[places]
         if horizons is not None and weights is not None:
-            returns, volatilities = between_horizons(trained, horizons, returns, volatilities)
-            widths = between_widths(widths, weights)
+            returns, volatilities = interpolate(returns, volatilities, weights)
+            widths = interpolate_widths(widths, weights)
         return Forecasts(
             partition=partition,
             horizons=trained if horizons is None else tuple(horizons),

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bitcorn_ray.datasets.dataset import PartitionBars
 from bitcorn_ray.datasets.scaling import finite_rows, scale
 from bitcorn_ray.datasets.windows import gap_before, window_defects
 from bitcorn_ray.errors import BitcornError
@@ -25,7 +26,7 @@ from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.reference_volatility import REFERENCE_SPANS, reference_volatility
 from bitcorn_ray.market.timeframe import timeframe_ms, timeframe_of_ms
 from bitcorn_ray.metrics.calibration import RollingConformal
-from bitcorn_ray.models.neural.predict import predict_windows
+from bitcorn_ray.models.base import WindowSet
 from bitcorn_ray.training.run import PastScores, Run
 
 Rows = NDArray[np.int64]
@@ -74,6 +75,7 @@ class FeatureWindows:
         self.system, self.bars, self.times = system, bars, bars.timestamp
         self.seq_len, self.columns = run.config.seq_len, run.metadata["feature_cols"]
         self.step = timeframe_ms(run.metadata["timeframe"])
+        self.needed = max(system.warmup_bars + self.seq_len, run.model.history_needed(self.step))
         self._filled = np.zeros(len(bars), bool) if filled is None else filled
         self._features = features
         self._computed, self._computed_from = np.empty((0, len(self.columns)), np.float32), len(bars)
@@ -84,7 +86,7 @@ class FeatureWindows:
         first: rows before this one are not counted.
         """
         checks: dict[str, Callable[[Rows], Mask]] = {
-            "too few bars before": lambda ends: ends < self.system.warmup_bars + self.seq_len - 1,
+            "too few bars before": lambda ends: ends < self.needed - 1,
             "filled": lambda ends: self._filled[ends],
             "bars missing": self._spans_gap,
             "features not finite": self._has_gaps_in_features,
@@ -100,10 +102,13 @@ class FeatureWindows:
 
     def explain(self, row: int) -> str:
         """Return the reason why there is no forecast from a row that has no valid window."""
-        (_, left_out), need = self.valid(np.array([row]), row), self.system.warmup_bars + self.seq_len
+        _, left_out = self.valid(np.array([row]), row)
         first = row - self.seq_len + 1
         if left_out["too few bars before"]:
-            return f"{row + 1} bars are too few to forecast: {self.system.name} and seq_len {self.seq_len} need {need}"
+            return (
+                f"{row + 1} bars are too few to forecast: {self.system.name} and seq_len {self.seq_len} need "
+                f"{self.needed}"
+            )
         if left_out["filled"]:
             return f"the bar at {self.bars.describe(row)} was filled, not traded: forecast from a later bar"
         if left_out["bars missing"]:
@@ -165,16 +170,17 @@ class ForecastInputs:
         self.step, self.times = timeframe_ms(partition.timeframe), bars.timestamp
         self.numbers = self.times // self.step  # of the bars on the timeframe's grid
         self._require_grid(partition)
-        self.place = run.place_of(partition.symbol)
+        self.partition, self.index = partition, run.partition_index(partition.symbol)
         known = run.metadata["partitions"]
-        if self.place is None and self.config.symbol_embedding:
+        if self.index is None and run.model.needs_known_partition:
             raise BitcornError(
                 f"the model tells its partitions apart and was not trained on {partition.symbol}: it forecasts "
-                f"{', '.join(trained['symbol'] for trained in known)}; train one without symbol_embedding for others"
+                f"{', '.join(trained['symbol'] for trained in known)}; train it on {partition.symbol}, or without "
+                "symbol_embedding"
             )
-        self.trained_on = {} if not known else None if self.place is None else known[self.place]
+        self.trained_on = {} if not known else None if self.index is None else known[self.index]
         no_scores = PastScores(np.empty(0, np.int64), np.empty((0, len(self.config.horizons)), np.float32))
-        self.past = no_scores if self.place is None or not run.scores else run.scores[self.place]
+        self.past = no_scores if self.index is None or not run.scores else run.scores[self.index]
         self.windows = FeatureWindows(run, system, bars, features, filled)
         self._cached = cached
         self.rows, self.left_out = self._choose(first)
@@ -264,5 +270,25 @@ class ForecastInputs:
             reference = reference_volatility(np.log(self.bars.close[begin:]), span).astype(np.float32)
             # As long as the matrix; rows before the end of the first window are not read.
             reference = reference[first - begin :] if begin <= first else np.pad(reference, (begin - first, 0))
-        symbols = np.full(len(rows), self.place) if self.config.symbol_embedding else None
-        return predict_windows(self.run.model, scaled, reference, rows - first, self.config.seq_len, symbols)
+        own = PartitionBars(
+            symbol=self.partition.symbol,
+            timeframe=self.partition.timeframe,
+            timestamp=self.times,
+            step=self.step,
+            close=self.bars.close,
+            high=self.bars.high,
+            low=self.bars.low,
+        )
+        forecast = self.run.model.predict(
+            WindowSet(
+                matrix=scaled,
+                ends=rows - first,
+                seq_len=self.config.seq_len,
+                reference=reference,
+                partitions=np.full(len(rows), -1 if self.index is None else self.index),
+                bars=(own,),
+                bar_rows=rows,
+                bar_indexes=np.zeros(len(rows), np.int64),
+            )
+        )
+        return forecast.returns.astype(np.float32), forecast.volatilities.astype(np.float32)

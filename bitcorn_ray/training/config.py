@@ -1,4 +1,4 @@
-"""RunConfig: everything about one training in one YAML file, composed of the configurations that the rooms own."""
+"""RunConfig: all of one training in one YAML file, composed of the configurations of its parts."""
 
 from __future__ import annotations
 
@@ -6,28 +6,34 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BeforeValidator
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.policy import CleaningPolicy
-from bitcorn_ray.models.neural.config import ModelConfig, TrainingConfig
+from bitcorn_ray.models.base import ModelConfig
+from bitcorn_ray.models.neural.config import LSTMConfig, TrainingConfig
+from bitcorn_ray.models.registry import model_config
 from bitcorn_ray.sources.options import Reading
 from bitcorn_ray.storage.location import Location, recorded_uri, shown_uri
 from bitcorn_ray.storage.nodes import on_a_node, require_lasting
 
-__all__ = ["RunConfig", "read_yaml", "recorded_config", "validated"]
+
+def _parse_model(value: Any) -> Any:
+    return model_config(value) if isinstance(value, Mapping) else value
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """One training.
 
-    db: database of bars, or any other source of them (see `load_market_data`). symbol: of the partition, or symbols: of
-    several that train one model. timeframe: of all. features: name of the feature system. out: folder for the run.
-    workers: Ray workers; (least, most) for as many as Ray can give; 0 trains in this process, without Ray. gpus: for
-    each worker. table, mapping: how the source is to be read, where its names do not say it. clean: how bars are
-    repaired; None repairs nothing but rows of one time. mlflow: address of the MLflow server or folder to log to as
-    well, by default MLFLOW_TRACKING_URI where that is set.
+    db: database or other source of bars (see `load_market_data`). symbol: of the partition, or symbols: of several that
+    train one model. timeframe: of all. features: name of the feature system. out: folder for the run. workers: Ray
+    workers; (least, most) for as many as Ray can give; 0 trains in this process, without Ray. gpus: for each worker.
+    table, mapping: how to read the source, if its names do not say it. clean: how to repair bars; None only keeps the
+    last of rows with equal times. mlflow: address of the MLflow server or folder to log to as well, by default
+    MLFLOW_TRACKING_URI. model: its `kind` decides its fields, see `models.registry`.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -44,13 +50,13 @@ class RunConfig:
     table: str | None = None
     mapping: dict[str, str] = field(default_factory=dict)
     clean: CleaningPolicy | None = None
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: Annotated[ModelConfig, BeforeValidator(_parse_model)] = field(default_factory=LSTMConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
     def __post_init__(self) -> None:
         if (self.symbol is None) == (not self.symbols):
-            told = f"symbol {self.symbol} and symbols {', '.join(self.symbols)}" if self.symbol else "no symbol"
-            raise BitcornError(f"the configuration names {told}: give symbol, or symbols for several")
+            given = f"symbol {self.symbol} and symbols {', '.join(self.symbols)}" if self.symbol else "no symbol"
+            raise BitcornError(f"the configuration has {given}: give symbol, or symbols for several")
         if isinstance(self.workers, int):
             if self.workers < 0:
                 raise BitcornError(f"workers is {self.workers}: it must be at least 1, or 0 to train without Ray")
@@ -62,7 +68,7 @@ class RunConfig:
 
     @property
     def all_symbols(self) -> tuple[str, ...]:
-        """Every symbol that trains the model."""
+        """Return all symbols that train the model."""
         return (self.symbol,) if self.symbol is not None else self.symbols
 
     @property
@@ -71,15 +77,15 @@ class RunConfig:
         return Reading.of(self.table, self.mapping, policy=self.clean)
 
     def to_json(self) -> dict[str, Any]:
-        """The same in plain values, as a file would say it."""
+        """Return the same in plain values, as in a file."""
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))  # tuples are lists there
         return plain
 
     @classmethod
     def load(cls, path: str | Path | None, overrides: Mapping[str, Any]) -> RunConfig:
-        """Read a YAML file, if any, and put ``overrides`` over it; None among these leaves the file's value.
+        """Return the configuration of a YAML file, if any, with ``overrides``; None keeps the file's value.
 
-        overrides: nested like the file, `{"db": ..., "model": {"seq_len": ...}}`; a symbol there goes before symbols in
+        overrides: nested like the file, `{"db": ..., "model": {"seq_len": ...}}`; a symbol there replaces symbols in
         the file, and the other way round.
         Raises BitcornError for a missing or malformed file, unknown or missing fields, and impossible values.
         """
@@ -93,9 +99,9 @@ class RunConfig:
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Read the fields of a YAML file, at a path or URI.
+    """Return the fields of a YAML file at a path or URI.
 
-    Raises BitcornError where it is missing, is no YAML or holds no fields.
+    Raises BitcornError if it is missing, not valid YAML or has no fields.
     """
     import yaml
 
@@ -107,7 +113,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         ignored = ", or left out by .gitignore or .rayignore of the submitted folder" if on_a_node() else ""
         raise BitcornError(f"no configuration at {shown}: {error}{ignored}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BitcornError(f"{shown} is no YAML: {' '.join(str(error).split())}") from error
+        raise BitcornError(f"{shown} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise BitcornError(
             f"{shown_uri(path)} holds {type(values).__name__}, not fields with values such as `db: market.db`"
@@ -116,13 +122,13 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def recorded_config(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration in plain values as it may be kept: without the secrets of places, see `recorded_uri`."""
+    """Return a configuration in plain values without the secrets of its URIs, see `recorded_uri`."""
     places = {name: values[name] for name in ("db", "out", "mlflow") if isinstance(values.get(name), str)}
     return {**values, **{name: recorded_uri(place) for name, place in places.items()}}
 
 
 def validated(kind: Any, values: Any, where: str) -> Any:
-    """Make a configuration, or any other type, of plain values. where: names these, for messages.
+    """Return a configuration, or another type, made of plain values. where: names the values in messages.
 
     Raises BitcornError for unknown or missing fields and impossible values.
     """
@@ -150,8 +156,8 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _explain(problem: Any) -> str:
-    """Say in a line what pydantic found wrong with a field, one of `ValidationError.errors()`."""
-    # Which of the types that a field may have did not fit is of no use to anyone.
+    """Return one line about an error of pydantic, one of `ValidationError.errors()`."""
+    # The alternatives of a union are noise in a message.
     place = ".".join(str(part) for part in problem["loc"] if not str(part).startswith(("tuple", "literal", "int")))
     if problem["type"] == "missing":
         return f"{place} is missing: give it in the file or as an option"

@@ -1,8 +1,9 @@
-"""Training on Ray Train: `learning.training.fit` in each worker, which finds the process group that Ray made.
+"""Fit a model on Ray Train: `Model.fit` in each worker, which finds the process group that Ray made.
 
-1. The data go into the object store once, and all workers of a node read them there. 2. Ray Train starts the
-workers. 3. The first worker saves checkpoints in a folder that all of them see, and puts what happens into a queue.
-4. Where a worker dies, Ray starts all anew, as many as there is room for, and they go on from the last checkpoint.
+1. The dataset goes into the object store once, and all workers of a node read it there. 2. Ray Train starts the
+workers; a model that is not distributed gets one. 3. The first worker saves checkpoints in a folder that all of them
+see, and puts epochs and progress into a queue. 4. If a worker dies, Ray starts all anew, as many as there is room for,
+and they resume from the last checkpoint.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from typing import Any, cast
 
 import ray
 import ray.train
-import torch
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.util.queue import Empty, Queue
@@ -27,15 +27,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from bitcorn_ray.datasets.dataset import Dataset
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.logging import LogOutput, asked_output, logged, logger_of
+from bitcorn_ray.models.base import EpochResult, FitContext, FitResult, Model, ModelConfig, Progress, Shape
 from bitcorn_ray.models.neural.checkpoint import CheckpointFolder
-from bitcorn_ray.models.neural.config import ModelConfig, TrainingConfig
-from bitcorn_ray.models.neural.progress import EpochResult, FitResult, Progress
-from bitcorn_ray.models.neural.trainer import fit
+from bitcorn_ray.models.neural.config import TrainingConfig
+from bitcorn_ray.models.registry import model_class, model_config
 from bitcorn_ray.on_ray.monitoring import count_own_traffic, forget_training, record_epoch, record_progress
 from bitcorn_ray.on_ray.nodes import room_for
 from bitcorn_ray.on_ray.versions import guarded, is_private
-
-__all__ = ["SharedData", "fit_on_ray"]
 
 _log = logger_of(__name__)
 _PACKAGE = __name__.partition(".")[0]
@@ -43,10 +41,10 @@ _CLEANER = "PlacementGroupCleanerCallback"
 
 
 class SharedData:
-    """Training data in Ray's object store.
+    """A dataset in Ray's object store.
 
-    data: the same, in the store's memory, which is gone when the connection to Ray ends. The arrays that were given are
-    not held on to, so that one copy serves this process and all workers of its node.
+    data: the same in the store's memory, which is gone when the connection to Ray ends. The given arrays are not kept,
+    so that one copy serves this process and all workers of its node.
     """
 
     def __init__(self, data: Dataset) -> None:
@@ -56,7 +54,8 @@ class SharedData:
 
 def fit_on_ray(
     data: SharedData,
-    model: ModelConfig,
+    config: ModelConfig,
+    shape: Shape,
     training: TrainingConfig,
     *,
     workers: int | tuple[int, int],
@@ -66,14 +65,17 @@ def fit_on_ray(
     on_epoch: Callable[[EpochResult], None] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     run: str = "",
-) -> FitResult:
-    """Train on Ray workers with ``gpus`` GPUs each; see `training_service.train_on_ray`.
+) -> tuple[Model, FitResult]:
+    """Fit a model on Ray workers with ``gpus`` GPUs each, see `training_service.train_on_ray`.
 
-    workers: how many; (least, most) takes as many as Ray has room for, and fewer after a node is lost.
-    checkpoints: what is there already is gone on from. run: its place, as logs and metrics may show it.
+    workers: their number; (least, most) takes as many as Ray has room for, and fewer after a node is lost. A model that
+    is not distributed uses one. checkpoints: a snapshot of the same training is resumed. run: its folder or URI, for
+    logs and metrics.
     """
     count_own_traffic()  # of the inputs
     least, most = (workers, workers) if isinstance(workers, int) else workers
+    if not model_class(config.kind).traits.distributed:
+        least = most = 1
     cpus = _cpus_per_worker(least, most, gpus)
     scaling = ray.train.ScalingConfig(
         num_workers=cast(int, least if least == most else (least, most)),  # its annotation knows no elastic range
@@ -86,7 +88,8 @@ def fit_on_ray(
     queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
     loop_config = {
         "data": data.reference,
-        "model": asdict(model),
+        "model": config.to_json(),
+        "shape": asdict(shape),
         "training": asdict(training),
         "gpu": gpus > 0,
         "queue": queue,
@@ -98,9 +101,9 @@ def fit_on_ray(
         # One worker needs no process group, and its controller no PyTorch: seconds less until it runs.
         trainer = TorchTrainer if most > 1 else _OneWorkerTrainer
         returned = _result(trainer, loop_config, scaling, checkpoints, max_failures)
-    weights = {name: torch.from_numpy(value.copy()) for name, value in returned["weights"].items()}
-    history = [EpochResult(**each) for each in returned["history"]]
-    return FitResult(weights, history, returned["learned"], returned["precision"], returned["machines"])
+    model = model_class(config.kind).restore(config, shape, returned["artifacts"])
+    history = [EpochResult(**epoch) for epoch in returned["result"].pop("history")]
+    return model, FitResult(history, **returned["result"])
 
 
 def _result(
@@ -110,9 +113,9 @@ def _result(
     checkpoints: CheckpointFolder,
     max_failures: int,
 ) -> dict[str, Any]:
-    """Run the workers, and return what the first one returns. Raises BitcornError where that is a refusal."""
+    """Run the workers, and return the result of the first one. Raises BitcornError if it refused."""
     worker: Any = guarded(_train_worker, lambda why, config: {"refused": why})
-    # Ray goes on with what it knows under a name: what there is to go on from is in our checkpoints.
+    # Ray resumes a run of a known name: our checkpoints are what to resume from, so the name is new.
     own, name = checkpoints.storage.child("ray"), uuid.uuid4().hex
     path, filesystem = own.handle
     checkpoints.storage.remove_folder("ray")  # of a driver that was killed
@@ -131,7 +134,7 @@ def _result(
     except ray.train.TrainingFailedError as error:
         raise BitcornError(
             f"the training failed {max_failures + 1} times, the last time with: {_reason(error)}. Its checkpoints are "
-            f"in {checkpoints.storage.shown}, to be gone on from"
+            f"in {checkpoints.storage.shown}: resume it with --resume"
         ) from error
     finally:
         own.remove_folder(name)
@@ -142,8 +145,8 @@ def _result(
 
 
 def _start_coordinator() -> None:
-    """Let the process start beside the controller that Ray's controller would start first, and wait for."""
-    with suppress(ImportError, AttributeError):  # Ray's own, and nothing is lost where it is elsewhere
+    """Start the process that Ray's controller would otherwise start first and wait for."""
+    with suppress(ImportError, AttributeError):  # private to Ray: without it, the start is only slower
         from ray.data._internal.cluster_autoscaler import default_autoscaling_coordinator
 
         default_autoscaling_coordinator.get_or_create_autoscaling_coordinator()
@@ -151,44 +154,38 @@ def _start_coordinator() -> None:
 
 class _OneWorkerTrainer(DataParallelTrainer):
     def _create_default_callbacks(self) -> list[Any]:
-        """Without the process that frees the worker's place where the controller dies: a private Ray ends with it."""
-        every = super()._create_default_callbacks()
-        return [each for each in every if not (is_private() and type(each).__name__ == _CLEANER)]
+        """Leave out the process that frees the worker's resources if the controller dies: a private Ray ends then."""
+        callbacks = super()._create_default_callbacks()
+        return [call for call in callbacks if not (is_private() and type(call).__name__ == _CLEANER)]
 
 
 def _train_worker(config: dict[str, Any]) -> dict[str, Any]:
     first = ray.train.get_context().get_world_rank() == 0
     device = str(ray.train.torch.get_device()) if config["gpu"] else "cpu"
     data = Dataset(**ray.get(config["data"]))
-    model, training = ModelConfig(**config["model"]), TrainingConfig(**config["training"])
-    checkpoints: CheckpointFolder = config["checkpoints"]
+    of_model, training = model_config(config["model"]), TrainingConfig(**config["training"])
+    model = model_class(of_model.kind).create(of_model, Shape(**config["shape"]))
 
-    def tell(told: EpochResult | Progress) -> None:
-        config["queue"].put((type(told).__name__, asdict(told)))
+    def send(event: EpochResult | Progress) -> None:
+        config["queue"].put((type(event).__name__, asdict(event)))
+
+    report = send if first else None
+    context = FitContext(device=device, report=report, progress=report, checkpoints=config["checkpoints"])
 
     try:
         with _logs_of_the_job(config["logs"]), logged(_log, "training", run=config["run"]) if first else nullcontext():
-            fitted = fit(
-                data,
-                model,
-                training,
-                device=device,
-                report=tell if first else None,
-                progress=tell if first else None,
-                checkpoints=checkpoints,
-            )
+            result = model.fit(data, training, context)
     except BitcornError as error:
-        # Returned and not raised: Ray would start the training again, and it would end the same.
+        # Returned and not raised: Ray would start the training again, and it would fail again.
         return {"refused": str(error)}
-    weights = {name: value.numpy() for name, value in fitted.weights.items()}
-    history = [asdict(result) for result in fitted.history]
-    told = {"learned": fitted.learned, "precision": fitted.precision, "machines": fitted.machines}
-    return {"weights": weights, "history": history, **told}
+    values = {item.name: getattr(result, item.name) for item in fields(FitResult)}
+    history = [asdict(epoch) for epoch in result.history]
+    return {"artifacts": model.artifacts(), "result": {**values, "history": history}}
 
 
 @contextmanager
 def _logs_of_the_job(asked: LogOutput | None) -> Iterator[None]:
-    """Let logs of this package be written as the job asked: Ray Train has set the root logger to messages alone."""
+    """Write this package's logs as the job asks: Ray Train has set the root logger to plain messages."""
     if asked is None:
         yield
         return
@@ -206,15 +203,15 @@ def _logs_of_the_job(asked: LogOutput | None) -> Iterator[None]:
 
 
 def _cpus_per_worker(least: int, most: int, gpus: float) -> int:
-    """Whole CPUs for each worker, as many as let the workers find room on the nodes, each on one.
+    """Return the whole CPUs for each worker, as many as leave room for all workers on the nodes.
 
-    Ray would wait for ever for workers that no node can hold: refuse them.
+    Raises BitcornError for workers that no node can hold, for which Ray would wait for ever.
     """
     have, most_here = ray.cluster_resources(), room_for(1, gpus)
     if most_here < least:
         raise BitcornError(
             f"{least} workers with {gpus:g} GPUs each need {least} CPUs and {least * gpus:g} GPUs, but Ray has "
-            f"{have.get('CPU', 0.0):g} CPUs and {have.get('GPU', 0.0):g} GPUs: take fewer"
+            f"{have.get('CPU', 0.0):g} CPUs and {have.get('GPU', 0.0):g} GPUs: ask for fewer"
         )
     workers = min(most, most_here)
     return next(cpus for cpus in range(int(have["CPU"]) // workers, 0, -1) if room_for(cpus, gpus) >= workers)
@@ -227,7 +224,7 @@ def _listening(
     on_epoch: Callable[[EpochResult], None] | None,
     on_progress: Callable[[Progress], None] | None,
 ) -> Iterator[None]:
-    """Record what the first worker puts into the queue, and hand it on, in this process; a repeated epoch once."""
+    """Record what the first worker puts into the queue, and pass it on in this process; repeated epochs only once."""
     finished = threading.Event()
 
     def listen() -> None:
@@ -252,7 +249,7 @@ def _listening(
                 if last_round:
                     return
             except ray.exceptions.RayError:
-                return  # the cluster is lost, which the training tells
+                return  # the cluster is lost, and the training raises it
 
     listener = threading.Thread(target=listen, daemon=True)
     listener.start()
@@ -272,14 +269,14 @@ def _reason(error: BaseException) -> str:
 
 @contextmanager
 def _settings() -> Iterator[None]:
-    """Ray Train's settings for the length of a training, where the user has not set them."""
+    """Set Ray Train's settings within this block, unless the user has set them."""
     for name in ("ray.train", "ray.data", "ray.tune"):
-        # It tells each step of starting up; what fails comes as an exception anyhow.
+        # It logs each step of starting up; failures are raised anyway.
         logging.getLogger(name).setLevel(logging.WARNING)
-    # The controller looks at the workers this often; the default is 2 seconds.
+    # How often the controller polls the workers; the default is 2 seconds.
     settings = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}
     if len(ray.nodes()) == 1:
-        settings["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"  # a process that waits for other nodes to be taken away
+        settings["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"  # a process that watches for preempted nodes
     settings = {name: value for name, value in settings.items() if name not in os.environ}
     os.environ.update(settings)
     try:

@@ -1,7 +1,7 @@
-"""One training from its inputs to its run, wherever the steps are made: in this process or on Ray.
+"""One training, from its inputs to its run, in this process or on Ray.
 
-1. Get the inputs. 2. Start anew, or find what to go on from. 3. Train, and log each epoch. 4. Make the run, calibrated
-on the validation windows, save it, and remove the checkpoints.
+1. Get the inputs. 2. Start anew, or find the checkpoint to resume from. 3. Fit the model, and log each epoch. 4. Make
+the run, calibrated on the validation windows, save it, and remove the checkpoints.
 """
 
 from __future__ import annotations
@@ -15,19 +15,17 @@ from typing import Any
 
 from bitcorn_ray.datasets.load import TrainingInputs
 from bitcorn_ray.logging import logged, logger_of
+from bitcorn_ray.market.timeframe import timeframe_ms
+from bitcorn_ray.models.base import EpochResult, FitContext, FitResult, Model, ModelConfig, Progress, Shape
 from bitcorn_ray.models.neural.checkpoint import CheckpointFolder, data_digest, training_identity
-from bitcorn_ray.models.neural.config import ModelConfig, TrainingConfig
-from bitcorn_ray.models.neural.machine import own_shape
-from bitcorn_ray.models.neural.progress import EpochResult, FitResult, Progress
-from bitcorn_ray.models.neural.trainer import fit
+from bitcorn_ray.models.neural.config import TrainingConfig
+from bitcorn_ray.models.registry import model_class
 from bitcorn_ray.storage.location import shown_uri
 from bitcorn_ray.storage.storage import Storage
 from bitcorn_ray.training.config import recorded_config
-from bitcorn_ray.training.lineage import package_code
+from bitcorn_ray.training.lineage import machine_shape, package_code
 from bitcorn_ray.training.run import Run, assemble_run, run_storage, save_run
 from bitcorn_ray.training.tracking import TrainingLogs
-
-__all__ = ["TrainingJob", "checkpoint_folder"]
 
 _log = logger_of(__name__)
 
@@ -36,16 +34,16 @@ OnProgress = Callable[[Progress], None]
 
 
 def checkpoint_folder(run: Storage) -> str:
-    """Folder or URI of the checkpoints of a run that is being trained."""
+    """Return the folder or URI of the checkpoints of a run that is being trained."""
     return run.child("checkpoints").address
 
 
 @dataclass
 class TrainingJob:
-    """One training, wherever it runs.
+    """One training.
 
-    on_ray: workers, GPUs for each and failures allowed; None: in this process. config: in plain values, for the run's
-    lineage; None where a training is given in Python.
+    on_ray: workers, GPUs for each and allowed failures; None trains in this process. config: in plain values, for the
+    run's lineage; None if a training is given in Python.
     """
 
     model: ModelConfig
@@ -65,25 +63,23 @@ class TrainingJob:
         on_epoch: OnEpoch | None = None,
         on_progress: OnProgress | None = None,
     ) -> Run:
-        """Do it. resume: go on from the folder's checkpoints, if any. Raises BitcornError as `fit` and its parts do."""
+        """Train and return the run. resume: continue from the folder's checkpoints, if any.
+
+        Raises BitcornError as loading the inputs, fitting the model and saving the run do.
+        """
         folder = run_storage(self.artifacts_dir) if self.artifacts_dir is not None else None
         if folder is not None:
             folder.require_writable()
         with self._session(), logged(_log, "run", **({} if folder is None else {"run": folder.shown})):
             given = inputs()
             self._say_windows(given.about["data"])
-            checkpoints = self._folder_of_checkpoints(folder, given, resume)
-            train, given = self._where(given, checkpoints, on_progress)
-            fitted = self._logged(train, folder, on_epoch)
-            run = assemble_run(
-                fitted,
-                given.data,
-                given.scaler,
-                self.model,
-                self.training,
-                given.feature_cols,
-                self._about(given, fitted),
-            )
+            checkpoints = self._checkpoints(folder, given, resume)
+            fit, given = self._fit_function(given, checkpoints, on_progress)
+            model, result = self._logged(fit, folder, on_epoch)
+            for note in result.notes:
+                self._say(note)
+            about = self._about(given, result)
+            run = assemble_run(model, result, given.data, given.scaler, self.training, given.feature_cols, about)
         if folder is not None:
             save_run(run, folder.address)
             if checkpoints is not None:
@@ -91,22 +87,22 @@ class TrainingJob:
             self._say(f"run saved to {shown_uri(str(self.artifacts_dir))}")
         return run
 
-    def _about(self, given: TrainingInputs, fitted: FitResult) -> dict[str, Any]:
-        """Facts for the metadata, the lineage complete."""
+    def _about(self, given: TrainingInputs, result: FitResult) -> dict[str, Any]:
+        """Return facts for the metadata, with the complete lineage."""
         if self.on_ray is None:
-            shape = own_shape()
+            shape = machine_shape()
         else:
             from bitcorn_ray.on_ray.session import cluster_shape
 
             shape = cluster_shape()
         data = {**given.about.get("lineage", {}).get("data", {}), "digest": data_digest(given.data)}
-        made = {
+        lineage = {
             "data": data,
             "code": package_code(),
             "config": None if self.config is None else recorded_config(self.config),
-            "cluster": {"ray": self.on_ray is not None, **shape, "workers": fitted.machines},
+            "cluster": {"ray": self.on_ray is not None, **shape, "workers": result.machines},
         }
-        return {**given.about, "lineage": made}
+        return {**given.about, "lineage": lineage}
 
     def _session(self) -> AbstractContextManager[None]:
         if self.on_ray is None:
@@ -115,45 +111,39 @@ class TrainingJob:
 
         return ray_session()
 
-    def _folder_of_checkpoints(
-        self, folder: Storage | None, given: TrainingInputs, resume: bool
-    ) -> CheckpointFolder | None:
+    def _checkpoints(self, folder: Storage | None, given: TrainingInputs, resume: bool) -> CheckpointFolder | None:
         if folder is None:
             return None
-        checkpoints = CheckpointFolder(
-            checkpoint_folder(folder), training_identity(given.data, self.model, self.training)
-        )
-        if found := checkpoints.begin(resume=resume):
-            self._say(f"going on after {found['step']:,} steps")
+        identity = training_identity(given.data, self.model, self.training)
+        checkpoints = CheckpointFolder(checkpoint_folder(folder), identity)
+        if snapshot := checkpoints.begin(resume=resume):
+            self._say(f"resuming after {snapshot['step']:,} steps")
         return checkpoints
 
-    def _where(
+    def _fit_function(
         self, given: TrainingInputs, checkpoints: CheckpointFolder | None, on_progress: OnProgress | None
-    ) -> tuple[Callable[[OnEpoch], FitResult], TrainingInputs]:
-        """Return the function that trains, given what to call after each epoch, and the inputs as it has them."""
+    ) -> tuple[Callable[[OnEpoch | None], tuple[Model, FitResult]], TrainingInputs]:
+        """Return the function that fits, given a callback for each epoch, and the inputs that it uses."""
+        shape = Shape(given.data.matrix.shape[1], len(given.data.names), timeframe_ms(given.about["timeframe"]))
         if self.on_ray is None:
 
-            def train_here(told: OnEpoch) -> FitResult:
+            def fit_here(report: OnEpoch | None) -> tuple[Model, FitResult]:
+                context = FitContext(device=self.device, report=report, progress=on_progress, checkpoints=checkpoints)
+                model = model_class(self.model.kind).create(self.model, shape)
                 with checkpoints.claimed() if checkpoints is not None else nullcontext():
-                    return fit(
-                        given.data,
-                        self.model,
-                        self.training,
-                        device=self.device,
-                        report=told,
-                        progress=on_progress,
-                        checkpoints=checkpoints,
-                    )
+                    return model, model.fit(given.data, self.training, context)
 
-            return train_here, given
+            return fit_here, given
         from bitcorn_ray.training.distribute import SharedData, fit_on_ray
 
         assert checkpoints is not None
-        shared = SharedData(given.data)
-        there = partial(
+        uses_bars = model_class(self.model.kind).traits.uses_bars
+        shared = SharedData(given.data if uses_bars else replace(given.data, bars=()))
+        on_workers = partial(
             fit_on_ray,
             shared,
             self.model,
+            shape,
             self.training,
             workers=self.on_ray[0],
             gpus=self.on_ray[1],
@@ -162,24 +152,27 @@ class TrainingJob:
             on_progress=on_progress,
             run=shown_uri(str(self.artifacts_dir)),
         )
-        return lambda told: there(on_epoch=told), replace(given, data=shared.data)
+        return lambda report: on_workers(on_epoch=report), replace(given, data=shared.data)
 
     def _logged(
-        self, train: Callable[[OnEpoch], FitResult], folder: Storage | None, on_epoch: OnEpoch | None
-    ) -> FitResult:
-        """Train, log to the run's folder, and hand each epoch on."""
+        self,
+        fit: Callable[[OnEpoch | None], tuple[Model, FitResult]],
+        folder: Storage | None,
+        on_epoch: OnEpoch | None,
+    ) -> tuple[Model, FitResult]:
+        """Fit, log to the run's folder, and pass each epoch on."""
         if folder is None:
-            return train(on_epoch or (lambda result: None))
-        parameters = {**asdict(self.model), **asdict(self.training)}
+            return fit(on_epoch)
+        parameters = {**self.model.to_json(), **asdict(self.training)}
         logs = TrainingLogs(folder, self.model.horizons, parameters, self.mlflow)
 
-        def told(result: EpochResult) -> None:
+        def report(result: EpochResult) -> None:
             logs.epoch(result)
             if on_epoch:
                 on_epoch(result)
 
         try:
-            return train(told)
+            return fit(report)
         finally:
             logs.close()
 

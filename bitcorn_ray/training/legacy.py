@@ -14,7 +14,6 @@ import io
 import json
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from pickle import UnpicklingError
@@ -26,13 +25,11 @@ from torch import Tensor
 
 from bitcorn_ray.datasets.scaling import scaler_from_json, scaler_to_json
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.models.neural.config import ModelConfig
-from bitcorn_ray.models.neural.heads import from_per_horizon_heads
-from bitcorn_ray.models.neural.network import build_model
+from bitcorn_ray.models.neural.config import LSTMConfig
+from bitcorn_ray.models.neural.model import LSTMModel
+from bitcorn_ray.models.neural.network import build_network, from_per_horizon_heads, load_weights
 from bitcorn_ray.storage.storage import Storage
-from bitcorn_ray.training.run import FORMAT, Run, load_weights
-
-__all__ = ["import_older"]
+from bitcorn_ray.training.run import FORMAT, Run
 
 _WEIGHTS = ("model.pt", "model.pth")
 _SCALERS = ("scaler.pkl", "scaler.joblib", "scaler.save")
@@ -55,13 +52,13 @@ def import_older(folder: str | Path, *, feature_system: str, timeframe: str | No
         raise BitcornError(f"{shown} does not say the timeframe of its bars: give it, such as 1h")
     columns = [str(name) for name in meta["feature_cols"]]
     state = _read_state(storage, _first_of(storage, _WEIGHTS))
-    model = build_model(len(columns), config)
+    network = build_network(len(columns), config)
     try:
-        load_weights(model, from_per_horizon_heads(state, config.horizons))
+        load_weights(network, from_per_horizon_heads(state, config.horizons))
     except (KeyError, RuntimeError) as error:
         what = f"there is no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise BitcornError(f"the weights in {storage.shown} are not those of {found}: {what}") from error
-    model.eval()
+    network.eval()
     scaler = _read_scaler(storage, _first_of(storage, _SCALERS), columns, trust_pickle)
     symbol = meta.get("symbol")
     unknown = dict.fromkeys(("bars", "first", "last", "train", "validation", "test"))
@@ -76,11 +73,11 @@ def import_older(folder: str | Path, *, feature_system: str, timeframe: str | No
         "feature_cols": columns,
         "horizons": list(config.horizons),
         "seq_len": config.seq_len,
-        "model": {**asdict(config), "horizons": list(config.horizons)},
+        "model": config.to_json(),
         "scaler": scaler_to_json(scaler),
         "calibration": {"method": "none, as the older system kept no scores: bands start on the bars forecast from"},
     }
-    return Run(model, scaler, metadata)
+    return Run(LSTMModel(config, network), scaler, metadata)
 
 
 def _first_of(storage: Storage, names: tuple[str, ...]) -> str:
@@ -107,13 +104,13 @@ def _read_meta(storage: Storage) -> tuple[str, dict[str, Any]]:
     )
 
 
-def _config(path: str, meta: Mapping[str, Any]) -> ModelConfig:
+def _config(path: str, meta: Mapping[str, Any]) -> LSTMConfig:
     hidden = next((meta[name] for name in ("hidden", "hidden_size", "hidden_dim") if name in meta), None)
     absent = [name for name in ("seq_len", "horizons", "num_layers") if name not in meta]
     if absent or hidden is None:
         raise BitcornError(f"{path} has no {', '.join([*absent, *(['hidden'] if hidden is None else [])])}")
     try:
-        return ModelConfig(
+        return LSTMConfig(
             horizons=tuple(int(horizon) for horizon in meta["horizons"]),
             seq_len=int(meta["seq_len"]),
             hidden_size=int(hidden),

@@ -1,35 +1,37 @@
-"""Front door to the lineage of a run: what it was made of, so that it can be made again, see `reproduction`.
+"""The lineage of a run: what it was made of, so that it can be reproduced, see `reproduce`.
 
-    data        where the bars were; of each partition its cache entry's chunks, with the digests of their bars; and a
-                digest of everything that the training saw
-    code        digests of this package, room by room; that of the features' code is the run's `features`
-    config      the configuration that trained it, of a sweep for the run of its best trial (`sweep`); None where a
+    data        the source; for each partition the chunks of its cache entry with the digests of their bars; and a
+                digest of all data that the training used
+    code        fingerprints of this package, room by room; the run's `features` identify the code of its features
+    config      the configuration that trained it, of a sweep for the run of its best trial (`sweep`); None if a
                 training was given in Python
     cluster     nodes, CPUs and GPUs, and the machine of each worker
     versions, seeds
 
-A place is recorded without its secrets.
+URIs are recorded without their secrets.
 """
 
 from __future__ import annotations
 
-import hashlib
-from functools import cache
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.fingerprint import package_fingerprint, package_rooms
 from bitcorn_ray.storage.location import shown_uri
 
-__all__ = ["package_code", "run_lineage"]
-
-_SHOWING = ("cli", "report")
+_PACKAGES = ("bitcorn_ray", "ray", "torch", "numpy", "pandas", "pyarrow", "scikit-learn", "TA-Lib")
+_SHOWING = ("__init__", "__main__", "cli", "report")
 
 
 def run_lineage(run: str | Path) -> dict[str, Any]:
     """Return the lineage of a run in plain values. run: its folder or URI.
 
-    Raises BitcornError where there is no run, and for one that recorded none: imported, or of an older version.
+    Raises BitcornError if there is no run, or if it recorded no lineage: imported, or of an older version.
     """
     from bitcorn_ray.training.run import read_metadata
 
@@ -52,15 +54,23 @@ def run_lineage(run: str | Path) -> dict[str, Any]:
     }
 
 
-@cache
 def package_code() -> dict[str, str]:
-    """Digests of this package's source, by room, what only shows results apart; "doors" is the top level's files."""
-    root, digests = Path(__file__).parents[1], dict[str, Any]()
-    for path in sorted(root.rglob("*.py")):
-        name = path.relative_to(root)
-        room = name.parts[0] if len(name.parts) > 1 else "doors"
-        if room in _SHOWING:
+    """Return the fingerprint of each room of this package whose code can change a result."""
+    return {room: package_fingerprint(room) for room in package_rooms() if room not in _SHOWING}
+
+
+def installed_versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that results depend on, by name."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
             continue
-        of_room = digests.setdefault(room, hashlib.sha256())
-        of_room.update(name.as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return {room: of_room.hexdigest()[:32] for room, of_room in sorted(digests.items())}
+    return found
+
+
+def machine_shape() -> dict[str, Any]:
+    """Return the nodes, CPUs and GPUs of this machine, as for a cluster."""
+    torch = sys.modules.get("torch")
+    return {"nodes": 1, "cpus": os.cpu_count(), "gpus": torch.cuda.device_count() if torch else 0}

@@ -10,6 +10,7 @@ are equal to the bit; else losses that are equal to 1e-6, relative.
 
 from __future__ import annotations
 
+import io
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.explain import library_changes, system_changes
@@ -31,8 +33,6 @@ from bitcorn_ray.training.config import RunConfig
 from bitcorn_ray.training.lineage import run_lineage
 from bitcorn_ray.training.run import load_run, read_metadata
 from bitcorn_ray.training_service import require_free, train_from_config
-
-__all__ = ["TOLERANCE", "Reproduction", "reproduce"]
 
 TOLERANCE = 1e-6
 """The largest relative difference of losses between machines of two kinds."""
@@ -218,9 +218,24 @@ def _loss_difference(then: Sequence[Mapping[str, Any]], now: Sequence[Mapping[st
 
 
 def _weight_difference(run: str | Path, made: str) -> float | None:
-    """The largest difference of two weights; None where the models are not of one shape."""
-    then, now = (load_run(each).model.state_dict() for each in (run, made))
+    """Return the largest difference of two fitted numbers of the models; None if they have other shapes."""
+    then, now = (_numbers(load_run(place).model.artifacts()) for place in (run, made))
     if {name: value.shape for name, value in then.items()} != {name: value.shape for name, value in now.items()}:
         return None
-    away = (float((value.double() - now[name].double()).abs().max()) for name, value in then.items() if value.numel())
-    return max(away, default=0.0)
+    differences = (float(np.abs(value - now[name]).max()) for name, value in then.items() if value.size)
+    return max(differences, default=0.0)
+
+
+def _numbers(artifacts: Mapping[str, bytes]) -> dict[str, NDArray[np.float64]]:
+    """Return the numbers of a model's files, by file and name."""
+    found = dict[str, NDArray[np.float64]]()
+    for file, content in artifacts.items():
+        if file.endswith(".pt"):
+            import torch
+
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            found |= {f"{file}/{name}": value.double().numpy() for name, value in state.items()}
+        elif file.endswith(".npz"):
+            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+                found |= {f"{file}/{name}": arrays[name].astype(np.float64) for name in arrays.files}
+    return found

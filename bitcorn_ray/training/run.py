@@ -1,12 +1,12 @@
 """A run: one training and its artifacts, in a folder or at a URI.
 
-    model.pt          the weights, a state dict of tensors
-    scaler.pkl        the fitted StandardScaler, for code of the older system
-    calibration.npz   the scores of the validation windows, from which bands roll on
-    metadata.json     everything else, the scaler's numbers included; written last: a folder without it is no run
+    metadata.json     the configuration, data, history, scaler and lineage; written last: a folder without it is no run
+    calibration.npz   the scores of the validation windows, from which bands start
+    scaler.pkl        the fitted StandardScaler, for code of the older system; never read here
+    model.pt, ...     the files of the fitted model, as its kind writes them (`models.base.Model.artifacts`)
 
 `load_run` reads tensors, arrays and JSON, and never unpickles. metadata.json holds the digests of the other files, so
-that those of two runs are never taken for one.
+that files of two runs are never mixed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,9 +21,7 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from bitcorn_ray.datasets.dataset import Dataset
 from bitcorn_ray.datasets.scaling import scaler_from_json, scaler_to_json
@@ -33,41 +30,35 @@ from bitcorn_ray.market.bars import show_time
 from bitcorn_ray.market.partition import Partition, normalise_symbol
 from bitcorn_ray.market.timeframe import timeframe_ms
 from bitcorn_ray.metrics.calibration import COVERAGES, RollingConformal, conformal_quantile, conformal_scores
-from bitcorn_ray.models.neural.config import ModelConfig, TrainingConfig
-from bitcorn_ray.models.neural.heads import from_per_horizon_heads
-from bitcorn_ray.models.neural.machine import installed_versions
-from bitcorn_ray.models.neural.network import LSTMMultiHead, build_model
-from bitcorn_ray.models.neural.predict import predict_windows
-from bitcorn_ray.models.neural.trainer import FitResult
+from bitcorn_ray.models.base import FitResult, Model, ModelConfig, Shape, WindowSet
+from bitcorn_ray.models.neural.config import TrainingConfig
+from bitcorn_ray.models.registry import model_class, model_config
 from bitcorn_ray.storage.location import Location, reason_of
 from bitcorn_ray.storage.storage import Storage
 from bitcorn_ray.training.artifacts import digest, read_checked, strict_json
+from bitcorn_ray.training.lineage import installed_versions
 
 if TYPE_CHECKING:
     from sklearn.preprocessing import StandardScaler
 
-__all__ = [
-    "FORMAT", "PastScores", "Run", "assemble_run", "find_runs", "is_run", "load_run", "load_weights", "read_metadata",
-    "run_storage", "save_run",
-]  # fmt: skip
 
 Place = TypeVar("Place", str, Path)
 
 FORMAT = 2
-# What a forecast needs of the metadata.
+# The metadata that a forecast needs.
 _NEEDED = {
     "timeframe", "partitions", "feature_system", "feature_version", "feature_cols", "model", "scaler", "calibration",
 }  # fmt: skip
-_METADATA, _MODEL, _SCALER, _CALIBRATION = "metadata.json", "model.pt", "scaler.pkl", "calibration.npz"
-_BEFORE_ALL_TIMES = -(2**40)  # the number of a bar without a time: it lies before any that has one
+_METADATA, _SCALER, _CALIBRATION = "metadata.json", "scaler.pkl", "calibration.npz"
+_BEFORE_ALL_TIMES = -(2**40)  # number of the first bar without a time: before any bar with one
 
 
 @dataclass(frozen=True)
 class PastScores:
-    """How far off the forecasts of one partition were: |outcome - forecast| / volatility.
+    """The errors of past forecasts of one partition, |outcome - forecast| / volatility.
 
-    bars: (M,) int64, ascending: number of each forecast's last bar on the timeframe's grid, its opening divided by the
-    timeframe. scores: (M, H).
+    bars: (M,) int64, ascending: number of each forecast's last bar on the timeframe's grid, its open time divided by
+    the timeframe. scores: (M, H).
     """
 
     bars: NDArray[np.int64]
@@ -76,92 +67,97 @@ class PastScores:
 
 @dataclass
 class Run:
-    """A trained model with what is needed to use it.
+    """A fitted model with all that is needed to use it.
 
-    model: with the best epoch's weights, in evaluation mode. scaler: of the features. metadata: plain JSON values.
-    scores: of the validation windows, in the order of metadata["partitions"]; empty where nothing was calibrated.
+    scaler: of the features. metadata: plain JSON values. scores: of the validation windows, in the order of
+    metadata["partitions"]; empty if the model was not calibrated.
     """
 
-    model: LSTMMultiHead
+    model: Model
     scaler: StandardScaler
     metadata: dict[str, Any]
     scores: list[PastScores] = field(default_factory=list)
 
     @property
     def config(self) -> ModelConfig:
-        """The model's configuration."""
-        return ModelConfig(**{**self.metadata["model"], "horizons": tuple(self.metadata["model"]["horizons"])})
+        """Return the model's configuration."""
+        config: ModelConfig = self.model.config
+        return config
 
-    def place_of(self, symbol: str) -> int | None:
-        """Place of a symbol, in any spelling, among the run's partitions; None where it was not trained on."""
-        for place, partition in enumerate(self.metadata["partitions"]):
+    def move_to(self, device: str) -> None:
+        """Move the model to a device, if it has a network."""
+        if (network := getattr(self.model, "network", None)) is not None:
+            network.to(device)
+
+    def partition_index(self, symbol: str) -> int | None:
+        """Return the index of a symbol, in any spelling, among the run's partitions; None if it was not trained on."""
+        for index, partition in enumerate(self.metadata["partitions"]):
             if normalise_symbol(partition["symbol"]) == normalise_symbol(symbol):
-                return place
+                return index
         return None
 
 
 def assemble_run(
-    fitted: FitResult,
+    model: Model,
+    result: FitResult,
     data: Dataset,
     scaler: StandardScaler,
-    model_config: ModelConfig,
-    config: TrainingConfig,
+    training: TrainingConfig,
     feature_cols: list[str],
     about: dict[str, Any],
 ) -> Run:
-    """Make a run of a finished training: the model rebuilt, its calibration begun on the validation windows.
+    """Return the run of a fitted model, with its calibration started on the validation windows.
 
     about: further facts for the metadata: timeframe, symbol, feature system and its identity, data.
-    Early stopping has seen the validation windows too, so that bands are as honest as that until they have rolled on.
-    Nothing of the test windows is looked at.
+    Model selection has seen the validation windows too, so the first bands are slightly optimistic until newer scores
+    replace these. The test windows are not read.
     """
-    model = build_model(data.matrix.shape[1], model_config, len(data.names))
-    model.load_state_dict(fitted.weights)
-    model.eval()
+    config: ModelConfig = model.config
     step = timeframe_ms(about["timeframe"])
-    scores = [_validation_scores(model, data, model_config, place, step) for place in range(len(data.names))]
-    best = fitted.best_epoch
+    scores = [_validation_scores(model, data, index, step) for index in range(len(data.names))]
+    best = result.best_epoch
     metadata = {
         "format": FORMAT,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         **about,
-        "partitions": [_partition(data, place, about["timeframe"]) for place in range(len(data.names))],
+        "partitions": [_partition(data, index, about["timeframe"]) for index in range(len(data.names))],
         "feature_cols": list(feature_cols),
-        "horizons": list(model_config.horizons),
-        "seq_len": model_config.seq_len,
-        "model": {**asdict(model_config), "horizons": list(model_config.horizons)},
-        "training": asdict(config),
+        "horizons": list(config.horizons),
+        "seq_len": config.seq_len,
+        "model": config.to_json(),
+        "training": asdict(training),
         "scaler": scaler_to_json(scaler),
         "calibration": {
-            "method": "rolling conformal, begun on the validation windows",
-            "window": RollingConformal(model_config.horizons).window,
+            "method": "rolling conformal, started on the validation windows",
+            "window": RollingConformal(config.horizons).window,
             "coverages": list(COVERAGES),
-            "bands": [{str(c): conformal_quantile(one.scores, c).tolist() for c in COVERAGES} for one in scores],
+            "bands": [{str(c): conformal_quantile(own.scores, c).tolist() for c in COVERAGES} for own in scores],
         },
         "best_epoch": best.epoch,
         "val_loss": best.val_loss,
-        "history": [asdict(result) for result in fitted.history],
-        "precision": fitted.precision,
-        "learned": fitted.learned,
+        "history": [asdict(epoch) for epoch in result.history],
+        "precision": result.precision,
+        "learned": result.learned,
+        **({"notes": result.notes} if result.notes else {}),
         "versions": installed_versions(),
     }
     return Run(model, scaler, json.loads(strict_json(metadata)), scores)
 
 
 def run_storage(place: str | Path) -> Storage:
-    """Return where a run is or will be. place: a folder, or a URI such as `s3://bucket/run`."""
+    """Return the storage of a run. place: a folder, or a URI such as `s3://bucket/run`."""
     return Storage(place, "run", "make room, or give another --out")
 
 
 def is_run(place: str | Path) -> bool:
-    """Tell whether a folder or URI holds a run."""
+    """Return True if a folder or URI holds a run."""
     return run_storage(place).has(_METADATA)
 
 
 def find_runs(place: str | Path) -> list[str]:
     """Return the paths of all runs below a folder or URI, from there ("" for itself), sorted.
 
-    Hidden folders are passed over. Raises BitcornError where there is no such folder.
+    Hidden folders are skipped. Raises BitcornError if there is no such folder.
     """
     root = Location.of(place)
     if not root.is_remote and not root.path.is_dir():
@@ -176,18 +172,17 @@ def find_runs(place: str | Path) -> list[str]:
 
 
 def save_run(run: Run, place: Place) -> Place:
-    """Write the artifacts of a run to a folder or URI, over those of an older one; returns the place.
+    """Write the files of a run to a folder or URI, replacing an older run, and return the place.
 
-    Raises BitcornError where it cannot be written or the disk is full; an older run in a folder is then still whole.
+    Raises BitcornError if it cannot be written or the disk is full; an older run in a folder is then unchanged.
     """
     import joblib
 
-    contents = {_MODEL: io.BytesIO(), _SCALER: io.BytesIO(), _CALIBRATION: io.BytesIO()}
-    torch.save({name: value.detach().cpu() for name, value in run.model.state_dict().items()}, contents[_MODEL])
+    contents = {_SCALER: io.BytesIO(), _CALIBRATION: io.BytesIO()}
     joblib.dump(run.scaler, contents[_SCALER])
-    arrays = {f"{what}_{place}": each for place, one in enumerate(run.scores) for what, each in vars(one).items()}
+    arrays = {f"{name}_{index}": array for index, own in enumerate(run.scores) for name, array in vars(own).items()}
     np.savez(contents[_CALIBRATION], **arrays)
-    files = {name: content.getvalue() for name, content in contents.items()}
+    files = {**run.model.artifacts(), **{name: content.getvalue() for name, content in contents.items()}}
     digests = {name: digest(content) for name, content in files.items()}
     metadata = strict_json({**run.metadata, "files": digests}).encode()
     run_storage(place).publish_together({**files, _METADATA: metadata})
@@ -195,13 +190,13 @@ def save_run(run: Run, place: Place) -> Place:
 
 
 def read_metadata(place: str | Path) -> dict[str, Any]:
-    """Read what a run says about itself, without its weights.
+    """Return the metadata of a run, without reading its model.
 
-    Raises BitcornError where the folder or URI holds no run, a damaged one, or one of a newer version.
+    Raises BitcornError if the folder or URI holds no run, a damaged one, or one of a newer version.
     """
     storage = run_storage(place)
     if not storage.has(_METADATA):
-        raise BitcornError(f"{storage.shown} holds no run (no {_METADATA}): give the place that a training wrote")
+        raise BitcornError(f"{storage.shown} holds no run (no {_METADATA}): give the folder that a training wrote")
     try:
         metadata: dict[str, Any] = json.loads(bytes(storage.read(_METADATA)))
         if not isinstance(metadata, dict):
@@ -209,7 +204,7 @@ def read_metadata(place: str | Path) -> dict[str, Any]:
         number = metadata.get("format")
         if number is None and "feature_cols" in metadata:
             raise BitcornError(
-                f"{storage.shown} holds a model of the older system: `bitcorn runs import` makes a run of it"
+                f"{storage.shown} holds a model of the older system: convert it with `bitcorn runs import`"
             )
         if isinstance(number, int) and number > FORMAT:
             raise BitcornError(
@@ -227,60 +222,49 @@ def read_metadata(place: str | Path) -> dict[str, Any]:
 
 
 def load_run(place: str | Path, device: str = "cpu") -> Run:
-    """Rebuild a run from tensors, arrays and JSON alone; nothing is unpickled.
+    """Return a run from its tensors, arrays and JSON. Nothing is unpickled.
 
-    place: a folder, or a URI such as `s3://bucket/run`. device: for the model. Runs of format 1 are taken over: their
+    place: a folder, or a URI such as `s3://bucket/run`. device: for the model. Runs of format 1 load too: their
     forecasts stay the same, their bands start anew.
-    Raises BitcornError where there is no run, or one that is damaged.
+    Raises BitcornError if there is no run, or if it is damaged.
     """
     metadata, storage = read_metadata(place), run_storage(place)
     try:
         digests = metadata.pop("files", {})
-        state = torch.load(io.BytesIO(read_checked(storage, _MODEL, digests)), map_location="cpu", weights_only=True)
-        if metadata.get("format") == 1:
-            state = from_per_horizon_heads(state, metadata["horizons"])
+        config = model_config(metadata["model"], "the model of the run")
+        step = timeframe_ms(metadata["timeframe"])
+        shape = Shape(len(metadata["feature_cols"]), len(metadata["partitions"]), step)
+        others = (_SCALER, _CALIBRATION)
+        names = [name for name in digests if name not in others] or ["model.pt"]
+        artifacts = {name: read_checked(storage, name, digests) for name in names}
         scores = _read_scores(read_checked(storage, _CALIBRATION, digests)) if _CALIBRATION in digests else []
         if scores and len(scores) != len(metadata["partitions"]):
             raise ValueError(f"{_CALIBRATION} has {len(scores)} partitions")
-        run = Run(LSTMMultiHead(1), scaler_from_json(metadata["scaler"]), metadata, scores)
-        run.model = build_model(len(metadata["feature_cols"]), run.config, max(len(metadata["partitions"]), 1))
-        load_weights(run.model, state)
-        run.model.to(device).eval()
+        model = model_class(config.kind).restore(config, shape, artifacts)
     except (
         OSError, KeyError, TypeError, ValueError, AttributeError, RuntimeError, EOFError, UnpicklingError,
         zipfile.BadZipFile,
     ) as error:  # fmt: skip
         raise _damaged(storage, error) from error
+    run = Run(model, scaler_from_json(metadata["scaler"]), metadata, scores)
+    run.move_to(device)
     return run
 
 
-def load_weights(model: LSTMMultiHead, state: Mapping[str, Tensor]) -> None:
-    """Load a state dict whose heads may have another width, and whose model knew no reference volatility.
-
-    Raises RuntimeError, with what does not fit, where names or other shapes differ.
-    """
-    for name in ("weight", "bias", "out_weight"):
-        if f"heads.{name}" in state:
-            setattr(model.heads, name, nn.Parameter(torch.empty_like(state[f"heads.{name}"])))
-    own = {name: value for name, value in model.state_dict().items() if name in ("output_scale", "typical_reference")}
-    model.load_state_dict({**own, **state})
-
-
-def _validation_scores(model: LSTMMultiHead, data: Dataset, config: ModelConfig, place: int, step: int) -> PastScores:
-    """Scores of a partition's validation windows, as many of the last ones as can still count."""
+def _validation_scores(model: Model, data: Dataset, index: int, step: int) -> PastScores:
+    """Return the scores of a partition's validation windows, as many of the last ones as can still count."""
+    config: ModelConfig = model.config
     kept = RollingConformal(config.horizons).window + max(config.horizons)
-    rows = _rows_of(data, data.validation_ends, place)[-kept:]
-    symbols = np.full(len(rows), place) if config.symbol_embedding else None
-    reference = data.reference if config.reference_span else None
-    forecast, volatility = predict_windows(model, data.matrix, reference, rows, config.seq_len, symbols)
-    scores = conformal_scores(forecast, volatility, data.returns[rows]).astype(np.float32)
+    rows = _rows_of(data, data.validation_ends, index)[-kept:]
+    forecast = model.predict(WindowSet.of_dataset(data, rows, config))
+    scores = conformal_scores(forecast.returns, forecast.volatilities, data.returns[rows]).astype(np.float32)
     bars = rows + _BEFORE_ALL_TIMES if data.timestamp is None else data.timestamp[rows] // step
     return PastScores(bars, scores)
 
 
-def _partition(data: Dataset, place: int, timeframe: str) -> dict[str, Any]:
-    """What a run says about one partition: from when to when its bars are, and the last bars of each part's windows."""
-    start, stop = (int(data.partition_starts[place + n]) for n in (0, 1))
+def _partition(data: Dataset, index: int, timeframe: str) -> dict[str, Any]:
+    """Return the metadata of one partition: the range of its bars, and of the last bars of each part's windows."""
+    start, stop = (int(data.partition_starts[index + n]) for n in (0, 1))
 
     def span(rows: NDArray[np.int64]) -> list[str] | None:
         if data.timestamp is None or len(rows) == 0:
@@ -288,19 +272,19 @@ def _partition(data: Dataset, place: int, timeframe: str) -> dict[str, Any]:
         return [show_time(int(data.timestamp[row])) for row in (rows[0], rows[-1])]
 
     first, last = span(np.array([start, stop - 1])) or (None, None)
-    named = Partition(data.names[place].removesuffix(f" {timeframe}"), timeframe)
+    named = Partition(data.names[index].removesuffix(f" {timeframe}"), timeframe)
     parts = {"train": data.train_ends, "validation": data.validation_ends, "test": data.test_ends}
-    spans = {part: span(_rows_of(data, ends, place)) for part, ends in parts.items()}
+    spans = {part: span(_rows_of(data, ends, index)) for part, ends in parts.items()}
     return {**asdict(named), "bars": stop - start, "first": first, "last": last, **spans}
 
 
-def _rows_of(data: Dataset, ends: NDArray[np.int64], place: int) -> NDArray[np.int64]:
-    first, last = np.searchsorted(ends, data.partition_starts[place : place + 2])
+def _rows_of(data: Dataset, ends: NDArray[np.int64], index: int) -> NDArray[np.int64]:
+    first, last = np.searchsorted(ends, data.partition_starts[index : index + 2])
     return ends[first:last]
 
 
 def _from_format_1(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Metadata of today for a run of one partition, whose volatility was relative to nothing."""
+    """Return current metadata for a run of format 1: one partition, and volatilities relative to nothing."""
     model = {**metadata["model"], "reference_span": 0, "volatility_link": "softplus"}
     data = metadata.get("data", {})
     partition = {
@@ -311,14 +295,16 @@ def _from_format_1(metadata: dict[str, Any]) -> dict[str, Any]:
         "last": data.get("last_timestamp"),
         **dict.fromkeys(("train", "validation", "test")),
     }
-    calibration = {"method": "none, as a run of format 1 kept no scores: bands start on the bars forecast from"}
+    calibration = {
+        "method": "none, as a run of format 1 kept no scores: bands start on the bars that are forecast from"
+    }
     return {**metadata, "model": model, "partitions": [partition], "calibration": calibration}
 
 
 def _read_scores(content: bytes) -> list[PastScores]:
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         count = sum(name.startswith("bars_") for name in arrays.files)
-        return [PastScores(arrays[f"bars_{place}"], arrays[f"scores_{place}"]) for place in range(count)]
+        return [PastScores(arrays[f"bars_{index}"], arrays[f"scores_{index}"]) for index in range(count)]
 
 
 def _damaged(storage: Storage, error: Exception) -> BitcornError:

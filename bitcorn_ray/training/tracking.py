@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.models.neural.progress import EpochResult
+from bitcorn_ray.models.base import EpochResult
 from bitcorn_ray.storage.storage import Storage
 
 __all__ = ["TrainingLogs"]

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bitcorn_ray import __version__
+from bitcorn_ray.datasets.dataset import PartitionBars
 from bitcorn_ray.datasets.folds import FoldRows
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.forecasting.bands import outcome_known
@@ -32,13 +32,10 @@ from bitcorn_ray.models.baselines.ridge import ridge_forecasts
 from bitcorn_ray.models.baselines.simple import Baselines, baseline_forecasts
 from bitcorn_ray.storage.location import shown_uri
 from bitcorn_ray.storage.storage import Storage
-from bitcorn_ray.tuning.config import Setting, SweepConfig
+from bitcorn_ray.tuning.config import SweepConfig, TrialConfig
 from bitcorn_ray.tuning.data import sweep_data
 from bitcorn_ray.tuning.folder import SweepFolder
-from bitcorn_ray.tuning.records import record_key
-from bitcorn_ray.tuning.trial import SweepBars
-
-__all__ = ["SweepBaselines", "outcomes"]
+from bitcorn_ray.tuning.records import record_key, training_code
 
 Float = NDArray[np.float64]
 
@@ -49,10 +46,15 @@ class SweepBaselines:
 
     folder: SweepFolder
     config: SweepConfig
-    bars: Sequence[SweepBars]
+    bars: Sequence[PartitionBars]
     identities: Mapping[str, str]
-    setting: Setting
+    setting: TrialConfig
     cache_dir: str | Path | None = None
+
+    @cached_property
+    def code(self) -> str:
+        """Return a fingerprint of the code of the baselines: a corrected one is fitted again."""
+        return training_code()
 
     def of(self, place: int, fold: FoldRows) -> Baselines:
         """Forecasts at all rows of a fold's test range, of one partition. Raises BitcornError as `baseline_forecasts`.
@@ -73,7 +75,7 @@ class SweepBaselines:
 
     def _kept(self, about: Sequence[object], place: int, fold: FoldRows, make: Callable[[], Baselines]) -> Baselines:
         """What is on disk, or else is made now and written there."""
-        key = record_key(__version__, about, self.config.run.model.horizons, place, asdict(fold))
+        key = record_key(self.code, about, self.config.run.model.horizons, place, asdict(fold))
         name = f"baselines/{key}.npz"
         if (found := _read(self.folder.storage, name)) is not None:
             return found
@@ -83,7 +85,7 @@ class SweepBaselines:
 
     def _fitted(self, place: int, fold: FoldRows) -> Baselines:
         one, horizons = self.bars[place], self.config.run.model.horizons
-        history = History(timestamps=one.timestamp, high=one.high, low=one.low, close=one.close, timeframe_ms=one.step)
+        history = _history(one)
         return baseline_forecasts(history, *outcomes(one, horizons), horizons, *_rows(fold))
 
     def _ridge(self, place: int, fold: FoldRows) -> Baselines:
@@ -115,7 +117,13 @@ class SweepBaselines:
         return found
 
 
-def outcomes(one: SweepBars, horizons: Sequence[int]) -> tuple[Float, Float]:
+def _history(bars: PartitionBars) -> History:
+    assert bars.high is not None
+    assert bars.low is not None
+    return History(timestamps=bars.timestamp, high=bars.high, low=bars.low, close=bars.close, timeframe_ms=bars.step)
+
+
+def outcomes(one: PartitionBars, horizons: Sequence[int]) -> tuple[Float, Float]:
     """Log returns and realised variances (T, H) that came after each bar; NaN where bars are missing on the way."""
     every = np.arange(len(one.timestamp))
     known = outcome_known(one.timestamp // one.step, every, horizons)

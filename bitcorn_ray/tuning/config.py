@@ -28,14 +28,14 @@ from typing import Any
 from bitcorn_ray.datasets.folds import FoldsConfig
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.registry import find_system
-from bitcorn_ray.models.neural.config import ModelConfig, TrainingConfig
+from bitcorn_ray.models.base import ModelConfig
+from bitcorn_ray.models.neural.config import TrainingConfig
+from bitcorn_ray.models.registry import config_class, model_config
 from bitcorn_ray.training.config import RunConfig, read_yaml, validated
 from bitcorn_ray.tuning.options import SweepOptions
 from bitcorn_ray.tuning.space import SEQ_LEN, Point, Space
 
-__all__ = ["Setting", "SweepConfig", "read_sections"]
-
-_ALIASES = {"seq_len": "model.seq_len"}
+_ALIASES = {"seq_len": "model.seq_len", "model.cell": "model.kind"}
 _MOST_VARIANTS = 64
 # Fields that a search may not reach, and why.
 _FIXED = {
@@ -47,8 +47,11 @@ _FIXED = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
-    """What one trial trains. system: feature system, as text. features: of its features only these, None for all."""
+class TrialConfig:
+    """The configuration of one trial.
+
+    system: spec of the feature system. features: a subset of its features, None for all.
+    """
 
     model: ModelConfig
     training: TrainingConfig
@@ -56,16 +59,16 @@ class Setting:
     features: tuple[str, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The same in plain values, see `from_json`."""
+        """Return the same in plain values, for `from_json`."""
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))  # tuples are lists there
         return plain
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Setting:
-        """Read what `to_json` wrote. Raises BitcornError for impossible values."""
+    def from_json(cls, values: Mapping[str, Any]) -> TrialConfig:
+        """Return the configuration of `to_json`. Raises BitcornError for impossible values."""
         features = values["features"]
         return cls(
-            model=validated(ModelConfig, values["model"], "model"),
+            model=model_config(values["model"]),
             training=validated(TrainingConfig, values["training"], "training"),
             system=values["system"],
             features=None if features is None else tuple(features),
@@ -74,8 +77,9 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepConfig:
-    """One sweep. run: what every trial has in common; its `out` is the sweep's folder, its workers refit the best.
+    """One sweep.
 
+    run: common to all trials. Its `out` is the folder of the sweep, its workers train the best trial in the end.
     Raises BitcornError for fields that a search cannot reach and for values that these cannot have.
     """
 
@@ -86,9 +90,9 @@ class SweepConfig:
 
     def __post_init__(self) -> None:
         if self.folds.validation in (0, "0"):
-            raise BitcornError("folds.validation is 0: trials are compared on validation windows, give some")
+            raise BitcornError("folds.validation is 0: trials are compared on validation windows, so give a length")
         for dimension in self.space.dimensions:
-            _require_reachable(dimension.name)
+            _require_reachable(dimension.name, self._searched_kinds())
             for value in dimension.corners:
                 if not dimension.name.startswith(("system", "features")):
                     self.at({dimension.name: value})
@@ -98,7 +102,9 @@ class SweepConfig:
     def load(
         cls, config: str | Path | Mapping[str, Any] | SweepConfig, overrides: Mapping[str, Any] | None = None
     ) -> SweepConfig:
-        """Read a YAML file, or its values. overrides: fields of `sweep` and `out`; None leaves the file's value.
+        """Return the configuration of a YAML file, or of its values.
+
+        overrides: fields of `sweep` and `out`; None keeps the file's value.
 
         Raises BitcornError for a missing or malformed file, unknown or missing fields, and impossible values.
         """
@@ -118,16 +124,23 @@ class SweepConfig:
 
     @property
     def longest_seq_len(self) -> int:
-        """The longest window that any trial has, in bars."""
+        """Return the longest window of any trial, in bars."""
         return self.space.greatest(SEQ_LEN, self.run.model.seq_len)
 
-    def at(self, point: Point) -> Setting:
-        """Return what the trial of a point trains. Raises BitcornError for values that don't go together."""
-        model, training = asdict(self.run.model), asdict(self.run.training)
+    def at(self, point: Point) -> TrialConfig:
+        """Return the configuration of a point's trial. Raises BitcornError for values that do not fit together.
+
+        A searched field of the model applies to the kinds that have it. If `model.kind` is searched, a kind takes from
+        the run's model the fields that it has.
+        """
+        kind = next((point[name] for name in ("model.kind", "model.cell") if name in point), self.run.model.kind)
+        own_fields = {item.name for item in fields(config_class(kind))}
+        model = {name: value for name, value in asdict(self.run.model).items() if name in own_fields}
+        model["kind"], training = kind, asdict(self.run.training)
         system, parameters = self.run.features, {}
         for name, value in point.items():
             section, _, inner = _ALIASES.get(name, name).partition(".")
-            if section == "model":
+            if section == "model" and inner in own_fields:
                 model[inner] = value
             elif section == "training":
                 training[inner] = value
@@ -136,17 +149,17 @@ class SweepConfig:
             elif section == "system":
                 system = value
         subset = point.get("features")
-        return Setting(
-            model=validated(ModelConfig, model, "model"),
+        return TrialConfig(
+            model=model_config(model),
             training=validated(TrainingConfig, training, "training"),
             system=_with_parameters(system, parameters),
             features=None if subset is None else tuple(subset),
         )
 
     def variants(self) -> tuple[str, ...]:
-        """Every feature system, with its parameters, that the search can reach, in order.
+        """Return the specs of all feature systems with their parameters that the search can reach, in order.
 
-        Raises BitcornError for a continuum, and for more of them than anyone wants to hold in memory.
+        Raises BitcornError for a continuous parameter, and for too many of them.
         """
         wanted = [each for each in self.space.dimensions if each.name.partition(".")[0] == "system"]
         choices = []
@@ -168,14 +181,21 @@ class SweepConfig:
         return tuple(specs)
 
     def to_json(self) -> dict[str, Any]:
-        """The same in plain values, as a file would say it."""
+        """Return the same in plain values, as in a file."""
         search = {each.name: {each.kind: list(each.values)} for each in self.space.dimensions}
         return {**asdict(self.run), "folds": asdict(self.folds), "search": search, "sweep": asdict(self.sweep)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> SweepConfig:
-        """Read what `to_json` wrote. Raises BitcornError as `load` does."""
+        """Return the configuration of `to_json`. Raises BitcornError as `load` does."""
         return cls.load({name: value for name, value in values.items() if value is not None and value != []})
+
+    def _searched_kinds(self) -> tuple[str, ...]:
+        """Return the model kinds that the search can reach."""
+        for dimension in self.space.dimensions:
+            if _ALIASES.get(dimension.name, dimension.name) == "model.kind":
+                return tuple(dimension.options or ())
+        return (self.run.model.kind,)
 
     def _require_variants(self) -> None:
         systems = [find_system(spec) for spec in self.variants()]
@@ -191,9 +211,9 @@ class SweepConfig:
 
 
 def read_sections(config: str | Path | Mapping[str, Any], name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Read a YAML file, or its values: all other fields, and those of the section that says how to go about it.
+    """Return the fields of a YAML file, or of its values, without a section, and the fields of this section.
 
-    Raises BitcornError for a missing or malformed file, and where the section is no section.
+    Raises BitcornError for a missing or malformed file, and if the section has no fields.
     """
     values = dict(config) if isinstance(config, Mapping) else read_yaml(config)
     options = values.pop(name, None) or {}
@@ -202,20 +222,20 @@ def read_sections(config: str | Path | Mapping[str, Any], name: str) -> tuple[di
     return values, dict(options)
 
 
-def _require_reachable(name: str) -> None:
-    """Raise BitcornError for a field that there is not, or that a search must leave alone."""
+def _require_reachable(name: str, kinds: tuple[str, ...]) -> None:
+    """Raise BitcornError for an unknown field, or one that cannot be searched. kinds: of models that are searched."""
     full = _ALIASES.get(name, name)
     section, _, inner = full.partition(".")
-    owners = {"model": ModelConfig, "training": TrainingConfig}
+    owners: dict[str, list[Any]] = {"model": [config_class(kind) for kind in kinds], "training": [TrainingConfig]}
     if full in _FIXED:
         raise BitcornError(f"search.{name} cannot be searched: {_FIXED[full]}")
-    if section in owners and inner in {item.name for item in fields(owners[section])}:
+    if any(inner in {item.name for item in fields(owner)} for owner in owners.get(section, ())):
         return
     if (section == "system" and (inner or full == "system")) or full == "features":
         return
     raise BitcornError(
-        f"search.{name} is no field that can be searched: use model.<field>, training.<field>, seq_len, system, "
-        "system.<parameter> or features"
+        f"search.{name} is not a field that can be searched for kind {', '.join(kinds)}: use model.<field>, "
+        "training.<field>, seq_len, system, system.<parameter> or features"
     )
 
 
@@ -228,7 +248,7 @@ def _require_subset(subset: Any, known: list[tuple[str, ...]]) -> None:
 
 
 def _with_parameters(spec: Any, parameters: Mapping[str, Any]) -> str:
-    """A system's text with those of the parameters that it has."""
+    """Return the spec of a system with those of the parameters that it has."""
     if not isinstance(spec, str):
         raise BitcornError(f"system is {spec!r}: name a feature system, such as v2")
     system = find_system(spec)

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from bitcorn_ray.datasets.dataset import PartitionBars
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.storage.location import Location
 from bitcorn_ray.storage.publish import TEMPORARY
@@ -27,17 +28,15 @@ from bitcorn_ray.training.artifacts import strict_json
 from bitcorn_ray.training.config import recorded_config
 from bitcorn_ray.tuning.config import SweepConfig
 from bitcorn_ray.tuning.records import Journal, Records
-from bitcorn_ray.tuning.trial import SweepBars
 
-__all__ = ["SweepFolder"]
-
-_ROWS = ("timestamp", "high", "low", "close", "barred")
-# How a sweep may be carried out otherwise when it goes on, by the section that says so, and fields of the run.
-_FREE = {
+# The arrays of a partition by their names in bars.npz.
+_ARRAYS = {"timestamp": "timestamp", "high": "high", "low": "low", "close": "close", "barred": "excluded_ends"}
+# Options of a sweep that may change on resume, by section, and fields of the run.
+_MAY_CHANGE_ON_RESUME = {
     "sweep": ("trials", "max_hours", "max_failures", "resources"),
     "evolve": ("generations", "max_hours", "max_failures", "resources", "shuffles", "block"),
 }
-_FREE_OF_RUN = ("out", "workers", "gpus", "mlflow", "db")
+_RUN_FIELDS_THAT_MAY_CHANGE = ("out", "workers", "gpus", "mlflow", "db")
 
 
 class SweepFolder:
@@ -87,31 +86,34 @@ class SweepFolder:
         self,
         config: SweepConfig,
         identities: Mapping[str, str],
-        bars: Sequence[SweepBars],
+        bars: Sequence[PartitionBars],
+        code: str | None,
         evolution: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write what is known before the first trial; the plan, which makes the folder a sweep's, last.
+        """Write what is known before the first trial. The plan, which makes the folder a sweep, comes last.
 
-        evolution: its configuration, where the trials are those of one. A folder that has a plan is left as it is.
-        Raises BitcornError where that plan is of another sweep: other fields, bars or features.
+        code: fingerprint of the code that trains. evolution: the configuration of an evolution, if the trials belong to
+        one. A folder that has a plan stays unchanged.
+        Raises BitcornError if that plan belongs to another sweep: other fields, bars, features or code.
         """
         asked = {
             "config": _recorded(config.to_json()),
             "evolution": None if evolution is None else _recorded(evolution),
             "identities": dict(identities),
+            "code": code,
         }
         if self.is_sweep:
             return self._require_same(asked)
         arrays = {
-            f"{column}_{place}": getattr(one, column)
-            for place, one in enumerate(bars)
-            for column in _ROWS
-            if getattr(one, column) is not None
+            f"{name}_{index}": getattr(own, attribute)
+            for index, own in enumerate(bars)
+            for name, attribute in _ARRAYS.items()
+            if getattr(own, attribute) is not None
         }
         content = io.BytesIO()
         np.savez_compressed(content, **arrays)
         self.storage.publish("bars.npz", content.getvalue())
-        partitions = [{"symbol": one.symbol, "timeframe": one.timeframe, "step": one.step} for one in bars]
+        partitions = [{"symbol": own.symbol, "timeframe": own.timeframe, "step": own.step} for own in bars]
         self.storage.publish("plan.json", strict_json({"format": 1, **asked, "partitions": partitions}).encode())
 
     def plan(self) -> dict[str, Any]:
@@ -128,13 +130,20 @@ class SweepFolder:
             raise BitcornError(f"the sweep in {self.shown} is damaged: plan.json cannot be read: {error}") from error
         return plan
 
-    def bars(self) -> tuple[SweepBars, ...]:
+    def bars(self) -> tuple[PartitionBars, ...]:
         """Read the bars. Raises BitcornError where they are damaged."""
         try:
             with np.load(io.BytesIO(self.storage.read("bars.npz")), allow_pickle=False) as arrays:
                 return tuple(
-                    SweepBars(**named, **{c: arrays[f"{c}_{place}"] for c in _ROWS if f"{c}_{place}" in arrays.files})
-                    for place, named in enumerate(self.plan()["partitions"])
+                    PartitionBars(
+                        **partition,
+                        **{
+                            attribute: arrays[f"{name}_{index}"]
+                            for name, attribute in _ARRAYS.items()
+                            if f"{name}_{index}" in arrays.files
+                        },
+                    )
+                    for index, partition in enumerate(self.plan()["partitions"])
                 )
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             if isinstance(error, BitcornError):
@@ -148,13 +157,19 @@ class SweepFolder:
             raise BitcornError(f"{self.shown} holds {kinds[before['evolution'] is not None]}: give another --out")
         if _what_counts(before) != _what_counts(json.loads(strict_json(asked))):
             raise BitcornError(
-                f"{self.shown} holds a sweep of another configuration: go on with that one (plan.json there tells it), "
-                f"changing only {', '.join(f'{section}.{name}' for name in _FREE[section])}; or give another --out"
+                f"{self.shown} holds a sweep of another configuration: resume with that one (see plan.json there), "
+                f"changing only {', '.join(f'{section}.{name}' for name in _MAY_CHANGE_ON_RESUME[section])}; or give "
+                "another --out"
             )
         if before["identities"] != asked["identities"]:
             raise BitcornError(
-                f"the bars or features have changed since the sweep in {self.shown} began, so that its folds are "
-                "others: give another --out, or the bars as they were"
+                f"the bars or features have changed since the sweep in {self.shown} began, and its folds with them: "
+                "give another --out, or the unchanged bars"
+            )
+        if before.get("code") != asked["code"]:
+            raise BitcornError(
+                f"the code or libraries that train have changed since the sweep in {self.shown} began, so its trials "
+                "could not be compared with new ones: give another --out, or resume with the versions that began it"
             )
 
 
@@ -165,8 +180,12 @@ def _recorded(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _what_counts(plan: Mapping[str, Any]) -> dict[str, Any]:
     """What decides what trials are and how they come out."""
-    kept = {name: value for name, value in (plan["evolution"] or plan["config"]).items() if name not in _FREE_OF_RUN}
-    for section, free in _FREE.items():
+    kept = {
+        name: value
+        for name, value in (plan["evolution"] or plan["config"]).items()
+        if name not in _RUN_FIELDS_THAT_MAY_CHANGE
+    }
+    for section, free in _MAY_CHANGE_ON_RESUME.items():
         if section in kept:
             kept[section] = {name: value for name, value in kept[section].items() if name not in free}
     return kept

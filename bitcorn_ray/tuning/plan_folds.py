@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from bitcorn_ray.datasets.folds import Fold, FoldsConfig, Span, Timeline, walk_forward_folds
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import show_time
-
-if TYPE_CHECKING:
-    from bitcorn_ray.models.neural.config import ModelConfig
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -83,7 +80,7 @@ def plan_folds(config: str | Path | Mapping[str, Any]) -> FoldPlan:
     """
     from bitcorn_ray.market.policy import CleaningPolicy
     from bitcorn_ray.market.timeframe import timeframe_ms
-    from bitcorn_ray.models.neural.config import ModelConfig
+    from bitcorn_ray.models.registry import model_config
     from bitcorn_ray.sources.loading import load_bars
     from bitcorn_ray.sources.options import Reading
     from bitcorn_ray.training.config import read_yaml, validated
@@ -94,7 +91,7 @@ def plan_folds(config: str | Path | Mapping[str, Any]) -> FoldPlan:
     if not isinstance(values.get("db"), str | Path):
         raise BitcornError("db is missing: name the database or file of bars")
     folds: FoldsConfig = validated(FoldsConfig, values.get("folds") or {}, "folds")
-    model: ModelConfig = validated(ModelConfig, values.get("model") or {}, "model")
+    model = model_config(values.get("model") or {})
     policy = validated(CleaningPolicy, values["clean"], "clean") if values.get("clean") is not None else None
     reading = Reading.of(values.get("table"), values.get("mapping") or {}, policy=policy)
     timelines = []

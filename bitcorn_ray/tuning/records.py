@@ -3,8 +3,8 @@
     records/<key>.npz     one trained fold of one configuration: its losses, and its forecasts of the test windows
     trials.jsonl          a line when a trial is chosen, and one when it ends
 
-A record's key is a hash of the configuration, the fold, the seed and the data. It is published whole; one that cannot
-be read counts as missing. Of the journal a torn last line is passed over.
+The key of a record is a hash of the configuration, the fold, the seed, the data and the code that trains. A record is
+published atomically; one that cannot be read counts as missing. A torn last line of the journal is skipped.
 Shapes: N test windows, M validation windows, H horizons.
 """
 
@@ -22,11 +22,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bitcorn_ray.fingerprint import package_fingerprint
 from bitcorn_ray.storage.storage import Storage
+from bitcorn_ray.training.lineage import installed_versions
 from bitcorn_ray.tuning.space import Point
 
-__all__ = ["FoldRecord", "Journal", "Records", "Trial", "record_key"]
-
+# The code that decides a record.
+_ROOMS = ("datasets", "market", "metrics", "models", "tuning")
+_LIBRARIES = ("numpy", "pandas", "scikit-learn", "torch")
 _LOG = "trials.jsonl"
 _ARRAYS = ("times", "places", "returns", "volatilities", "past_times", "past_places", "past_scores")
 
@@ -78,8 +81,14 @@ class Trial:
         return float(np.mean(self.losses)) if self.losses else None
 
 
+def training_code() -> str:
+    """Return a fingerprint of the code that makes a record: this package's rooms, and the versions of libraries."""
+    versions = {name: version for name, version in installed_versions().items() if name in _LIBRARIES}
+    return record_key(package_fingerprint(*_ROOMS), versions)
+
+
 def record_key(*parts: Any) -> str:
-    """Hash of plain values."""
+    """Return a hash of plain values."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 

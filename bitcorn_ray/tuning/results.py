@@ -20,16 +20,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from bitcorn_ray.datasets.dataset import PartitionBars
 from bitcorn_ray.forecasting.bands import roll_bands
 from bitcorn_ray.forecasting.forecasts import Forecasts, plain_table
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.metrics.calibration import RollingConformal, conformal_scores
 from bitcorn_ray.training.artifacts import strict_json
 from bitcorn_ray.training.run import PastScores
-from bitcorn_ray.tuning.config import Setting
+from bitcorn_ray.tuning.config import TrialConfig
 from bitcorn_ray.tuning.folder import SweepFolder
 from bitcorn_ray.tuning.records import FoldRecord, Trial
-from bitcorn_ray.tuning.trial import SweepBars, TrialPlan, fold_keys
+from bitcorn_ray.tuning.trial import TrialPlan, fold_keys
 
 __all__ = ["best_of", "fold_records", "parquet_bytes", "stitched", "sweep_result", "write_results"]
 
@@ -71,7 +72,7 @@ def best_of(trials: Sequence[Trial]) -> Trial | None:
 
 def fold_records(plan: TrialPlan, trial: Trial) -> list[list[FoldRecord]]:
     """What was recorded of a trial: for each fold, as far as it came, a record for each seed."""
-    records, setting, found = plan.records, Setting.from_json(trial.setting), []
+    records, setting, found = plan.records, TrialConfig.from_json(trial.setting), []
     for fold in plan.folds:
         of_fold = [records.load(key) for key in fold_keys(plan, setting, fold)]
         whole = [record for record in of_fold if record is not None]
@@ -81,7 +82,7 @@ def fold_records(plan: TrialPlan, trial: Trial) -> list[list[FoldRecord]]:
     return found
 
 
-def stitched(plan: TrialPlan, bars: Sequence[SweepBars], trial: Trial, horizons: Sequence[int]) -> pa.Table | None:
+def stitched(plan: TrialPlan, bars: Sequence[PartitionBars], trial: Trial, horizons: Sequence[int]) -> pa.Table | None:
     """Forecasts of all test windows of a trial by its first seed, None without any.
 
     The columns of `Forecasts.to_table`, and fold and realised_return (log, of the horizon), in time order for each
@@ -101,7 +102,7 @@ def stitched(plan: TrialPlan, bars: Sequence[SweepBars], trial: Trial, horizons:
     return pa.concat_tables(tables) if tables else None
 
 
-def _forecasts(record: FoldRecord, place: int, one: SweepBars, horizons: Sequence[int]) -> Forecasts:
+def _forecasts(record: FoldRecord, place: int, one: PartitionBars, horizons: Sequence[int]) -> Forecasts:
     """What a fold says of the test windows of one partition, with bands."""
     own, past = record.places == place, record.past_places == place
     cutoffs, returns, volatilities = record.times[own], record.returns[own], record.volatilities[own]
@@ -130,7 +131,7 @@ def _last_said(
     return ~np.isin(forecasts.cutoffs, np.concatenate(later)) if later else np.ones(len(forecasts), bool)
 
 
-def _with_outcome(forecasts: Forecasts, number: int, one: SweepBars, kept: NDArray[np.bool_]) -> pa.Table:
+def _with_outcome(forecasts: Forecasts, number: int, one: PartitionBars, kept: NDArray[np.bool_]) -> pa.Table:
     """Some windows (N,) as rows, with the fold and what came."""
     came = _came(one, np.searchsorted(one.timestamp, forecasts.cutoffs), forecasts.horizons)
     table = plain_table(forecasts.to_table())
@@ -139,7 +140,7 @@ def _with_outcome(forecasts: Forecasts, number: int, one: SweepBars, kept: NDArr
     return table.filter(pa.array(np.repeat(kept, len(forecasts.horizons))))
 
 
-def _came(one: SweepBars, rows: NDArray[np.int64], horizons: Sequence[int]) -> NDArray[np.float64]:
+def _came(one: PartitionBars, rows: NDArray[np.int64], horizons: Sequence[int]) -> NDArray[np.float64]:
     """Log returns (N, H) that came after rows (N,) of test windows, whose labels are known."""
     after: NDArray[np.float64] = np.log(one.close[rows[:, None] + np.asarray(horizons)] / one.close[rows, None])
     return after

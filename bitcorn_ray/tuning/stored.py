@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bitcorn_ray.datasets.dataset import PartitionBars
 from bitcorn_ray.datasets.folds import walk_forward_folds
 from bitcorn_ray.tuning.config import SweepConfig
 from bitcorn_ray.tuning.data import timelines_of
 from bitcorn_ray.tuning.folder import SweepFolder
 from bitcorn_ray.tuning.plan_folds import FoldPlan
 from bitcorn_ray.tuning.records import Trial
-from bitcorn_ray.tuning.trial import SweepBars, TrialPlan
+from bitcorn_ray.tuning.trial import TrialPlan
 
 __all__ = ["StoredSweep", "read_sweep"]
 
@@ -26,7 +27,7 @@ class StoredSweep:
     """
 
     config: SweepConfig
-    bars: tuple[SweepBars, ...]
+    bars: tuple[PartitionBars, ...]
     trials: dict[str, Trial]
     plan: TrialPlan
     folds: FoldPlan
@@ -47,6 +48,7 @@ def read_sweep(folder: SweepFolder) -> StoredSweep:
         device="cpu",
         records=folder.records,
         identities=written["identities"],
+        code=written.get("code"),
     )
     return StoredSweep(
         config=config,

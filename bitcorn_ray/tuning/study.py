@@ -15,19 +15,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bitcorn_ray.datasets.load import TrainingInputs, feature_identity, recorded_source
+from bitcorn_ray.datasets.load import TrainingInputs
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.features.registry import find_system
-from bitcorn_ray.market.timeframe import timeframe_ms
 from bitcorn_ray.training.job import TrainingJob
 from bitcorn_ray.training.run import is_run, read_metadata
-from bitcorn_ray.tuning.config import Setting, SweepConfig
+from bitcorn_ray.tuning.config import SweepConfig, TrialConfig
 from bitcorn_ray.tuning.data import SweepData, fold_plan, sweep_data
 from bitcorn_ray.tuning.folder import SweepFolder
-from bitcorn_ray.tuning.records import Trial
+from bitcorn_ray.tuning.records import Trial, training_code
 from bitcorn_ray.tuning.results import best_of, stitched, write_results
 from bitcorn_ray.tuning.search import Outcome, suggester_of
-from bitcorn_ray.tuning.trial import TrialPlan, fold_inputs, run_trial
+from bitcorn_ray.tuning.trial import TrialPlan, fold_dataset, run_trial
 
 __all__ = ["SweepResult", "refit", "trial_plan", "tune"]
 
@@ -79,8 +77,8 @@ def tune(
     folder.require_free(resume)
     say = log_fn or (lambda line: None)
     data = sweep_data(loaded, cache_dir=cache_dir, log_fn=log_fn)
-    folder.begin(loaded, data.identities, data.bars)
     plan = trial_plan(loaded, data, folder)
+    folder.begin(loaded, plan.identities, data.bars, plan.code)
     told = _Told(folder, loaded, on_trial, say)
     say(f"{len(data.folds)} folds, up to {loaded.sweep.trials} trials")
     with ray_session(address):
@@ -113,6 +111,7 @@ def trial_plan(config: SweepConfig, data: SweepData, folder: SweepFolder) -> Tri
         device="cuda" if config.sweep.resources.gpu else "cpu",
         records=folder.records,
         identities=data.identities,
+        code=training_code(),
     )
 
 
@@ -176,31 +175,15 @@ def refit(
     trial: its name as "trial", its loss and setting. until: for each symbol the opening of its last bar in ms, where
     later ones are to be left out. Raises BitcornError as `train_from_config` does.
     """
-    setting = Setting.from_json(trial["setting"])
+    setting = TrialConfig.from_json(trial["setting"])
 
     def inputs() -> TrainingInputs:
         data = sweep_data(config, cache_dir=cache_dir, systems=[setting.system], until=until)
-        variant, system = data.variants[setting.system], find_system(setting.system)
-        made, scaler, facts = fold_inputs(data.bars, variant, setting, data.folds[-1].rows, whole=True)
-        about = {
-            "feature_system": system.spec,
-            "feature_version": system.version,
-            "features": feature_identity(system.on_grid(timeframe_ms(config.run.timeframe))),
-            "symbol": data.bars[0].symbol,
-            "timeframe": data.bars[0].timeframe,
-            "cache_keys": list(variant.keys),
-            "data": facts,
-            "lineage": {
-                "data": {
-                    "source": recorded_source(config.run.db),
-                    "partitions": [dict(each) for each in variant.origins],
-                }
-            },
-            "sweep": dict(trial),
-            "cleaning": data.cleaning,
-        }
+        variant = data.variants[setting.system]
+        dataset, scaler, counts = fold_dataset(data.bars, variant, setting, data.folds[-1].rows, all_rows=True)
+        about = {**data.loaded.facts(setting.system), "data": counts, "sweep": dict(trial)}
         names = variant.features if setting.features is None else setting.features
-        return TrainingInputs(data=made, scaler=scaler, feature_cols=list(names), about=about)
+        return TrainingInputs(data=dataset, scaler=scaler, feature_cols=list(names), about=about)
 
     device = "cuda" if config.run.gpus else "cpu"
     job = TrainingJob(setting.model, setting.training, device, place, log_fn, config.run.mlflow)

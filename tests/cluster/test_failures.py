@@ -160,8 +160,8 @@ def losses(run):
 
 
 def same_weights(one, other):
-    weights = other.model.state_dict()
-    return all(torch.equal(value, weights[name]) for name, value in one.model.state_dict().items())
+    weights = other.model.network.state_dict()
+    return all(torch.equal(value, weights[name]) for name, value in one.model.network.state_dict().items())
 
 
 @pytest.fixture(scope="module")

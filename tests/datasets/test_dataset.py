@@ -12,7 +12,7 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import Bars
 from bitcorn_ray.market.reference_volatility import reference_volatility
 from bitcorn_ray.market.simulate import simulate_bars
-from bitcorn_ray.models.neural.config import ModelConfig
+from bitcorn_ray.models.neural.config import LSTMConfig
 
 
 def all_ends(data):
@@ -113,7 +113,7 @@ def test_later_data_does_not_change_earlier_parts(random_bars, part):
     test_frac=st.sampled_from([0.0, 0.2]),
 )
 def test_no_window_and_no_target_spans_a_gap_or_a_partition(lengths, gaps, seq_len, horizons, broken, test_frac):
-    model = ModelConfig(horizons=horizons, seq_len=seq_len, reference_span=24)
+    model = LSTMConfig(horizons=horizons, seq_len=seq_len, reference_span=24)
     bars = [simulate_bars(length, seed=place, gaps=gaps) for place, length in enumerate(lengths)]
     times = np.concatenate([each.timestamp for each in bars])
     partition = np.repeat(np.arange(len(bars)), [len(each) for each in bars])
@@ -150,7 +150,10 @@ def test_partitions_are_split_at_the_same_instants(random_bars):
 
 def test_several_partitions_need_times():
     close = np.exp(np.random.default_rng(0).normal(0, 0.01, 100).cumsum())
-    rows = [PartitionBars(symbol=name, timeframe="1h", close=close) for name in "ab"]
+    rows = [
+        PartitionBars(symbol=name, timeframe="1h", close=close, timestamp=np.arange(100), step=1, timed=False)
+        for name in "ab"
+    ]
     with pytest.raises(BitcornError, match="a 1h has no timestamps"):
         build_dataset(np.zeros((200, 2), np.float32), rows, MODEL, shares_of(TRAINING))
     with pytest.raises(BitcornError, match="200 closes, the matrix 150 rows"):

@@ -21,14 +21,14 @@ from bitcorn_ray.forecasting.watch import Watcher
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.policy import CleaningPolicy
 from bitcorn_ray.market.reference_volatility import reference_volatility
-from bitcorn_ray.models.neural.config import ModelConfig
+from bitcorn_ray.models.neural.config import LSTMConfig
 from bitcorn_ray.sources.database import read_bars
 from bitcorn_ray.sources.export import export_bars
 from bitcorn_ray.sources.inspect import inspect_source
 from bitcorn_ray.sources.loading import load_bars
 from bitcorn_ray.sources.options import Reading
 
-MODEL = ModelConfig(horizons=(1, 4), seq_len=16, reference_span=24)
+MODEL = LSTMConfig(horizons=(1, 4), seq_len=16, reference_span=24)
 SHARES = shares_of(TRAINING)
 BOTH = ("aaa/usdt", "BBBUSDT")
 

@@ -3,16 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitcorn_ray.forecasting.bands import (
-    between_widths,
-    data_split_of,
-    enough_scores,
-    forecast_scores,
-    outcome_known,
-    roll_bands,
-)
+from bitcorn_ray.forecasting.bands import data_split_of, enough_scores, forecast_scores, outcome_known, roll_bands
 from bitcorn_ray.metrics.calibration import COVERAGES, RollingConformal, conformal_quantile
-from bitcorn_ray.models.neural.predict import horizon_weights
+from bitcorn_ray.models.interpolation import horizon_weights, interpolate_widths
 from bitcorn_ray.training.run import PastScores
 
 DAY = 86_400_000
@@ -109,5 +102,5 @@ def test_the_window_is_full_when_each_horizon_has_enough_mature_scores():
 
 def test_widths_between_horizons_are_linear_and_infinite_beside_an_infinite_one():
     widths = np.array([[[1.0, 3.0, np.inf]]])
-    between = between_widths(widths, horizon_weights((1, 3, 5), [1, 2, 3, 4]))
+    between = interpolate_widths(widths, horizon_weights((1, 3, 5), [1, 2, 3, 4]))
     assert between.tolist() == [[[1.0, 2.0, 3.0, np.inf]]]

@@ -65,7 +65,7 @@ def test_it_equals_the_models_word_on_the_last_window(folder, bars):
     scaled = torch.from_numpy(forecaster.run.scaler.transform(window).astype(np.float32))[None]
     reference = reference_volatility(np.log(bars.close.to_numpy()), MODEL.reference_span)[-1:]
     with torch.no_grad():
-        returns, volatilities = forecaster.run.model(scaled, torch.from_numpy(reference).float())
+        returns, volatilities = forecaster.run.model.network(scaled, torch.from_numpy(reference).float())
     forecast = forecaster.predict(bars)
     np.testing.assert_allclose(forecast["return"], returns[0].numpy(), rtol=1e-4, atol=1e-7)
     np.testing.assert_allclose(forecast.volatility, volatilities[0].numpy(), rtol=1e-4)
@@ -81,17 +81,17 @@ def test_a_forecast_is_the_same_from_all_bars_and_from_bars_cut_at_its_cutoff(fo
 
 
 def test_bars_that_go_on_cost_only_what_is_new_and_give_the_same(folder, bars, monkeypatch):
-    from bitcorn_ray.forecasting import inputs as forecast_inputs
+    from bitcorn_ray.models.neural import model as networks
 
     forecaster, fresh, windows = Forecaster.load(folder), Forecaster.load(folder), []
-    predict = forecast_inputs.predict_windows
+    predict = networks.predict_windows
 
     def counted(model, matrix, reference, ends, *rest):
         windows.append(len(ends))
         return predict(model, matrix, reference, ends, *rest)
 
     forecaster.predict(cut(bars, 1_098))
-    monkeypatch.setattr(forecast_inputs, "predict_windows", counted)
+    monkeypatch.setattr(networks, "predict_windows", counted)
     one = forecaster.predict(cut(bars, 1_099))
     assert windows == [1]
     pd.testing.assert_frame_equal(one, fresh.predict(cut(bars, 1_099)), rtol=1e-5)

@@ -39,13 +39,13 @@ def test_options_go_before_the_file_and_none_leaves_the_files_value(yaml):
         ("dbs: x", "unknown field dbs"),
         ("model: {layers: 2}", "unknown field model.layers"),
         ("model: {seq_len: many}", "model.seq_len"),
-        ("training: {loss: huber}", "training: unknown loss 'huber'"),
+        ("training: {loss: huber}", "training: loss is 'huber'"),
         ("workers: -1", "workers is -1"),
         ("workers: [2, 1]", r"workers is \[2, 1\]: give the least"),
         ("gpus: -1", "gpus is -1"),
         ("training: {horizon_weights: [1, -1]}", "horizon_weights are"),
         ("- a\n- b", "holds list"),
-        ("a: [", "is no YAML"),
+        ("a: [", "is not valid YAML"),
     ],
 )
 def test_what_is_wrong_is_named(yaml, text, message):
@@ -57,9 +57,9 @@ def test_a_training_has_a_symbol_or_several():
     assert RunConfig.load(None, NEEDED).all_symbols == ("BTCUSDT",)
     several = {**NEEDED, "symbol": None, "symbols": ["BTCUSDT", "ETHUSDT"]}
     assert RunConfig.load(None, several).all_symbols == ("BTCUSDT", "ETHUSDT")
-    with pytest.raises(BitcornError, match="names no symbol: give symbol, or symbols for several"):
+    with pytest.raises(BitcornError, match="has no symbol: give symbol, or symbols for several"):
         RunConfig.load(None, {**NEEDED, "symbol": None})
-    with pytest.raises(BitcornError, match="names symbol BTCUSDT and symbols ETHUSDT"):
+    with pytest.raises(BitcornError, match="has symbol BTCUSDT and symbols ETHUSDT"):
         RunConfig.load(None, {**NEEDED, "symbols": ["ETHUSDT"]})
 
 
@@ -80,7 +80,7 @@ def test_a_file_can_say_everything_about_model_and_training(yaml):
         NEEDED,
     )
     assert config.workers == (1, 4)
-    assert (config.model.cell, config.model.skip, config.model.symbol_embedding) == ("gru", True, 4)
+    assert (config.model.kind, config.model.skip, config.model.symbol_embedding) == ("gru", True, 4)
     assert (config.training.horizon_weights, config.training.checkpoint_minutes) == ("learned", 5)
     weighted = RunConfig.load(yaml("training: {horizon_weights: [1, 2, 3]}"), NEEDED)
     assert weighted.training.horizon_weights == (1, 2, 3)

@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_training import MODEL, TRAINING, make_data
+from small_training import MODEL, TRAINING, fit, make_data
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.models.neural.checkpoint import CheckpointFolder
-from bitcorn_ray.models.neural.trainer import fit
 
 # Checkpoints within epochs too, at every look.
 BUSY = replace(TRAINING, epochs=4, batch_size=8, checkpoint_minutes=1e-9, checkpoint_epochs=3)

@@ -54,7 +54,7 @@ def test_a_training_that_fails_closes_its_logs_and_keeps_its_checkpoints(inputs,
         seen.append(result)
         broken[inputs.data.train_ends] = np.nan
 
-    with pytest.raises(BitcornError, match="no finite number in epoch 2"):
+    with pytest.raises(BitcornError, match="not finite in epoch 2"):
         TrainingJob(MODEL, TRAINING, "cpu", tmp_path / "run", None).run(lambda: inputs, resume=False, on_epoch=spoil)
     assert len(seen) == 1
     assert list(Path(checkpoint_folder(Storage(tmp_path / "run"))).glob("*.pt"))

@@ -9,7 +9,7 @@ from torch import nn
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.systems.v2 import FEATURES
-from bitcorn_ray.models.neural.predict import predict_windows
+from bitcorn_ray.models.neural.model import predict_windows
 from bitcorn_ray.training.legacy import import_older
 from bitcorn_ray.training.run import load_run, save_run
 
@@ -61,7 +61,7 @@ def test_an_imported_model_says_what_the_older_net_says(tmp_path, middle):
     ends = np.arange(11, 40)
     with torch.no_grad():
         expected = net.eval()(torch.from_numpy(np.stack([older[e - 11 : e + 1] for e in ends])))
-    for mine, theirs in zip(predict_windows(run.model, scaled, None, ends, 12), expected, strict=True):
+    for mine, theirs in zip(predict_windows(run.model.network, scaled, None, ends, 12), expected, strict=True):
         np.testing.assert_allclose(mine, theirs, atol=1e-6)
     assert run.metadata["partitions"] == []
     assert run.scores == []
@@ -71,7 +71,7 @@ def test_a_checkpoint_of_a_parallel_training_holds_the_weights_too(tmp_path):
     net = OlderNet()
     weights = {"epoch": 3, "model_state_dict": {f"module.{k}": v for k, v in net.state_dict().items()}}
     run = imported(write(tmp_path / "old", net, weights=weights, symbol="BTCUSDT"))
-    assert torch.equal(run.model.lstm.weight_hh_l1, net.lstm.weight_hh_l1)
+    assert torch.equal(run.model.network.encoder.layers.weight_hh_l1, net.lstm.weight_hh_l1)
     assert run.metadata["partitions"][0]["symbol"] == "BTCUSDT"
 
 

@@ -35,7 +35,7 @@ def test_a_source_is_recorded_absolute_and_without_secrets(monkeypatch, tmp_path
 
 def test_code_is_told_by_room_without_what_only_shows():
     code = package_code()
-    assert {"models", "features", "market", "doors"} <= code.keys()
+    assert {"models", "features", "market", "fingerprint"} <= code.keys()
     assert not {"cli", "report"} & code.keys()
 
 

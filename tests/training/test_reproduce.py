@@ -96,7 +96,7 @@ def test_other_code_versions_and_machines_are_told_and_then_losses_are_compared_
 
 def test_where_equal_bits_are_promised_none_may_differ(run):
     recorded = load_run(run)
-    weights = recorded.model.state_dict()
+    weights = recorded.model.network.state_dict()
     name = next(name for name in weights if name.endswith("weight_ih_l0"))
     weights[name][0, 0] += 2**-20
     save_run(recorded, run)

@@ -12,9 +12,9 @@ from bitcorn_ray.features.registry import find_system
 from bitcorn_ray.forecasting.forecaster import Forecaster
 from bitcorn_ray.market.bars import Bars
 from bitcorn_ray.market.simulate import simulate_bars
-from bitcorn_ray.models.neural.network import LSTMMultiHead
-from bitcorn_ray.models.neural.predict import predict_windows
-from bitcorn_ray.training.run import find_runs, is_run, load_run, load_weights, read_metadata, save_run
+from bitcorn_ray.models.neural.model import predict_windows
+from bitcorn_ray.models.neural.network import LSTMMultiHead, load_weights
+from bitcorn_ray.training.run import find_runs, is_run, load_run, read_metadata, save_run
 
 FILES = ["calibration.npz", "metadata.json", "model.pt", "scaler.pkl"]
 
@@ -41,7 +41,7 @@ def edited(run, to, **changes):
 def test_a_loaded_run_forecasts_the_same_to_the_bit(run, tmp_path):
     loaded = load_run(save_run(run, tmp_path / "run"))
     x = torch.randn(5, MODEL.seq_len, 14)
-    for one, other in zip(loaded.model(x), run.model(x), strict=True):
+    for one, other in zip(loaded.model.network(x), run.model.network(x), strict=True):
         assert torch.equal(one, other)
     rows = np.random.default_rng(0).normal(size=(9, 14))
     np.testing.assert_array_equal(loaded.scaler.transform(rows), run.scaler.transform(rows))
@@ -81,8 +81,8 @@ def test_metadata_say_each_partitions_range_and_parts(run):
     assert one["first"] == other["first"] == "2023-01-03T01:00:00Z"
     assert one["first"] < one["train"][0] < one["train"][1] < one["validation"][0] < one["validation"][1] < one["last"]
     assert one["test"] is None
-    assert run.place_of("b-b") == 1
-    assert run.place_of("nope") is None
+    assert run.partition_index("b-b") == 1
+    assert run.partition_index("nope") is None
     assert set(run.metadata["calibration"]["bands"][0]) == {"0.5", "0.8", "0.95"}
 
 
@@ -136,7 +136,7 @@ def test_a_damaged_run_is_a_clear_error(run, tmp_path, name, keep):
 def test_files_of_two_runs_are_not_taken_for_one(run, tmp_path):
     folder = save_run(run, tmp_path / "run")
     with torch.no_grad():
-        run.model.heads.bias += 1
+        run.model.network.heads.bias += 1
     (folder / "model.pt").write_bytes((save_run(run, tmp_path / "other") / "model.pt").read_bytes())
     with pytest.raises(BitcornError, match=r"damaged: model.pt is not the file that was written with the others"):
         load_run(folder)
@@ -201,7 +201,7 @@ def test_a_run_of_format_1_forecasts_as_it_did(run, tmp_path):
     torch.save(state, folder / "model.pt")
     loaded = load_run(folder)
     matrix = np.random.default_rng(0).normal(size=(40, 14)).astype(np.float32)
-    returns, volatilities = predict_windows(loaded.model, matrix, None, np.array([20, 39]), 16)
+    returns, volatilities = predict_windows(loaded.model.network, matrix, None, np.array([20, 39]), 16)
     with torch.no_grad():
         x = torch.from_numpy(np.stack([matrix[5:21], matrix[24:40]])).transpose(0, 1)
         last = lstm(x)[0][-1]

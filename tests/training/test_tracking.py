@@ -4,7 +4,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.models.neural.progress import EpochResult
+from bitcorn_ray.models.base import EpochResult
 from bitcorn_ray.storage.storage import Storage
 from bitcorn_ray.training.tracking import TrainingLogs
 

@@ -5,7 +5,7 @@ import yaml
 from small_sweeps import sweep_values
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.tuning.config import Setting, SweepConfig
+from bitcorn_ray.tuning.config import SweepConfig, TrialConfig
 
 
 def config(**changes):
@@ -37,7 +37,7 @@ def test_a_point_changes_the_fields_that_it_names():
     assert setting.training.horizon_weights == (1, 2)
     assert setting.system == "v4:short=12"
     assert setting.features == ("a",)
-    assert Setting.from_json(json.loads(json.dumps(setting.to_json()))) == setting
+    assert TrialConfig.from_json(json.loads(json.dumps(setting.to_json()))) == setting
     assert made.variants() == ("v4:short=6", "v4:short=12")
 
 
@@ -55,11 +55,11 @@ def test_a_parameter_is_given_to_the_systems_that_have_it():
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"search": {"hidden": {"int": [1, 2]}}}, "search.hidden is no field"),
-        ({"search": {"model.hidden": {"int": [1, 2]}}}, "search.model.hidden is no field"),
+        ({"search": {"hidden": {"int": [1, 2]}}}, "search.hidden is not a field"),
+        ({"search": {"model.hidden": {"int": [1, 2]}}}, "search.model.hidden is not a field"),
         ({"search": {"model.horizons": {"choice": [[1], [2]]}}}, "cannot be compared"),
         ({"search": {"training.seed": {"int": [1, 2]}}}, "sweep.seeds"),
-        ({"search": {"training.loss": {"choice": ["mse", "msee"]}}}, "unknown loss 'msee'"),
+        ({"search": {"training.loss": {"choice": ["mse", "msee"]}}}, "loss is 'msee'"),
         ({"search": {"model.dropout": {"uniform": [0, 1.5]}}}, "dropout is 1.5"),
         ({"search": {"system": {"choice": ["v2", "v9"]}}}, "unknown feature system 'v9'"),
         ({"search": {"system.short": {"int": [1, 2]}}}, "none of the systems v2 has a parameter short"),
@@ -67,7 +67,7 @@ def test_a_parameter_is_given_to_the_systems_that_have_it():
         ({"features": "vol", "search": {"system.day": {"int": [12, 99]}}}, "more than 64 variants"),
         ({"search": {"features": {"choice": [["rsi_14", "rsi"]]}}}, "rsi is missing"),
         ({"search": {"features": {"choice": ["rsi_14"]}}}, "lists of feature names"),
-        ({"folds": {"validation": 0}}, "give some"),
+        ({"folds": {"validation": 0}}, "give a length"),
         ({"sweep": {"trails": 3}}, "sweep: unknown field trails"),
         ({"out": None}, "out is missing"),
     ],

@@ -45,8 +45,8 @@ def test_inputs_of_the_longest_window_are_disjoint_too(market_db):
 
 
 def test_what_was_repaired_is_known(market_db):
-    assert data_of(market_db).cleaning is None
-    told = data_of(market_db, clean={"fill": "forward", "max_gap_size": 30}).cleaning
+    assert data_of(market_db).loaded.cleaning is None
+    told = data_of(market_db, clean={"fill": "forward", "max_gap_size": 30}).loaded.cleaning
     assert told["policy"]["fill"] == "forward"
     assert told["partitions"]["AAAUSDT 1h"]["gaps_filled"] == 2
 

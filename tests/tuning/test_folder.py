@@ -13,7 +13,7 @@ def test_bars_and_plan_come_back_as_they_were(market_db, tmp_path):
     folder, _, data = make_sweep(sweep_values(market_db, tmp_path / "sweep", search={}))
     assert folder.plan()["identities"] == data.identities
     for one, other in zip(folder.bars(), data.bars, strict=True):
-        assert (one.name, one.step, one.barred) == (other.name, other.step, None)
+        assert (one.name, one.step, one.excluded_ends) == (other.name, other.step, None)
         for column in ("timestamp", "high", "low", "close"):
             np.testing.assert_array_equal(getattr(one, column), getattr(other, column))
 
@@ -53,15 +53,17 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path):
 def test_only_the_same_sweep_goes_on(tmp_path):
     folder = SweepFolder(tmp_path / "sweep")
     config = SweepConfig.load(sweep_values("m.db", tmp_path / "sweep"))
-    folder.begin(config, {"v2": "1"}, [])
-    folder.begin(config, {"v2": "1"}, [])
-    folder.begin(SweepConfig.load(config, {"trials": 9, "max_hours": 2, "out": "moved"}), {"v2": "1"}, [])
+    folder.begin(config, {"v2": "1"}, [], "c")
+    folder.begin(config, {"v2": "1"}, [], "c")
+    folder.begin(SweepConfig.load(config, {"trials": 9, "max_hours": 2, "out": "moved"}), {"v2": "1"}, [], "c")
     with pytest.raises(BitcornError, match=r"another configuration: .* changing only sweep\.trials, sweep\.max_hours"):
-        folder.begin(SweepConfig.load(config, {"seed": 9}), {"v2": "1"}, [])
+        folder.begin(SweepConfig.load(config, {"seed": 9}), {"v2": "1"}, [], "c")
     with pytest.raises(BitcornError, match="the bars or features have changed"):
-        folder.begin(config, {"v2": "2"}, [])
+        folder.begin(config, {"v2": "2"}, [], "c")
+    with pytest.raises(BitcornError, match=r"code or libraries that train have changed .*give another --out"):
+        folder.begin(config, {"v2": "1"}, [], "d")
     with pytest.raises(BitcornError, match="holds a sweep and no evolution"):
-        folder.begin(config, {"v2": "1"}, [], {"db": "m.db", "evolve": {}})
+        folder.begin(config, {"v2": "1"}, [], "c", {"db": "m.db", "evolve": {}})
 
 
 def test_only_the_same_evolution_goes_on(tmp_path):
@@ -69,9 +71,9 @@ def test_only_the_same_evolution_goes_on(tmp_path):
     config = EvolveConfig.load(evolve_values("m.db", tmp_path / "evolved"))
     for generations in (2, 9):
         more = EvolveConfig.load(config, {"generations": generations})
-        folder.begin(more.sweep, {"x": "1"}, [], more.to_json())
+        folder.begin(more.sweep, {"x": "1"}, [], "c", more.to_json())
     other = EvolveConfig.load(config, {"seed": 9})
     with pytest.raises(BitcornError, match=r"another configuration: .* changing only evolve\.generations"):
-        folder.begin(other.sweep, {"x": "1"}, [], other.to_json())
+        folder.begin(other.sweep, {"x": "1"}, [], "c", other.to_json())
     with pytest.raises(BitcornError, match="holds an evolution and no sweep"):
-        folder.begin(config.sweep, {"x": "1"}, [])
+        folder.begin(config.sweep, {"x": "1"}, [], "c")

@@ -12,13 +12,13 @@ import pytest
 import torch
 from killing import kill_driver, process_environment, trial_workers, written
 from small_sweeps import sweep_values
+from small_training import fit
 
 from bitcorn_ray import Forecaster, load_market_data, tune
 from bitcorn_ray.datasets.folds import FoldRows, Span
 from bitcorn_ray.datasets.load import inputs_from_source
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.models.neural.predict import predict_windows
-from bitcorn_ray.models.neural.trainer import fit
+from bitcorn_ray.models.neural.model import predict_windows
 from bitcorn_ray.training.run import load_run
 from bitcorn_ray.tuning.config import SweepConfig
 from bitcorn_ray.tuning.folder import SweepFolder
@@ -94,9 +94,9 @@ def test_a_sweep_of_one_trial_is_a_plain_training_bit_for_bit(market_db, tmp_pat
     plain = inputs_from_source(market_db, ["AAAUSDT"], "1h", "v2", setting.model, [FoldRows(*spans)]).data
     fitted = fit(plain, setting.model, setting.training)
     run = load_run(done.run)  # refitted by Ray Train
-    assert all(torch.equal(value, fitted.weights[name]) for name, value in run.model.state_dict().items())
+    assert all(torch.equal(value, fitted.weights[name]) for name, value in run.model.network.state_dict().items())
     returns, volatilities = predict_windows(
-        run.model, plain.matrix, plain.reference, plain.test_ends, setting.model.seq_len
+        run.model.network, plain.matrix, plain.reference, plain.test_ends, setting.model.seq_len
     )
     forecasts = pq.read_table(tmp_path / "sweep" / "forecasts.parquet").to_pandas()
     own = forecasts[forecasts["fold"] == 1]
@@ -151,7 +151,7 @@ def test_a_folder_that_holds_something_is_left_alone(market_db, tmp_path):
     (out / "notes.txt").unlink()
     begun = SweepFolder(out)
     config = SweepConfig.load(sweep_values(market_db, out))
-    begun.begin(config, {"v2": "of other bars"}, [])
+    begun.begin(config, {"v2": "of other bars"}, [], "code")
     with pytest.raises(BitcornError, match="holds a sweep or evolution: --resume goes on"):
         tune(sweep_values(market_db, out))
     with pytest.raises(BitcornError, match="another configuration"):

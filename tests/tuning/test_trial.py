@@ -3,13 +3,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from small_sweeps import sweep_values
+from small_training import fit
 
 from bitcorn_ray.datasets.load import inputs_from_source
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.partition import Partition
-from bitcorn_ray.models.neural.network import build_model
-from bitcorn_ray.models.neural.predict import predict_windows
-from bitcorn_ray.models.neural.trainer import fit
+from bitcorn_ray.models.neural.model import predict_windows
+from bitcorn_ray.models.neural.network import build_network
 from bitcorn_ray.sources.ingest import write_bars
 from bitcorn_ray.tuning.config import SweepConfig
 from bitcorn_ray.tuning.data import sweep_data
@@ -17,7 +17,7 @@ from bitcorn_ray.tuning.records import Records
 from bitcorn_ray.tuning.trial import (
     TrialPlan,
     fitted_model,
-    fold_inputs,
+    fold_dataset,
     fold_keys,
     forecast_rows,
     mean_loss,
@@ -41,6 +41,7 @@ def plan_of(data, tmp_path, seeds=1):
         device="cpu",
         records=Records(tmp_path / "records"),
         identities=data.identities,
+        code="code",
     )
 
 
@@ -50,7 +51,7 @@ def test_a_fold_is_what_a_plain_training_gives_bit_for_bit(market_db):
     fold = data.folds[-1]
     plain = inputs_from_source(market_db, ["AAAUSDT"], "1h", "v2", setting.model, fold.rows).data
     fitted = fit(plain, setting.model, setting.training)
-    model = build_model(14, setting.model, 1)
+    model = build_network(14, setting.model, 1)
     model.load_state_dict(fitted.weights)
     returns, volatilities = predict_windows(
         model, plain.matrix, plain.reference, plain.test_ends, setting.model.seq_len
@@ -69,8 +70,8 @@ def test_the_rows_that_a_fold_needs_give_what_all_rows_give(made):
     setting, variant = config.at({}), data.variants["v2"]
     before = variant.matrix.copy()
     for fold in data.folds:
-        part, scaler, _ = fold_inputs(data.bars, variant, setting, fold.rows)
-        whole, scaler_of_all, _ = fold_inputs(data.bars, variant, setting, fold.rows, whole=True)
+        part, scaler, _ = fold_dataset(data.bars, variant, setting, fold.rows)
+        whole, scaler_of_all, _ = fold_dataset(data.bars, variant, setting, fold.rows, all_rows=True)
         assert len(part.matrix) < len(whole.matrix) == len(before)
         np.testing.assert_array_equal(scaler.mean_, scaler_of_all.mean_)
         for name in ("train_ends", "validation_ends", "test_ends"):
@@ -89,14 +90,14 @@ def test_losses_are_of_the_same_windows_however_long_a_trials_own_are(tmp_path, 
     assert config.longest_seq_len == 24
     short, long = (config.at({"seq_len": length}) for length in (4, 24))
     variant, fold = data.variants["v2"], data.folds[0].rows
-    inputs, longer = (fold_inputs(data.bars, variant, setting, fold)[0] for setting in (short, long))
+    inputs, longer = (fold_dataset(data.bars, variant, setting, fold)[0] for setting in (short, long))
     judged = np.isin(
         inputs.timestamp[inputs.validation_ends], longer.timestamp[longer.validation_ends], assume_unique=True
     )
     assert 0 < judged.sum() == len(longer.validation_ends) < len(inputs.validation_ends)
     ends = inputs.validation_ends[judged]
     model, _ = fitted_model(inputs, short, "cpu")
-    forecasts = forecast_rows(model, inputs, inputs.matrix, short.model, ends)
+    forecasts = forecast_rows(model, inputs, inputs.matrix, ends)
     record = train_fold(data.bars, variant, short, fold, "qlike", judged_seq_len=24)
     assert record.loss == pytest.approx(mean_loss(inputs, ends, *forecasts, "qlike"), rel=1e-6)
     assert record.loss != train_fold(data.bars, variant, short, fold, "qlike").loss
@@ -111,12 +112,12 @@ def test_features_may_be_some_of_the_system_in_any_order(made):
     config, data = made
     variant = data.variants["v2"]
     setting = replace(config.at({}), features=("rsi_14", "log_ret_1"))
-    inputs, scaler, _ = fold_inputs(data.bars, variant, setting, data.folds[0].rows)
+    inputs, scaler, _ = fold_dataset(data.bars, variant, setting, data.folds[0].rows)
     assert inputs.matrix.shape[1] == 2
     rsi = variant.matrix[:, variant.features.index("rsi_14")]
     assert np.nanmin(rsi) <= scaler.mean_[0] <= np.nanmax(rsi)
     with pytest.raises(BitcornError, match="v2 has no feature nothing"):
-        fold_inputs(data.bars, variant, replace(setting, features=("nothing",)), data.folds[0].rows)
+        fold_dataset(data.bars, variant, replace(setting, features=("nothing",)), data.folds[0].rows)
 
 
 def test_a_trial_reports_each_fold_and_does_none_twice(made, tmp_path):

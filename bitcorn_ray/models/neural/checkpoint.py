@@ -1,14 +1,14 @@
-"""Checkpoints: what a training goes on from, in a folder or at a URI of its own.
+"""Checkpoints: the snapshots that a training resumes from, in a folder or at a URI of its own.
 
     step-<steps done>-<claim>.pt    a snapshot in plain values and tensors; the newest readable one counts
     claim-<claim>                   of the training that may write here: the last one
 
-A snapshot is published whole, and the one before it stays until then. Where it cannot be written, a full disk for one,
-training goes on and the last good one remains.
+A snapshot is published atomically, and the previous one stays until then. If it cannot be written, because of a full
+disk for example, the training continues and the last good snapshot remains.
 
-Two trainings may write to one place at once: a worker outlives its killed driver, a machine that was given up still
-runs. So who trains claims the place first. Snapshots that others save from then on do not count, and before it saves
-each looks whether its claim is still the last one; where it is not, it stops.
+Two trainings may write to one folder at once: a worker outlives its killed driver, or a machine that was given up still
+runs. So a training claims the folder first. Snapshots that others save from then on do not count. Before it saves, a
+training checks that its claim is still the last one, and stops if it is not.
 """
 
 from __future__ import annotations
@@ -31,27 +31,26 @@ import torch
 from bitcorn_ray.datasets.dataset import Dataset
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.logging import logger_of
-from bitcorn_ray.models.neural.config import ModelConfig, TrainingConfig
+from bitcorn_ray.models.base import ModelConfig
+from bitcorn_ray.models.neural.config import TrainingConfig
 from bitcorn_ray.storage.publish import TEMPORARY
 from bitcorn_ray.storage.storage import Storage
-
-__all__ = ["CheckpointFolder", "Superseded", "data_digest", "training_identity"]
 
 _log = logger_of(__name__)
 _KEPT = 2
 _SNAPSHOT, _CLAIM = "step-", "claim-"
-# What may be another when a training goes on: how long it goes on, and how it is carried out.
-_FREE = {"epochs", "patience", "threads", "checkpoint_epochs", "checkpoint_minutes"}
+# Fields that may change on resume: how long a training runs, and how it is executed.
+_MAY_CHANGE_ON_RESUME = {"epochs", "patience", "threads", "checkpoint_epochs", "checkpoint_minutes"}
 
 
 def training_identity(data: Dataset, model: ModelConfig, training: TrainingConfig) -> str:
-    """Digest of the data and of what the configuration says about the result."""
-    config = {name: value for name, value in asdict(training).items() if name not in _FREE}
+    """Return a digest of the data and of the configuration that decides the result."""
+    config = {name: value for name, value in asdict(training).items() if name not in _MAY_CHANGE_ON_RESUME}
     return _digest([asdict(model), config, data.names], data)
 
 
 def data_digest(data: Dataset) -> str:
-    """Digest of all that a training sees: features as they are scaled, targets, and which windows are for what."""
+    """Return a digest of all that a training sees: scaled features, targets, and the windows of each part."""
     return _digest([data.names], data)
 
 
@@ -65,14 +64,14 @@ def _digest(values: list[Any], data: Dataset) -> str:
 
 
 class Superseded(BitcornError):
-    """Another training has claimed the place of this one's checkpoints, or has finished there."""
+    """Another training has claimed the folder of this one's checkpoints, or has finished there."""
 
 
 class CheckpointFolder:
-    """Snapshots of one training, in a folder or at a URI. Nothing is created before it is claimed or saved to.
+    """The snapshots of one training, in a folder or at a URI. Nothing is created before a claim or a snapshot.
 
-    identity: of the training (`training_identity`); snapshots of another one are refused. "" takes any.
-    Its copies in workers have the claim of the one that they were made from.
+    identity: of the training (`training_identity`); snapshots of another one are refused. "" accepts any.
+    Copies in workers have the claim of the original.
     """
 
     def __init__(self, place: str | Path, identity: str = "") -> None:
@@ -81,9 +80,9 @@ class CheckpointFolder:
         self._earlier: frozenset[str] | None = None  # snapshots without this claim that count; None: all of them
 
     def begin(self, *, resume: bool) -> dict[str, Any] | None:
-        """Settle what is gone on from, which is returned: with resume the newest snapshot that is there, else none.
+        """Return the snapshot to resume from: the newest one, or None without resume, which removes all of them.
 
-        Without resume all are removed. Raises BitcornError as `load` does.
+        Raises BitcornError as `load` does.
         """
         if not resume:
             self.clear()
@@ -92,9 +91,9 @@ class CheckpointFolder:
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
-        """Claim the place for the length of a training, and give it back.
+        """Claim the folder for the length of a training, and release it.
 
-        Raises BitcornError where it cannot be written, and Superseded at its end where another training has claimed it.
+        Raises BitcornError if it cannot be written, and Superseded at the end if another training has claimed it.
         """
         if self._earlier is None:
             self._earlier = frozenset(self._snapshots())
@@ -111,17 +110,17 @@ class CheckpointFolder:
             self.storage.remove_empty()
 
     def require_claim(self) -> None:
-        """Raise Superseded where this training's claim is not the last one any more."""
+        """Raise Superseded if this training's claim is no longer the last one."""
         if self._claim and self._claims()[-1:] != [f"{_CLAIM}{self._claim}"]:
             raise Superseded(
-                f"another training has taken {self.storage.shown} over, or has finished there: this one ends, as its "
-                "checkpoints would no longer count"
+                f"another training has taken over {self.storage.shown}, or has finished there: this one stops, as its "
+                "checkpoints no longer count"
             )
 
     def save(self, snapshot: dict[str, Any]) -> bool:
-        """Save a snapshot, which has the number of steps done under `step`; tells whether that was possible.
+        """Save a snapshot and return True if it could be written. Its number of steps done is under `step`.
 
-        Raises Superseded where another training has claimed the place.
+        Raises Superseded if another training has claimed the folder.
         """
         content = io.BytesIO()
         torch.save({**snapshot, "identity": self.identity}, content)
@@ -132,27 +131,27 @@ class CheckpointFolder:
         except Superseded:
             raise
         except BitcornError as error:
-            _log.warning("no checkpoint could be saved, training goes on without: %s", error)
+            _log.warning("a checkpoint could not be saved, training continues: %s", error)
             return False
         self._remove(lambda: self._snapshots()[:-_KEPT])
         return True
 
     def load(self) -> dict[str, Any] | None:
-        """Return the newest snapshot that counts and can be read, or None; tensors only, nothing is unpickled.
+        """Return the newest readable snapshot that counts, or None. Only tensors are read, nothing is unpickled.
 
-        Raises BitcornError where it is of another training.
+        Raises BitcornError if it belongs to another training.
         """
         for name in reversed(self._snapshots()):
             try:
                 content = io.BytesIO(self.storage.read(name))
                 snapshot: dict[str, Any] = torch.load(content, map_location="cpu", weights_only=True)
             except (OSError, RuntimeError, EOFError, ValueError, UnpicklingError) as error:
-                _log.warning("the checkpoint %s in %s is damaged and passed over: %s", name, self.storage.shown, error)
+                _log.warning("the checkpoint %s in %s is damaged and skipped: %s", name, self.storage.shown, error)
                 continue
             if self.identity and snapshot["identity"] != self.identity:
                 raise BitcornError(
-                    f"the checkpoints in {self.storage.shown} are of a training with other data or another "
-                    "configuration: go on with those that it had, or start anew without them"
+                    f"the checkpoints in {self.storage.shown} belong to a training with other data or another "
+                    "configuration: resume with the same ones, or start anew without --resume"
                 )
             return snapshot
         return None
@@ -161,13 +160,16 @@ class CheckpointFolder:
         return bool(self._snapshots())
 
     def clear(self) -> None:
-        """Remove all snapshots and claims, and the folder where nothing else is in it."""
+        """Remove all snapshots and claims, and the folder if it is then empty."""
         ours = (_SNAPSHOT, _CLAIM, TEMPORARY)
         self._remove(lambda: [name for name in self.storage.names() if name.startswith(ours)])
         self.storage.remove_empty()
 
     def _snapshots(self) -> list[str]:
-        """Names of those that count, the newest last: no other training's that was saved after this one began."""
+        """Return the names of the snapshots that count, the newest last.
+
+        Those that another training saved after this one began do not count.
+        """
         names = [name for name in self.storage.names() if name.startswith(_SNAPSHOT) and name.endswith(".pt")]
         if self._earlier is not None:
             names = [name for name in names if name in self._earlier or (self._claim and self._claim in name)]
@@ -177,8 +179,8 @@ class CheckpointFolder:
         return [name for name in self.storage.names() if name.startswith(_CLAIM)]
 
     def _remove(self, which: Callable[[], list[str]]) -> None:
-        """Remove what is no longer needed; a store that does not answer just now ends no training."""
+        """Remove files that are no longer needed. A store that does not answer now does not end a training."""
         try:
             self.storage.delete(which())
         except BitcornError as error:
-            _log.warning("checkpoints that are no longer needed stay: %s", error)
+            _log.warning("old checkpoints could not be removed: %s", error)

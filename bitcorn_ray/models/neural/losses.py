@@ -1,10 +1,11 @@
-"""Losses of a forecast (mu, sigma) against what happened: the return r and the realised volatility v.
+"""Losses of a forecast (mu, sigma) against the outcome: the return r and the realised volatility v.
 
 All are (B, H) to (B, H), in units of each horizon's typical volatility. `Objective` turns them into one number.
+A new loss is a function here, a row in `_PLAIN`, and its name in `config.LOSSES`.
 
 (r - mu)^2 = r^2 - 2 r mu + mu^2. The realised variance v^2, a sum of squared one-bar returns, has nearly the mean of
-r^2 and far less noise, so in all likelihoods it takes its place: q = v^2 - 2 r mu + mu^2, kept at 0 or more. At a
-horizon of one bar both are the same.
+r^2 and far less noise, so all likelihoods use it in its place: q = v^2 - 2 r mu + mu^2, at least 0. At a horizon of
+one bar both are equal.
 """
 
 from __future__ import annotations
@@ -18,18 +19,8 @@ from torch import Tensor, nn
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.models.neural.config import TrainingConfig
 
-__all__ = [
-    "Objective",
-    "directional_penalty",
-    "gaussian_nll",
-    "hybrid",
-    "mean_squared_error",
-    "robust_nll",
-    "student_t_nll",
-]
-
 _SMALLEST_SIGMA = 1e-3
-_SMALLEST_FREEDOM = 2.01  # a Student-t has a variance above 2 only
+_SMALLEST_FREEDOM = 2.01  # a Student-t has a variance only above 2
 _ROBUST_FREEDOM = 12.0
 
 
@@ -42,10 +33,10 @@ def gaussian_nll(mu_BH: Tensor, sigma_BH: Tensor, return_BH: Tensor, realised_BH
 def robust_nll(mu_BH: Tensor, sigma_BH: Tensor, return_BH: Tensor, realised_BH: Tensor, freedom_H: Tensor) -> Tensor:
     """Gaussian likelihood with the tails of a Student-t, ln sigma + (nu + 1) / 2 ln(1 + q / (nu sigma^2)).
 
-    The worst hour of a year cannot rule the fit: however far q lies beyond sigma^2, it pulls ln sigma with a force of
-    nu at most. It is a quasi-likelihood: the realised variance of a whole horizon stands for one squared return, and
-    the best sigma lies below the root mean square of what happens, by a factor that `level` sets right after the
-    training. freedom_H: nu.
+    The worst hour of a year cannot dominate the fit: however far q is beyond sigma^2, its gradient in ln sigma is at
+    most nu. It is a quasi-likelihood: the realised variance of a whole horizon replaces one squared return, and the
+    best sigma is below the root mean square of the outcomes, by a factor that the trainer corrects after the training.
+    freedom_H: nu.
     """
     sigma_BH = sigma_BH.clamp_min(_SMALLEST_SIGMA)
     excess_BH = _square(mu_BH, return_BH, realised_BH) / (freedom_H * sigma_BH.square())
@@ -57,10 +48,10 @@ def student_t_nll(
 ) -> Tensor:
     """Student-t negative log likelihood of the path of one-bar returns, for each of its h bars.
 
-    In a Student-t the variance itself is drawn (inverse gamma), and a realised variance tells of that draw: to put it
-    into the one-return density in place of r^2 would bias sigma, whose best value then is sqrt(nu / (nu - 2)) times too
+    In a Student-t the variance itself is drawn (inverse gamma), and a realised variance depends on that draw. Using it
+    in the one-return density in place of r^2 would bias sigma, whose best value is then sqrt(nu / (nu - 2)) times too
     large. The h one-bar returns that share a draw are a multivariate t (Kotz & Nadarajah 2004) of h dimensions, whose
-    density depends on the sum of their squares q alone: with variance sigma^2 for the whole horizon,
+    density depends only on the sum of their squares q: with variance sigma^2 for the whole horizon,
     ((nu + h) / 2 ln(1 + h q / ((nu - 2) sigma^2)) + h ln sigma + c) / h. At h = 1 it is the usual one; as nu grows it
     becomes the Gaussian one. freedom_H: nu, above 2. horizon_H: h in bars. Without ln(2 pi / h) / 2.
     """
@@ -72,32 +63,32 @@ def student_t_nll(
 
 
 def mean_squared_error(mu_BH: Tensor, sigma_BH: Tensor, return_BH: Tensor, realised_BH: Tensor) -> Tensor:
-    """Squared error of the return plus squared error of the volatility."""
+    """Return the squared error of the return plus the squared error of the volatility."""
     return (return_BH - mu_BH).square() + (realised_BH - sigma_BH).square()
 
 
 def hybrid(mu_BH: Tensor, sigma_BH: Tensor, return_BH: Tensor, realised_BH: Tensor) -> Tensor:
-    """Mean of the Gaussian negative log likelihood and the squared errors."""
+    """Return the mean of the Gaussian negative log likelihood and the squared errors."""
     likelihood_BH = gaussian_nll(mu_BH, sigma_BH, return_BH, realised_BH)
     return torch.lerp(likelihood_BH, mean_squared_error(mu_BH, sigma_BH, return_BH, realised_BH), 0.5)
 
 
 def directional_penalty(mu_BH: Tensor, return_BH: Tensor) -> Tensor:
-    """Smooth price of a wrong direction, ln(1 + exp(-mu tanh r)): it falls as mu moves towards the side of r.
+    """Return a smooth penalty for a wrong direction, ln(1 + exp(-mu tanh r)): it falls as mu moves to the side of r.
 
-    A count of wrong signs has no gradient. tanh keeps one huge return from ruling the batch.
+    A count of wrong signs has no gradient. tanh keeps one huge return from dominating the batch.
     """
     return nn.functional.softplus(-mu_BH * return_BH.tanh())
 
 
 class Objective(nn.Module):
-    """The loss of a training configuration, and the numbers that are learned with it.
+    """The loss of a training configuration, and the parameters that are learned with it.
 
     horizons: bars ahead. Learned degrees of freedom are nu = 2.01 + exp(log_freedom) for each horizon. Learned weights
     follow Kendall, Gal & Cipolla (2018), sum_h exp(-s_h) loss_h + s_h, which needs losses that are never negative: a
     likelihood enters as its excess over the likelihood of the best sigma in hindsight. The weight of a horizon becomes
-    one over its mean excess, so that noisy ones do not rule.
-    Raises BitcornError where weights are given for another number of horizons.
+    one over its mean excess, so that noisy ones do not dominate.
+    Raises BitcornError if weights are given for another number of horizons.
     """
 
     weights: Tensor
@@ -118,8 +109,8 @@ class Objective(nn.Module):
         self.log_freedom = nn.Parameter(torch.full((len(horizons),), math.log(4.0))) if learned else None
         self.log_noise = nn.Parameter(torch.zeros(len(horizons))) if given == "learned" else None
 
-    def each(self, mu_BH: Tensor, sigma_BH: Tensor, return_BH: Tensor, realised_BH: Tensor) -> Tensor:
-        """Loss of each window and horizon, (B, H): what validation looks at."""
+    def by_window(self, mu_BH: Tensor, sigma_BH: Tensor, return_BH: Tensor, realised_BH: Tensor) -> Tensor:
+        """Return the loss of each window and horizon, (B, H), as validation uses it."""
         if self.config.loss == "student_t":
             return student_t_nll(mu_BH, sigma_BH, return_BH, realised_BH, self.freedom(), self.horizons)
         if self.config.loss == "robust_nll":
@@ -127,8 +118,8 @@ class Objective(nn.Module):
         return _PLAIN[self.config.loss](mu_BH, sigma_BH, return_BH, realised_BH)
 
     def forward(self, mu_BH: Tensor, sigma_BH: Tensor, return_BH: Tensor, realised_BH: Tensor) -> tuple[Tensor, Tensor]:
-        """What training makes small: the sum over the batch, and the losses (B, H) that went into it."""
-        loss_BH = self.each(mu_BH, sigma_BH, return_BH, realised_BH)
+        """Return the sum over the batch that training minimises, and the losses (B, H) in it."""
+        loss_BH = self.by_window(mu_BH, sigma_BH, return_BH, realised_BH)
         total_BH = loss_BH
         if self.log_noise is not None:
             with torch.no_grad():
@@ -139,17 +130,17 @@ class Objective(nn.Module):
         return (total_BH * self.weights).mean(1).sum(), loss_BH.detach()
 
     def overall(self, by_horizon_H: Tensor) -> Tensor:
-        """One number out of the horizons' mean losses (H,), by the given weights."""
+        """Return the weighted mean of the horizons' mean losses (H,)."""
         return (by_horizon_H * self.weights.to(by_horizon_H)).mean()
 
     def freedom(self) -> Tensor:
-        """Degrees of freedom (H,) of the Student-t or the robust loss."""
+        """Return the degrees of freedom (H,) of the Student-t or the robust loss."""
         if self.log_freedom is None:
             return torch.full_like(self.horizons, self.config.degrees_of_freedom or _ROBUST_FREEDOM)
         return _SMALLEST_FREEDOM + self.log_freedom.exp()
 
     def learned(self) -> dict[str, list[float]]:
-        """What was learned beside the model, in plain values."""
+        """Return the learned parameters of the loss as plain values."""
         found = {}
         if self.config.loss == "student_t":
             found["degrees_of_freedom"] = self.freedom().tolist()
@@ -158,7 +149,7 @@ class Objective(nn.Module):
         return found
 
     def _least(self, mu_BH: Tensor, return_BH: Tensor, realised_BH: Tensor) -> Tensor:
-        """The losses of the sigma that would have been best, or what no loss is below."""
+        """Return the losses of the best sigma in hindsight, or a lower bound of the loss."""
         best_BH = _square(mu_BH, return_BH, realised_BH).clamp_min(1e-4).sqrt()
         match self.config.loss:
             case "mse":
@@ -168,7 +159,7 @@ class Objective(nn.Module):
             case "student_t":
                 freedom_H = self.freedom()
                 best_BH = best_BH * (freedom_H / (freedom_H - 2)).sqrt()
-        return self.each(mu_BH, best_BH, return_BH, realised_BH)
+        return self.by_window(mu_BH, best_BH, return_BH, realised_BH)
 
 
 def _square(mu_BH: Tensor, return_BH: Tensor, realised_BH: Tensor) -> Tensor:

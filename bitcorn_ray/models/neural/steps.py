@@ -1,14 +1,14 @@
-"""The gradients of a step: of a whole batch at once, on a CPU of its shares side by side, on a GPU by a CUDA graph.
+"""The gradients of a step: of a whole batch at once, on a CPU of its parts in parallel, on a GPU by a CUDA graph.
 
-The steps in time of a recurrent layer follow one another, and each is too small for two threads to divide. The windows
-of a batch don't wait for each other: every thread takes a share of them through the whole network and back, with one
-thread's kernels, and the gradients are added in the shares' order. What dropout zeroes is drawn as for the whole
-batch, so that shares change a result in its last bits only, and a number of shares gives the same bits every time.
+The time steps of a recurrent layer are sequential, and each is too small to be divided between two threads. The windows
+of a batch are independent: every thread takes a part of them through the whole network and back, with single-threaded
+kernels, and the gradients are added in the order of the parts. Dropout is drawn as for the whole batch
+(`encoders.dropout`), so that dividing a batch changes a result only in its last bits, and always by the same bits.
 
-On a GPU a step is hundreds of small kernels, and to launch them one by one takes longer than to run them. A CUDA graph
+On a GPU a step is hundreds of small kernels, and launching them one by one takes longer than running them. A CUDA graph
 records them once and launches all of them together.
 
-Shapes: B batch, L seq_len, D hidden_size, H horizons.
+Shapes: B batch, L seq_len, H horizons.
 """
 
 from __future__ import annotations
@@ -22,57 +22,59 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bitcorn_ray.models.neural.acceleration import autocast
 from bitcorn_ray.models.neural.batches import Batch, DeviceData
-from bitcorn_ray.models.neural.encoders.recurrent import Draw
+from bitcorn_ray.models.neural.encoders.dropout import DropoutSlice, dropout_slice
 from bitcorn_ray.models.neural.losses import Objective
-from bitcorn_ray.models.neural.network import LSTMMultiHead
-from bitcorn_ray.models.neural.precision import autocast
-
-__all__ = ["Steps", "share_count"]
+from bitcorn_ray.models.neural.network import Network
 
 _Outcome = tuple[Sequence[Tensor], Tensor]  # gradients of all parameters, and the losses (B, H)
 
 _WARM_UPS = 3
-_SMALLEST_SHARE = 16  # windows: with fewer the kernels' rows are not filled
-_SMALLEST_WORK = 65_536  # states (L x B x D) of a share, for which handing it to a thread pays
+_SMALLEST_PART = 16  # windows: with fewer, kernels are not filled
+_SMALLEST_WORK = 65_536  # states of a part for which a thread pays
 
 
-def share_count(threads: int, windows: int, seq_len: int, hidden_size: int) -> int:
-    """Shares of a batch of so many windows that pay on so many threads; 1 for none.
+def part_count(threads: int, windows: int, work_per_window: int) -> int:
+    """Return the number of parts that a batch is divided into on so many threads; 1 for an undivided batch.
 
-    >>> share_count(2, 64, 64, 64), share_count(2, 512, 2, 32), share_count(1, 64, 64, 64)
+    work_per_window: states that a window costs, see `Network.work_per_window`.
+
+    >>> part_count(2, 64, 64 * 64), part_count(2, 512, 2 * 32), part_count(1, 64, 64 * 64)
     (2, 1, 1)
     """
-    return max(1, min(threads, windows // _SMALLEST_SHARE, windows * seq_len * hidden_size // _SMALLEST_WORK))
+    return max(1, min(threads, windows // _SMALLEST_PART, windows * work_per_window // _SMALLEST_WORK))
 
 
-class _Network(nn.Module):
-    """Model and objective as one module that DDP can wrap, as some objectives learn too."""
+class _NetworkWithLoss(nn.Module):
+    """Network and objective as one module that DDP can wrap, as some objectives have parameters."""
 
-    def __init__(self, model: LSTMMultiHead, objective: Objective) -> None:
+    def __init__(self, model: Network, objective: Objective) -> None:
         super().__init__()
         self.model, self.objective = model, objective
 
-    def forward(self, batch: Batch, draw: Draw | None = None) -> tuple[Tensor, Tensor]:
-        forecast = self.model.standardised(batch.x_BLF, batch.symbol_B, draw)
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        forecast = self.model.standardised(batch.x_BLF, batch.symbol_B)
         outcome: tuple[Tensor, Tensor] = self.objective(*forecast, batch.return_BH, batch.realised_BH)
         return outcome
 
 
 class _Recording:
-    """A step's kernels as a CUDA graph, for batches of one size: what it returns stays good until the next call.
+    """The kernels of a step as a CUDA graph, for batches of one size. Its results are valid until the next call.
 
-    pool: of the graphs' memory, shared by all that never run at the same time.
+    pool: memory of the graphs, shared by all that never run at the same time.
     """
 
     def __init__(self, step: Callable[[Tensor], _Outcome], ends_B: Tensor, pool: Any) -> None:
         self._ends_B = ends_B.clone()
-        apart = torch.cuda.Stream(ends_B.device)
-        apart.wait_stream(torch.cuda.current_stream(ends_B.device))
-        with torch.cuda.stream(apart):  # libraries choose their kernels and allocate at first: not to be recorded
+        side = torch.cuda.Stream(ends_B.device)
+        side.wait_stream(torch.cuda.current_stream(ends_B.device))
+        with torch.cuda.stream(
+            side
+        ):  # libraries choose kernels and allocate in the first steps, which are not recorded
             for _ in range(_WARM_UPS):
                 step(self._ends_B)
-        torch.cuda.current_stream(ends_B.device).wait_stream(apart)
+        torch.cuda.current_stream(ends_B.device).wait_stream(side)
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph, pool, capture_error_mode="thread_local"):
             self._outcome = step(self._ends_B)
@@ -84,52 +86,51 @@ class _Recording:
 
 
 class Steps:
-    """Losses of batches, and the gradients of all parameters.
+    """The losses of batches, and the gradients of all parameters.
 
-    shares: how many threads take a share of each batch, on a CPU; 1 leaves a batch whole.
-    recorded: windows of the batches whose kernels are recorded, on a GPU; other batches, and all by default, are
-    launched kernel by kernel.
+    parts: number of threads that compute a part of each batch, on a CPU; 1 leaves a batch whole. recorded: size of the
+    batches whose kernels are recorded, on a GPU; other batches, and all by default, are launched kernel by kernel.
     """
 
     def __init__(
-        self, model: LSTMMultiHead, objective: Objective, data: DeviceData, shares: int = 1, recorded: int | None = None
+        self, model: Network, objective: Objective, data: DeviceData, parts: int = 1, recorded: int | None = None
     ) -> None:
-        self.network: nn.Module = _Network(model, objective)
+        self.network: nn.Module = _NetworkWithLoss(model, objective)
         self.parameters = list(self.network.parameters())
-        self.data, self.shares, self.recorded = data, shares, recorded
+        self.data, self.parts, self.recorded = data, parts, recorded
         self._pool: ThreadPoolExecutor | None = None
         self._threads = 1
         self._recordings: dict[tuple[str, float], _Recording] = {}
         self._memory = torch.cuda.graph_pool_handle() if recorded else None
 
     @classmethod
-    def alone(
-        cls, model: LSTMMultiHead, objective: Objective, data: DeviceData, batch_size: int, deterministic: bool
+    def for_one_process(
+        cls, model: Network, objective: Objective, data: DeviceData, batch_size: int, deterministic: bool
     ) -> Steps:
-        """As pays where one process trains: by shares on a CPU, recorded on a GPU.
+        """Return the fastest way if one process trains: batches in parts on a CPU, recorded on a GPU.
 
-        Recorded dropout takes no seed for a step: where training is deterministic, nothing is recorded.
+        Recorded dropout cannot be seeded for each step, so nothing is recorded in a deterministic training.
         """
         if data.matrix.device.type == "cpu":
-            shares = share_count(torch.get_num_threads(), batch_size, data.seq_len, model.lstm.hidden_size)
-            return cls(model, objective, data, shares)
+            parts = part_count(torch.get_num_threads(), batch_size, model.work_per_window(data.seq_len))
+            return cls(model, objective, data, parts)
         return cls(model, objective, data, recorded=None if deterministic else batch_size)
 
     def distribute(self) -> None:
-        """Let all processes average their gradients."""
+        """Average the gradients of all processes from now on."""
         self.network = nn.parallel.DistributedDataParallel(
             self.network, broadcast_buffers=False, gradient_as_bucket_view=True
         )
 
     @contextmanager
     def threads(self) -> Iterator[None]:
-        """Have the threads ready that take shares; the others of PyTorch are divided among them meanwhile."""
+        """Start the threads for the parts within this block; PyTorch's other threads are divided among them."""
         before = torch.get_num_threads()
-        if self.shares == 1:
+        if self.parts == 1:
             yield
             return
-        self._threads = max(1, before // self.shares)
-        with ThreadPoolExecutor(self.shares - 1, initializer=torch.set_num_threads, initargs=(self._threads,)) as pool:
+        self._threads = max(1, before // self.parts)
+        with ThreadPoolExecutor(self.parts - 1, initializer=torch.set_num_threads, initargs=(self._threads,)) as pool:
             self._pool = pool
             torch.set_num_threads(self._threads)
             try:
@@ -139,9 +140,9 @@ class Steps:
                 torch.set_num_threads(before)
 
     def gradients(self, ends_B: Tensor, factor: float, precision: str, seed: int) -> Tensor:
-        """Leave the gradients of the loss's sum times a factor in the parameters; the losses (B, H).
+        """Set the gradients of the summed loss times a factor, and return the losses (B, H).
 
-        ends_B: rows at which the windows end. seed: of what is random where shares are taken; whole batches take
+        ends_B: rows at which the windows end. seed: of dropout if the batch is divided; an undivided batch uses
         PyTorch's own generator.
         """
         if isinstance(self.network, nn.parallel.DistributedDataParallel):
@@ -156,7 +157,7 @@ class Steps:
         return loss_BH
 
     def try_out(self, ends_B: Tensor, precision: str) -> None:
-        """Go forward and back once as training in one process does, and leave no trace but what is drawn."""
+        """Run one forward and backward pass without side effects, but for the random generator."""
         self._outcome(ends_B, 1 / len(ends_B), precision, 0)
 
     def _outcome(self, ends_B: Tensor, factor: float, precision: str, seed: int) -> _Outcome:
@@ -165,37 +166,37 @@ class Steps:
                 step = partial(self._whole, factor=factor, precision=precision)
                 self._recordings[precision, factor] = _Recording(step, ends_B, self._memory)
             return self._recordings[precision, factor](ends_B)
-        if self._pool is not None and len(ends_B) >= self.shares:
-            return self._by_shares(ends_B, factor, precision, seed)
+        if self._pool is not None and len(ends_B) >= self.parts:
+            return self._in_parts(ends_B, factor, precision, seed)
         return self._whole(ends_B, factor, precision)
 
     def _whole(self, ends_B: Tensor, factor: float, precision: str) -> _Outcome:
         loss_sum, loss_BH = self._losses(ends_B, precision)
         return torch.autograd.grad(loss_sum * factor, self.parameters), loss_BH
 
-    def _losses(self, ends_B: Tensor, precision: str, draw: Draw | None = None) -> tuple[Tensor, Tensor]:
-        """What training makes small, and the losses (B, H)."""
+    def _losses(self, ends_B: Tensor, precision: str) -> tuple[Tensor, Tensor]:
+        """Return the sum that training minimises, and the losses (B, H)."""
         with autocast(precision, ends_B.device):
-            loss_sum, loss_BH = self.network(self.data.batch(ends_B), draw)
+            loss_sum, loss_BH = self.network(self.data.batch(ends_B))
         return loss_sum, loss_BH.detach()
 
-    def _by_shares(self, ends_B: Tensor, factor: float, precision: str, seed: int) -> _Outcome:
-        """Each share's on a thread, added up."""
+    def _in_parts(self, ends_B: Tensor, factor: float, precision: str, seed: int) -> _Outcome:
+        """Compute each part on a thread and add up the gradients."""
         assert self._pool is not None
 
-        def one(first: int, own_B: Tensor) -> _Outcome:
-            draw = Draw(torch.Generator().manual_seed(seed), first, len(ends_B))
-            loss_sum, loss_BH = self._losses(own_B, precision, draw)
+        def compute(first: int, own_B: Tensor) -> _Outcome:
+            with dropout_slice(DropoutSlice(torch.Generator().manual_seed(seed), first, len(ends_B))):
+                loss_sum, loss_BH = self._losses(own_B, precision)
             return torch.autograd.grad(loss_sum * factor, self.parameters), loss_BH
 
-        shares, firsts = ends_B.tensor_split(self.shares), [0]
-        for share in shares[:-1]:
-            firsts.append(firsts[-1] + len(share))
-        others = [self._pool.submit(one, *each) for each in zip(firsts[1:], shares[1:], strict=True)]
+        parts, firsts = ends_B.tensor_split(self.parts), [0]
+        for part in parts[:-1]:
+            firsts.append(firsts[-1] + len(part))
+        others = [self._pool.submit(compute, *job) for job in zip(firsts[1:], parts[1:], strict=True)]
         try:
-            done = [one(firsts[0], shares[0])]
+            done = [compute(firsts[0], parts[0])]
         finally:
-            # None is left running, whatever became of the first.
+            # Wait for all, also if the first part failed.
             results = [other.exception() or other.result() for other in others]
         for result in results:
             if isinstance(result, BaseException):

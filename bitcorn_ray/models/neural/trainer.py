@@ -1,10 +1,10 @@
-"""The training loop: one function for a plain process and for a Ray worker.
+"""The training loop of networks: one function for a plain process and for a Ray worker.
 
-Each epoch: 1. shuffle the training windows; 2. a step for each batch, gathered on the device; 3. the validation loss;
-4. keep the weights where it is the best so far; 5. save a checkpoint and report.
-What a step does depends on the seed, its number and the weights alone (dropout is seeded at every step), so that steps
-that are repeated after a crash give the same weights. With several processes (torch.distributed initialised) each takes
-its share of every batch, and all decide together.
+Each epoch: 1. shuffle the training windows; 2. make a step for each batch, gathered on the device; 3. compute the
+validation loss; 4. keep the weights if it is the best so far; 5. save a checkpoint and report.
+A step depends only on the seed, its number and the weights (dropout is seeded at every step), so that steps that are
+repeated after a crash give the same weights. With several processes (torch.distributed initialised) each takes its part
+of every batch, and all decide together.
 
 Shapes: B batch, L seq_len, H horizons.
 """
@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -26,84 +27,103 @@ from bitcorn_ray.datasets.dataset import Dataset
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.logging import logger_of
 from bitcorn_ray.memory import keep_freed_memory
+from bitcorn_ray.models.base import EpochResult, FitContext, FitResult, Progress
+from bitcorn_ray.models.neural.acceleration import choose_precision, machine, torch_runtime
 from bitcorn_ray.models.neural.batches import (
     DeviceData,
-    gather,
-    mixed,
+    derive_seed,
     shards,
     shared_tensor,
     shuffled,
     steps_per_epoch,
 )
-from bitcorn_ray.models.neural.checkpoint import CheckpointFolder, Superseded
-from bitcorn_ray.models.neural.config import ModelConfig, TrainingConfig
-from bitcorn_ray.models.neural.level import NEEDS_LEVEL, volatility_level
+from bitcorn_ray.models.neural.checkpoint import Superseded
+from bitcorn_ray.models.neural.config import LOSSES, NetworkConfig, TrainingConfig
 from bitcorn_ray.models.neural.losses import Objective
-from bitcorn_ray.models.neural.machine import machine
-from bitcorn_ray.models.neural.network import build_model
-from bitcorn_ray.models.neural.precision import choose_precision
-from bitcorn_ray.models.neural.progress import EpochResult, FitResult, Progress, State, diverging
-from bitcorn_ray.models.neural.schedule import rate_factor
-from bitcorn_ray.models.neural.setting import torch_setting
+from bitcorn_ray.models.neural.network import Network, build_network
 from bitcorn_ray.models.neural.steps import Steps
-from bitcorn_ray.models.neural.weights import AveragedWeights, on_cpu, parameter_groups
 
-__all__ = ["EpochResult", "FitResult", "Progress", "build_model", "fit", "gather"]
-
-_VALIDATION_BATCH = 256  # or a batch, where that is larger: no more activations than training has
-_LOOK_EVERY = 50  # steps between looks at what only the device knows: losses that are no numbers, other workers' clocks
+_VALIDATION_BATCH = 256  # or a training batch if it is larger
+_CHECK_EVERY = 50  # steps between checks that wait for the device: non-finite losses, due checkpoints
 _PROGRESS_SECONDS = 0.5
 _LOGGED = ("epoch", "train_loss", "val_loss", "best", "seconds", "samples_per_second")
 _log = logger_of(__name__)
+_EPOCHS = 3  # of rising loss, before a warning
+_PLATEAU_PATIENCE = 2
+_PLATEAU_FACTOR = 0.5
+_BIAS_WINDOWS = 65_536  # evenly spread, enough for one number a horizon
+_BIAS_BATCH = 1_024
+
+
+@dataclass
+class State:
+    """What has to survive a crash, beside the network and the optimiser.
+
+    epoch: finished epochs. step: steps done in the next one. totals: losses of these steps by process and horizon.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    totals: list[list[float]] = field(default_factory=list)
+    since_best: int = 0
+    best_loss: float = float("inf")
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    learned: dict[str, list[float]] = field(default_factory=dict)
+    history: list[EpochResult] = field(default_factory=list)
+
+    def record(
+        self, result: EpochResult, weights: Callable[[], tuple[dict[str, Tensor], dict[str, list[float]]]]
+    ) -> None:
+        """Add the result of an epoch, and keep the weights if it is the best."""
+        self.history.append(result)
+        self.epoch, self.step, self.totals = result.epoch, 0, []
+        self.since_best += 1
+        if result.best:
+            self.since_best, self.best_loss = 0, result.val_loss
+            self.best_weights, self.learned = weights()
+
+
+@dataclass(frozen=True)
+class NetworkFit(FitResult):
+    """A fitted network. weights: state dict of the best epoch, on the CPU."""
+
+    weights: dict[str, Tensor] = field(default_factory=dict)
 
 
 def fit(
-    data: Dataset,
-    model_config: ModelConfig,
-    config: TrainingConfig,
-    *,
-    device: str = "cpu",
-    report: Callable[[EpochResult], None] | None = None,
-    progress: Callable[[Progress], None] | None = None,
-    checkpoints: CheckpointFolder | None = None,
-) -> FitResult:
+    data: Dataset, model_config: NetworkConfig, config: TrainingConfig, context: FitContext | None = None
+) -> NetworkFit:
     """Train until the last epoch or until validation no longer improves, and return the best weights.
 
-    report: called after each epoch. progress: called about twice a second, in the first process only.
-    checkpoints: where the state is saved; what is there already, of the same training, is gone on from.
-    Raises BitcornError where the loss stops being a finite number, naming the bars, and where the checkpoints are of
-    another training.
+    context: progress is reported by the first process only. If its checkpoints hold a snapshot of the same training, it
+    is resumed.
+    Raises BitcornError if the loss is not finite, naming the bars, and if the checkpoints belong to another training.
     """
+    context = context or FitContext()
+    device = context.device
     if not device.startswith("cuda"):
         keep_freed_memory()
-    with torch_setting(config, device):
-        loop = _Loop(data, model_config, config, torch.device(device), checkpoints, progress)
+    with torch_runtime(config, device):
+        loop = _Loop(data, model_config, config, context)
         state = loop.restore()
         while state.epoch < config.epochs and state.since_best < config.patience:
             result = loop.epoch(state)
             if loop.rank == 0:
                 _log.info("epoch done", extra={name: getattr(result, name) for name in _LOGGED})
-            if report:
-                report(result)
-        weights = loop.levelled(state.best_weights)
-        return FitResult(weights, state.history, state.learned, loop.precision, loop.machines(device))
+            if context.report:
+                context.report(result)
+        weights = loop.bias_corrected(state.best_weights)
+        return NetworkFit(state.history, state.learned, loop.precision, loop.machines(device), weights=weights)
 
 
 class _Loop:
-    """The tensors on their device, the model and the optimiser of one process."""
+    """The tensors on their device, the network and the optimiser of one process."""
 
-    def __init__(
-        self,
-        data: Dataset,
-        model: ModelConfig,
-        config: TrainingConfig,
-        device: torch.device,
-        checkpoints: CheckpointFolder | None,
-        progress: Callable[[Progress], None] | None,
-    ) -> None:
+    def __init__(self, data: Dataset, model: NetworkConfig, config: TrainingConfig, context: FitContext) -> None:
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-        self.given, self.config, self.device = data, config, device
-        self.checkpoints, self.progress = checkpoints, progress if self.rank == 0 else None
+        self.dataset, self.config, self.device = data, config, torch.device(context.device)
+        device = self.device
+        self.checkpoints, self.progress = context.checkpoints, context.progress if self.rank == 0 else None
         self.data = DeviceData(data, model.seq_len, device)
         self.train_ends = shared_tensor(data.train_ends).to(device)
         self.validation_ends = shared_tensor(data.validation_ends).to(device)
@@ -113,13 +133,15 @@ class _Loop:
                 f"{len(self.train_ends)} training windows in batches of {config.batch_size} are too few for "
                 f"{self.world} workers: each needs one of every batch"
             )
-        self.model = build_model(data.matrix.shape[1], model, len(data.names)).to(device)
+        self.model = build_network(data.matrix.shape[1], model, len(data.names)).to(device)
         self.model.output_scale.copy_(self.data.scale)
         self.model.typical_reference.fill_(data.typical_reference)
         self.objective = Objective(config, model.horizons).to(device)
         parts = (self.model, self.objective, self.data)
         alone = self.world == 1
-        self.stepper = Steps.alone(*parts, config.batch_size, config.deterministic) if alone else Steps(*parts)
+        self.stepper = (
+            Steps.for_one_process(*parts, config.batch_size, config.deterministic) if alone else Steps(*parts)
+        )
         self.optimiser = torch.optim.AdamW(
             parameter_groups(self.stepper.network, config.weight_decay), lr=config.learning_rate, fused=True
         )
@@ -128,7 +150,7 @@ class _Loop:
         self.saved_at = time.monotonic()
 
     def epoch(self, state: State) -> EpochResult:
-        """Train and validate one epoch, from where the state stands in it, and bring the state up to date."""
+        """Train and validate the rest of an epoch, and update the state."""
         started, first_step = time.perf_counter(), state.step
         with self.stepper.threads():
             train_H = self._train(state)
@@ -138,8 +160,8 @@ class _Loop:
         val_loss = float(self.objective.overall(validation_H))
         if not torch.isfinite(validation_H).all():
             raise BitcornError(
-                f"the validation loss is no finite number in epoch {state.epoch + 1} ({validation_H.tolist()}); "
-                f"windows of {self.given.describe(self.given.validation_ends)}: {self._remedy()}"
+                f"the validation loss is not finite in epoch {state.epoch + 1} ({validation_H.tolist()}); "
+                f"windows of {self.dataset.describe(self.dataset.validation_ends)}: {self._remedy()}"
             )
         result = EpochResult(
             epoch=state.epoch + 1,
@@ -152,21 +174,20 @@ class _Loop:
             seconds=time.perf_counter() - started,
             samples_per_second=windows / train_seconds,
         )
-        warned = diverging([*state.history, result], self.model.horizons)
-        result = replace(result, warnings=warned)
+        result = replace(result, warnings=diverging([*state.history, result], self.model.horizons))
         with self._kept_weights():
-            state.take(result, lambda: (on_cpu(self.model.state_dict()), self.objective.learned()))
+            state.record(result, lambda: (on_cpu(self.model.state_dict()), self.objective.learned()))
         if state.epoch % self.config.checkpoint_epochs == 0 or state.epoch == self.config.epochs:
             self._save(state)
         return result
 
     def _train(self, state: State) -> Tensor:
-        """Make the epoch's steps that are left; mean loss by horizon, (H,)."""
+        """Make the remaining steps of the epoch, and return the mean loss by horizon, (H,)."""
         self.stepper.network.train()
         order = shuffled(self.train_ends, self.config.seed, state.epoch)
         total_H = self._own_total(state)
         broken = torch.full((self.config.batch_size,), -1, device=self.device)
-        last_shown, begun = time.monotonic(), state.step
+        last_shown, first_step = time.monotonic(), state.step
         started = last_shown
         for ends_B, batch_size in shards(order, self.config.batch_size, self.rank, self.world, state.step):
             loss_BH = self._step(ends_B, batch_size, state)
@@ -175,25 +196,28 @@ class _Loop:
             here = broken[: len(ends_B)]
             torch.where(broken.amax() >= 0, here, unusable, out=here)
             state.step += 1
-            if state.step % _LOOK_EVERY == 0:
-                self._look(broken, state, total_H)
+            if state.step % _CHECK_EVERY == 0:
+                self._check(broken, state, total_H)
             if self.progress and time.monotonic() - last_shown > _PROGRESS_SECONDS:
                 last_shown = time.monotonic()
                 done = state.step * self.config.batch_size
-                rate = (state.step - begun) * self.config.batch_size / (last_shown - started)
+                rate = (state.step - first_step) * self.config.batch_size / (last_shown - started)
                 mean = float(total_H.mean()) * self.world / done
                 self.progress(Progress(state.epoch + 1, done, len(order), mean, rate))
         self._refuse(broken, state)
         return (self._summed(total_H) / len(order)).cpu()
 
     def _step(self, ends_B: Tensor, batch_size: int, state: State) -> Tensor:
-        """One step of the optimiser; the losses (B, H) before it."""
+        """Make one step of the optimiser, and return the losses (B, H) before it."""
         rate = self.config.learning_rate * rate_factor(
-            self.config, state.epoch * self.steps + state.step, self.steps, [each.val_loss for each in state.history]
+            self.config,
+            state.epoch * self.steps + state.step,
+            self.steps,
+            [result.val_loss for result in state.history],
         )
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        # DDP averages gradients over processes; so scaled, they are those of the mean over the whole batch.
+        # DDP averages gradients over processes; scaled like this, they are those of the mean over the whole batch.
         loss_BH = self.stepper.gradients(ends_B, self.world / batch_size, self.precision, self._seed(state))
         nn.utils.clip_grad_norm_(self.stepper.parameters, self.config.grad_clip, foreach=True)
         self.optimiser.step()
@@ -202,9 +226,9 @@ class _Loop:
         return loss_BH
 
     def _seed(self, state: State) -> int:
-        """Make what is random in a step, dropout, a function of its place, unless it is recorded; the seed."""
-        seed = mixed(self.config.seed, state.epoch, state.step, self.rank)
-        # Seen with PyTorch 2.11: a replay after a seed crashes once another graph has been recorded in between.
+        """Seed the dropout of a step by its number, unless it is recorded, and return the seed."""
+        seed = derive_seed(self.config.seed, state.epoch, state.step, self.rank)
+        # With PyTorch 2.11, a replay after seeding crashes once another graph has been recorded in between.
         if self.model.dropout and not self.stepper.recorded:
             generator = (
                 torch.default_generator
@@ -214,7 +238,7 @@ class _Loop:
             generator.manual_seed(seed)
         return seed
 
-    def _look(self, broken: Tensor, state: State, total_H: Tensor) -> None:
+    def _check(self, broken: Tensor, state: State, total_H: Tensor) -> None:
         self._refuse(broken, state)
         minutes = self.config.checkpoint_minutes
         if minutes and self.checkpoints is not None and state.step < self.steps:
@@ -225,22 +249,22 @@ class _Loop:
                 self._save(state, total_H)
 
     def _refuse(self, broken: Tensor, state: State) -> None:
-        """Stop where a loss was no finite number in any process."""
+        """Raise BitcornError if a loss was not finite in any process."""
         found = self._gathered(broken)
         found = found[found >= 0].cpu()
         if len(found):
             raise BitcornError(
-                f"the loss is no finite number in epoch {state.epoch + 1}, at step {state.step} or shortly before, for "
-                f"{len(found)} windows that end at bars of {self.given.describe(found.numpy())}: {self._remedy()}"
+                f"the loss is not finite in epoch {state.epoch + 1}, at step {state.step} or shortly before, for "
+                f"{len(found)} windows that end at bars of {self.dataset.describe(found.numpy())}: {self._remedy()}"
             )
 
     def _remedy(self) -> str:
         rate = self.config.learning_rate
-        return f"look for features or prices out of all proportion there, or lower the learning rate ({rate})"
+        return f"look for extreme features or prices there, or lower the learning rate ({rate})"
 
     @torch.no_grad()
     def _validate(self) -> Tensor:
-        """Mean loss by horizon, (H,), in float32: as the weights will be used."""
+        """Return the mean loss by horizon, (H,), in float32 as in forecasts."""
         self.stepper.network.eval()
         total_H = torch.zeros(len(self.model.horizons), dtype=torch.float64, device=self.device)
         with self._kept_weights():
@@ -248,21 +272,21 @@ class _Loop:
             for ends_B in own.split(max(_VALIDATION_BATCH, self.config.batch_size)) if len(own) else ():
                 batch = self.data.batch(ends_B)
                 forecast = self.model.standardised(batch.x_BLF, batch.symbol_B)
-                total_H += self.objective.each(*forecast, batch.return_BH, batch.realised_BH).sum(0)
+                total_H += self.objective.by_window(*forecast, batch.return_BH, batch.realised_BH).sum(0)
         return (self._summed(total_H) / len(self.validation_ends)).cpu()
 
     def _kept_weights(self) -> AbstractContextManager[None]:
         return self.average.applied() if self.average else nullcontext()
 
-    def levelled(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The weights with the level of the volatility set right, where the loss leaves it wrong."""
-        if self.config.loss not in NEEDS_LEVEL:
+    def bias_corrected(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the weights with the scale of the volatility corrected for the bias of the loss."""
+        if not LOSSES[self.config.loss]:
             return weights
         self.model.load_state_dict(weights)
-        level = volatility_level(self.model, self.data, self.train_ends)
-        return {**weights, "output_scale": (weights["output_scale"] * level.cpu()).to(torch.float32)}
+        factor = volatility_bias_factor(self.model, self.data, self.train_ends)
+        return {**weights, "output_scale": (weights["output_scale"] * factor.cpu()).to(torch.float32)}
 
-    # Among processes
+    # Collective operations
 
     def _summed(self, value: Tensor) -> Tensor:
         if self.world > 1:
@@ -277,24 +301,24 @@ class _Loop:
         return torch.cat(parts)
 
     def machines(self, device: str) -> list[dict[str, Any]]:
-        """What each process runs on."""
-        found = [machine(device)] * self.world
+        """Return the machine of each process."""
+        machines = [machine(device)] * self.world
         if self.world > 1:
-            dist.all_gather_object(found, machine(device))
-        return found
+            dist.all_gather_object(machines, machine(device))
+        return machines
 
-    # Going on after an interruption
+    # Checkpoints
 
     def _own_total(self, state: State) -> Tensor:
-        """Loss by horizon, (H,), of this process's share of the epoch's steps so far."""
+        """Return the loss by horizon, (H,), of this process's part of the epoch's steps so far."""
         totals = state.totals
-        if totals and len(totals) != self.world:  # other workers than those that were interrupted
+        if totals and len(totals) != self.world:  # another number of workers than before the interruption
             totals = [torch.tensor(totals).sum(0).tolist(), *[[0.0] * len(self.model.horizons)] * (self.world - 1)]
         own = totals[self.rank] if totals else [0.0] * len(self.model.horizons)
         return torch.tensor(own, dtype=torch.float64, device=self.device)
 
     def _save(self, state: State, total_H: Tensor | None = None) -> None:
-        """Save a checkpoint; all processes take part, the first one writes. Raises BitcornError where it may not."""
+        """Save a checkpoint. All processes take part, and the first one writes. Raises Superseded if it may not."""
         self.saved_at = time.monotonic()
         if self.checkpoints is None:
             return
@@ -307,20 +331,20 @@ class _Loop:
                 "optimiser": self.optimiser.state_dict(),
                 "average": self.average.state() if self.average else None,
                 "precision": self.precision,
-                "state": {**vars(state), "totals": totals, "history": [asdict(each) for each in state.history]},
+                "state": {**vars(state), "totals": totals, "history": [asdict(result) for result in state.history]},
                 "step": state.epoch * self.steps + state.step,
             }
             try:
                 self.checkpoints.save(snapshot)
             except Superseded as error:
                 refused = [error]
-        if self.world > 1:  # all stop together, or wait until it is saved
+        if self.world > 1:  # all stop together, or wait until it is written
             dist.broadcast_object_list(refused, 0)
         if refused[0] is not None:
             raise refused[0]
 
     def restore(self) -> State:
-        """Take over the newest checkpoint, if any, and make ready to train."""
+        """Restore the newest checkpoint, if any, prepare to train, and return the state."""
         snapshot = self.checkpoints.load() if self.checkpoints is not None else None
         state = State()
         if snapshot:
@@ -331,12 +355,12 @@ class _Loop:
                 self.average.restore(snapshot["average"])
             state = State(**snapshot["state"])
             state.history = [EpochResult(**result) for result in snapshot["state"]["history"]]
-        self.precision = snapshot["precision"] if snapshot else self._tried_precision()
+        self.precision = snapshot["precision"] if snapshot else self._measured_precision()
         if self.world > 1:
             self.stepper.distribute()
         return state
 
-    def _tried_precision(self) -> str:
+    def _measured_precision(self) -> str:
         ends = self.train_ends[: math.ceil(self.config.batch_size / self.world)]
         self.stepper.network.train()
         with self.stepper.threads():
@@ -351,3 +375,119 @@ class _Loop:
             dist.broadcast(choice, 0)
             chosen = "bfloat16" if choice else "float32"
         return chosen
+
+
+@torch.no_grad()
+def volatility_bias_factor(model: Network, data: DeviceData, train_ends: Tensor) -> Tensor:
+    """Return the factor (H,) that makes volatilities forecast the variance of the training windows without bias.
+
+    It is the root of the mean, over training windows, of the realised variance in units of the forecast one. QLIKE asks
+    for the mean of the variance. The Gaussian likelihood with realised variance has it as its best answer; the best
+    answer of other losses is lower, by a factor that differs from horizon to horizon (Patton 2011).
+    model: on the data's device. train_ends: (N,) rows.
+    """
+    model.eval()
+    spread = train_ends[:: max(len(train_ends) // _BIAS_WINDOWS, 1)].contiguous()
+    total_H = torch.zeros(len(model.horizons), dtype=torch.float64, device=train_ends.device)
+    for ends_B in spread.split(_BIAS_BATCH):
+        batch = data.batch(ends_B)
+        _, sigma_BH = model.standardised(batch.x_BLF, batch.symbol_B)
+        total_H += (batch.realised_BH.double() / sigma_BH.double()).square().sum(0)
+    factor_H = (total_H / len(spread)).sqrt()
+    # A market that never moved has no bias to measure.
+    return torch.where(factor_H > 0, factor_H, torch.ones_like(factor_H))
+
+
+def rate_factor(config: TrainingConfig, step: int, steps_per_epoch: int, val_losses: Sequence[float]) -> float:
+    """Return the factor of the learning rate of a step, above 0 and at most 1.
+
+    step: counted from 0 over all epochs. val_losses: of the epochs so far. The factor rises linearly over
+    `config.warmup` epochs. A cosine then falls from 1 to nearly 0 at the end of the last epoch, and a plateau halves
+    after every two successive epochs without the best validation loss so far.
+
+    >>> config = TrainingConfig(epochs=2, warmup=0.5, schedule="cosine")
+    >>> [round(rate_factor(config, step, 4, []), 2) for step in range(8)]
+    [0.5, 1.0, 1.0, 0.93, 0.75, 0.5, 0.25, 0.07]
+    """
+    warm = math.ceil(config.warmup * steps_per_epoch)
+    if step < warm:
+        return (step + 1) / warm
+    if config.schedule == "cosine":
+        left = max(config.epochs * steps_per_epoch - warm, 1)
+        return max(0.5 + 0.5 * math.cos(math.pi * (step - warm) / left), 1e-6)
+    if config.schedule == "plateau":
+        best, since, factor = math.inf, 0, 1.0
+        for loss in val_losses:
+            since = 0 if loss < best else since + 1
+            best = min(best, loss)
+            if since == _PLATEAU_PATIENCE:
+                since, factor = 0, factor * _PLATEAU_FACTOR
+        return factor
+    return 1.0
+
+
+def diverging(history: Sequence[EpochResult], horizons: Sequence[int]) -> list[str]:
+    """Return a warning for each horizon whose validation loss rose over three epochs while that of others fell."""
+    if len(history) <= _EPOCHS or len(horizons) < 2:
+        return []
+    recent = [result.val_loss_by_horizon for result in history[-_EPOCHS - 1 :]]
+    rising = [all(b[h] > a[h] for a, b in pairwise(recent)) for h in range(len(horizons))]
+    falling = any(all(b[h] < a[h] for a, b in pairwise(recent)) for h in range(len(horizons)))
+    return [
+        f"the validation loss of horizon {horizon} rose over {_EPOCHS} epochs while that of others fell: give it a "
+        "lower weight (horizon_weights) or its own model"
+        for horizon, rose in zip(horizons, rising, strict=True)
+        if rose and falling
+    ]
+
+
+def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Return two groups for the optimiser: matrices decay; biases, norms and scalars do not."""
+    parameters = list(network.parameters())
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def on_cpu(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return copies of tensors on the CPU."""
+    return {name: value.detach().to("cpu", copy=True) for name, value in weights.items()}
+
+
+class AveragedWeights:
+    """The exponential mean of a network's weights over the steps (Polyak & Juditsky 1992).
+
+    decay: of a step. It is (1 + n) / (10 + n) after n steps while that is smaller, so that the start is soon forgotten.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay, self.steps = decay, 0
+        self.weights = [parameter.detach() for parameter in model.parameters()]
+        self.means = [weight.clone() for weight in self.weights]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Add the weights of a step to the mean."""
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        torch._foreach_lerp_(self.means, self.weights, 1 - decay)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Use the mean as the network's weights within this block."""
+        own = [weight.clone() for weight in self.weights]
+        torch._foreach_copy_(self.weights, self.means)
+        try:
+            yield
+        finally:
+            torch._foreach_copy_(self.weights, own)
+
+    def state(self) -> dict[str, Any]:
+        """Return the state for `restore`, in plain values and tensors."""
+        return {"steps": self.steps, "means": [mean.to("cpu", copy=True) for mean in self.means]}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Restore a state."""
+        self.steps = state["steps"]
+        torch._foreach_copy_(self.means, [mean.to(self.means[0].device) for mean in state["means"]])

@@ -25,7 +25,7 @@ from bitcorn_ray.features.combined import combine, combined_names
 from bitcorn_ray.features.registry import find_system
 from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.training.config import validated
-from bitcorn_ray.tuning.config import Setting, SweepConfig, read_sections
+from bitcorn_ray.tuning.config import SweepConfig, TrialConfig, read_sections
 from bitcorn_ray.tuning.options import Resources, SweepOptions
 from bitcorn_ray.tuning.space import Point
 
@@ -143,7 +143,7 @@ class EvolveConfig:
         """Names of all features, in order."""
         return tuple(name for group in self.groups for name in group)
 
-    def at(self, point: Point) -> Setting:
+    def at(self, point: Point) -> TrialConfig:
         """Return what the trial of a point trains, whose `features` are names of `features`."""
         return self.sweep.at(point)
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from bitcorn_ray.datasets.load import FeatureMatrix
 from bitcorn_ray.tuning.data import SweepData, sweep_data
 from bitcorn_ray.tuning.evolution.config import EvolveConfig
-from bitcorn_ray.tuning.trial import Variant
 
 __all__ = ["evolve_data"]
 
@@ -34,7 +34,7 @@ def evolve_data(
     matrix[missing] = np.nan
     if log_fn:
         log_fn(f"{matrix.shape[1]} features together, complete in {(~missing).sum():,} of {len(matrix):,} bars")
-    whole = Variant(
+    whole = FeatureMatrix(
         spec=spec,
         version=1,
         features=config.features,

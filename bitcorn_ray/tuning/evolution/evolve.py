@@ -82,7 +82,7 @@ def evolve(
             "search on; give shorter ranges, or hold out fewer"
         )
     plan = trial_plan(loaded.sweep, data, folder)
-    folder.begin(loaded.sweep, data.identities, data.bars, loaded.to_json())
+    folder.begin(loaded.sweep, data.identities, data.bars, plan.code, loaded.to_json())
     told = _Told(folder, on_trial, say)
     say(f"{searched} folds to search on, {loaded.options.held_out} held out; {len(loaded.features)} features")
     every = fold_plan(loaded.sweep, data).to_json()["folds"]

@@ -20,19 +20,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitcorn_ray.datasets.dataset import Dataset
+from bitcorn_ray.datasets.dataset import Dataset, PartitionBars
 from bitcorn_ray.datasets.folds import FoldRows
+from bitcorn_ray.datasets.load import FeatureMatrix
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.models.neural.network import LSTMMultiHead
-from bitcorn_ray.tuning.config import Setting
+from bitcorn_ray.models.base import Model
+from bitcorn_ray.tuning.config import TrialConfig
 from bitcorn_ray.tuning.folder import SweepFolder
 from bitcorn_ray.tuning.records import record_key
 from bitcorn_ray.tuning.trial import (
-    SweepBars,
     TrialPlan,
-    Variant,
     fitted_model,
-    fold_inputs,
+    fold_dataset,
     fold_keys,
     forecast_rows,
     mean_loss,
@@ -97,9 +96,9 @@ def shuffled_rows(data: Dataset, seq_len: int, block: int, rng: np.random.Genera
 
 
 def fold_importance(
-    bars: Sequence[SweepBars],
-    variant: Variant,
-    setting: Setting,
+    bars: Sequence[PartitionBars],
+    variant: FeatureMatrix,
+    setting: TrialConfig,
     fold: Sequence[FoldRows],
     objective: str,
     shuffles: Shuffles,
@@ -109,7 +108,7 @@ def fold_importance(
 
     Raises BitcornError as `fit` and `shuffled_rows` do.
     """
-    data, _, _ = fold_inputs(bars, variant, setting, fold)
+    data, _, _ = fold_dataset(bars, variant, setting, fold)
     model, _ = fitted_model(data, setting, device)
     names = variant.features if setting.features is None else setting.features
     matrix, found = data.matrix.copy(), dict[str, list[float]]()
@@ -137,7 +136,7 @@ def importance_trial(
     report: Callable[[Mapping[str, Any]], None],
 ) -> None:
     """The importance in each fold of a plan, as a trial; what is in the folder already is not done again."""
-    setting = Setting.from_json(configuration)
+    setting = TrialConfig.from_json(configuration)
     for done, fold in enumerate(plan.folds, start=1):
         name = _file(plan, shuffles, setting, done - 1)
         if not folder.storage.has(name):
@@ -149,13 +148,13 @@ def importance_trial(
         report({"fold": done, "fold_loss": loss, "loss": loss, "seconds": 0.0, "reused": False})
 
 
-def is_known(plan: TrialPlan, shuffles: Shuffles, folder: SweepFolder, setting: Setting) -> bool:
+def is_known(plan: TrialPlan, shuffles: Shuffles, folder: SweepFolder, setting: TrialConfig) -> bool:
     """Tell whether `importance_trial` is done with all folds."""
     names = [_file(plan, shuffles, setting, place) for place in range(len(plan.folds))]
     return len(folder.storage.existing(names)) == len(names)
 
 
-def read_importance(plan: TrialPlan, shuffles: Shuffles, folder: SweepFolder, setting: Setting) -> list[Importance]:
+def read_importance(plan: TrialPlan, shuffles: Shuffles, folder: SweepFolder, setting: TrialConfig) -> list[Importance]:
     """What `importance_trial` found, the most important feature first; nothing where a fold is missing."""
     if not is_known(plan, shuffles, folder, setting):
         return []
@@ -175,12 +174,10 @@ def read_importance(plan: TrialPlan, shuffles: Shuffles, folder: SweepFolder, se
     return sorted(made, key=lambda each: -each.increase)
 
 
-def _file(plan: TrialPlan, shuffles: Shuffles, setting: Setting, place: int) -> str:
+def _file(plan: TrialPlan, shuffles: Shuffles, setting: TrialConfig, place: int) -> str:
     return f"importance-{record_key(fold_keys(plan, setting, plan.folds[place]), asdict(shuffles))}.json"
 
 
-def _test_loss(
-    model: LSTMMultiHead, data: Dataset, matrix: NDArray[np.float32], setting: Setting, objective: str
-) -> float:
-    forecasts = forecast_rows(model, data, matrix, setting.model, data.test_ends)
+def _test_loss(model: Model, data: Dataset, matrix: NDArray[np.float32], setting: TrialConfig, objective: str) -> float:
+    forecasts = forecast_rows(model, data, matrix, data.test_ends)
     return mean_loss(data, data.test_ends, *forecasts, objective)

@@ -8,8 +8,8 @@ from small_training import MODEL, make_data
 
 from bitcorn_ray.models.neural.batches import (
     DeviceData,
+    derive_seed,
     gather,
-    mixed,
     shards,
     shared_tensor,
     shuffled,
@@ -75,5 +75,5 @@ def test_every_epoch_has_its_own_order_of_all_windows():
 
 
 def test_mixed_seeds_differ():
-    assert len({mixed(a, b, c) for a in range(10) for b in range(10) for c in range(10)}) == 1_000
-    assert mixed(1) != mixed(0, 1)
+    assert len({derive_seed(a, b, c) for a in range(10) for b in range(10) for c in range(10)}) == 1_000
+    assert derive_seed(1) != derive_seed(0, 1)

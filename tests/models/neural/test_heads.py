@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from bitcorn_ray.models.neural.heads import Heads, from_per_horizon_heads
+from bitcorn_ray.models.neural.network import Heads, from_per_horizon_heads
 
 HORIZONS = (1, 4, 12)
 

@@ -169,7 +169,7 @@ def test_the_excess_that_learned_weights_divide_is_never_negative(name):
         mu, sigma, r, v = tensors(seed)
         # Volatilities as good as in hindsight, where plain likelihoods are far below zero.
         for given in (sigma, v, 1e-2 * v):
-            excess = judged.each(mu * 0.1, given, r * 0.1, v) - judged._least(mu * 0.1, r * 0.1, v)
+            excess = judged.by_window(mu * 0.1, given, r * 0.1, v) - judged._least(mu * 0.1, r * 0.1, v)
             assert excess.min() > -1e-5
 
 
@@ -182,7 +182,7 @@ def test_learned_weights_settle_at_one_over_the_mean_excess():
         optimiser.zero_grad()
         (judged(mu, sigma, r, v)[0] / 500).backward()
         optimiser.step()
-    excess = (judged.each(mu, sigma, r, v) - judged._least(mu, r, v)).mean(0)
+    excess = (judged.by_window(mu, sigma, r, v) - judged._least(mu, r, v)).mean(0)
     torch.testing.assert_close(torch.tensor(judged.learned()["horizon_weights"]), 1 / excess, rtol=0.02, atol=0)
 
 

@@ -1,6 +1,7 @@
 import torch
 
-from bitcorn_ray.models.neural.machine import cpu_family, installed_versions, machine, own_shape
+from bitcorn_ray.models.neural.acceleration import cpu_family, machine
+from bitcorn_ray.training.lineage import installed_versions, machine_shape
 
 
 def test_a_machine_says_what_the_last_bits_depend_on():
@@ -9,7 +10,7 @@ def test_a_machine_says_what_the_last_bits_depend_on():
     assert told["threads"] == torch.get_num_threads()
     assert told["gpu"] is None
     assert told["instructions"]
-    assert own_shape()["nodes"] == 1
+    assert machine_shape()["nodes"] == 1
 
 
 def test_versions_are_those_of_the_packages_here():

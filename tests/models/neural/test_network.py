@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.models.neural.config import ModelConfig
-from bitcorn_ray.models.neural.network import LSTM2Head, LSTMMultiHead, build_model
+from bitcorn_ray.models.neural.config import GRUConfig, LSTMConfig
+from bitcorn_ray.models.neural.network import LSTM2Head, LSTMMultiHead, build_network
 
-EVERYTHING = ModelConfig(cell="gru", input_norm=True, layer_norm=True, symbol_embedding=3, skip=True, dropout=0.3)
+EVERYTHING = GRUConfig(input_norm=True, layer_norm=True, symbol_embedding=3, skip=True, dropout=0.3)
 
 
 def small(**changes):
@@ -45,10 +45,10 @@ def test_volatilities_are_finite_and_positive_whatever_the_head_says(link):
         torch.testing.assert_close(model._volatility(torch.tensor([0.3])), torch.tensor([0.3]).exp(), rtol=1e-3, atol=0)
 
 
-@pytest.mark.parametrize("config", [ModelConfig(), EVERYTHING, ModelConfig(num_layers=1, input_norm=True)])
+@pytest.mark.parametrize("config", [LSTMConfig(), EVERYTHING, LSTMConfig(num_layers=1, input_norm=True)])
 def test_every_parameter_learns(config):
     torch.manual_seed(0)
-    model = build_model(5, config, symbols=2)
+    model = build_network(5, config, symbols=2)
     returns, volatilities = model.standardised(torch.randn(9, 12, 5), torch.arange(9) % 2)
     (returns.sum() + volatilities.sum()).backward()
     for name, parameter in model.named_parameters():
@@ -60,7 +60,7 @@ def test_every_parameter_learns(config):
 def test_it_is_what_torchs_own_layers_and_a_linear_head_say(cell):
     model = small(cell=cell)
     x = torch.randn(6, 16, 5)
-    states, _ = model.lstm(x.transpose(0, 1))
+    states, _ = model.encoder.layers(x.transpose(0, 1))
     expected, log = model.heads(states[-1])
     returns, volatilities = model.standardised(x)
     torch.testing.assert_close(returns, expected)
@@ -78,7 +78,7 @@ def test_the_skip_is_a_linear_map_of_the_last_bar_and_begins_at_nothing():
 
 
 def test_symbols_are_told_apart_by_an_embedding_only():
-    model = build_model(5, replace(EVERYTHING, dropout=0.0), symbols=2).eval()
+    model = build_network(5, replace(EVERYTHING, dropout=0.0), symbols=2).eval()
     x = torch.randn(1, 12, 5)
     one, other = (model(x, None, torch.tensor([place]))[0] for place in (0, 1))
     assert not torch.equal(one, other)
@@ -100,7 +100,7 @@ def test_horizons_between_are_linear_in_return_and_variance():
 
 @pytest.mark.parametrize("horizons", [[0.5], [13], [], [4, 24], [float("nan")]])
 def test_horizons_outside_are_refused(horizons):
-    with pytest.raises(BitcornError, match="only horizons from 1 to 12"):
+    with pytest.raises(BitcornError, match="use horizons from 1 to 12"):
         LSTMMultiHead(5, (1, 4, 12), 8).predict_interpolated(torch.randn(3, 16, 5), horizons)
 
 

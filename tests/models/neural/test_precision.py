@@ -3,7 +3,7 @@ import time
 import pytest
 import torch
 
-from bitcorn_ray.models.neural.precision import autocast, choose_precision, supports_bfloat16
+from bitcorn_ray.models.neural.acceleration import autocast, choose_precision, supports_bfloat16
 
 CPU = torch.device("cpu")
 
@@ -19,7 +19,7 @@ def timed(seconds):
 
 @pytest.fixture
 def with_bfloat16(monkeypatch):
-    monkeypatch.setattr("bitcorn_ray.models.neural.precision.supports_bfloat16", lambda device: True)
+    monkeypatch.setattr("bitcorn_ray.models.neural.acceleration.supports_bfloat16", lambda device: True)
 
 
 def test_what_is_wanted_is_taken_without_a_trial():
@@ -32,7 +32,7 @@ def test_deterministic_training_is_in_float32_without_a_trial(with_bfloat16):
 
 
 def test_a_processor_without_bfloat16_is_not_tried(monkeypatch):
-    monkeypatch.setattr("bitcorn_ray.models.neural.precision.supports_bfloat16", lambda device: False)
+    monkeypatch.setattr("bitcorn_ray.models.neural.acceleration.supports_bfloat16", lambda device: False)
     assert choose_precision("auto", False, CPU, never) == "float32"
 
 
@@ -43,7 +43,7 @@ def test_the_trial_takes_the_faster_one(with_bfloat16, faster):
 
 
 def test_a_step_that_takes_long_is_tried_few_times(with_bfloat16, monkeypatch):
-    monkeypatch.setattr("bitcorn_ray.models.neural.precision._SECONDS", 0.01)
+    monkeypatch.setattr("bitcorn_ray.models.neural.acceleration._SECONDS", 0.01)
     calls = []
     choose_precision("auto", False, CPU, lambda precision: (calls.append(1), time.sleep(0.02)))
     assert len(calls) == 4  # one of each to warm up and one of each to measure

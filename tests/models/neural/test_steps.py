@@ -3,14 +3,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from small_training import MODEL, TRAINING, make_data
+from small_training import MODEL, TRAINING, changed, fit, make_data
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.models.neural.batches import DeviceData
 from bitcorn_ray.models.neural.losses import Objective
-from bitcorn_ray.models.neural.network import build_model
-from bitcorn_ray.models.neural.steps import Steps, share_count
-from bitcorn_ray.models.neural.trainer import fit
+from bitcorn_ray.models.neural.network import build_network
+from bitcorn_ray.models.neural.steps import Steps, part_count
 
 BROAD = replace(TRAINING, batch_size=50, threads=2, epochs=2)
 WIDE = replace(MODEL, hidden_size=8, seq_len=8)
@@ -28,14 +27,14 @@ def small_shares(monkeypatch):
 
 def stepper(data, shares, **options):
     torch.manual_seed(0)
-    model = build_model(data.matrix.shape[1], replace(WIDE, **options), 2)
+    model = build_network(data.matrix.shape[1], changed(WIDE, **options), 2)
     rows = DeviceData(data, WIDE.seq_len, torch.device("cpu"))
     return Steps(model.train(), Objective(TRAINING, WIDE.horizons), rows, shares)
 
 
-@pytest.mark.parametrize("options", [{}, {"cell": "gru", "layer_norm": True}, {"skip": True, "symbol_embedding": 2}])
+@pytest.mark.parametrize("options", [{}, {"kind": "gru", "layer_norm": True}, {"skip": True, "symbol_embedding": 2}])
 @pytest.mark.parametrize("shares", [2, 3])
-def test_shares_give_the_gradients_of_the_whole_batch(data, shares, options):
+def test_parts_give_the_gradients_of_the_whole_batch(data, shares, options):
     ends = torch.from_numpy(data.train_ends[:50])
     whole, shared = stepper(data, 1, **options), stepper(data, shares, **options)
     torch.manual_seed(9)
@@ -58,7 +57,7 @@ def test_threads_are_given_back(data):
     assert torch.get_num_threads() == before
 
 
-def test_a_training_by_shares_is_the_same_to_the_bit_each_time_and_nearly_that_of_one_thread(data, small_shares):
+def test_a_training_in_parts_is_reproducible_and_close_to_one_thread(data, small_shares):
     one, other = (fit(data, WIDE, BROAD) for _ in range(2))
     assert [e.train_loss for e in one.history] == [e.train_loss for e in other.history]
     assert all(torch.equal(value, other.weights[name]) for name, value in one.weights.items())
@@ -66,14 +65,14 @@ def test_a_training_by_shares_is_the_same_to_the_bit_each_time_and_nearly_that_o
     np.testing.assert_allclose([e.train_loss for e in one.history], [e.train_loss for e in alone.history], rtol=1e-4)
 
 
-def test_a_loss_that_is_no_number_is_found_in_any_share(data, small_shares):
+def test_a_non_finite_loss_is_found_in_any_part(data, small_shares):
     broken = replace(data, returns=data.returns.copy())
     broken.returns[data.train_ends[7]] = np.nan
-    with pytest.raises(BitcornError, match="no finite number in epoch 1"):
+    with pytest.raises(BitcornError, match="not finite in epoch 1"):
         fit(broken, WIDE, BROAD)
 
 
-def test_a_failing_share_fails_the_step(data):
+def test_a_failing_part_fails_the_step(data):
     shared = stepper(data, 2)
     ends = torch.from_numpy(data.train_ends[:50].copy())
     ends[-1] = 10**9
@@ -81,21 +80,21 @@ def test_a_failing_share_fails_the_step(data):
         shared.gradients(ends, 1.0, "float32", 0)
 
 
-def test_what_is_small_is_not_shared():
-    assert share_count(2, 64, 64, 64) == 2
-    assert share_count(8, 64, 64, 64) == 4
-    assert share_count(2, 8, 64, 256) == 1
-    assert share_count(2, 64, 8, 8) == 1
+def test_small_batches_are_not_divided():
+    assert part_count(2, 64, 64 * 64) == 2
+    assert part_count(8, 64, 64 * 64) == 4
+    assert part_count(2, 8, 64 * 256) == 1
+    assert part_count(2, 64, 8 * 8) == 1
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_recorded_steps_on_a_gpu_give_the_gradients_of_those_that_are_launched(data, precision):
+def test_recorded_steps_on_a_gpu_give_the_gradients_of_launched_ones(data, precision):
     rows = DeviceData(data, WIDE.seq_len, torch.device("cuda"))
 
     def steps(**recorded):
         torch.manual_seed(0)
-        model = build_model(data.matrix.shape[1], replace(WIDE, dropout=0.0), 2).cuda().train()
+        model = build_network(data.matrix.shape[1], replace(WIDE, dropout=0.0), 2).cuda().train()
         return Steps(model, Objective(TRAINING, WIDE.horizons).cuda(), rows, **recorded)
 
     launched, recorded = steps(), steps(recorded=50)

@@ -6,12 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_training import MODEL, TRAINING, make_data
+from small_training import MODEL, TRAINING, changed, fit, make_data
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.simulate import simulate_bars
 from bitcorn_ray.models.neural.checkpoint import CheckpointFolder
-from bitcorn_ray.models.neural.trainer import fit
 
 GOLDEN = Path(__file__).parent / "golden_losses.json"
 
@@ -101,7 +100,7 @@ def test_going_on_after_an_epoch_equals_an_undisturbed_training_to_the_bit(data,
 @pytest.mark.parametrize("training", [TRAINING, RICH], ids=["plain", "rich"])
 def test_going_on_within_an_epoch_equals_an_undisturbed_training_to_the_bit(data, tmp_path, monkeypatch, training):
     training = replace(training, checkpoint_minutes=1e-9)
-    monkeypatch.setattr("bitcorn_ray.models.neural.trainer._LOOK_EVERY", 5)
+    monkeypatch.setattr("bitcorn_ray.models.neural.trainer._CHECK_EVERY", 5)
     whole = fit(data, MODEL, training)
     folder = CheckpointFolder(tmp_path)
     saved, save = [], folder.save
@@ -142,7 +141,7 @@ def test_a_disk_that_is_full_does_not_end_the_training(data, tmp_path, caplog):
     (tmp_path / "file").write_text("mine")
     result = fit(data, MODEL, TRAINING, checkpoints=CheckpointFolder(tmp_path / "file"))
     assert len(result.history) == TRAINING.epochs
-    assert "training goes on without" in caplog.text
+    assert "training continues" in caplog.text
 
 
 def test_what_validates_and_tests_does_not_reach_the_weights(random_bars):
@@ -188,9 +187,9 @@ def test_every_loss_learns_what_is_there_to_learn(random_bars, loss):
     assert best < first - 0.3 * abs(first)
 
 
-@pytest.mark.parametrize("options", [{"skip": True}, {"cell": "gru"}, {"input_norm": True, "layer_norm": True}])
+@pytest.mark.parametrize("options", [{"skip": True}, {"kind": "gru"}, {"input_norm": True, "layer_norm": True}])
 def test_every_kind_of_model_is_trained(data, options):
-    history = fit(data, replace(MODEL, **options), replace(TRAINING, learning_rate=1e-2)).history
+    history = fit(data, changed(MODEL, **options), replace(TRAINING, learning_rate=1e-2)).history
     assert history[-1].train_loss < history[0].train_loss
 
 
@@ -218,12 +217,12 @@ def test_a_loss_that_is_no_number_names_the_partition_and_the_time(data):
     broken = replace(data, returns=data.returns.copy())
     end = data.train_ends[data.train_ends > data.partition_starts[1]][5]
     broken.returns[end] = np.nan
-    with pytest.raises(BitcornError, match=r"no finite number in epoch 1.*lower the learning rate \(0.001\)") as raised:
+    with pytest.raises(BitcornError, match=r"not finite in epoch 1.*lower the learning rate \(0.001\)") as raised:
         fit(broken, MODEL, TRAINING)
-    assert f"1 windows that end at bars of {data.where(np.array([end]))}:" in str(raised.value)
+    assert f"1 windows that end at bars of {data.describe(np.array([end]))}:" in str(raised.value)
     broken = replace(data, returns=data.returns.copy())
     broken.returns[data.validation_ends[3]] = np.inf
-    with pytest.raises(BitcornError, match="the validation loss is no finite number in epoch 1"):
+    with pytest.raises(BitcornError, match="the validation loss is not finite in epoch 1"):
         fit(broken, MODEL, TRAINING)
 
 
@@ -247,7 +246,7 @@ def test_in_bfloat16_the_same_is_learned_about_as_well(data):
 
 
 def test_the_trial_of_precisions_leaves_no_trace_but_its_choice(data, monkeypatch):
-    monkeypatch.setattr("bitcorn_ray.models.neural.precision.supports_bfloat16", lambda device: True)
+    monkeypatch.setattr("bitcorn_ray.models.neural.acceleration.supports_bfloat16", lambda device: True)
     chosen = fit(data, MODEL, replace(TRAINING, deterministic=False))
     assert losses(chosen) == losses(fit(data, MODEL, replace(TRAINING, precision=chosen.precision)))
 

@@ -3,18 +3,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from small_training import MODEL, TRAINING, make_data
+from small_training import MODEL, TRAINING, fit, make_data
 
 from bitcorn_ray.market.simulate import simulate_bars
 from bitcorn_ray.models.neural.config import LOSSES
-from bitcorn_ray.models.neural.level import NEEDS_LEVEL
-from bitcorn_ray.models.neural.network import build_model
-from bitcorn_ray.models.neural.predict import predict_windows
-from bitcorn_ray.models.neural.trainer import fit
+from bitcorn_ray.models.neural.model import predict_windows
+from bitcorn_ray.models.neural.network import build_network
 
 
 def forecast(data, weights, ends):
-    model = build_model(data.matrix.shape[1], MODEL, len(data.names))
+    model = build_network(data.matrix.shape[1], MODEL, len(data.names))
     model.load_state_dict(weights)
     model.eval()
     return predict_windows(model, data.matrix, data.reference, ends, MODEL.seq_len)[1].astype(np.float64)
@@ -25,7 +23,7 @@ def data():
     return make_data(simulate_bars(900, seed=4, gaps=2), simulate_bars(700, seed=5, gaps=0))[0]
 
 
-@pytest.mark.parametrize("loss", sorted(NEEDS_LEVEL))
+@pytest.mark.parametrize("loss", sorted(loss for loss, biased in LOSSES.items() if biased))
 def test_the_variance_of_the_training_windows_is_forecast_without_bias(data, loss):
     fitted = fit(data, MODEL, replace(TRAINING, loss=loss, epochs=1))
     ends = data.train_ends
@@ -37,7 +35,7 @@ def test_the_variance_of_the_training_windows_is_forecast_without_bias(data, los
 
 
 def test_the_gaussian_likelihood_is_left_as_it_is(data):
-    assert set(LOSSES) - set(NEEDS_LEVEL) == {"gaussian_nll"}
+    assert [loss for loss, biased in LOSSES.items() if not biased] == ["gaussian_nll"]
     fitted = fit(data, MODEL, replace(TRAINING, epochs=1))
     np.testing.assert_array_equal(fitted.weights["output_scale"], data.output_scale)
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.models.neural.acceleration import torch_runtime
 from bitcorn_ray.models.neural.config import TrainingConfig
-from bitcorn_ray.models.neural.setting import torch_setting
 
 
 def test_what_was_set_comes_back_even_after_an_error():
@@ -14,7 +14,7 @@ def test_what_was_set_comes_back_even_after_an_error():
     inside = []
 
     def fail():
-        with torch_setting(TrainingConfig(threads=threads + 1, deterministic=True, seed=3), "cpu"):
+        with torch_runtime(TrainingConfig(threads=threads + 1, deterministic=True, seed=3), "cpu"):
             inside.extend((torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), torch.rand(3)))
             raise KeyError
 
@@ -30,13 +30,13 @@ def test_what_was_set_comes_back_even_after_an_error():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
 def test_a_device_that_is_not_there_is_refused():
-    with pytest.raises(BitcornError, match="there is no CUDA device here"), torch_setting(TrainingConfig(), "cuda"):
+    with pytest.raises(BitcornError, match="has no CUDA device"), torch_runtime(TrainingConfig(), "cuda"):
         pass
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 def test_on_a_gpu_tf32_is_used_and_put_back():
     before = torch.get_float32_matmul_precision()
-    with torch_setting(TrainingConfig(), "cuda"):
+    with torch_runtime(TrainingConfig(), "cuda"):
         assert torch.get_float32_matmul_precision() == "high"
     assert torch.get_float32_matmul_precision() == before

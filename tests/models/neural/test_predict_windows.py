@@ -3,8 +3,9 @@ import pytest
 import torch
 
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.models.interpolation import horizon_weights, interpolate
+from bitcorn_ray.models.neural.model import predict_windows
 from bitcorn_ray.models.neural.network import LSTM2Head, LSTMMultiHead
-from bitcorn_ray.models.neural.predict import between_horizons, horizon_weights, predict_windows
 
 
 @pytest.mark.parametrize("options", [{}, {"cell": "gru", "layer_norm": True, "input_norm": True, "skip": True}])
@@ -73,7 +74,7 @@ def test_horizons_between_are_as_the_model_interpolates_them():
     matrix = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
     known = predict_windows(model, matrix, None, np.array([30, 49]), 10)
     asked = [1, 2, 4, 9, 12]
-    mine = between_horizons((12, 1, 4), asked, *known)
+    mine = interpolate(*known, horizon_weights((12, 1, 4), asked))
     windows = torch.from_numpy(np.stack([matrix[21:31], matrix[40:50]]))
     with torch.no_grad():
         theirs = model.eval().predict_interpolated(windows, asked)

@@ -3,7 +3,7 @@ from itertools import pairwise
 import pytest
 
 from bitcorn_ray.models.neural.config import TrainingConfig
-from bitcorn_ray.models.neural.schedule import rate_factor
+from bitcorn_ray.models.neural.trainer import rate_factor
 
 
 def rates(config, steps, val_losses=()):

@@ -1,6 +1,7 @@
 import torch
 
-from bitcorn_ray.models.neural.progress import EpochResult, FitResult, State, diverging
+from bitcorn_ray.models.base import EpochResult, FitResult
+from bitcorn_ray.models.neural.trainer import State, diverging
 
 
 def result(epoch, by_horizon, best=False):
@@ -28,7 +29,8 @@ def test_the_state_keeps_the_best_epochs_weights_and_counts_the_others():
     state = State()
     for epoch, (loss, best) in enumerate([(3.0, True), (2.0, True), (2.5, False), (2.6, False)], 1):
         state.step = 7
-        state.take(result(epoch, [loss], best), lambda epoch=epoch: ({"w": torch.tensor(epoch)}, {}))
+        outcome = result(epoch, [loss], best)
+        state.record(outcome, lambda epoch=epoch: ({"w": torch.tensor(epoch)}, {}))
     assert (state.epoch, state.step, state.since_best, state.best_loss) == (4, 0, 2, 2.0)
     assert state.best_weights["w"] == 2
     assert FitResult(state.best_weights, state.history).best_epoch.epoch == 2
