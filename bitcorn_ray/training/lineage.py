@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.fingerprint import package_fingerprint, package_rooms
+from bitcorn_ray.fingerprint.syntax import package_fingerprint, package_rooms
 from bitcorn_ray.storage.location import shown_uri
 
 _PACKAGES = ("bitcorn_ray", "ray", "torch", "numpy", "pandas", "pyarrow", "scikit-learn", "TA-Lib")

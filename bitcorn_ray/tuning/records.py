@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitcorn_ray.fingerprint import package_fingerprint
+from bitcorn_ray.fingerprint.syntax import package_fingerprint
 from bitcorn_ray.storage.storage import Storage
 from bitcorn_ray.training.lineage import installed_versions
 from bitcorn_ray.tuning.space import Point

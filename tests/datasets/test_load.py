@@ -233,10 +233,10 @@ def test_a_growing_database_is_read_once(inputs, market_db, tmp_path):
 
 
 def test_a_damaged_chunk_of_changed_bars_is_reported(inputs, market_db, monkeypatch):
-    def damaged(cache, plan, out):
+    def damaged(cache, names, chunks):
         with closing(sqlite3.connect(market_db)) as connection, connection:
             connection.execute("DELETE FROM ohlcv WHERE symbol = 'AAAUSDT' AND ts = (SELECT max(ts) FROM ohlcv)")
-        return list(plan.chunks)
+        return {key for key, _ in chunks}
 
     monkeypatch.setattr(FeatureCache, "read_chunks", damaged)
     with pytest.raises(BitcornError, match=r"a chunk of AAAUSDT 1h .* is damaged, and its bars have changed since"):

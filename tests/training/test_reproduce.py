@@ -5,7 +5,7 @@ from bitcorn_ray import reproduce, run_lineage, train_from_config, tune
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import Bars
 from bitcorn_ray.market.partition import Partition
-from bitcorn_ray.models.neural import machine
+from bitcorn_ray.models.neural import acceleration
 from bitcorn_ray.sources.ingest import write_bars
 from bitcorn_ray.training.config import RunConfig
 from bitcorn_ray.training.run import load_run, save_run
@@ -79,13 +79,13 @@ def test_bars_elsewhere_are_taken_where_they_are_named(run, source, tmp_path):
 def test_other_code_versions_and_machines_are_told_and_then_losses_are_compared_to_1e_6(run, monkeypatch):
     recorded = load_run(run)
     recorded.metadata["versions"]["numpy"] = "1.0"
-    recorded.metadata["lineage"]["code"]["learning"] = "0" * 32
+    recorded.metadata["lineage"]["code"]["models"] = "0" * 32
     recorded.metadata["lineage"]["cluster"]["workers"][0]["cpu"] = "another"
     save_run(recorded, run)
     done = reproduce(run)
-    assert done.code == ("code of bitcorn_ray.learning changed",)
+    assert done.code == ("code of bitcorn_ray.models changed",)
     assert done.versions[0].startswith("numpy: 1.0 became ")
-    assert done.machines == (f"cpu of worker 1: another became {machine.cpu_family()}",)
+    assert done.machines == (f"cpu of worker 1: another became {acceleration.cpu_family()}",)
     assert not done.data
     assert (done.equal, done.bitwise) == (True, False)
     # A loss that is further away is another one.
