@@ -16,9 +16,8 @@ from bitcorn_ray.features.identity import SystemIdentity, identify, system_code
 from bitcorn_ray.features.receipts import FileReceipt, PartitionReceipt, read_receipts
 from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.fingerprint.code import CodeIdentity
-from bitcorn_ray.market.partition import Partition, normalise_symbol, select_partitions
+from bitcorn_ray.market.partition import Partition, is_requested, select_partitions
 from bitcorn_ray.market.resample import derived_partitions
-from bitcorn_ray.market.timeframe import same_timeframe
 from bitcorn_ray.sources.database import opened_bars
 from bitcorn_ray.sources.lake import names_in_path
 from bitcorn_ray.sources.options import Reading
@@ -247,14 +246,6 @@ def _partitions_of(
         return [each.partition for each in receipt.partitions if each.base is None]
     named = partition_named(file.place, reading) if look else None
     return None if named is None else [named]
-
-
-def is_requested(partition: Partition, symbols: Sequence[str] | None, timeframes: Sequence[str] | None) -> bool:
-    """Return True if a partition is among the requested symbols and timeframes."""
-    symbol = normalise_symbol(partition.symbol)
-    return (symbols is None or symbol in map(normalise_symbol, symbols)) and (
-        timeframes is None or any(same_timeframe(partition.timeframe, requested) for requested in timeframes)
-    )
 
 
 def requested_of(

@@ -22,13 +22,13 @@ from bitcorn_ray.cache.store import FeatureCache, open_cache
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.compute import Origin, prepare
 from bitcorn_ray.features.identity import system_code
-from bitcorn_ray.features.plan import FeatureJob, is_requested, requested_of, requested_partitions
+from bitcorn_ray.features.plan import FeatureJob, requested_of, requested_partitions
 from bitcorn_ray.fingerprint.code import CodeIdentity, require_same_code
 from bitcorn_ray.forecasting.forecaster import Forecaster, first_row
 from bitcorn_ray.forecasting.forecasts import Forecasts, plain_table
 from bitcorn_ray.logging import logged, logger_of
 from bitcorn_ray.market.bars import Bars, show_time
-from bitcorn_ray.market.partition import Partition, normalise_symbol, select_partitions
+from bitcorn_ray.market.partition import Partition, is_requested, normalise_symbol, select_partitions
 from bitcorn_ray.market.timeframe import timeframe_ms
 from bitcorn_ray.metrics.calibration import RollingConformal
 from bitcorn_ray.models.interpolation import horizon_weights

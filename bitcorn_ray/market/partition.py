@@ -17,6 +17,7 @@ from bitcorn_ray.sources.names import said_by_name
 
 __all__ = [
     "Partition",
+    "is_requested",
     "normalise_symbol",
     "partition_of_file",
     "select_partitions",
@@ -45,6 +46,14 @@ def normalise_symbol(symbol: str) -> str:
     True
     """
     return re.sub(r"[/\-_\s]", "", symbol).upper()
+
+
+def is_requested(partition: Partition, symbols: Sequence[str] | None, timeframes: Sequence[str] | None) -> bool:
+    """Return True if a partition is among the requested symbols and timeframes."""
+    symbol = normalise_symbol(partition.symbol)
+    return (symbols is None or symbol in map(normalise_symbol, symbols)) and (
+        timeframes is None or any(same_timeframe(partition.timeframe, requested) for requested in timeframes)
+    )
 
 
 def select_partitions(

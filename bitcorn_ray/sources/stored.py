@@ -17,8 +17,7 @@ import pyarrow.compute as pc
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import Bars, joined
-from bitcorn_ray.market.partition import Partition, normalise_symbol, select_partitions
-from bitcorn_ray.market.timeframe import same_timeframe
+from bitcorn_ray.market.partition import Partition, is_requested, select_partitions
 from bitcorn_ray.sources.apart import repeats
 from bitcorn_ray.sources.columns import match_columns
 from bitcorn_ray.sources.database import opened_bars
@@ -69,10 +68,7 @@ def stored_rows(
 
     def is_asked(partition: Partition) -> bool:
         there.append(partition)
-        symbol = normalise_symbol(partition.symbol)
-        return (symbols is None or symbol in map(normalise_symbol, symbols)) and (
-            timeframes is None or any(same_timeframe(partition.timeframe, asked) for asked in timeframes)
-        )
+        return is_requested(partition, symbols, timeframes)
 
     given = symbols[0] if symbols and len(symbols) == 1 else None
     for file in source_files(source):

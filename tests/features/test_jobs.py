@@ -1,8 +1,8 @@
 import pytest
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.features.plan import FeatureJob, is_requested, requested_of, requested_partitions, require_found
-from bitcorn_ray.market.partition import Partition
+from bitcorn_ray.features.plan import FeatureJob, requested_of, requested_partitions, require_found
+from bitcorn_ray.market.partition import Partition, is_requested
 from bitcorn_ray.sources.source import source_files
 
 

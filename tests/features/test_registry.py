@@ -174,7 +174,7 @@ def test_an_unknown_name_in_a_text_names_those_that_exist():
         ("own_features:MODULE", "has no 'MODULE'"),
         ("own_features:steps:widow=3", "'steps' has no parameter widow: it has window, mode, scale"),
         ("v4:width=3", "'v4' has no parameter width: it has short, medium, long, oscillator, fib"),
-        ("v4:short=30", "v4 needs 2 <= short < medium < long"),
+        ("v4:short=30", "v4 needs whole numbers 2 <= short < medium < long"),
         ("v4:context=4h+4h", "names a timeframe twice"),
         ("v4:context=", "timeframe"),
         ("v4:context=1x", "timeframe"),

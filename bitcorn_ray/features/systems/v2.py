@@ -1,6 +1,6 @@
 """Feature system v2: 14 features of close, high and low.
 
-p is the close, r_k = ln p_t - ln p_{t-k}; every window trails and is full; standard deviations have ddof=1.
+p is the close, r_k = ln p_t - ln p_{t-k}. All windows are trailing and full. Standard deviations have ddof=1.
 
 - log_ret_1, log_ret_5: r_1, r_5
 - momentum_10: p_t / p_{t-10} - 1
@@ -9,16 +9,16 @@ p is the close, r_k = ln p_t - ln p_{t-k}; every window trails and is full; stan
 - bb_width: 4 std20(p) / sma20, the width of the bands; Bollinger (2001)
 - bb_std_pct: std20(p) / p
 - rsi_14: 100 - 100 / (1 + mean14(gains) / (mean14(losses) + 1e-12)), with Cutler's simple means; Wilder (1978)
-- atr_pct: mean14(true range) / p, the first true range being high - low; Wilder (1978)
+- atr_pct: mean14(true range) / p, where the first true range is high - low; Wilder (1978)
 - raw_vol_10, raw_vol_30: std of r_1
 - fib_composite: sum(w_f sign(d_f)) / sum(w_f), w_f = 1 / (1 + |d_f|), of the distances to eight Fibonacci levels,
   d_f = (p - (lo + f (hi - lo))) / (hi - lo), f in 0.236, 0.382, 0.5, 0.618, 0.786, 1.272, 1.618, 2; hi and lo are the
-  extremes of 50 bars, and there is no value where they are equal
-- td_buy_setup: bars in a row, ending here, whose close is below the close four bars before; DeMark (1994)
-- td_sell_setup: the same, above; DeMark (1994)
+  extremes of 50 bars, NaN where they are equal
+- td_buy_setup: number of consecutive bars, ending here, with a close below the close four bars before; DeMark (1994)
+- td_sell_setup: the same with a close above; DeMark (1994)
 
-All but the setups have windows of at most 50 bars. A setup counts back to where its run began, however far that is:
-`halo` says where.
+All windows but those of the setups have at most 50 bars. A setup counts back to the start of its run, which has no
+bound: `halo` returns it.
 """
 
 from __future__ import annotations
@@ -29,8 +29,6 @@ from numpy.typing import NDArray
 
 from bitcorn_ray.features.rolling import change, lagged, rolling_mean, rolling_mean_std, run_length, true_range
 from bitcorn_ray.market.bars import Bars
-
-__all__ = ["FEATURES", "VERSION", "WARMUP", "compute", "halo"]
 
 VERSION = 1
 WARMUP = 49  # the 50-bar range of fib_composite
@@ -81,11 +79,11 @@ def compute(bars: Bars) -> dict[str, NDArray[np.floating] | NDArray[np.int64]]:
 
 
 def halo(bars: Bars, row: int) -> int:
-    """First row that the features from `row` on need: the windows' warm-up, and back to where a TD run began."""
+    """Return the first row that the features from ``row`` on need: the warm-up back, or the start of a TD run."""
     first = row - WARMUP
     if row > 4:
         for sign in (1.0, -1.0):
-            # Blocks of doubling length: a run is short as a rule, and may be as long as the series.
+            # Search in blocks of doubling length: runs are usually short, but may be as long as the series.
             start, length = row, 64
             while start > 4:
                 low = max(start - length, 4)
@@ -101,8 +99,8 @@ def halo(bars: Bars, row: int) -> int:
 def _fib_composite(bars: Bars) -> Array:
     """sum_f w_f sign(d_f) / sum_f w_f with d_f = (p - (lo + f (hi - lo))) / (hi - lo), w_f = 1 / (1 + |d_f|).
 
-    hi and lo are the extremes of 50 bars; NaN where they are equal. The order of operations is part of the
-    definition: an equal expression in another order gives another sign where d_f is zero.
+    hi and lo are the extremes of 50 bars; NaN where they are equal. The order of operations is part of the definition:
+    an algebraically equal expression gives another sign where d_f is zero.
     """
     low = talib.MIN(bars.low, 50)
     span = talib.MAX(bars.high, 50) - low

@@ -1,13 +1,12 @@
 """Feature system v4: 46 smooth, bounded, regime-aware features of open, high, low, close, volume and time.
 
 p is the close, r its one-bar log return, r_k = ln p_t - ln p_{t-k}, tr the true range, tp = (high + low + close) / 3.
-Every window trails, is full and finite. s, m, l are the parameters `short`, `medium` and `long` (6, 24 and 168 bars: of
-one-hour bars a quarter of a day, a day and a week), o is `oscillator` (14), f is `fib` (50). rms_k is the root of the
-mean of r^2 over k bars, sma_k the mean of p, atr_k the mean of tr over k bars. Variances inside logarithms have a floor
-of (1e-6)^2. The endless recursions of Wilder and of the EMA are cut off where they hold 99.985 % of their weight, see
-`decaying_mean`.
+All windows are trailing, full and finite. s, m, l are the parameters `short`, `medium` and `long` (6, 24 and 168 bars:
+a quarter of a day, a day and a week of one-hour bars), o is `oscillator` (14), f is `fib` (50). rms_k is the root mean
+square of r over k bars, sma_k the mean of p, atr_k the mean of tr. Variances inside logarithms have a floor of
+(1e-6)^2. The infinite recursions of Wilder and of the EMA are cut off at 99.985 % of their weight, see `decaying_mean`.
 
-Each bound follows from the formula, not from clipping; a ratio whose denominator is zero is 0, the neutral value.
+Bounds follow from the formulas, without clipping. A ratio with a zero denominator is 0, the neutral value.
 
 Returns of the close
 - ret_1, ret_short, ret_medium: r_k / (sqrt(k) rms_l) for k = 1, s, m; within sqrt(l) by Cauchy-Schwarz
@@ -27,8 +26,8 @@ Volatility
 Trend
 - sma_dist_medium, sma_dist_long: (p - sma_k) / (sqrt(k) atr_k), k = m, l; within sqrt(k)
 - efficiency: r_m / sum_m |r|, in [-1, 1]; Kaufman (1995)
-- adx: W(|P - M| / (P + M)), in [0, 1], W being Wilder's mean of o bars, P and M that of the rise of the high and of the
-  fall of the low, where it is the larger one; Wilder (1978)
+- adx: W(|P - M| / (P + M)), in [0, 1]; W is Wilder's mean of o bars, P and M are W of the rise of the high and of the
+  fall of the low, each where it is the larger one; Wilder (1978)
 - macd_hist: x / sqrt(1 + (x / 10)^2), within 10, of x = (macd - signal) / Wilder's ATR of o bars; macd of 12, 26 and 9
   bars; Appel (1979)
 
@@ -63,7 +62,7 @@ Regime, logistic memberships; each group sums to 1
 - regime_trend_down, regime_trend_flat, regime_trend_up: of r_m / (sqrt(m) rms_m) around -1 and 1, width 0.3
 
 Time
-- hour_sin, hour_cos, weekday_sin, weekday_cos: place of the bar's open in the UTC day, and in the week from Monday
+- hour_sin, hour_cos, weekday_sin, weekday_cos: time of the bar's open in the UTC day, and in the week from Monday
 """
 
 from __future__ import annotations
@@ -84,8 +83,6 @@ from bitcorn_ray.features.rolling import (
     true_range,
 )
 from bitcorn_ray.market.bars import Bars
-
-__all__ = ["FAMILIES", "FEATURES", "VERSION", "bounds", "compute", "warmup"]
 
 VERSION = 1
 FAMILIES: dict[str, tuple[str, ...]] = {
@@ -110,7 +107,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 }
 FEATURES = tuple(name for family in FAMILIES.values() for name in family)
 
-_FLOOR = 1e-6  # log returns; a price in eight digits does not resolve less
+_FLOOR = 1e-6  # log return; the resolution of a price of eight digits
 _TD_LAG, _TD_EMA = 4, 9
 _MACD_FAST, _MACD_SLOW, _MACD_SIGNAL = 12, 26, 9
 _MINUTE, _DAY, _WEEK = 60_000, 1_440, 10_080  # milliseconds; minutes
@@ -120,35 +117,17 @@ Array = NDArray[np.float64]
 
 
 def warmup(*, short: int = 6, medium: int = 24, long: int = 168, oscillator: int = 14, fib: int = 50) -> int:
-    """First bars without a complete row of features. Raises BitcornError for windows that are too short."""
+    """Return the number of first bars without a complete row. Raises BitcornError for windows that are too short."""
     windows = (short, medium, long, oscillator, fib)
     if not all(isinstance(n, int) for n in windows) or not 2 <= short < medium < long or min(oscillator, fib) < 2:
         raise BitcornError(
-            f"v4 needs 2 <= short < medium < long and oscillator, fib >= 2, all whole: got short={short}, "
+            f"v4 needs whole numbers 2 <= short < medium < long and oscillator, fib >= 2: got short={short}, "
             f"medium={medium}, long={long}, oscillator={oscillator}, fib={fib}"
         )
     wilder = decaying_span(_wilder(oscillator))
     macd = decaying_span(_ema(_MACD_SLOW)) + decaying_span(_ema(_MACD_SIGNAL)) - 2
     td = max(_TD_LAG, oscillator) + decaying_span(_ema(_TD_EMA)) - 1
     return max(2 * long - 1, 2 * wilder - 1, macd, td, oscillator + 4, fib - 1)
-
-
-def bounds(
-    *, short: int = 6, medium: int = 24, long: int = 168, oscillator: int = 14, fib: int = 50
-) -> dict[str, float]:
-    """Magnitude that each feature cannot exceed, by its formula: 20 at most with the default windows.
-
-    A value within a millionth of its bound is saturated: it no longer tells how far the market went. The bound of a
-    logarithm is its floor: no price in double precision moves by more than a factor of e^1420.
-    """
-    own = {
-        **dict.fromkeys(("ret_1", "ret_short", "ret_medium", "sma_dist_long"), long**0.5),
-        **dict.fromkeys((*FAMILIES["har"], *FAMILIES["volatility"]), -float(np.log(_FLOOR))),
-        **dict.fromkeys(("sma_dist_medium", "vwap_dist"), medium**0.5),
-        "macd_hist": 10.0,
-        "volume_z": (long - 1) / long**0.5,
-    }
-    return {name: own.get(name, 1.0) for name in FEATURES}
 
 
 def compute(
@@ -193,7 +172,7 @@ def _volatility(bars: Bars, r: Array, variances: list[Array], short: int, medium
     overnight = rolling_mean_std(opened - lagged(log_p, 1), medium)[1]
     yang_zhang = overnight**2 + weight * rolling_mean_std(body, medium)[1] ** 2 + (1.0 - weight) * rogers_satchell
     har_short = 0.5 * np.log(variance_short + floor + _FLOOR**2)
-    # The memberships of the regimes sum to 1: what is neither high nor low is in the middle.
+    # The memberships of the regimes sum to 1.
     regime_low, regime_high = _memberships(
         0.5 * np.log((variance_medium + floor + _FLOOR**2) / (variance_long + floor + _FLOOR**2)), 0.35, 0.25
     )
@@ -244,7 +223,7 @@ def _trend(
 def _directional(bars: Bars, tr: Array, n: int) -> dict[str, Array]:
     up, down = change(bars.high, 1), -change(bars.low, 1)
     decay = _wilder(n)
-    # The true range cancels out of DX, as Wilder divides both movements by it.
+    # The true range cancels out of DX, because Wilder divides both movements by it.
     plus = decaying_mean(np.where((up > down) & (up > 0), up, 0.0), decay)
     minus = decaying_mean(np.where((down > up) & (down > 0), down, 0.0), decay)
     fast, slow = decaying_mean(bars.close, _ema(_MACD_FAST)), decaying_mean(bars.close, _ema(_MACD_SLOW))
@@ -300,7 +279,7 @@ def _candle(bars: Bars, tr: Array, atr: Array) -> dict[str, Array]:
 def _volume(bars: Bars, r: Array, atr_medium: Array, short: int, medium: int, long: int) -> dict[str, Array]:
     p, v = bars.close, bars.volume
     mean_short, mean_medium, mean_long = rolling_means(v, short, medium, long)
-    # The smallest normal number instead of a zero: of a market that never traded the logarithm is flat, not infinite.
+    # The smallest normal number keeps the logarithm finite in a market that never traded.
     log_v = np.log(v + 0.001 * mean_long + np.finfo(np.float64).tiny)
     mean_log, std_log = rolling_mean_std(log_v, long)
     moved_medium, moved_long = rolling_means(np.abs(r), medium, long)
@@ -331,12 +310,12 @@ def _time(timestamp: NDArray[np.int64]) -> dict[str, Array]:
 
 
 def _memberships(x: Array, edge: float, width: float) -> tuple[Array, Array]:
-    """Logistic memberships of "low" (below -edge) and "high" (above edge)."""
+    """Return the logistic memberships of "low" (below -edge) and "high" (above edge)."""
     return 1.0 / (1.0 + np.exp((x + edge) / width)), 1.0 / (1.0 + np.exp((edge - x) / width))
 
 
 def _ratio(numerator: Array, denominator: Array) -> Array:
-    """Quotient, 0 where the denominator is 0, NaN where it is NaN."""
+    """Return the quotient, 0 where the denominator is 0, NaN where it is NaN."""
     out = numerator / denominator
     np.copyto(out, 0.0, where=denominator == 0.0)
     return out

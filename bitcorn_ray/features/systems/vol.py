@@ -1,19 +1,20 @@
-"""Feature system vol: 87 scale-free features of what moves volatility, for bars within the day.
+"""Feature system vol: 87 scale-free features for forecasts of volatility, for intraday bars.
 
-Made for forecasts of volatility relative to its own recent level: every feature is a ratio to that level or has none,
-so that one model serves quiet and wild times and all symbols; the level itself is left out, as it teaches a model the
-years that it was trained on. The windows are the heterogeneous ones of Corsi (2009), from one bar to sixteen weeks.
+Every feature is free of scale or relative to the recent level of volatility, so that one model serves calm and volatile
+times and all symbols. The level itself is left out, because a model would learn the years of its training by it. The
+windows are the heterogeneous ones of Corsi (2009), from one bar to sixteen weeks.
 
-p is the close, r its one-bar log return, s the reference volatility of one bar (`features.reference`, a span of one
-week), k = ln(high / low)^2 / (4 ln 2) Parkinson's (1980) variance, v the volume, mean_w a mean over the last w bars.
-`day` is the parameter: bars a day, 12 at least, D (24 of one hour, the default; `vol:day=96` for 15 minutes); W = 7 D
-is a week.
+p is the close, r its one-bar log return, s the reference volatility of one bar (`market.reference_volatility` with a
+span of one week), k = ln(high / low)^2 / (4 ln 2) Parkinson's (1980) variance, v the volume, mean_w a mean over the
+last w bars.
+The parameter `day` is the number of bars per day D, at least 12: 24 for one hour, the default, or `vol:day=96` for 15
+minutes. A week is W = 7 D.
 
 Level of variance, w in 1, 2, 4, 8, D, 3D, W, 3W, 8W
 - rv_<w>: ln(mean_w(r^2) / s^2 + 0.01)
 - range_<w>: ln(mean_w(k) / s^2 + 0.003); Parkinson (1980)
 
-The same, not ruled by single bars: a jumpy market told from a restless one; w from 2, and 16W
+The same, robust against single bars, which separates jumps from steady volatility; w from 2, and 16W
 - abs_<w>: ln(mean_w(|r|) / s + 0.03)
 - log_range_<w>: mean_w(ln(k / s^2 + 0.003))
 
@@ -29,10 +30,10 @@ Bounded means x / sqrt(1 + (x / 6)^2), within 6.
 Volume
 - volume_<w>: ln(mean_w(v) / mean_W(v) + 0.01), w in 1, 2, 4, 8, D, 3D; for w in W, 3W the same to mean_8W(v)
 
-Profiles: how much more than usual the hours ahead moved in the past, in logarithms of k; Andersen & Bollerslev (1997)
-- of_week_<n>, of_day_<n>, of_recent_day_<n>: mean over the last 24 weeks at the same place of the week, over the last
-  84 days at the same place of the day, and over the last 28; n = 0: at this bar; n = 1, 4, 12, D: mean over the n bars
-  after this one. What is usual is the mean of k over the week around a past bar, for the days over the week before it.
+Profiles: how much more than usual the bars ahead moved in the past, in logarithms of k; Andersen & Bollerslev (1997)
+- of_week_<n>, of_day_<n>, of_recent_day_<n>: mean over the last 24 weeks at the same time of the week, over the last 84
+  days at the same time of the day, and over the last 28 days; n = 0: at this bar; n = 1, 4, 12, D: mean over the n bars
+  after this one. Usual is the mean of k over the week around a past bar; for the days, over the week before it.
 
 Clock
 - hour_sin<i>, hour_cos<i>, week_sin<i>, week_cos<i>: i waves over the UTC day, over the week from Monday, i = 1, 2, 3
@@ -51,12 +52,10 @@ from bitcorn_ray.features.rolling import change, lagged, rolling_means
 from bitcorn_ray.market.bars import Bars
 from bitcorn_ray.market.reference_volatility import reference_volatility
 
-__all__ = ["VERSION", "compute", "warmup"]
-
 VERSION = 1
 
 _WEEKS, _DAYS, _RECENT_DAYS = 24, 84, 28
-_FEWEST = 12  # bars a day: the profile of as many ahead must lie within the day before
+_FEWEST = 12  # bars per day: the profile of as many bars ahead must lie within the day before
 _DAY_MS, _MONDAY_MS = 86_400_000, 4 * 86_400_000  # the epoch was a Thursday
 _TINY = 1e-30
 _BOUND = 6.0
@@ -65,10 +64,10 @@ Array = NDArray[np.float64]
 
 
 def warmup(*, day: int = 24) -> int:
-    """First bars without a complete row of features. Raises BitcornError for too few bars a day."""
+    """Return the number of first bars without a complete row. Raises BitcornError for too few bars per day."""
     if not isinstance(day, int) or day < _FEWEST:
         raise BitcornError(
-            f"vol is for bars within the day: day is {day} bars, it must be a whole number from {_FEWEST}"
+            f"vol is for intraday bars: day is {day!r} bars per day, give a whole number of at least {_FEWEST}"
         )
     week = 7 * day
     return _WEEKS * week + week // 2 + 1
@@ -77,7 +76,7 @@ def warmup(*, day: int = 24) -> int:
 def compute(bars: Bars, *, day: int = 24) -> dict[str, Array]:
     """Return the features of T bars, each (T,), NaN where a window is not full.
 
-    day: bars a day. Raises BitcornError for bars without times.
+    day: bars per day. Raises BitcornError for bars without times.
     """
     if bars.timestamp is None:
         raise BitcornError("vol needs the time of each bar: add a timestamp column")
@@ -143,7 +142,7 @@ def _volumes(volume: Array, day: int) -> dict[str, Array]:
 
 
 def _profiles(timestamp: NDArray[np.int64], parkinson: Array, day: int, step: int) -> dict[str, Array]:
-    """Features from the past at the same places of the week and of the day; missing bars leave holes there."""
+    """Return features of the past at the same times of the week and of the day; missing bars are left out there."""
     week, ahead = 7 * day, (1, 4, 12, day)
     place = (timestamp - timestamp[0]) // max(step, 1)
     length = int(place[-1]) + 1 + day
@@ -168,7 +167,7 @@ def _profiles(timestamp: NDArray[np.int64], parkinson: Array, day: int, step: in
 
 
 def _around(grid: Array, week: int) -> Array:
-    """Mean over the week around each place, of what is there, NaN where less than half of it is; used a week later."""
+    """Return the mean over the week around each place, NaN if less than half of it exists. It is used a week later."""
     half = week // 2
     width, there = 2 * half + 1, np.isfinite(grid)
     total, count = (rolling_means(x, width)[0] for x in (np.where(there, grid, 0.0), there.astype(np.float64)))
@@ -179,7 +178,7 @@ def _around(grid: Array, week: int) -> Array:
 
 
 def _trailing(x: Array, lag: int, counts: tuple[int, ...]) -> Iterator[Array]:
-    """Means of the values lag, 2 lag, ... places before, for each count of them, ascending; 0 where none is there."""
+    """Yield the mean of the values lag, 2 lag, ... places before, for each ascending count; 0 if none exists."""
     there = np.isfinite(x)
     known, weight = np.where(there, x, 0.0), there.astype(np.float64)
     total, count = np.zeros(len(x)), np.zeros(len(x))

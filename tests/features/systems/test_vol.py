@@ -180,7 +180,7 @@ def test_days_of_other_lengths_and_bars_beyond_the_day():
     assert quarter.warmup_bars == 24 * 84 + 42 + 1
     assert "rv_36" in quarter.features
     for wrong in ("vol:day=6", "vol:day=11", "vol:day=1"):
-        with pytest.raises(BitcornError, match="bars within the day"):
+        with pytest.raises(BitcornError, match="intraday bars"):
             find_system(wrong).warmup_bars  # noqa: B018
     with pytest.raises(BitcornError, match="time of each bar"):
         vol.compute(Bars(**{**simulate_bars(300, seed=1).columns(), "timestamp": None}))
