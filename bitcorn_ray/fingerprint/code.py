@@ -89,9 +89,8 @@ def code_identity(
     name = f"{function.__module__}:{function.__qualname__}"
     record = digest_of([FORMAT, name, *callers])[:32]
     known = (memo.recall(record) if memo else None) or {}
-    walk = _Walk(
-        frozenset({_OWN, function.__module__.partition(".")[0]}), {k: SourceFacts(**v) for k, v in known.items()}
-    )
+    packages = frozenset({_OWN, function.__module__.partition(".")[0]})
+    walk = _Walk(packages, {source: SourceFacts(**facts) for source, facts in known.items()})
     try:
         walk.identify(function, name, [function.__module__, *callers])
     except RecursionError:
@@ -114,7 +113,7 @@ def require_same_code(driver: CodeIdentity) -> None:
     A worker calls it before it computes under a key that the driver made.
     """
     for name, digest in driver.modules.items():
-        if name.partition(".")[0] == _OWN:
+        if _is_own(name):
             module = load(name)
             if (_loaded_source(module).facts.tree if module else MISSING) != digest:
                 raise BitcornError(
@@ -130,8 +129,12 @@ def require_same_code(driver: CodeIdentity) -> None:
 
 def loaded_user_modules(code: CodeIdentity) -> list[ModuleType]:
     """Return the loaded modules of an identity that belong neither to this package nor to a library."""
-    names = [name for name in code.modules if name.partition(".")[0] != _OWN and ":" not in name]
+    names = [name for name in code.modules if not _is_own(name) and ":" not in name]
     return [sys.modules[name] for name in names if name in sys.modules]
+
+
+def _is_own(module: str) -> bool:
+    return module.partition(".")[0] == _OWN
 
 
 # Walk from a function to all that it depends on
@@ -161,7 +164,7 @@ class _Walk:
             self.texts.clear()
             self.values = {name: digest_of([self.text(function, name)])}
             for module in sorted(self.modules):
-                if module.partition(".")[0] != _OWN and self.modules[module] != MISSING and ":" not in module:
+                if not _is_own(module) and self.modules[module] != MISSING and ":" not in module:
                     self._read_globals(sys.modules[module])
             self.waiting = [name for name in self.waiting if self._is_new(name)]
 
@@ -187,7 +190,7 @@ class _Walk:
                 self._follow_imports(source.facts, module.__package__ or "", name)
 
     def _follow_imports(self, facts: SourceFacts, package: str, where: str) -> None:
-        if where.partition(".")[0] != _OWN:
+        if not _is_own(where):
             self.used.update(facts.names, facts.attributes)
             if facts.dynamic:
                 raise BitcornError(
@@ -252,9 +255,8 @@ class _Walk:
         if isinstance(value, type):
             return self._class(value, where)
         if kind is np.ndarray and not value.dtype.hasobject:
-            return (
-                f"array:{value.dtype.str}:{value.shape}:{hashlib.sha256(np.ascontiguousarray(value).data).hexdigest()}"
-            )
+            content = hashlib.sha256(np.ascontiguousarray(value).data).hexdigest()
+            return f"array:{value.dtype.str}:{value.shape}:{content}"
         if isinstance(value, re.Pattern):
             return f"pattern:{value.pattern!r}:{value.flags}"
         if kind in (dict, MappingProxyType):
@@ -294,7 +296,7 @@ class _Walk:
     def _class(self, kind: type, where: str) -> str:
         self._lead(kind.__module__)
         name = f"class:{kind.__module__}:{kind.__qualname__}"
-        if self._kind(kind.__module__) != "project" or kind.__module__.partition(".")[0] == _OWN:
+        if self._kind(kind.__module__) != "project" or _is_own(kind.__module__):
             return name
         parts = [name, *(self.text(base, where) for base in kind.__bases__)]
         for member, value in sorted(vars(kind).items()):
@@ -319,7 +321,7 @@ class _Walk:
         elif self._kind(home) != "project":
             if "<locals>" not in code.co_qualname:
                 return parts[0]  # its library's version counts
-        elif home.partition(".")[0] != _OWN:
+        elif not _is_own(home):
             if (module := load(home)) is None:
                 raise BitcornError(f"{where} is defined in {home}, which cannot be imported: define it in a .py file")
             parts.append(_loaded_source(module, self.known).mark(function))
@@ -436,7 +438,7 @@ def _read_source(module: ModuleType) -> bytes:
             text = file.read()
     except OSError as error:
         raise BitcornError(f"the source of {module.__name__} cannot be read: {error}") from error
-    if module.__name__.partition(".")[0] == _OWN and max(state.st_mtime, state.st_ctime) > _STARTED:
+    if _is_own(module.__name__) and max(state.st_mtime, state.st_ctime) > _STARTED:
         raise BitcornError(f"{path} was changed while this process runs: restart it to use the new code")
     return text
 

@@ -43,12 +43,12 @@ def test_other_tools_read_it_as_plain_parquet(chunk):
 
 
 @pytest.mark.parametrize("wanted", [{"key": "l" * 32}, {"names": ("a", "x")}, {"rows": 299}])
-def test_another_file_under_this_name_is_told(chunk, wanted):
+def test_a_foreign_file_under_this_name_is_refused(chunk, wanted):
     with pytest.raises(BitcornError):
         read(chunk[2], **wanted)
 
 
-def test_no_flipped_bit_and_no_cut_gives_other_features(chunk):
+def test_flipped_bits_and_truncation_never_change_features(chunk):
     matrix, _, content = chunk
     whole, rng, refused = bytes(content), np.random.default_rng(1), 0
     for place in [*rng.integers(0, len(whole), 400), *range(len(whole) - 200, len(whole))]:

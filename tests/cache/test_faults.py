@@ -165,7 +165,7 @@ def _kill_in_a_loop(tmp_path, kills):
     assert set(content(cache)) <= {"index.json"}
 
 
-def test_what_a_killed_writer_leaves_is_cleared_away(tmp_path, random_bars):
+def test_leftovers_of_a_killed_writer_are_pruned(tmp_path, random_bars):
     cache = FeatureCache(tmp_path / "cache")
     source = whole_db(tmp_path)
     done = prepare(random_bars(300), V2, cache, source)
@@ -578,7 +578,7 @@ def test_the_chunk_of_other_bars_of_equal_length_is_reported_and_heals(tmp_path,
     assert mine.read_bytes() == whole
 
 
-def test_a_manifest_that_is_damaged_is_written_anew(filled):
+def test_a_damaged_manifest_is_rewritten(filled):
     cache, _, known = filled
     bars, right = known["AAAUSDT"]
     path = Path(cache.storage.address) / manifest_name(right.plan.key)
@@ -760,7 +760,7 @@ for number in itertools.count():
 """
 
 
-def test_pruning_and_clearing_beside_a_reader_change_no_result(tmp_path, many_chunks):
+def test_pruning_and_clearing_during_reads_change_no_result(tmp_path, many_chunks):
     _prune_beside_reading(tmp_path, rounds=20)
 
 
@@ -836,7 +836,7 @@ def test_a_use_is_noted_often_enough_for_a_short_grace_period(tmp_path, random_b
     assert prune(cache, max_bytes=0).in_use == [key]
 
 
-def test_what_a_writer_is_about_to_name_is_not_pruned(tmp_path, random_bars):
+def test_chunks_of_an_unfinished_entry_are_not_pruned(tmp_path, random_bars):
     cache, bars = FeatureCache(tmp_path / "cache"), random_bars(400)
     plan = prepare(bars, V2, cache, None).plan
     (tmp_path / "cache" / manifest_name(plan.key)).unlink()  # the state before the manifest is published
@@ -903,7 +903,7 @@ def test_on_an_object_store_one_hit_in_ten_minutes_is_counted(s3_uri, random_bar
     assert [entry["hits"] for entry in cache.entries()] == [1]
 
 
-def test_a_server_that_has_gone_is_a_clear_error_without_the_secret(random_bars, caplog, monkeypatch):
+def test_a_lost_server_is_a_clear_error_without_the_secret(random_bars, caplog, monkeypatch):
     from moto.server import ThreadedMotoServer
 
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
@@ -930,7 +930,7 @@ def test_a_server_that_has_gone_is_a_clear_error_without_the_secret(random_bars,
 
 @pytest.mark.parametrize("rest", ["hush/hush@bucket/x", "hushhush@bucket/x?nonsense=1"])
 @pytest.mark.parametrize("scheme", ["s3", "nosuch"])
-def test_a_location_that_cannot_be_opened_does_not_tell_the_secret(scheme, rest):
+def test_the_error_of_a_bad_location_hides_the_secret(scheme, rest):
     with pytest.raises(BitcornError, match="cannot be opened") as caught:
         FeatureCache(f"{scheme}://mykey:{rest}")
     assert "hush" not in str(caught.value)

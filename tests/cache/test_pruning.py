@@ -34,7 +34,7 @@ def keys(cache):
     return {entry["key"] for entry in cache.entries()}
 
 
-def test_stats_count_what_there_is(cache, three):
+def test_stats_count_entries_chunks_and_hits(cache, three):
     found = stats(cache)
     assert (found["entries"], found["chunks"], found["rows"]) == (3, 3, 3 * 551)
     assert found["bytes"] == sum(file.size for file in cache.storage.files())
@@ -61,7 +61,7 @@ def test_hits_are_counted_and_computing_is_none(cache, market_db, random_bars, s
     assert stats(cache)["hits"] == 2 + len(computed)
 
 
-def test_stats_of_no_cache_are_zeros(tmp_path):
+def test_stats_of_a_missing_cache_are_zeros(tmp_path):
     found = stats(FeatureCache(tmp_path / "none"))
     assert (found["entries"], found["bytes"], found["last_used"]) == (0, 0, None)
 
@@ -80,7 +80,7 @@ def test_prune_by_age(cache, three):
     assert verify(cache) == []
 
 
-def test_prune_takes_the_notes_of_entries_that_are_gone(cache, market_db):
+def test_prune_removes_records_of_removed_entries(cache, market_db):
     os.utime(market_db, (1e9, 1e9))  # what was written just now has no receipt
     run_features(market_db, cache)
     key = cache.entries()[0]["key"]
@@ -108,7 +108,7 @@ def test_prune_by_size_takes_the_longest_unused_first(cache, three):
     assert keys(cache) == set()
 
 
-def test_prune_without_a_limit_takes_only_what_was_left_behind(cache, three, random_bars):
+def test_prune_without_a_limit_removes_only_leftovers(cache, three, random_bars):
     orphan = prepare(random_bars(700, seed=9), V2, cache, None).plan
     age_entry(cache, orphan.key, 86_400)
     cache.storage.delete([manifest_name(orphan.key)])
@@ -124,7 +124,7 @@ def test_prune_without_a_limit_takes_only_what_was_left_behind(cache, three, ran
     assert not any(chunk_name(chunk.key) in names for chunk in orphan.chunks)
 
 
-def test_what_is_in_use_is_kept_and_said(cache, three, random_bars):
+def test_entries_in_use_are_kept_and_reported(cache, three, random_bars):
     used = prepare(random_bars(600, seed=0), V2, cache, None)
     assert used.hit
     done = prune(cache, max_bytes=0, older_than=0)

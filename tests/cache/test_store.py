@@ -1,17 +1,32 @@
 import json
 import multiprocessing
+import sys
+import threading
 import time
 
 import pytest
 from comparing import age_entry, assert_same_bytes
 
-from bitcorn_ray.cache.store import FeatureCache
+from bitcorn_ray.cache.store import (
+    FeatureCache,
+    Traffic,
+    chunk_name,
+    count_traffic,
+    is_ours,
+    is_understood,
+    key_of,
+    link_folder,
+    manifest_name,
+    source_id,
+    traffic,
+)
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.features.compute import Origin, prepare
-from bitcorn_ray.features.registry import SYSTEMS
+from bitcorn_ray.features.compute import Origin, prepare, update
+from bitcorn_ray.features.registry import SYSTEMS, find_system
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.simulate import simulate_bars
 from bitcorn_ray.storage.publish import TEMPORARY
+from bitcorn_ray.storage.storage import StoredFile
 
 V2 = SYSTEMS["v2"]
 
@@ -48,7 +63,7 @@ def test_the_layout_is_the_documented_one(any_cache, random_bars, tmp_path):
     assert index["entries"][key]["used_by"][0]["symbol"] == "A"
 
 
-def test_a_manifest_says_what_the_entry_is(cache, random_bars, small_chunks):
+def test_a_manifest_describes_its_entry(cache, random_bars, small_chunks):
     key = prepare(random_bars(500), V2, cache, None).plan.key
     manifest = cache.manifest(key)
     assert (manifest["system"], manifest["version"], manifest["warmup"], manifest["rows"]) == ("v2", 1, 49, 451)
@@ -76,7 +91,7 @@ def test_the_index_is_never_read_as_the_truth(cache, random_bars, tmp_path):
 
 @pytest.mark.parametrize("what", ["features/{}.meta.json", "data_quality/{}.json"])
 @pytest.mark.parametrize("damage", [None, b"", b"{}", b"\xff\xff"])
-def test_a_record_that_is_lost_is_written_anew_and_costs_no_features(cache, random_bars, what, damage):
+def test_a_lost_record_is_rewritten_without_computing_features(cache, random_bars, what, damage):
     bars = random_bars(500)
     first = prepare(bars, V2, cache, None)
     name = what.format(first.plan.key)
@@ -110,7 +125,7 @@ def test_chunks_that_the_newer_entry_shares_stay(cache, random_bars, tmp_path, s
     assert len([name for name in files(cache) if name.endswith(".parquet")]) == chunks
 
 
-def test_what_was_just_used_stays_for_its_grace_and_goes_with_a_later_load(cache, random_bars, tmp_path):
+def test_a_recently_used_entry_is_removed_only_after_its_grace_period(cache, random_bars, tmp_path):
     source = Origin(tmp_path / "a.db", Partition("AAA", "1h"), complete=True)
     old, new = random_bars(500), random_bars(501)
     prepare(old, V2, cache, source)
@@ -155,7 +170,7 @@ def test_other_partitions_systems_and_databases_are_left_alone(cache, random_bar
     assert len(cache.entries()) == 4
 
 
-def test_invalidate_counts_and_keeps_what_another_database_uses(any_cache, random_bars, tmp_path):
+def test_invalidate_counts_entries_and_keeps_those_of_another_database(any_cache, random_bars, tmp_path):
     cache = any_cache
     shared, own = random_bars(500, seed=1), random_bars(500, seed=2)
     for db, bars, symbol in (("a.db", shared, "X"), ("b.db", shared, "X"), ("a.db", own, "Y")):
@@ -237,7 +252,78 @@ def test_processes_that_make_one_entry_at_once_all_succeed(cache):
     assert not list(folder.rglob(f"{TEMPORARY}*"))
 
 
-def test_a_file_is_no_cache(tmp_path):
+def test_a_file_is_refused_as_a_cache(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(BitcornError, match="file is a file: give a folder"):
         FeatureCache(tmp_path / "file")
+
+
+# Names of files
+
+KEY = "0123456789abcdef" * 2
+
+
+@pytest.mark.parametrize("name", [chunk_name(KEY), manifest_name(KEY), f"links/x/{KEY}.json", f"uses/{KEY}"])
+def test_the_key_is_parsed_from_a_file_name(name):
+    assert key_of(name) == KEY
+    assert is_ours(StoredFile(name, 1, 0.0))
+
+
+@pytest.mark.parametrize("name", ["features/a1b2c3d4e5f6g7h8.parquet", "features/mine.parquet", "index.json", "else/x"])
+def test_foreign_files_are_recognised(name):
+    assert not is_ours(StoredFile(name, 1, 0.0))
+
+
+def test_names_of_links_are_hashed(tmp_path):
+    folder = link_folder(tmp_path / "../a", "../../x/y 1h v2:../z")
+    assert folder.startswith(f"links/{source_id(tmp_path / '../a')}-")
+    assert set(folder.removeprefix("links/")) <= set("0123456789abcdef-")
+    assert link_folder(tmp_path, "v2") != link_folder(tmp_path, "v4")
+
+
+def test_manifests_of_other_formats_are_not_understood():
+    assert not is_understood({})
+    assert not is_understood({"identity": {"format": 0}})
+
+
+# Traffic
+
+
+def test_traffic_counts_hits_misses_and_bytes(random_bars, tmp_path):
+    bars, system, cache = random_bars(40_000), find_system("v2"), FeatureCache(tmp_path)
+    start = traffic()
+    chunks = len(prepare(bars, system, cache, None).plan.chunks)
+    size = sum(path.stat().st_size for path in (tmp_path / "features").glob("*.parquet"))
+    assert chunks > 1
+    computed = traffic()
+    assert computed - start == Traffic(misses=chunks, bytes_written=size)
+    prepare(bars, system, cache, None)
+    read = traffic()
+    assert read - computed == Traffic(hits=chunks, bytes_read=size)
+    update(bars, system, cache, None)
+    assert traffic() - read == Traffic(hits=chunks)
+
+
+def test_without_a_cache_there_is_no_traffic(random_bars):
+    before = traffic()
+    prepare(random_bars(300), find_system("v2"), None, None)
+    assert traffic() == before
+
+
+def test_concurrent_threads_lose_no_counts():
+    before, interval = traffic(), sys.getswitchinterval()
+
+    def add():
+        for _ in range(2_000):
+            count_traffic(Traffic(hits=1, bytes_read=3))
+
+    threads = [threading.Thread(target=add) for _ in range(8)]
+    sys.setswitchinterval(1e-6)  # they take turns within an addition
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert traffic() - before == Traffic(hits=16_000, bytes_read=48_000)

@@ -69,7 +69,7 @@ def test_nothing_is_said_to_be_nothing(run, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["stats", "ls", "verify", "prune", "clear"])
-def test_a_file_is_no_cache(run, tmp_path, command):
+def test_a_file_is_refused_as_a_cache(run, tmp_path, command):
     (tmp_path / "file").touch()
     done = run("cache", command, "--cache-dir", tmp_path / "file")
     assert done.exit_code == 2

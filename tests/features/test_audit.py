@@ -453,7 +453,7 @@ def test_our_systems_pass_on_real_bars(data_dir, partition, spec):
     assert all(profile["missing"] == 0 for profile in report.profile.values())
 
 
-def test_a_leak_in_real_bars_is_told_with_bar_size_and_cause(data_dir):
+def test_a_leak_in_real_bars_is_reported_with_bar_size_and_cause(data_dir):
     bars = read_frame(pd.read_parquet(data_dir / "bars" / "BTCUSDT_4h.parquet"))
     found = audit(bars, system(the_next_return, 30), cuts=16).findings[0]
     assert (found.feature, found.kind) == ("spoilt", "look-ahead")
@@ -483,7 +483,7 @@ def test_a_function_that_fails_on_some_bars_is_an_error():
     assert "nothing was traded" in found["error"].detail
 
 
-def test_a_report_holds_the_values_of_each_feature_and_is_plain_json():
+def test_a_report_profiles_each_feature_and_is_plain_json():
     bars = simulate_bars(500, seed=0)
 
     def clipped(bars):
@@ -534,7 +534,7 @@ def returns_that_are_looked_up(bars, memory):
         (returns_that_are_looked_up, True),
     ],
 )
-def test_what_is_remembered_of_other_bars_is_found_by_a_fresh_copy(function, passed):
+def test_memory_of_other_bars_is_found_by_a_fresh_copy(function, passed):
     bars = simulate_bars(1_200, seed=1)
     report = audit(bars, remembering(function), cuts=8, fresh=remembering(function))
     assert report.passed is passed

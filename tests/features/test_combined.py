@@ -49,7 +49,7 @@ def test_the_text_leads_back_to_the_system(tmp_path):
     assert find_system(own.spec).features == own.features
 
 
-def test_names_that_two_parents_have_are_told_apart():
+def test_shared_names_of_two_parents_get_a_prefix():
     assert find_system("vol[ret_1,gap]+v4[ret_1,adx]").features == ("vol_ret_1", "gap", "v4_ret_1", "adx")
     assert find_system("v4[ret_1]+v4:short=12[ret_1]").features == ("v41_ret_1", "v42_ret_1")
     assert find_system("vol[gap]+v4[ret_1]").features == ("gap", "ret_1")
@@ -117,12 +117,12 @@ def test_it_travels_to_workers_that_know_nothing_of_it(random_bars):
         ("nowhere.json", "cannot read a feature system from nowhere.json"),
     ],
 )
-def test_what_cannot_be_is_told(text, told):
+def test_invalid_combinations_are_refused(text, told):
     with pytest.raises(BitcornError, match=told.replace("[", r"\[")):
         find_system(text)
 
 
-def test_a_file_that_holds_something_else_is_told(tmp_path):
+def test_a_file_with_other_content_is_refused(tmp_path):
     path = tmp_path / "system.json"
     for content, told in (("[]", "must be JSON with a field"), ('{"system": "v2"}', "not a combined system")):
         path.write_text(content)

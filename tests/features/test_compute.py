@@ -36,7 +36,7 @@ WHOLE = [V2, V4, momentum, V4.with_context("2h"), V2.with_context("1d")]
 
 
 @pytest.mark.parametrize("system", WHOLE, ids=lambda system: system.spec)
-def test_chunks_are_what_the_whole_series_gives_at_once(random_bars, system, small_chunks):
+def test_chunks_equal_the_whole_series(random_bars, system, small_chunks):
     bars = random_bars(2_000, seed=3)
     whole = system.on_grid(3_600_000).compute(bars)
     chunked = prepare(bars, system, None, None)
@@ -122,7 +122,7 @@ def test_equal_bars_of_two_databases_are_computed_once(any_cache, random_bars, t
     assert len(any_cache.entries()) == 1
 
 
-def test_a_damaged_chunk_is_computed_anew_and_reported(cache, random_bars, small_chunks, caplog):
+def test_a_damaged_chunk_is_computed_again_and_logged(cache, random_bars, small_chunks, caplog):
     bars = random_bars(500)
     first = prepare(bars, V2, cache, None)
     path = f"{cache.storage.address}/{chunk_name(first.plan.chunks[2].key)}"

@@ -143,7 +143,7 @@ def test_a_bar_that_ends_with_the_higher_bar_sees_it():
     assert higher.open[1] == bars.open[24]
 
 
-def test_the_context_stands_beside_the_features_as_the_newest_closed_value():
+def test_the_context_is_the_newest_closed_value_per_bar():
     bars = gappy(900, seed=6, shift=9, share=0.1)
     system = probe.with_context("4h", "1d").on_grid(HOUR)
     own = ("width", "moved", "traded")
@@ -327,12 +327,12 @@ def test_a_timeframe_is_named_once(context):
 
 
 @pytest.mark.parametrize("timeframe", ["", "4x", "1M", "h"])
-def test_what_is_no_timeframe_is_refused(timeframe):
+def test_an_invalid_timeframe_is_refused(timeframe):
     with pytest.raises(BitcornError, match="timeframe"):
         probe.with_context(timeframe)
 
 
-def test_a_context_without_a_grid_says_what_is_missing():
+def test_a_context_without_a_grid_is_refused_with_the_remedy():
     system = probe.with_context("4h")
     assert system.features[-1] == "traded_4h"
     with pytest.raises(BitcornError, match="give the distance of the bars by on_grid"):

@@ -117,7 +117,7 @@ def test_a_system_that_was_declared_here_is_passed_as_it_is(mixed_db, ray_cluste
         ({"system": "v9"}, "unknown feature system 'v9'"),
     ],
 )
-def test_what_would_make_all_fail_is_refused_before_anything_starts(mixed_db, options, message):
+def test_bad_input_is_refused_before_ray_starts(mixed_db, options, message):
     with pytest.raises(BitcornError, match=message):
         compute_features(mixed_db, **options)
 

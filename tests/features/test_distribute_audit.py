@@ -71,7 +71,7 @@ def test_an_unknown_symbol_is_refused_before_anything_starts(market_db):
         run_audit(market_db, anything, symbols=["NOPE"])
 
 
-def test_the_partitions_of_one_file_do_not_take_each_other_down(tmp_path, random_bars, ray_cluster):
+def test_a_failing_partition_does_not_stop_others_of_its_file(tmp_path, random_bars, ray_cluster):
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -62,7 +62,7 @@ def test_changed_bars_are_named_by_row_and_time(market_db, cache, small_chunks):
     assert of("AAAUSDT", market_db, cache, V2).outcome == "hit"
 
 
-def test_appended_inserted_and_removed_bars_are_told_apart(market_db, cache):
+def test_appended_inserted_and_removed_bars_are_distinguished(market_db, cache):
     sql(market_db, "CREATE TABLE kept AS SELECT * FROM ohlcv WHERE symbol = 'BBBUSDT'")
     sql(market_db, "DROP TABLE kept")
     place = "SELECT ts FROM ohlcv WHERE symbol = 'BBBUSDT' ORDER BY ts LIMIT 3 OFFSET 300"
@@ -123,7 +123,7 @@ def test_a_changed_module_and_library_are_named(market_db, cache, tmp_path, monk
         del sys.modules[name]
 
 
-def test_lost_chunks_and_unusable_bars_are_said(market_db, cache):
+def test_lost_chunks_and_unusable_bars_are_explained(market_db, cache):
     run(market_db, cache, V2)
     entry = next(e for e in cache.entries() if e["used_by"][0]["symbol"] == "AAAUSDT")
     cache.storage.delete([chunk_name(entry["chunks"][0]["key"])])

@@ -19,14 +19,14 @@ from bitcorn_ray.features.system import _validated as validated
         (lambda bars: {"x": bars.timestamp.dt.hour}, "AttributeError: 'numpy.ndarray' object has no attribute 'dt'"),
     ],
 )
-def test_bars_that_are_taken_for_a_frame_are_explained(random_bars, function, said):
+def test_bars_used_as_a_dataframe_are_explained(random_bars, function, said):
     with pytest.raises(BitcornError, match=re.escape(f"feature system 'mine' failed: {said}")) as caught:
         call(function, "mine", random_bars(20), {})
     assert "bars are not a DataFrame" in str(caught.value)
     assert "bars.to_frame() returns a DataFrame" in str(caught.value)
 
 
-def test_other_failures_are_told_with_their_line(random_bars):
+def test_other_failures_are_reported_with_their_line(random_bars):
     def failing(bars):
         return {"x": np.asarray(bars.close).reshape(7, 3)}
 
@@ -51,7 +51,7 @@ def test_a_series_is_neither_a_mapping_nor_a_frame(random_bars, answer):
         call(lambda bars: answer, "mine", random_bars(20), {})
 
 
-def test_a_name_that_is_returned_twice_is_told(random_bars):
+def test_a_repeated_name_is_refused(random_bars):
     frame = pd.DataFrame(np.zeros((20, 3)), columns=["x", "y", "x"])
     with pytest.raises(BitcornError, match="returned x twice"):
         call(lambda bars: frame, "mine", random_bars(20), {})
@@ -68,7 +68,7 @@ HOURS = pd.date_range("2024-01-01", periods=20, freq="h")
         HOURS - HOURS[0],
     ],
 )
-def test_values_that_numpy_would_silently_take_for_numbers_are_refused(value):
+def test_values_that_are_not_real_numbers_are_refused(value):
     with pytest.raises(BitcornError, match="feature x of 'mine' has values that are not"):
         validated(value, "x", "mine", 20)
 

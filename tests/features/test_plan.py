@@ -89,7 +89,7 @@ def test_a_part_that_was_asked_for_leaves_the_rest(market_db, cache):
         left(market_db, cache, symbols=["C"])
 
 
-def test_a_chunk_that_is_gone_is_computed_though_the_database_is_unchanged(market_db, cache):
+def test_a_missing_chunk_is_computed_although_the_database_is_unchanged(market_db, cache):
     settle(market_db)
     key = run(market_db, cache)[1].key
     cache.storage.delete([chunk_name(cache.manifest(key)["chunks"][0]["key"])])
@@ -106,7 +106,7 @@ def test_a_file_that_changes_while_it_is_read_has_no_receipt(market_db, cache):
     assert left(market_db, cache) == ["AAAUSDT", "BBBUSDT"]
 
 
-def test_a_failure_is_no_part_of_the_receipt(market_db, cache):
+def test_a_failure_is_not_in_the_receipt(market_db, cache):
     with sqlite3.connect(market_db) as connection:
         connection.execute("UPDATE ohlcv SET close = -1 WHERE symbol = 'BBBUSDT' AND rowid % 500 = 0")
     connection.close()
@@ -158,7 +158,7 @@ def test_a_worker_with_other_code_computes_nothing(market_db, cache):
     assert not list(cache.storage.files("features"))
 
 
-def test_what_newer_bars_supersede_goes(market_db, tmp_path):
+def test_superseded_entries_are_removed(market_db, tmp_path):
     cache = FeatureCache(tmp_path / "cache", grace=0.0)
     run(market_db, cache)
     with sqlite3.connect(market_db) as connection:
@@ -194,7 +194,7 @@ def test_several_symbols_may_be_asked_of_a_file_that_has_to_be_read(mixed_folder
     assert {normalise_symbol(s.symbol) for s in run(mixed_folder, cache, symbols=asked)} == wanted
 
 
-def test_what_no_file_holds_is_refused_once_they_are_read(mixed_folder, cache):
+def test_a_partition_in_no_file_is_refused_after_reading(mixed_folder, cache):
     plan = plan_features(mixed_folder, V2, cache, symbols=["A", "NOPE"])
     done = compute_jobs(plan.jobs, plan.work)
     with pytest.raises(BitcornError, match="unknown symbol NOPE: there is A"):

@@ -41,7 +41,7 @@ def test_an_entry_is_whole_with_its_manifest_and_all_chunks(cache, random_bars, 
     assert cache.whole_entries([plan.key]) == set()
 
 
-def test_an_entry_of_which_a_chunk_was_cut_is_not_whole_and_is_mended(cache, random_bars, small_chunks):
+def test_an_entry_with_a_truncated_chunk_is_not_whole_and_is_repaired(cache, random_bars, small_chunks):
     bars = random_bars(500)
     plan = update(bars, V2, cache, None).plan
     name = chunk_name(plan.chunks[3].key)

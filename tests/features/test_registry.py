@@ -58,7 +58,7 @@ def own_module(tmp_path, monkeypatch):
 # The registry
 
 
-def test_systems_are_declared_with_what_they_need():
+def test_systems_are_declared_with_their_requirements():
     assert list(SYSTEMS) == ["v2", "v4", "vol"]
     one, other = SYSTEMS["v2"], SYSTEMS["v4"]
     assert (one.version, one.warmup_bars, one.features, one.halo) == (v2.VERSION, 49, v2.FEATURES, v2.halo)
@@ -81,7 +81,7 @@ def test_an_unknown_system_names_those_that_exist():
         FeatureRegistry()["v9"]
 
 
-def test_a_registry_holds_what_is_registered():
+def test_a_registry_contains_registered_systems():
     registry, mine = FeatureRegistry(), system()
     assert registry.register(mine) is mine
     assert registry["mine"] is mine
@@ -180,7 +180,7 @@ def test_an_unknown_name_in_a_text_names_those_that_exist():
         ("v4:context=1x", "timeframe"),
     ],
 )
-def test_what_cannot_be_found_is_refused_with_the_reason(own_module, spec, message):
+def test_an_unknown_system_is_refused_with_the_reason(own_module, spec, message):
     with pytest.raises(BitcornError, match=message):
         find_system(spec)
 
@@ -192,6 +192,6 @@ def test_a_text_that_is_malformed_is_refused(spec):
 
 
 @pytest.mark.parametrize("spec", ["v4:short=abc", "v4:short=", "v4:short=[1]", "v4:short=null", ".relative:f"])
-def test_a_value_that_makes_no_sense_is_refused_and_no_crash(spec):
+def test_an_invalid_value_is_refused(spec):
     with pytest.raises(BitcornError):
         find_system(spec)

@@ -163,7 +163,7 @@ def test_names_that_are_declared_do_not_ask_the_function():
     ("answer", "message"),
     [({}, "needs features with different names"), ({"close": 1}, "names of bar columns")],
 )
-def test_names_that_are_found_must_be_names_of_their_own(answer, message):
+def test_undeclared_names_must_differ(answer, message):
     with pytest.raises(BitcornError, match=message):
         declared(lambda bars: answer).features  # noqa: B018
 
@@ -251,7 +251,7 @@ def test_other_names_than_declared_are_refused(random_bars, answer, message):
         (lambda bars: [], (0,)),
     ],
 )
-def test_anything_but_one_value_a_bar_is_refused(random_bars, values, shape):
+def test_anything_but_one_value_per_bar_is_refused(random_bars, values, shape):
     system = declared(lambda bars: {"x": values(bars)}, declared=("x",))
     message = f"feature x of 'mine' has shape {shape} for 20 bars: return one value per bar"
     with pytest.raises(BitcornError, match=re.escape(message)):
@@ -280,7 +280,7 @@ def test_columns_that_are_numbered_are_named_by_their_numbers(random_bars):
     np.testing.assert_array_equal(computed["1"], bars.open[1:].astype(np.float32))
 
 
-def test_a_function_that_fails_is_named_with_what_it_said(random_bars):
+def test_a_failing_function_is_reported_with_its_error(random_bars):
     def failing(bars):
         raise ZeroDivisionError("no volume in this market")
 
@@ -434,7 +434,7 @@ def test_the_text_of_a_system_reads_as_one_writes_it():
     assert momentum.with_parameters(window=50, scale=0.5).spec == "momentum:scale=0.5:window=50"
 
 
-def test_what_is_needed_in_front_is_the_warmup_or_the_halo(random_bars):
+def test_the_first_needed_row_follows_from_warmup_or_halo(random_bars):
     bars = random_bars(200)
     assert declared(warmup=30).first_needed(bars, 100) == 70
     assert declared(warmup=30).first_needed(bars, 20) == 0
@@ -452,7 +452,7 @@ def test_what_is_needed_in_front_is_the_warmup_or_the_halo(random_bars):
 
 @settings(deadline=None, max_examples=25)
 @given(st.lists(st.integers(0, 899), min_size=1, max_size=5), st.integers(0, 9))
-def test_what_is_needed_of_a_context_depends_on_no_later_bar_nor_on_other_rows(rows, seed):
+def test_the_first_needed_row_of_a_context_depends_on_no_later_bar_or_other_row(rows, seed):
     bars = simulate_bars(900, seed=seed, gaps=3)
     rows = [row % len(bars) for row in rows]  # the gaps have no rows
     system = find_system("v2:context=4h").on_grid(3_600_000)
@@ -491,7 +491,7 @@ def test_a_decorated_system_survives_the_pickling_that_ray_does(random_bars, par
 
 
 @pytest.mark.parametrize("warmup", [2.5, lambda: 1 / 0, lambda: [1], "3"])
-def test_a_warmup_that_is_no_whole_number_is_refused(warmup):
+def test_a_warmup_must_be_a_whole_number(warmup):
     with pytest.raises(
         BitcornError, match=r"warm-up of feature system 'mine' with \{\} must be a whole number of bars"
     ):
@@ -499,7 +499,7 @@ def test_a_warmup_that_is_no_whole_number_is_refused(warmup):
 
 
 @pytest.mark.parametrize("halo", [lambda bars, row: 1 / 0, lambda bars, row: "x"])
-def test_a_halo_that_is_no_row_is_refused_with_its_system(random_bars, halo):
+def test_a_halo_must_be_a_row(random_bars, halo):
     system = FeatureSystem(
         name="mine", version=1, function=lambda bars: {"x": bars.close}, warmup=3, declared=("x",), halo=halo
     )
@@ -548,6 +548,6 @@ def test_bars_without_a_column_that_is_needed_are_refused(random_bars):
         activity.compute(random_bars(50))
 
 
-def test_further_columns_of_a_higher_timeframe_are_not_known():
+def test_further_columns_and_a_context_are_refused_together():
     with pytest.raises(BitcornError, match="reads trades, which bars of a higher timeframe do not have"):
         activity.with_context("4h")

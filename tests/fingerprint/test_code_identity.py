@@ -126,7 +126,7 @@ def test_an_import_by_name_leads_to_the_home_and_not_to_all_that_the_package_loa
     assert project.identity(pack__other="def o(x): return x * 9\n") == before
 
 
-def test_what_only_type_checkers_or_scripts_see_is_not_followed(project):
+def test_imports_for_type_checkers_or_scripts_are_not_followed(project):
     source = """
     from typing import TYPE_CHECKING
     if TYPE_CHECKING:
@@ -230,7 +230,7 @@ VALUES = {
 
 
 @pytest.mark.parametrize("case", VALUES)
-def test_what_names_are_bound_to_counts(project, monkeypatch, case):
+def test_values_of_globals_count(project, monkeypatch, case):
     system, consts = VALUES[case]
     monkeypatch.setenv("SCALE_A", "1")
     before = project.identity(sys_a=system, consts_a=consts)
@@ -267,7 +267,7 @@ def test_two_lambdas_of_a_module_differ(project):
     assert project.identity(name="one") != project.identity(name="two")
 
 
-def test_closures_of_a_factory_differ_by_what_they_hold(project):
+def test_closures_of_a_factory_differ_by_their_values(project):
     project.write(
         sys_a="def make(w):\n    def f(b): return b * w\n    return f\none, two, same = make(1), make(2), make(1)\n"
     )
@@ -275,7 +275,7 @@ def test_closures_of_a_factory_differ_by_what_they_hold(project):
     assert project.identity(name="one") != project.identity(name="two")
 
 
-def test_locks_and_loggers_say_nothing_and_a_cached_property_is_no_state(project):
+def test_locks_loggers_and_cached_properties_do_not_count(project):
     project.write(
         sys_a="""
         import logging, threading
@@ -309,12 +309,12 @@ def test_locks_and_loggers_say_nothing_and_a_cached_property_is_no_state(project
         ),
     ],
 )
-def test_what_cannot_be_identified_is_refused_with_its_place(project, source, message):
+def test_code_without_identity_is_refused_with_its_location(project, source, message):
     with pytest.raises(BitcornError, match=message):
         project.identity(sys_a=source)
 
 
-def test_an_object_that_is_no_function_is_refused():
+def test_an_object_that_is_not_a_function_is_refused():
     with pytest.raises(BitcornError, match="not a plain function"):
         code_identity(object())
 
@@ -329,9 +329,7 @@ def test_a_library_counts_by_its_version_and_is_not_loaded_for_it(project):
     assert not [name for name in identity.modules if name.startswith(("sklearn", "numpy"))]
 
 
-def test_the_package_of_the_system_and_what_has_no_version_are_followed_in_site_packages(
-    tmp_path, project, monkeypatch
-):
+def test_installed_modules_of_the_same_package_or_without_a_version_are_followed(tmp_path, project, monkeypatch):
     project.write(
         **{
             "site-packages__mine_a__low": "def h(x): return x + 1\n",
@@ -411,7 +409,7 @@ class Notebook:
         return code_identity(self.names["f"])
 
 
-def test_a_function_of_a_notebook_counts_with_what_it_reads(project):
+def test_a_function_of_a_notebook_counts_with_the_globals_it_reads(project):
     project.write(helper_a=HELPER, lazy_a="def l(x): return x\n")
     notebook = Notebook()
     notebook.run("import helper_a\nW, close = 3, object()\ndef g(x):\n    return x * W\n")
@@ -435,7 +433,7 @@ def test_a_function_of_a_notebook_counts_with_what_it_reads(project):
         seen.append(notebook.identity())
 
 
-def test_what_was_typed_in_or_was_changed_after_it_ran_is_refused():
+def test_notebook_code_without_a_current_source_is_refused():
     names = {"__name__": "__main__"}
     exec(compile("def f(bars): return bars\n", "<stdin>", "exec"), names)
     with pytest.raises(BitcornError, match=r"f in <stdin>, line 1, has no source"):

@@ -105,7 +105,7 @@ def test_modules_without_a_source_are_refused(tmp_path, module):
         code_identity(importlib.import_module("lo_compiled").f)
 
 
-def test_a_module_whose_source_is_gone_is_refused(module):
+def test_a_module_without_its_source_file_is_refused(module):
     os.remove(module.__file__)
     with pytest.raises(BitcornError, match="the source of lo_a cannot be read"):
         code_identity(module.f)

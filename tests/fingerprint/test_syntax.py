@@ -76,7 +76,7 @@ def test_long_sums_and_large_numbers_can_be_written():
     assert tree("x = 0x" + "f" * 9_000) != tree("x = 0x" + "e" * 9_000)
 
 
-def test_what_is_no_python_is_refused():
+def test_invalid_python_is_refused():
     with pytest.raises(BitcornError, match="not valid Python"):
         facts_of("def f(:")
 

@@ -30,7 +30,7 @@ def test_a_timeframe_has_a_length(timeframe, ms):
 
 
 @pytest.mark.parametrize("timeframe", ["", "h", "1", "0h", "-1h", "1.5h", "1y", "1 h", "hourly", "100000m", "1h\n1h"])
-def test_what_is_no_timeframe_is_refused(timeframe):
+def test_an_invalid_timeframe_is_refused(timeframe):
     with pytest.raises(BitcornError, match="unknown timeframe"):
         timeframe_ms(timeframe)
 

@@ -123,7 +123,7 @@ def test_windowed_features_do_not_depend_on_where_the_bars_start():
     np.testing.assert_array_equal(late[:, windowed], whole[1_234:][:, windowed])
 
 
-def test_a_market_that_stands_still_has_no_range_and_exactly_no_deviation():
+def test_a_constant_market_has_zero_range_and_deviation():
     still = np.full(80, 61_234.56)
     bars = Bars(timestamp=None, open=still, high=still, low=still, close=still, volume=still)
     computed = v2.compute(bars)

@@ -158,7 +158,7 @@ def test_it_passes_the_audit(bars):
     assert report.findings == ()
 
 
-def test_a_market_that_stands_still_has_finite_features():
+def test_a_constant_market_has_finite_features():
     bars = simulate_bars(4_400, seed=1, gaps=0)
     still = {name: np.full(4_400, 2.5) for name in ("open", "high", "low", "close")}
     matrix = VOL.matrix(Bars(timestamp=bars.timestamp, volume=np.zeros(4_400), **still))
@@ -175,7 +175,7 @@ def test_a_wick_to_nothing_leaves_values_that_can_be_learned_from():
     assert np.abs(matrix).max() < 20
 
 
-def test_days_of_other_lengths_and_bars_beyond_the_day():
+def test_other_day_lengths_and_refused_ones():
     quarter = find_system("vol:day=12")
     assert quarter.warmup_bars == 24 * 84 + 42 + 1
     assert "rv_36" in quarter.features

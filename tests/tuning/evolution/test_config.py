@@ -54,7 +54,7 @@ def test_features_that_two_systems_have_are_told_apart(tmp_path):
         ({"evolve": {"generations": "many"}}, "evolve: generations"),
     ],
 )
-def test_what_cannot_be_is_told(tmp_path, changes, told):
+def test_invalid_combinations_are_refused(tmp_path, changes, told):
     values = evolve_values("m.db", tmp_path)
     for name, change in changes.items():
         merged = isinstance(change, dict) and name == "evolve"

@@ -20,7 +20,7 @@ def test_a_partition_is_asked_for_by_any_of_the_names(symbols, timeframes, expec
     assert is_requested(Partition("BTC/USDT", "1h"), symbols, timeframes) is expected
 
 
-def test_a_database_tells_its_partitions_and_about_how_large_they_are(market_db):
+def test_a_database_gives_its_partitions_with_sizes(market_db):
     ((file, wanted),) = requested_partitions(source_files(market_db), {}, None, None)
     assert file.path == market_db
     sizes = dict(wanted)
@@ -30,7 +30,7 @@ def test_a_database_tells_its_partitions_and_about_how_large_they_are(market_db)
         list(requested_partitions(source_files(market_db), {}, ["C"], None))
 
 
-def test_what_is_not_known_before_reading_is_judged_after_it():
+def test_requested_partitions_of_unread_files_are_checked_after_reading():
     unread, named = (FeatureJob(path="/x", partition=p, size=1) for p in (None, Partition("A", "1h")))
     require_found([named], [], ["B"], None)
     require_found([unread], [Partition("B", "1h")], ["b"], ["1h"])
@@ -47,7 +47,7 @@ def test_a_job_has_a_label_before_its_file_is_read(path, expected):
     assert (label.symbol, label.timeframe) == expected
 
 
-def test_what_is_put_together_is_asked_for_with_its_base(market_db):
+def test_resampled_partitions_are_requested_with_their_base(market_db):
     ((_, wanted),) = requested_partitions(source_files(market_db), {}, ["bbbusdt"], ["4h", "1h"])
     assert [(p.timeframe, p.base, size) for p, size in wanted] == [("1h", None, 900), ("4h", "1h", 900)]
     stored = [Partition("A", "1h"), Partition("B", "4h")]
