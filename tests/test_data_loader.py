@@ -342,7 +342,7 @@ def test_bad_bars_are_refused_with_what_and_where(market_db, spoil, message, cac
 
 
 def test_an_unknown_system_names_those_that_exist(market_db):
-    with pytest.raises(BitcornError, match=r"unknown feature system 'v7': there is v2"):
+    with pytest.raises(BitcornError, match=r"unknown feature system 'v7': choose v2"):
         prepare_features(load_market_data(market_db, "BBBUSDT", "1h").dataframe, "v7")
 
 

@@ -42,7 +42,7 @@ STORE_LOG = "bitcorn_ray.cache.store"
 
 
 def content(cache):
-    """Every file of a cache in a folder with its bytes."""
+    """Return every file of a cache folder with its bytes."""
     root = Path(cache.storage.address)
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
@@ -52,7 +52,7 @@ def temporaries(cache):
 
 
 def age(cache, key, when):
-    """Let an entry be made and last used at a time."""
+    """Set the times at which an entry was made and last used."""
     manifest, root = cache.manifest(key), Path(cache.storage.address)
     manifest["created"] = datetime.fromtimestamp(when, UTC).isoformat(timespec="seconds")
     cache.storage.publish_json(manifest_name(key), manifest)
@@ -72,18 +72,18 @@ def many_chunks(monkeypatch):
 
 
 def process(script, *arguments):
-    """A Python process of its own; its imports are as after a spawn."""
+    """Start a Python process; its imports are as after a spawn."""
     pipe = subprocess.PIPE
     return subprocess.Popen([sys.executable, "-c", script, *map(str, arguments)], stdin=pipe, stdout=pipe, text=True)
 
 
-def tell(process, line):
+def send_line(process, line):
     process.stdin.write(f"{line}\n")
     process.stdin.flush()
 
 
-def go(process):
-    tell(process, "go")
+def start(process):
+    send_line(process, "go")
 
 
 # A writer that is killed
@@ -133,7 +133,7 @@ def _kill_in_a_loop(tmp_path, kills):
     for _ in range(kills):
         # The next one starts up meanwhile.
         writer, following = following, process(_WRITER, folder)
-        go(writer)
+        start(writer)
         assert writer.stdout.readline() == "ready\n"
         time.sleep(rng.uniform(0.0, 0.5))
         writer.kill()
@@ -200,7 +200,7 @@ def test_leftovers_of_a_killed_writer_are_pruned(tmp_path, random_bars):
 
 @contextmanager
 def tmpfs(folder, size):
-    """A file system of so many bytes, really; skips where this process may not mount one."""
+    """Mount a file system of so many bytes; skip if this process may not mount one."""
     folder.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True)
     if done.returncode:
@@ -212,7 +212,7 @@ def tmpfs(folder, size):
 
 
 def fill(disk, leave):
-    """Take all room of a disk but ``leave`` bytes, which are whole pages."""
+    """Fill a disk up to ``leave`` bytes, which are whole pages."""
     path = disk / "filler"
     path.unlink(missing_ok=True)
     with open(path, "wb", buffering=0) as file:
@@ -222,14 +222,14 @@ def fill(disk, leave):
 
 
 def fully_prepared(bars, cache, source):
-    """What the front door does."""
+    """Prepare features and record the entry, as `prepare_features` does."""
     done = prepare(bars, V2, cache, source)
     cache.add_to_index(done.plan.key, source.path, source.partition.symbol, source.partition.timeframe)
     return done
 
 
 def refusal(work):
-    """The message of a refusal, None where there was none."""
+    """Return the message of a BitcornError, or None."""
     try:
         work()
     except BitcornError as error:
@@ -301,7 +301,7 @@ def test_a_use_is_dated_on_a_full_disk_though_it_cannot_be_counted(tmp_path, ran
 
 
 class _FullAfter:
-    """A stream that has room for so many bytes, on a disk that takes them only when it is closed."""
+    """A stream with room for so many bytes, on a disk that stores them only when it is closed."""
 
     def __init__(self, stream, room):
         self._stream, self._room = stream, room
@@ -321,7 +321,7 @@ class _FullAfter:
 
 
 class _FullFileSystem:
-    """A local file system with so much room in all."""
+    """A local file system with limited room."""
 
     def __init__(self, inner, room):
         self._inner, self.room = inner, [room]
@@ -363,7 +363,7 @@ def test_room_that_ends_within_any_file_is_a_clear_error(tmp_path, random_bars):
 
 @contextmanager
 def read_only(folder):
-    """A folder that even root cannot write, by a bind mount."""
+    """Mount a folder that even root cannot write."""
     bound = subprocess.run(["mount", "--bind", folder, folder], capture_output=True)
     if bound.returncode:
         pytest.skip(f"needs a mount: {bound.stderr.decode().strip()}")
@@ -430,19 +430,19 @@ def test_a_folder_of_another_user_serves_hits_and_refuses_misses(tmp_path, rando
 
 
 def computed_in_process(source, cache):
-    """The statuses of a source's partitions, as `compute_features` gives them, without Ray."""
+    """Return the statuses of a source's partitions as `compute_features` does, without Ray."""
     plan = plan_features(source, V2, cache)
     return plan, finish_features(plan, compute_jobs(plan.jobs, plan.work), cache)
 
 
 def as_a_new_process():
-    """Forget what this process knows of the code: the cache's memo of it is asked again."""
+    """Forget the sources that this process has parsed, so that the cache's memo is read again."""
     fingerprint._loaded.clear()
 
 
 @pytest.fixture
 def filled(tmp_path, market_db):
-    """A cache that holds every kind of file, the database it is of, and the bars and features of each symbol."""
+    """A cache with every kind of file, its database, and the bars and features of each symbol."""
     settled = time.time() - 60
     os.utime(market_db, (settled, settled))
     cache = FeatureCache(tmp_path / "cache")
@@ -461,7 +461,7 @@ def filled(tmp_path, market_db):
 
 
 def requires_right_results(filled):
-    """Whatever was done to the files: results are right, and after it the cache is whole."""
+    """Assert that results are right and the cache becomes whole, whatever was done to its files."""
     cache, source, known = filled
     if any(cache.storage.read_json(name) is None for name in content(cache) if name.startswith("code/")):
         as_a_new_process()
@@ -486,7 +486,7 @@ def requires_right_results(filled):
 
 
 def one_of_each_kind(cache):
-    """A file of each kind that is not empty."""
+    """Return a non-empty file of each kind."""
     kinds = {}
     for name, each in sorted(content(cache).items()):
         kinds.setdefault((name.partition("/")[0], name.rpartition(".")[2]), (name, each))
@@ -714,7 +714,7 @@ def test_eight_processes_on_one_key_get_equal_features_and_make_one_entry(tmp_pa
     workers = [process(_ONE_OF_MANY, cache.storage.address) for _ in range(8)]
     assert [worker.stdout.readline() for worker in workers] == ["ready\n"] * 8
     for worker in workers:
-        go(worker)
+        start(worker)
     assert [worker.communicate()[0].strip() for worker in workers] == [digest(right)] * 8
     assert [worker.returncode for worker in workers] == [0] * 8
     requires_one_whole_entry(cache, bars, right)
@@ -787,7 +787,7 @@ def _prune_beside_reading(tmp_path, rounds):
             assert_same_bytes(prepare(bars, V2, cache, source), expected)
         # Who gets how much of a busy machine is not ours to say, so that at times the pruner rests until it is told to
         # go on: whatever it left half removed, or took all of, what was prepared once is a hit then.
-        tell(pruner, "clear" if number % 2 else "pause")
+        send_line(pruner, "clear" if number % 2 else "pause")
         assert pruner.stdout.readline() == "paused\n"
         for bars, expected in zip(all_bars, right, strict=True):
             done = prepare(bars, V2, cache, source)
@@ -797,8 +797,8 @@ def _prune_beside_reading(tmp_path, rounds):
             assert again.hit
             assert_same_bytes(again, expected)
         assert verify(cache) == []
-        go(pruner)
-    go(pruner)
+        start(pruner)
+    start(pruner)
     pruner.communicate()
     assert pruner.returncode == 0
     assert misses >= rounds // 2 * len(all_bars)

@@ -114,7 +114,7 @@ def test_a_file_configures_and_options_go_before_it(run, market_db, tmp_path):
         (["--symbols", "AAAUSDT,BBBUSDT"], "give symbol, or symbols for several"),
         (["--timeframe", "30m"], "has no 30m bars of AAAUSDT: it has 1h"),
         (["--timeframe", "1M"], "is a month"),
-        (["--features", "v9"], "unknown feature system 'v9': there is v2"),
+        (["--features", "v9"], "unknown feature system 'v9': choose v2"),
         (["--horizons", "1,x"], "--horizons is '1,x'"),
         (["--horizons", "0"], "horizons are [0]"),
         (["--seq-len", "5000"], "too few: seq_len 5000 and horizon 4 need at least 5004"),

@@ -1,4 +1,4 @@
-"""The audit finds leaks that were planted, names their feature, and leaves honest systems alone."""
+"""The audit finds planted leaks, names their feature, and passes honest systems."""
 
 import dataclasses
 import json
@@ -22,7 +22,7 @@ LEAKS, HONEST = [], []
 
 
 def planted(kind="look-ahead", warmup=30):
-    """Mark a function as a leak that the audit has to find as this kind."""
+    """Mark a function as a leak that the audit must find as this kind."""
 
     def mark(function):
         LEAKS.append(pytest.param(function, kind, warmup, id=function.__name__))
@@ -52,7 +52,7 @@ def timed(bars):
 
 
 def swapped(bars, rows):
-    """Returns, with the next one in the place of those at some rows."""
+    """Log returns with the next one instead at some rows."""
     own = ret(bars).to_numpy()
     return np.where(rows, np.append(own[1:], 0.0), own)
 
@@ -507,7 +507,7 @@ def test_a_report_profiles_each_feature_and_is_plain_json():
 
 
 def remembering(function):
-    """A system whose function gets a memory of its own."""
+    """A system whose function has its own memory."""
     memory = {}
     return system(lambda bars: function(bars, memory), 30)
 

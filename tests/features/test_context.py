@@ -1,4 +1,4 @@
-"""Higher timeframes against pandas' resampling, a slow loop, and the future."""
+"""Higher timeframes: compared with pandas and a slow loop, and independent of the future."""
 
 import numpy as np
 import pandas as pd
@@ -23,13 +23,13 @@ TIMEFRAMES = ["2h", "4h", "1d", "3d", "1w", "2w"]
 
 @feature_system(name="probe", warmup=lambda window: window)
 def probe(bars, *, window=3):
-    """Depends on every column, and on as many bars as its warm-up says."""
+    """A function that depends on every column and on as many bars as its warm-up."""
     mean = rolling_means(bars.high - bars.low, window + 1)[0]
     return {"width": mean * bars.open, "moved": bars.close - lagged(bars.close, window), "traded": bars.volume}
 
 
 def gappy(n, seed, *, step=HOUR, shift=0, share=0.0):
-    """Simulated bars with stretches, and single bars, missing; `shift` moves where on the grid they begin."""
+    """Simulated bars with missing bars and stretches; `shift` moves their start on the grid."""
     bars = simulate_bars(n, seed=seed, step_ms=step, gaps=6)
     keep = np.random.default_rng(seed).random(len(bars)) >= share
     bars = Bars(**{**bars.columns(), "timestamp": bars.timestamp + shift * step})
@@ -37,7 +37,7 @@ def gappy(n, seed, *, step=HOUR, shift=0, share=0.0):
 
 
 def resampled(bars, step, timeframe):
-    """Closed bars of pandas: those that begin within these bars and are over when the last of these ends."""
+    """Closed bars by pandas: those that start within these bars and end with the last of them at latest."""
     frame = bars.to_frame().set_index("timestamp")
     # The epoch was a Thursday: 1970-01-05 was the first Monday.
     origin = pd.Timestamp("1970-01-05" if timeframe.endswith("w") else "1970-01-01", tz="UTC")
@@ -172,7 +172,7 @@ def test_the_context_is_the_newest_closed_value_per_bar():
 
 
 def upside_down(bars, rows):
-    """The same bars, with other values in `rows`."""
+    """Return the bars with other values in `rows`."""
     columns = {name: column.copy() for name, column in bars.columns().items()}
     for name, mirror in (("open", "open"), ("high", "low"), ("low", "high"), ("close", "close")):
         columns[name][rows] = 1e4 / getattr(bars, mirror)[rows]
@@ -181,7 +181,7 @@ def upside_down(bars, rows):
 
 
 def test_the_open_higher_bar_is_never_seen():
-    """Whatever comes after a bar, in its own day or later, changes nothing up to it."""
+    """Bars after a bar, in its own day or later, change nothing up to it."""
     bars = gappy(1_000, seed=7, shift=4)
     system = probe.with_context("1d", "1w").on_grid(HOUR)
     whole = system.matrix(bars)
@@ -223,7 +223,7 @@ def test_features_of_a_prefix_are_the_prefix_of_the_features(seed, cut, shift, s
 
 @pytest.mark.parametrize("early", [1_800_000, 60_000])
 def test_bars_nearer_than_their_step_are_refused(early):
-    """A bar that begins before the one in front is over would be in a higher bar that this one sees as closed."""
+    """Such a bar would be part of a higher bar that the next one sees as closed."""
     bars = simulate_bars(400, seed=10, gaps=0)
     bars.timestamp[300] -= early
     with pytest.raises(BitcornError):

@@ -12,7 +12,7 @@ from bitcorn_ray.sources.ingest import write_bars
 
 @pytest.fixture
 def leaky(tmp_path, monkeypatch):
-    """A system that looks at the next bar, in a module that workers cannot import."""
+    """A system that reads the next bar, in a module that workers cannot import."""
     (tmp_path / "leaky_features.py").write_text(
         "import numpy as np\n"
         "from bitcorn_ray.features.system import feature_system\n"

@@ -22,7 +22,7 @@ V2, V4 = SYSTEMS["v2"], SYSTEMS["v4"]
 
 
 def settle(db):
-    """Let a database have been written a while ago."""
+    """Set the time at which a database was written to a while ago."""
     for path in (db, *db.parent.glob(db.name + "-*")):
         os.utime(path, (time.time() - 60,) * 2)
 
@@ -33,7 +33,7 @@ def run(source, cache, system=V2, **asked):
 
 
 def left(source, cache, system=V2, **asked):
-    """Partitions that a plan would compute."""
+    """Return the partitions that a plan would compute."""
     return [job.label().symbol for job in plan_features(source, system, cache, **asked).jobs]
 
 
@@ -172,7 +172,7 @@ def test_superseded_entries_are_removed(market_db, tmp_path):
 
 @pytest.fixture
 def mixed_folder(tmp_path, random_bars):
-    """A folder with one file of three partitions, whose name says another one."""
+    """A folder with one file of three partitions, named after another one."""
     folder = tmp_path / "bars"
     folder.mkdir()
     columns = random_bars(300).columns()

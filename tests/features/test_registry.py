@@ -42,7 +42,7 @@ def close_of(bars, *, window=3):
 
 @pytest.fixture
 def own_module(tmp_path, monkeypatch):
-    """A module of the user, in a folder that Python looks into."""
+    """A user's module in a folder on sys.path."""
     package = tmp_path / "own_package"
     package.mkdir()
     (package / "__init__.py").write_text("")

@@ -1,4 +1,4 @@
-"""Feature systems: what they declare, what they refuse, what they compute."""
+"""Feature systems: declaration, refusals and computation."""
 
 import math
 import pickle

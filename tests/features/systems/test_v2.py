@@ -1,4 +1,4 @@
-"""v2 against the values of the system that it replaces, against slow formulas, and against the future."""
+"""v2: equal to the values of the system that it replaces and to slow formulas, independent of the future."""
 
 import numpy as np
 import pandas as pd
@@ -36,7 +36,7 @@ def test_v2_equals_the_golden_values(data_dir, partition):
 
 
 def slow_v2(bars):
-    """The formulas of the definition, bar by bar, in plain Python and numpy."""
+    """Compute the definition bar by bar, in plain Python and numpy."""
     p, high, low = bars.close, bars.high, bars.low
     log_p, n = np.log(p), len(p)
     out = {name: np.full(n, np.nan) for name in v2.FEATURES}
@@ -221,7 +221,7 @@ def test_the_first_needed_row_is_the_halo():
 
 @pytest.mark.parametrize("drift", [-0.002, 0.002])
 def test_the_first_needed_row_of_a_context_reaches_back_to_where_its_runs_began(drift):
-    """A zigzag whose hours turn again and again, and whose days fall (or rise) for months."""
+    """A zigzag whose hours change direction often, and whose days fall (or rise) for months."""
     hours = np.arange(6_000)
     p = 100 * np.exp(drift * hours + 0.012 * (hours % 7 < 3))
     bars = Bars(timestamp=hours * 3_600_000, open=p, high=p * 1.01, low=p * 0.99, close=p, volume=np.ones(len(p)))

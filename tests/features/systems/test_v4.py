@@ -1,4 +1,4 @@
-"""v4 against a slow oracle, TA-Lib and published formulas, against real and impossible markets, and the future."""
+"""v4: equal to a slow oracle, TA-Lib and published formulas, finite in extreme markets, independent of the future."""
 
 import os
 from collections.abc import Iterator
@@ -263,7 +263,7 @@ def test_the_macd_histogram_is_that_of_talib_in_true_ranges():
 
 
 def test_volatility_estimators_are_the_published_ones():
-    """Each written out as in its paper, for one window of bars."""
+    """Write each estimator out as in its paper, for one window of bars."""
     bars, n, row = lively(600, seed=9), 24, 520
     window = bars.take(slice(row - n + 1, row + 1))
     o, h, c, low = (np.log(column) for column in (window.open, window.high, window.close, window.low))
@@ -314,7 +314,7 @@ def test_the_time_of_the_bar_is_a_place_on_two_circles():
 
 
 def assert_finite_and_bounded(columns, **windows):
-    """As float32, which is what is kept: no missing or infinite value, none beyond its bound."""
+    """Assert that no float32 value is missing, infinite or beyond its bound."""
     limits = bounds(**windows)
     for name in v4.FEATURES:
         values = columns[name].astype(np.float32)
@@ -332,7 +332,7 @@ def assert_finite_and_bounded(columns, **windows):
 
 
 def slices(bars: Bars) -> Iterator[dict[str, np.ndarray]]:
-    """Features of a long series without its warm-up, piece by piece, each computed with the warm-up in front."""
+    """Yield features of a long series without its warm-up, in pieces computed with their own warm-up."""
     lead = v4.warmup()
     for start in range(lead, len(bars), SLICE):
         computed = v4.compute(bars.take(slice(start - lead, start + SLICE)))
@@ -340,7 +340,7 @@ def slices(bars: Bars) -> Iterator[dict[str, np.ndarray]]:
 
 
 def partitions() -> list[str]:
-    """Names of the real partitions; where there are none, the fixture tells what to do about it."""
+    """Return the names of the real partitions; if there are none, the fixture says what to do."""
     named = os.environ.get("BITCORN_TEST_DATA")
     folder = Path(named) if named else Path(__file__).parents[3] / "shared" / "data"
     return sorted(path.stem for path in (folder / "bars").glob("*.parquet")) or ["BTCUSDT_1h"]
@@ -365,7 +365,7 @@ def test_real_bars_have_features_that_are_finite_bounded_and_rarely_saturated(da
 
 @pytest.fixture(params=["simulated", "real"])
 def tame_bars(request):
-    """3,000 hours of a market without anything wild in it."""
+    """3,000 hours of a calm market."""
     if request.param == "simulated":
         return lively(3_000, seed=17, price=2.5, gaps=0)
     folder = request.getfixturevalue("data_dir")
@@ -377,7 +377,7 @@ def columns_of(bars):
 
 
 def crash(c):
-    """A low of 0.0001 under a close of 2.5, as a thin book has had it."""
+    """A low of 0.0001 below a close of 2.5, as in a thin order book."""
     for name in ("open", "high", "low", "close"):
         c[name] *= 2.5 / c["close"][1_500]
     c["low"][1_500] = 0.0001
@@ -403,7 +403,7 @@ def untraded(c):
 
 
 def flat(c):
-    """Prices that stand still for longer than the longest window."""
+    """Constant prices for longer than the longest window."""
     for name in ("open", "high", "low", "close"):
         c[name][1_200:1_400] = c["close"][1_200]
 
@@ -433,13 +433,13 @@ def straight_up(c):
 
 
 def one_trade(c):
-    """One trade, huge, in a market that stands still."""
+    """One huge trade in a constant market."""
     dead(c)
     c["volume"][1_500] = 1e12
 
 
 def thousandfold(c):
-    """A market of dust that becomes one of fortunes in one bar, and falls back."""
+    """Tiny prices that become huge in one bar, and fall back."""
     for name in ("open", "high", "low", "close"):
         c[name][1_500:1_520] *= 1e9
     c["volume"][1_500:1_520] *= 1e9
@@ -502,7 +502,7 @@ def test_bounds_are_reached_by_the_markets_that_reach_them():
 
 
 def stacked(bars, **windows):
-    """Features without the warm-up, (T - warmup, 46)."""
+    """Return features without the warm-up, (T - warmup, 46)."""
     first = v4.warmup(**windows)
     computed = v4.compute(bars, **windows)
     return np.column_stack([computed[name][first:] for name in v4.FEATURES])
@@ -552,7 +552,7 @@ def test_the_warmup_is_long_enough_for_bars_that_begin_anywhere(windows):
 
 @pytest.mark.parametrize("windows", WINDOWS)
 def test_the_warmup_is_not_longer_than_it_must_be(windows):
-    """The row before has a value that is missing, or one that more bars in front would change."""
+    """The row before has a missing value, or one that earlier bars would change."""
     last = v4.warmup(**windows) - 1
     bars = lively(last + 700, seed=12)
     whole = v4.compute(bars, **windows)
@@ -593,7 +593,7 @@ def test_the_unit_of_volume_does_not_matter():
 
 
 def test_a_mirrored_market_has_mirrored_directions():
-    """Prices inverted: what was a rise is a fall of the same size."""
+    """Invert prices: a rise becomes a fall of the same size."""
     bars = lively(1_200, seed=16)
     mirrored = changed(bars, open=1 / bars.open, high=1 / bars.low, low=1 / bars.high, close=1 / bars.close)
     one, two = v4.compute(bars), v4.compute(mirrored)

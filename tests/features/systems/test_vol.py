@@ -1,4 +1,4 @@
-"""vol against a slow oracle, on impossible markets, across gaps, and against the future."""
+"""vol: equal to a slow oracle, finite in extreme markets and across gaps, independent of the future."""
 
 import math
 
@@ -46,7 +46,7 @@ def within_6(x):
 
 
 def windowed(df):
-    """Every feature that is not a profile and not the clock, one plain line each."""
+    """Compute every feature except profiles and clock, one plain line each."""
     r, k, s, v = df.r, df.k, df.s, df.volume
     out = {}
     for w in (1, 2, 4, 8, DAY, 3 * DAY, WEEK, 3 * WEEK, 8 * WEEK):
@@ -81,7 +81,7 @@ def test_windows_equal_their_formulas(bars, features):
 
 
 def slow_profiles(bars, row):
-    """The profiles at one row by going back from it hour by hour: {name: value}."""
+    """Compute the profiles at one row by going back hour by hour: {name: value}."""
     times = bars.timestamp
     k = np.log(bars.high / bars.low) ** 2 / (4 * math.log(2))
     at = dict(zip(times.tolist(), k.tolist(), strict=True))
