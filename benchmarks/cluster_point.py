@@ -22,7 +22,8 @@ from typing import Any
 from benchmarks.memory import highest, peak, proc_mib
 from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.features.compute import compute_jobs, finish_features
-from bitcorn_ray.features.plan import FeaturePlan, PartitionStatus, plan_features
+from bitcorn_ray.features.plan import FeaturePlan, plan_features
+from bitcorn_ray.features.receipts import PartitionStatus
 from bitcorn_ray.features.registry import SYSTEMS
 
 _STORE_BYTES = 200_000_000  # of each node

@@ -58,7 +58,8 @@ def features(
       bitcorn features market.db --clean off-grid=snap,gaps=forward:3
     """
     from bitcorn_ray.features.distribute import compute_features
-    from bitcorn_ray.features.plan import FeaturePlan, PartitionStatus
+    from bitcorn_ray.features.plan import FeaturePlan
+    from bitcorn_ray.features.receipts import PartitionStatus
 
     found = system_of(system)
     with ExitStack() as stack:

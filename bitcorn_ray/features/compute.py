@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from bitcorn_ray.cache.store import FeatureCache, Traffic, count_traffic
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.identity import Chunk, EntryPlan, bar_hashes, plan_entry
-from bitcorn_ray.features.plan import FeatureJob, FeaturePlan, FeatureWork, PartitionStatus, requested_of
-from bitcorn_ray.features.receipts import FileReceipt, PartitionReceipt, read_receipts, write_receipts
+from bitcorn_ray.features.plan import FeatureJob, FeaturePlan, FeatureWork, requested_of
+from bitcorn_ray.features.receipts import FileReceipt, PartitionStatus, read_receipts, write_receipts
 from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.fingerprint.code import CodeIdentity, require_same_code
 from bitcorn_ray.logging import log_failure, logged, logger_of
@@ -294,26 +294,9 @@ def finish_features(
             continue
         known = receipts.get(path)
         merged = {receipt.partition: receipt for receipt in known.partitions} if known else {}
-        for status in of_file:
-            if status.error is None:
-                receipt = _receipt_of(status)
-                merged[receipt.partition] = receipt
+        merged |= {status.partition: status for status in of_file if status.error is None}
         whole = path in plan.whole and not any(status.error for status in of_file)
-        receipts[path] = FileReceipt(
-            fingerprint=before, whole=whole or bool(known and known.whole), partitions=tuple(merged.values())
-        )
+        receipts[path] = FileReceipt.of(before, whole or bool(known and known.whole), merged.values())
     if receipts != read_receipts(cache, plan.source, plan.identity, plan.work.reading):
         write_receipts(cache, plan.source, plan.identity, receipts, plan.work.reading)
     return sorted(statuses, key=lambda status: (Partition(status.symbol, status.timeframe), status.source))
-
-
-def _receipt_of(status: PartitionStatus) -> PartitionReceipt:
-    return PartitionReceipt(
-        symbol=status.symbol,
-        timeframe=status.timeframe,
-        key=status.key,
-        rows=status.rows,
-        flags=status.flags,
-        base=status.base,
-        cleaning=status.cleaning,
-    )

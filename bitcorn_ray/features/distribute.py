@@ -17,13 +17,12 @@ from bitcorn_ray.features.identity import system_code
 from bitcorn_ray.features.plan import (
     FeatureJob,
     FeaturePlan,
-    PartitionStatus,
-    error_text,
     plan_features,
     requested_of,
     requested_partitions,
     require_found,
 )
+from bitcorn_ray.features.receipts import PartitionStatus, error_text
 from bitcorn_ray.features.registry import find_system
 from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.fingerprint.code import CodeIdentity, require_same_code

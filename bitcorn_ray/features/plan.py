@@ -13,7 +13,7 @@ from pathlib import Path
 from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.identity import SystemIdentity, identify, system_code
-from bitcorn_ray.features.receipts import FileReceipt, PartitionReceipt, read_receipts
+from bitcorn_ray.features.receipts import FileReceipt, PartitionStatus, read_receipts
 from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.fingerprint.code import CodeIdentity
 from bitcorn_ray.market.partition import Partition, is_requested, select_partitions
@@ -52,43 +52,6 @@ class FeatureJob:
         except BitcornError:
             symbol, timeframe = None, None
         return Partition(symbol or Location.of(self.path).name, timeframe or "")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PartitionStatus:
-    """Result of one partition.
-
-    rows: of features. hit: nothing was computed; unread: the bars were not even read. chunks: of the entry; computed:
-    how many of them were computed now. seconds: in the worker. flags: defects of the bars. error: None on success.
-    base: the stored timeframe that the bars were resampled from, None if they are stored. cleaning: counts of cleaned
-    bars, see `cleaning_counts`; None without a policy.
-    """
-
-    symbol: str
-    timeframe: str
-    source: str
-    rows: int = 0
-    hit: bool = False
-    unread: bool = False
-    chunks: int = 0
-    computed: int = 0
-    seconds: float = 0.0
-    flags: str = ""
-    key: str = ""
-    error: str | None = None
-    superseded: tuple[str, ...] = ()
-    base: str | None = None
-    cleaning: dict[str, int] | None = None
-
-    @classmethod
-    def failed(cls, partition: Partition, path: str, error: Exception | str) -> PartitionStatus:
-        """Return the status of a partition that failed."""
-        return cls(
-            symbol=partition.symbol,
-            timeframe=partition.timeframe,
-            source=shown_source(path),
-            error=error if isinstance(error, str) else error_text(error),
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +128,7 @@ def plan_features(
         for partition, size in requested:
             receipt = known.get(partition) if partition else None
             if receipt is not None and receipt.key in whole:
-                done.append(_unread(receipt, path))
+                done.append(receipt)
             else:
                 jobs.append(FeatureJob(path=file.address, partition=partition, size=size))
     all_requested = symbols is None and timeframes is None
@@ -266,23 +229,3 @@ def require_found(
     """Raise BitcornError if files whose names were unknown until they were read lack a requested partition."""
     if any(job.partition is None for job in jobs):
         select_partitions(sorted(set(found)), symbols, timeframes)
-
-
-def error_text(error: Exception) -> str:
-    """Return the message of an error; of an unexpected one with its type."""
-    return str(error) if isinstance(error, BitcornError) else f"{type(error).__name__}: {error}"
-
-
-def _unread(receipt: PartitionReceipt, path: str) -> PartitionStatus:
-    return PartitionStatus(
-        symbol=receipt.symbol,
-        timeframe=receipt.timeframe,
-        source=path,
-        rows=receipt.rows,
-        hit=True,
-        unread=True,
-        flags=receipt.flags,
-        key=receipt.key,
-        base=receipt.base,
-        cleaning=receipt.cleaning,
-    )

@@ -1,4 +1,4 @@
-"""Receipts: what was computed from a source, so that an unchanged source is not even read.
+"""Statuses of partitions, and receipts: what was computed from a source, so that an unchanged one is not even read.
 
 A receipt is a hint. It counts only while the file's fingerprint and the system are the same and its entries are whole
 in the cache; otherwise the bars decide.
@@ -8,49 +8,78 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from bitcorn_ray.cache.store import FeatureCache, source_id
+from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.identity import SystemIdentity
 from bitcorn_ray.fingerprint.libraries import version_of
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.sources.options import Reading
+from bitcorn_ray.sources.source import shown_source
 
 _PACKAGE = __name__.partition(".")[0]
+_RECORDED = ("symbol", "timeframe", "key", "rows", "flags", "base", "cleaning")  # of a status in a receipt
 
 
 @dataclass(frozen=True, kw_only=True)
-class PartitionReceipt:
-    """The computed entry of a partition: its key, its rows of features, and the defects of the bars.
+class PartitionStatus:
+    """Result of one partition.
 
-    base: the timeframe that the bars were resampled from, None if they are stored. cleaning: counts of cleaned bars,
-    None without a policy.
+    rows: of features. hit: nothing was computed; unread: the bars were not even read. chunks: of the entry; computed:
+    how many of them were computed now. seconds: in the worker. flags: defects of the bars. error: None on success.
+    base: the stored timeframe that the bars were resampled from, None if they are stored. cleaning: counts of cleaned
+    bars, see `cleaning_counts`; None without a policy.
     """
 
     symbol: str
     timeframe: str
-    key: str
-    rows: int
-    flags: str
+    source: str
+    rows: int = 0
+    hit: bool = False
+    unread: bool = False
+    chunks: int = 0
+    computed: int = 0
+    seconds: float = 0.0
+    flags: str = ""
+    key: str = ""
+    error: str | None = None
+    superseded: tuple[str, ...] = ()
     base: str | None = None
     cleaning: dict[str, int] | None = None
 
     @property
     def partition(self) -> Partition:
-        """The partition, stored or resampled."""
+        """Return the partition, stored or resampled."""
         return Partition(self.symbol, self.timeframe, self.base)
+
+    @classmethod
+    def failed(cls, partition: Partition, path: str, error: Exception | str) -> PartitionStatus:
+        """Return the status of a partition that failed."""
+        return cls(
+            symbol=partition.symbol,
+            timeframe=partition.timeframe,
+            source=shown_source(path),
+            error=error if isinstance(error, str) else error_text(error),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileReceipt:
-    """The computed partitions of a file. whole: these are all its partitions."""
+    """The computed partitions of a file, as they are if nothing has changed. whole: these are all its partitions."""
 
     fingerprint: str
     whole: bool
-    partitions: tuple[PartitionReceipt, ...]
+    partitions: tuple[PartitionStatus, ...]
+
+    @classmethod
+    def of(cls, fingerprint: str, whole: bool, statuses: Iterable[PartitionStatus]) -> FileReceipt:
+        """Return the receipt of computed partitions."""
+        partitions = tuple(_unread(status.source, _recorded(status)) for status in statuses)
+        return cls(fingerprint=fingerprint, whole=whole, partitions=partitions)
 
 
 def read_receipts(
@@ -58,7 +87,14 @@ def read_receipts(
 ) -> dict[str, FileReceipt]:
     """Return the receipts of a source's files by path."""
     stored = cache.storage.read_json(_name(source, identity, reading)) or {"files": {}}
-    return {path: _file_receipt(record) for path, record in stored["files"].items()}
+    return {
+        path: FileReceipt(
+            fingerprint=record["fingerprint"],
+            whole=record["whole"],
+            partitions=tuple(_unread(path, partition) for partition in record["partitions"]),
+        )
+        for path, record in stored["files"].items()
+    }
 
 
 def write_receipts(
@@ -69,13 +105,28 @@ def write_receipts(
     reading: Reading | None = None,
 ) -> None:
     """Publish the receipts of a source's files. Raises BitcornError if the cache cannot be written."""
-    files = {path: asdict(receipt) for path, receipt in receipts.items()}
+    files = {
+        path: {
+            "fingerprint": receipt.fingerprint,
+            "whole": receipt.whole,
+            "partitions": [_recorded(status) for status in receipt.partitions],
+        }
+        for path, receipt in receipts.items()
+    }
     cache.storage.publish_json(_name(source, identity, reading), {"source": str(source), "files": files})
 
 
-def _file_receipt(record: Mapping[str, Any]) -> FileReceipt:
-    partitions = tuple(PartitionReceipt(**each) for each in record["partitions"])
-    return FileReceipt(fingerprint=record["fingerprint"], whole=record["whole"], partitions=partitions)
+def error_text(error: Exception) -> str:
+    """Return the message of an error; of an unexpected one with its type."""
+    return str(error) if isinstance(error, BitcornError) else f"{type(error).__name__}: {error}"
+
+
+def _recorded(status: PartitionStatus) -> dict[str, Any]:
+    return {name: getattr(status, name) for name in _RECORDED}
+
+
+def _unread(path: str, record: Mapping[str, Any]) -> PartitionStatus:
+    return PartitionStatus(**record, source=path, hit=True, unread=True)
 
 
 def _name(source: str | Path, identity: SystemIdentity, reading: Reading | None) -> str:

@@ -44,7 +44,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.fingerprint.libraries import MISSING, has_version, home_of_import, kind_of_package, load, version_of
+from bitcorn_ray.fingerprint.libraries import MISSING, home_of_import, kind_of_package, load, version_of
 from bitcorn_ray.fingerprint.syntax import FORMAT, SourceFacts, digest_of, facts_of, facts_of_tree, parsed
 
 _OWN = __name__.partition(".")[0]
@@ -120,10 +120,9 @@ def require_same_code(driver: CodeIdentity) -> None:
                     f"this worker has another version of {name}: install the same bitcorn_ray on all nodes"
                 )
     for name, version in driver.libraries.items():
-        if not has_version(name, version):
+        if (here := version_of(name) or MISSING) != version:
             raise BitcornError(
-                f"this worker has {name} {version_of(name) or MISSING} and the driver has {version}: install the same "
-                "versions on all nodes"
+                f"this worker has {name} {here} and the driver has {version}: install the same versions on all nodes"
             )
 
 

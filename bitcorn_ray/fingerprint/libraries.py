@@ -9,7 +9,6 @@ import importlib.util
 import os
 import sys
 import sysconfig
-from pathlib import PurePath
 from types import FunctionType, ModuleType
 
 MISSING = "missing"
@@ -44,31 +43,31 @@ def kind_of_package(top: str) -> str:
     """Return "standard", "library", "project" or "missing" for a top-level package, by its location and version."""
     if top.startswith("_cython_"):
         return "standard"  # types that compiled libraries share
-    places = _places(top)
-    if places is None:
-        return "standard" if top in sys.stdlib_module_names else MISSING
-    folders = _library_folders()
-    if top in sys.stdlib_module_names and all(place.startswith(folders) for place in places):
+    locations, standard = _locations(top), top in sys.stdlib_module_names
+    if locations is None:
+        return "standard" if standard else MISSING
+    in_library_folder = [location.startswith(_library_folders()) for location in locations]
+    if standard and all(in_library_folder):
         return "standard"
-    installed = bool(places) and all(
-        place.startswith(folders) or {"site-packages", "dist-packages"} & set(PurePath(place).parts) for place in places
+    installed = bool(locations) and all(
+        known or "site-packages" in location or "dist-packages" in location
+        for known, location in zip(in_library_folder, locations, strict=True)
     )
     return "library" if installed and version_of(top) is not None else "project"
 
 
-def _places(top: str) -> list[str] | None:
-    """Return the file or folders of a top-level package without importing it; None if there is no such package."""
-    module = sys.modules.get(top)
-    if module is not None:
+def _locations(top: str) -> list[str] | None:
+    """Return the file or folders of a top-level package without importing it; None if it does not exist."""
+    if (module := sys.modules.get(top)) is not None:
         file = getattr(module, "__file__", None)
         return [file] if file else list(getattr(module, "__path__", ()))
     try:
         spec = importlib.util.find_spec(top)
     except (ImportError, ValueError):
         return None
-    if spec is None:
-        return None
-    return [spec.origin] if spec.has_location and spec.origin else list(spec.submodule_search_locations or ())
+    if spec is None or not spec.has_location or spec.origin is None:
+        return None if spec is None else list(spec.submodule_search_locations or ())
+    return [spec.origin]
 
 
 @functools.cache
@@ -77,29 +76,21 @@ def _library_folders() -> tuple[str, ...]:
     return tuple(f"{paths[kind]}{os.sep}" for kind in ("purelib", "platlib", "stdlib", "platstdlib"))
 
 
-def version_of(library: str) -> str | None:
-    """Return the version of a library as it is loaded, else as it is installed; None if it has none."""
-    version = getattr(sys.modules.get(library), "__version__", None)
-    return version if isinstance(version, str) else _installed_version(library)
-
-
-def has_version(library: str, version: str) -> bool:
-    """Return True if a library has a version that another process found.
-
-    It is imported only if that decides: a loaded library may report a build, 2.1+cpu, where 2.1 is installed.
-    """
-    if version in (version_of(library) or MISSING, _installed_version(library)):
-        return True
-    return load(library) is not None and version_of(library) == version
-
-
 @functools.cache
 def _installed_version(library: str) -> str | None:
     try:
         return importlib.metadata.version(_DISTRIBUTIONS.get(library, library))
     except importlib.metadata.PackageNotFoundError:
         names = sorted(set(importlib.metadata.packages_distributions().get(library, ())))
-        versions = [importlib.metadata.version(name) for name in names]
-        if len(versions) == 1:  # the same text as the loaded library gives
-            return versions[0]
-        return ", ".join(f"{name} {version}" for name, version in zip(names, versions, strict=True)) or None
+        return ", ".join(importlib.metadata.version(name) for name in names) or None
+
+
+def version_of(library: str) -> str | None:
+    """Return the version of a library as it is loaded, else as it is installed; None if it has none.
+
+    The build, as in 2.1+cpu, is left out: libraries report it only once they are loaded, and nodes with GPUs have
+    others.
+    """
+    loaded = getattr(sys.modules.get(library), "__version__", None)
+    version = loaded if isinstance(loaded, str) else _installed_version(library)
+    return version and version.partition("+")[0]

@@ -20,7 +20,7 @@ from bitcorn_ray.cache.store import Traffic, traffic
 from bitcorn_ray.on_ray.versions import is_private
 
 if TYPE_CHECKING:
-    from bitcorn_ray.features.plan import PartitionStatus
+    from bitcorn_ray.features.receipts import PartitionStatus
     from bitcorn_ray.models.base import EpochResult, Progress
     from bitcorn_ray.tuning.search import Outcome
 

@@ -3,7 +3,7 @@ import pytest
 from bitcorn_ray.cache.store import chunk_name, manifest_name
 from bitcorn_ray.features.compute import update
 from bitcorn_ray.features.identity import identify
-from bitcorn_ray.features.receipts import FileReceipt, PartitionReceipt, read_receipts, write_receipts
+from bitcorn_ray.features.receipts import FileReceipt, PartitionStatus, read_receipts, write_receipts
 from bitcorn_ray.features.registry import SYSTEMS
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.sources.options import Reading
@@ -12,8 +12,8 @@ V2, V4 = SYSTEMS["v2"], SYSTEMS["v4"]
 
 
 def receipt(key="k"):
-    partition = PartitionReceipt(symbol="A/B", timeframe="1h", key=key, rows=7, flags="2 gaps")
-    return FileReceipt(fingerprint="f", whole=True, partitions=(partition,))
+    status = PartitionStatus(symbol="A/B", timeframe="1h", source="/a.db", key=key, rows=7, flags="2 gaps", computed=3)
+    return FileReceipt.of("f", True, [status])
 
 
 def test_receipts_come_back_for_their_source_and_system_only(any_cache, tmp_path):

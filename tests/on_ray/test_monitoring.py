@@ -7,7 +7,7 @@ import pytest
 
 from bitcorn_ray.cache.store import Traffic, count_traffic, traffic
 from bitcorn_ray.data_loader import compute_features
-from bitcorn_ray.features.plan import PartitionStatus
+from bitcorn_ray.features.receipts import PartitionStatus
 from bitcorn_ray.models.base import EpochResult, Progress
 from bitcorn_ray.on_ray import monitoring as metrics
 from bitcorn_ray.tuning.search import Outcome
