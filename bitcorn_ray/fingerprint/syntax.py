@@ -58,12 +58,16 @@ def facts_of_tree(tree: ast.AST) -> SourceFacts:
     constants = {node.value for node in read if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     attributes = {node.attr for node in read if isinstance(node, ast.Attribute)}
     return SourceFacts(
-        tree=hashlib.sha256("".join(_normal_form(tree)).encode()).hexdigest(),
+        tree=_tree_digest(tree),
         imports=list(_imports(nodes)),
         dynamic=next(_dynamic(nodes), ""),
         names=sorted({node.id for node in read if isinstance(node, ast.Name)}),
         attributes=sorted(attributes | {text for text in constants if text.isidentifier()}),
     )
+
+
+def _tree_digest(tree: ast.AST) -> str:
+    return hashlib.sha256("".join(_normal_form(tree)).encode()).hexdigest()
 
 
 def _normal_form(tree: ast.AST) -> Iterator[str]:
@@ -163,7 +167,9 @@ def package_rooms() -> list[str]:
 def _room_digest(room: str) -> str:
     root = Path(__file__).parents[1]
     paths = sorted((root / room).rglob("*.py")) or [root / f"{room}.py"]
-    return digest_of([f"{path.relative_to(root).as_posix()} {facts_of(path.read_bytes()).tree}" for path in paths])
+    return digest_of(
+        [f"{path.relative_to(root).as_posix()} {_tree_digest(parsed(path.read_bytes()))}" for path in paths]
+    )
 
 
 def digest_of(texts: list[str]) -> str:
