@@ -193,7 +193,7 @@ def _columns(
 ) -> dict[str, Floats]:
     """Return the columns (T,) of the selected features by their names in the combined system."""
     columns = list[Floats]()
-    for parent, wanted in zip(parents, selected, strict=True):
+    for parent, features in zip(parents, selected, strict=True):
         matrix = parent.matrix(bars)
-        columns += [matrix[parent.features.index(name)] for name in wanted]
+        columns += [matrix[parent.features.index(name)] for name in features]
     return dict(zip(names, columns, strict=True))

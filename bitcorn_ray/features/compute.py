@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from bitcorn_ray.cache.store import FeatureCache, Traffic, count_traffic
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.identity import Chunk, EntryPlan, bar_hashes, plan_entry
-from bitcorn_ray.features.plan import FeatureJob, FeaturePlan, FeatureWork, requested_of
+from bitcorn_ray.features.plan import FeatureJob, FeaturePlan, FeatureWork
 from bitcorn_ray.features.receipts import FileReceipt, PartitionStatus, read_receipts, write_receipts
 from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.fingerprint.code import CodeIdentity, require_same_code
@@ -229,10 +229,9 @@ def _compute_file(
     try:
         with opened_source(path, work.reading) as reader:
             while left:
-                partition = left[0].partition
-                asked = [partition] if partition else requested_of(reader.partitions, work.symbols, work.timeframes)
-                for each in asked:
-                    status = _compute_partition(reader, each, path, work, cache)
+                partitions = [left[0].partition] if left[0].partition else work.requested(reader.partitions)
+                for partition in partitions:
+                    status = _compute_partition(reader, partition, path, work, cache)
                     yield replace(status, seconds=time.perf_counter() - started)
                     started = time.perf_counter()
                 left.pop(0)

@@ -215,8 +215,8 @@ def run_audit(
             on_done,
             lambda job: _failed_audit(job.label(), _WORKER_DIED),
         )
-    require_found(jobs, (Partition(each.symbol, each.timeframe) for each in audits), symbols, timeframes)
-    return sorted(audits, key=lambda each: Partition(each.symbol, each.timeframe))
+    require_found(jobs, (Partition(done.symbol, done.timeframe) for done in audits), symbols, timeframes)
+    return sorted(audits, key=lambda done: Partition(done.symbol, done.timeframe))
 
 
 def _audit_jobs(jobs: Iterable[FeatureJob], work: _AuditWork) -> list[PartitionAudit]:
@@ -227,8 +227,10 @@ def _audit_file(job: FeatureJob, work: _AuditWork) -> list[PartitionAudit]:
     try:
         require_same_code(work.code)
         with opened_source(job.path, work.reading) as reader:
-            of_file = requested_of(reader.partitions, work.symbols, work.timeframes)
-            return [_audit_partition(reader, each, work) for each in ([job.partition] if job.partition else of_file)]
+            if job.partition:
+                return [_audit_partition(reader, job.partition, work)]
+            partitions = requested_of(reader.partitions, work.symbols, work.timeframes)
+            return [_audit_partition(reader, partition, work) for partition in partitions]
     except Exception as error:  # reported by partition in the driver
         return [_failed_audit(job.label(), error_text(error))]
 

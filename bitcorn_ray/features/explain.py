@@ -63,7 +63,7 @@ def explain(
                 found += [_explained(reader, partition, plan.work, cache, path) for partition in of_file]
         except BitcornError as error:
             found.append(_explanation(jobs[0].label(), "failure", (str(error),)))
-    return sorted(found, key=lambda each: (each.symbol, each.timeframe))
+    return sorted(found, key=lambda found: (found.symbol, found.timeframe))
 
 
 def _explanation(partition: Partition, outcome: str, causes: tuple[str, ...], **counts: int) -> Explanation:
@@ -147,9 +147,9 @@ def _differences(what: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> I
 def _bar_changes(bars: Bars, entry: Mapping[str, Any], cache: FeatureCache) -> Iterator[str]:
     timed = bars.timestamp is not None
     stored = [_stored_bars(cache, chunk["key"], chunk["rows"], timed) for chunk in entry["chunks"]]
-    if lost := sum(each is None for each in stored):
+    if lost := stored.count(None):
         yield f"{lost} of {len(stored)} chunks of the earlier entry are missing or damaged"
-    known = [each for each in stored if each is not None]
+    known = [chunk for chunk in stored if chunk is not None]
     if not known:
         return
     old_hashes, new_hashes = np.concatenate([hashes for _, hashes in known]), bar_hashes(bars)

@@ -69,6 +69,10 @@ class FeatureWork:
     timeframes: tuple[str, ...] | None
     reading: Reading = field(default_factory=Reading)
 
+    def requested(self, stored: Iterable[Partition]) -> list[Partition]:
+        """Return the requested partitions of a file that has been opened."""
+        return requested_of(stored, self.symbols, self.timeframes)
+
 
 @dataclass(frozen=True, kw_only=True)
 class FeaturePlan:
@@ -167,7 +171,7 @@ def requested_partitions(
     for partitions in known.values():
         if partitions is not None:
             stored = set(partitions)
-            partitions += [each for each in derived if Partition(each.symbol, str(each.base)) in stored]
+            partitions += [made for made in derived if Partition(made.symbol, str(made.base)) in stored]
     named += derived
     # If every name is known, an unknown one is an error now; else `require_found` decides after reading.
     if all(partitions is not None for partitions in known.values()):
@@ -191,7 +195,7 @@ def _requested_of_database(
 ) -> list[tuple[Partition | None, int]]:
     receipt = receipts.get(file.place.shown)
     if receipt is not None and receipt.whole:
-        sizes = {each.partition: each.rows for each in receipt.partitions if each.base is None}
+        sizes = {status.partition: status.rows for status in receipt.partitions if status.base is None}
     else:
         with opened_bars(file.path, reading=reading) as reader:
             sizes = reader.sizes()
@@ -206,7 +210,7 @@ def _partitions_of(
     """Return the stored partitions of a file, or None if they are unknown. look: the file's first rows may be read."""
     receipt = receipts.get(file.place.shown)
     if receipt is not None and receipt.whole:
-        return [each.partition for each in receipt.partitions if each.base is None]
+        return [status.partition for status in receipt.partitions if status.base is None]
     named = partition_named(file.place, reading) if look else None
     return None if named is None else [named]
 

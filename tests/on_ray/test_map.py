@@ -242,7 +242,7 @@ def test_a_partition_that_crashes_its_worker_is_reported_and_the_others_kept(
     assert [status.symbol for status in statuses] == list(bars)
     assert sorted(status.symbol for status in seen) == list(bars)
     assert [status.symbol for status in statuses if status.error] == ["S07"]
-    assert "the worker that computed it died each time" in statuses[7].error
+    assert "its worker died on every attempt" in statuses[7].error
     cache = FeatureCache(cache_dir)
     assert len(cache.manifests()) == 19
     assert verify(cache) == []
