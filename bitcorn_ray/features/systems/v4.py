@@ -130,6 +130,24 @@ def warmup(*, short: int = 6, medium: int = 24, long: int = 168, oscillator: int
     return max(2 * long - 1, 2 * wilder - 1, macd, td, oscillator + 4, fib - 1)
 
 
+def bounds(
+    *, short: int = 6, medium: int = 24, long: int = 168, oscillator: int = 14, fib: int = 50
+) -> dict[str, float]:
+    """Return the magnitude that each feature cannot exceed, by its formula: 20 at most with the default windows.
+
+    A value within a millionth of its bound is saturated. The bound of a logarithm is its floor: no price in double
+    precision moves by more than a factor of e^1420.
+    """
+    own = {
+        **dict.fromkeys(("ret_1", "ret_short", "ret_medium", "sma_dist_long"), long**0.5),
+        **dict.fromkeys((*FAMILIES["har"], *FAMILIES["volatility"]), -float(np.log(_FLOOR))),
+        **dict.fromkeys(("sma_dist_medium", "vwap_dist"), medium**0.5),
+        "macd_hist": 10.0,
+        "volume_z": (long - 1) / long**0.5,
+    }
+    return {name: own.get(name, 1.0) for name in FEATURES}
+
+
 def compute(
     bars: Bars, *, short: int = 6, medium: int = 24, long: int = 168, oscillator: int = 14, fib: int = 50
 ) -> dict[str, Array]:

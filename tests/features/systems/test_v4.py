@@ -26,24 +26,6 @@ SLICE = 65_536
 MEMBERSHIPS = ("fib_236", "fib_382", "fib_500", "fib_618", "fib_786")
 
 
-def bounds(
-    *, short: int = 6, medium: int = 24, long: int = 168, oscillator: int = 14, fib: int = 50
-) -> dict[str, float]:
-    """Return the magnitude that each feature cannot exceed, by its formula: 20 at most with the default windows.
-
-    A value within a millionth of its bound is saturated. The bound of a logarithm is its floor: no price in double
-    precision moves by more than a factor of e^1420.
-    """
-    own = {
-        **dict.fromkeys(("ret_1", "ret_short", "ret_medium", "sma_dist_long"), long**0.5),
-        **dict.fromkeys((*v4.FAMILIES["har"], *v4.FAMILIES["volatility"]), -float(np.log(v4._FLOOR))),
-        **dict.fromkeys(("sma_dist_medium", "vwap_dist"), medium**0.5),
-        "macd_hist": 10.0,
-        "volume_z": (long - 1) / long**0.5,
-    }
-    return {name: own.get(name, 1.0) for name in v4.FEATURES}
-
-
 def changed(bars, **columns):
     return Bars(**{**bars.columns(), **columns})
 
@@ -233,8 +215,8 @@ def test_every_feature_equals_the_slow_oracle_in_fifteen_minute_bars():
 
 def test_there_are_46_features_each_in_one_family():
     assert len(v4.FEATURES) == len(set(v4.FEATURES)) == 46
-    assert set(bounds()) == set(v4.FEATURES)
-    assert max(bounds().values()) <= 20
+    assert set(v4.bounds()) == set(v4.FEATURES)
+    assert max(v4.bounds().values()) <= 20
     assert SYSTEMS["v4"].features == v4.FEATURES
 
 
@@ -315,7 +297,7 @@ def test_the_time_of_the_bar_is_a_place_on_two_circles():
 
 def assert_finite_and_bounded(columns, **windows):
     """Assert that no float32 value is missing, infinite or beyond its bound."""
-    limits = bounds(**windows)
+    limits = v4.bounds(**windows)
     for name in v4.FEATURES:
         values = columns[name].astype(np.float32)
         assert np.isfinite(values).all(), f"{name}: {np.count_nonzero(~np.isfinite(values))} of {len(values)}"
@@ -349,7 +331,7 @@ def partitions() -> list[str]:
 @pytest.mark.parametrize("partition", partitions())
 def test_real_bars_have_features_that_are_finite_bounded_and_rarely_saturated(data_dir, partition):
     bars = read_frame(pd.read_parquet(data_dir / "bars" / f"{partition}.parquet"))
-    limits, rows, saturated = bounds(), 0, dict.fromkeys(v4.FEATURES, 0)
+    limits, rows, saturated = v4.bounds(), 0, dict.fromkeys(v4.FEATURES, 0)
     for columns in slices(bars):
         assert_finite_and_bounded(columns)
         rows += len(columns["ret_1"])
@@ -492,7 +474,7 @@ def test_bounds_are_reached_by_the_markets_that_reach_them():
     p = np.where(np.arange(n) < row, 1.0, 1.5)
     volume = np.where(np.arange(n) == row, 1e9, 1.0)
     bars = Bars(timestamp=np.arange(n) * 3_600_000, open=p, high=p, low=p, close=p, volume=volume)
-    computed, limits = v4.compute(bars), bounds()
+    computed, limits = v4.compute(bars), v4.bounds()
     assert computed["ret_1"][row] == pytest.approx(limits["ret_1"])
     assert computed["efficiency"][row] == pytest.approx(1)
     assert computed["volume_z"][row] == pytest.approx(limits["volume_z"], rel=1e-3)
