@@ -32,7 +32,7 @@ from bitcorn_ray.market.reference_volatility import reference_volatility
 if TYPE_CHECKING:
     from sklearn.preprocessing import StandardScaler
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating]
 Prices = NDArray[np.float64]
 Rows = NDArray[np.int64]
 Mask = NDArray[np.bool_]

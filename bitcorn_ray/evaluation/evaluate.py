@@ -19,7 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bitcorn_ray.datasets.dataset import PartitionBars
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.evaluation.baselines import baseline_forecasts
 from bitcorn_ray.features.compute import Origin
 from bitcorn_ray.forecasting.bands import outcome_known
 from bitcorn_ray.forecasting.batch import ForecastWorker, plan_forecasts, run_forecasts
@@ -30,8 +32,7 @@ from bitcorn_ray.market.partition import Partition, normalise_symbol
 from bitcorn_ray.market.timeframe import timeframe_ms
 from bitcorn_ray.metrics.losses import HorizonMetrics, forecast_metrics
 from bitcorn_ray.metrics.skill import HorizonSkill, Judged, judge
-from bitcorn_ray.models.baselines.history import History, realised_returns, realised_variances
-from bitcorn_ray.models.baselines.simple import baseline_forecasts
+from bitcorn_ray.models.baselines.history import realised_returns, realised_variances
 from bitcorn_ray.sources.options import Reading
 from bitcorn_ray.sources.source import shown_source
 from bitcorn_ray.storage.location import shown_uri
@@ -180,8 +181,16 @@ def judged_from(
     )
     rows = np.searchsorted(bars.timestamp, forecasts.cutoffs[kept])
     fit = every[bars.timestamp < fitted_before]
-    history = History(timestamps=bars.timestamp, high=bars.high, low=bars.low, close=bars.close, timeframe_ms=step)
-    baselines = baseline_forecasts(history, outcome, realised, horizons, fit, rows, features)
+    own = PartitionBars(
+        symbol=partition.symbol,
+        timeframe=partition.timeframe,
+        timestamp=bars.timestamp,
+        step=step,
+        close=bars.close,
+        high=bars.high,
+        low=bars.low,
+    )
+    baselines = baseline_forecasts(own, outcome, realised, horizons, fit, rows, features)
     one = Judged(
         times=forecasts.cutoffs[kept],
         returns=forecasts.returns[kept],

@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 
 from bitcorn_ray.datasets.folds import Fold, FoldRows
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.evaluation.baselines import Baselines
 from bitcorn_ray.metrics.comparison import Leaderboard, Question
 from bitcorn_ray.metrics.comparison import leaderboard as judged
 from bitcorn_ray.metrics.hac import average_by_instant
 from bitcorn_ray.metrics.losses import qlike
 from bitcorn_ray.metrics.signal import rank_scores, sign_losses, sign_scores
-from bitcorn_ray.models.baselines.simple import Baselines
 from bitcorn_ray.storage.location import shown_uri
 from bitcorn_ray.tuning.baselines import SweepBaselines, outcomes
 from bitcorn_ray.tuning.config import TrialConfig

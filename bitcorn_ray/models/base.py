@@ -280,5 +280,7 @@ def _mean_loss(model: Model, data: Dataset, ends: Rows) -> tuple[float, list[flo
     outcome, realised = data.returns[ends] / unit, data.volatilities[ends] / unit
     square = np.maximum(realised**2 - 2 * outcome * mu + mu**2, 0)
     losses = np.log(sigma) + 0.5 * square / sigma**2
-    by_horizon = [float(np.nanmean(losses[:, column], dtype=np.float64)) for column in range(losses.shape[1])]
+    counted = np.isfinite(losses)
+    counts = np.where(counted.any(0), counted.sum(0), np.nan)  # a horizon without any forecast has no loss
+    by_horizon: list[float] = (np.where(counted, losses, 0.0).sum(0, dtype=np.float64) / counts).tolist()
     return float(np.mean(by_horizon)), by_horizon

@@ -16,6 +16,14 @@ _KINDS = {
     "lstm": ("neural.config:LSTMConfig", "neural.model:LSTMModel"),
     "gru": ("neural.config:GRUConfig", "neural.model:GRUModel"),
     "tcn": ("neural.config:TCNConfig", "neural.model:TCNModel"),
+    "boosting": ("boosting:BoostingConfig", "boosting:Boosting"),
+    "random_walk": ("baselines.simple:RandomWalkConfig", "baselines.simple:RandomWalk"),
+    "constant": ("baselines.simple:ConstantConfig", "baselines.simple:Constant"),
+    "ewma": ("baselines.simple:EWMAConfig", "baselines.simple:EWMA"),
+    "garch": ("baselines.garch:GARCHConfig", "baselines.garch:GARCH"),
+    "har": ("baselines.har:HARConfig", "baselines.har:HAR"),
+    "strong_har": ("baselines.har:StrongHARConfig", "baselines.har:StrongHAR"),
+    "ridge": ("baselines.ridge:RidgeConfig", "baselines.ridge:Ridge"),
 }
 KINDS = tuple(_KINDS)
 

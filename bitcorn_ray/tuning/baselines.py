@@ -26,10 +26,9 @@ from numpy.typing import NDArray
 from bitcorn_ray.datasets.dataset import PartitionBars
 from bitcorn_ray.datasets.folds import FoldRows
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.evaluation.baselines import BASELINES, FEATURE_BASELINES, Baselines, baseline_forecasts
 from bitcorn_ray.forecasting.bands import outcome_known
-from bitcorn_ray.models.baselines.history import History, realised_returns, realised_variances
-from bitcorn_ray.models.baselines.ridge import ridge_forecasts
-from bitcorn_ray.models.baselines.simple import Baselines, baseline_forecasts
+from bitcorn_ray.models.baselines.history import realised_returns, realised_variances
 from bitcorn_ray.storage.location import shown_uri
 from bitcorn_ray.storage.storage import Storage
 from bitcorn_ray.tuning.config import SweepConfig, TrialConfig
@@ -84,16 +83,19 @@ class SweepBaselines:
         return made
 
     def _fitted(self, place: int, fold: FoldRows) -> Baselines:
-        one, horizons = self.bars[place], self.config.run.model.horizons
-        history = _history(one)
-        return baseline_forecasts(history, *outcomes(one, horizons), horizons, *_rows(fold))
+        kinds = [kind for kind in BASELINES if kind not in FEATURE_BASELINES]
+        return self._forecasts(place, fold, None, kinds)
 
     def _ridge(self, place: int, fold: FoldRows) -> Baselines:
-        horizons = self.config.run.model.horizons
         if isinstance(self._features, BitcornError):
             raise self._features
-        made = ridge_forecasts(self._features[place], *outcomes(self.bars[place], horizons), horizons, *_rows(fold))
-        return Baselines(returns={"ridge": made.returns}, variances={"ridge": made.variances}, remarks={})
+        return self._forecasts(place, fold, self._features[place], FEATURE_BASELINES)
+
+    def _forecasts(
+        self, place: int, fold: FoldRows, features: NDArray[np.float32] | None, kinds: Sequence[str]
+    ) -> Baselines:
+        bars, horizons = self.bars[place], self.config.run.model.horizons
+        return baseline_forecasts(bars, *outcomes(bars, horizons), horizons, *_rows(fold), features, kinds)
 
     @cached_property
     def _features(self) -> list[NDArray[np.float32]] | BitcornError:
@@ -115,12 +117,6 @@ class SweepBaselines:
             found.append(variant.matrix[start + rows][:, variant.columns(self.setting.features)])
             start += len(now.timestamp)
         return found
-
-
-def _history(bars: PartitionBars) -> History:
-    assert bars.high is not None
-    assert bars.low is not None
-    return History(timestamps=bars.timestamp, high=bars.high, low=bars.low, close=bars.close, timeframe_ms=bars.step)
 
 
 def outcomes(one: PartitionBars, horizons: Sequence[int]) -> tuple[Float, Float]:

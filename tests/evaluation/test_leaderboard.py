@@ -3,12 +3,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_baselines import constant_variance
 from small_sweeps import make_sweep, sweep_values
 
 from bitcorn_ray import leaderboard
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.metrics.losses import qlike
-from bitcorn_ray.models.baselines.simple import constant_variance
 from bitcorn_ray.tuning.baselines import outcomes
 from bitcorn_ray.tuning.records import Trial
 from bitcorn_ray.tuning.results import fold_records

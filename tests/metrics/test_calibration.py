@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_baselines import strong_har
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.metrics.calibration import COVERAGES, RollingConformal, conformal_quantile, conformal_scores
-from bitcorn_ray.models.baselines.har import strong_har
 from bitcorn_ray.models.baselines.history import History, realised_returns, realised_variances
 
 

@@ -9,14 +9,15 @@ import statsmodels.api as sm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from small_baselines import bars_of
 
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.evaluation.baselines import Baselines, baseline_forecasts
 from bitcorn_ray.metrics import skill
 from bitcorn_ray.metrics.hac import MeanTest, mean_test
 from bitcorn_ray.metrics.losses import Direction, Share, direction, qlike
 from bitcorn_ray.metrics.skill import Comparison, Judged, compare, judge
 from bitcorn_ray.models.baselines.history import History, realised_returns, realised_variances
-from bitcorn_ray.models.baselines.simple import Baselines, baseline_forecasts
 
 
 def overlapping(rng, rows, horizon):
@@ -120,7 +121,7 @@ HORIZONS = (1, 4)
 def judged(history, fit, test, returns=None, volatilities=None):
     outcome = realised_returns(history.close, HORIZONS)
     realised = realised_variances(history.close, HORIZONS)
-    made = baseline_forecasts(history, outcome, realised, HORIZONS, fit, test)
+    made = baseline_forecasts(bars_of(history), outcome, realised, HORIZONS, fit, test)
     return (
         Judged(
             times=history.timestamps[test],

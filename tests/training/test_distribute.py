@@ -9,6 +9,7 @@ import torch
 from small_training import MODEL, TRAINING, fit, make_data
 
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.models.base import Shape
 from bitcorn_ray.models.neural.checkpoint import CheckpointFolder
 
 # Checkpoints within epochs too, at every look.
@@ -30,7 +31,8 @@ def on_ray(ray_cluster, data, tmp_path_factory):
     def train(training=TRAINING, workers=1, data=data, model=MODEL, **options):
         folder = options.pop("folder", None) or tmp_path_factory.mktemp("run") / "checkpoints"
         arguments = {"gpus": 0, "checkpoints": CheckpointFolder(folder), "max_failures": 2, **options}
-        return fit_on_ray(SharedData(data), model, training, workers=workers, **arguments)
+        shape = Shape(data.matrix.shape[1], len(data.names), 3_600_000)
+        return fit_on_ray(SharedData(data), model, shape, training, workers=workers, **arguments)
 
     return train
 

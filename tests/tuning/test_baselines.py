@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from small_sweeps import make_sweep, sweep_values
 
+from bitcorn_ray.evaluation.baselines import baseline_forecasts
 from bitcorn_ray.market.partition import Partition
-from bitcorn_ray.models.baselines.history import History
-from bitcorn_ray.models.baselines.simple import baseline_forecasts
+from bitcorn_ray.models.baselines import simple
 from bitcorn_ray.sources.ingest import write_bars
 from bitcorn_ray.tuning import baselines as module
 from bitcorn_ray.tuning.baselines import SweepBaselines, outcomes
@@ -31,10 +31,9 @@ def swept(market_db, tmp_path):
 def test_forecasts_are_those_of_the_evaluation_with_the_features_of_the_best(swept):
     made, data = swept
     one, fold, variant = data.bars[0], data.folds[1].rows[0], data.variants["v2"]
-    history = History(timestamps=one.timestamp, high=one.high, low=one.low, close=one.close, timeframe_ms=one.step)
     seen = variant.matrix[:, variant.columns(["rsi_14", "raw_vol_10"])]
     fit, test = np.arange(fold.train.start, fold.test.start), np.arange(*fold.test)
-    expected = baseline_forecasts(history, *outcomes(one, (1, 4)), (1, 4), fit, test, seen)
+    expected = baseline_forecasts(one, *outcomes(one, (1, 4)), (1, 4), fit, test, seen)
     found = made.of(0, fold)
     for kind in ("returns", "variances"):
         theirs, ours = getattr(expected, kind), getattr(found, kind)
@@ -49,7 +48,6 @@ def test_they_are_fitted_once(swept, monkeypatch):
     fold = data.folds[0].rows[0]
     first = made.of(0, fold)
     monkeypatch.setattr(module, "baseline_forecasts", None)
-    monkeypatch.setattr(module, "ridge_forecasts", None)
     again = replace(made).of(0, fold)
     np.testing.assert_array_equal(again.variances["ridge"], first.variances["ridge"])
     assert (list(again.variances), again.remarks) == (list(first.variances), first.remarks)
@@ -57,6 +55,27 @@ def test_they_are_fitted_once(swept, monkeypatch):
     for path in (Path(made.folder.storage.address) / "baselines").iterdir():
         path.write_bytes(path.read_bytes()[:100])
     np.testing.assert_array_equal(replace(made).of(0, fold).variances["EWMA"], first.variances["EWMA"])
+
+
+def test_a_corrected_baseline_is_fitted_again(swept, monkeypatch):
+    made, data = swept
+    fold = data.folds[0].rows[0]
+    first = made.of(0, fold).variances["EWMA"]
+
+    monkeypatch.setattr(simple.EWMA, "predict_partition", lambda *given: (0 * first, 4 * first))
+    np.testing.assert_array_equal(replace(made).of(0, fold).variances["EWMA"], first)  # the same code: kept
+    monkeypatch.setattr(module, "training_code", lambda: "of the corrected code")
+    np.testing.assert_allclose(replace(made).of(0, fold).variances["EWMA"], 4 * first)
+
+
+def test_a_new_baseline_appears_in_a_sweep_that_was_judged_before(swept, monkeypatch):
+    made, data = swept
+    fold = data.folds[0].rows[0]
+    monkeypatch.setattr(module, "BASELINES", ("constant", "ridge"))
+    assert list(made.of(0, fold).variances) == ["constant variance", "ridge"]
+    monkeypatch.setattr(module, "BASELINES", ("constant", "ewma", "ridge"))
+    monkeypatch.setattr(module, "training_code", lambda: "of the code with another baseline")
+    assert list(replace(made).of(0, fold).variances) == ["constant variance", "EWMA", "ridge"]
 
 
 def test_bars_that_came_later_change_nothing_and_others_leave_ridge_out(swept, market_db, random_bars, tmp_path):

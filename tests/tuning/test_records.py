@@ -1,9 +1,16 @@
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+import bitcorn_ray
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.storage.storage import Storage
-from bitcorn_ray.tuning.records import FoldRecord, Journal, Records, Trial, record_key
+from bitcorn_ray.tuning.records import FoldRecord, Journal, Records, Trial, record_key, training_code
 
 
 def record(loss=1.0):
@@ -76,3 +83,31 @@ def test_a_line_that_was_torn_by_a_crash_is_passed_over(tmp_path):
     assert list(journal.read()) == ["t1"]
     journal.write(Trial(name="t3", point={}))
     assert list(journal.read()) == ["t1", "t3"]
+
+
+def code_of(package):
+    """Return what a process that has this copy of the package thinks of its code."""
+    script = "from bitcorn_ray.tuning.records import training_code; print(training_code())"
+    environment = {**os.environ, "PYTHONPATH": str(package)}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=package, env=environment, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_the_code_of_a_record_changes_with_what_trains_and_with_nothing_else(tmp_path):
+    copy = tmp_path / "bitcorn_ray"
+    shutil.copytree(Path(bitcorn_ray.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
+
+    def edited(file, old, new):
+        source = (copy / file).read_text()
+        assert old in source
+        (copy / file).write_text(source.replace(old, new, 1))
+        return code_of(tmp_path)
+
+    first = code_of(tmp_path)
+    assert first == training_code()
+    assert edited("models/neural/losses.py", "import math", "import math  # a comment") == first
+    assert edited("cli/options.py", "from __future__", "LATER = 1\nfrom __future__") == first
+    loss = edited("models/neural/losses.py", "_ROBUST_FREEDOM = 12.0", "_ROBUST_FREEDOM = 12.5")
+    fold = edited("datasets/folds.py", "return next_start - reach + 1", "return next_start - reach")
+    assert len({first, loss, fold}) == 3

@@ -1,6 +1,6 @@
 """Log-HAR: regressions of log variance on its own past at several speeds (Corsi 2009), the hardest baselines to beat.
 
-1. Inputs at a row: ln of the mean squared one-bar return over the last 1, 4, 24 and 168 bars. `strong_har` adds the
+1. Inputs at a row: ln of the mean squared one-bar return over the last 1, 4, 24 and 168 bars. The strong HAR adds the
    same of the Parkinson variance, and how busy the hours ahead usually are:
 2. the profile of the week is the mean, by slot of the week, of a bar's ln Parkinson variance less that of its last 168
    bars; ahead of a row it is averaged over the slots of the h bars to come.
@@ -16,103 +16,184 @@ bars where that is less, so that a quiet market is forecast as well as a wild on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bitcorn_ray.models.baselines.history import History, fitting_rows
-
-__all__ = ["log_har", "log_variance_floor", "strong_har"]
-
-Float = NDArray[np.float64]
-Rows = NDArray[np.int64]
+from bitcorn_ray.datasets.dataset import PartitionBars
+from bitcorn_ray.models.base import ModelConfig
+from bitcorn_ray.models.baselines.history import Float, History, Parameters, PartitionModel, Rows, fitting_rows
 
 _FLOOR, _FLOOR_SHARE = 1e-9, 1e-4
 _WEEK_MS, _DAY_MS, _QUARTER_MS = 7 * 86_400_000, 86_400_000, 900_000
 _WINDOWS = (1, 4, 24, 168)
 
 
-def log_har(history: History, realised: Float, horizons: Sequence[int], fit: Rows, test: Rows) -> Float:
-    """Forecast the variance (N, H) of the h bars after each of the rows `test` by log-HAR of squared returns.
+@dataclass(frozen=True, kw_only=True)
+class HARConfig(ModelConfig):
+    """A log-HAR for each partition."""
 
-    realised: (T, H) variances that came, NaN where not known; only those of rows of `fit` whose horizon ends within
-    `fit` are looked at. fit, test: rows, ascending. Rows before the longest window is full are not fitted on and have
-    NaN forecasts. Raises BitcornError where too few rows are left to fit on.
+    kind: Literal["har"] = "har"
+    seq_len: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class StrongHARConfig(ModelConfig):
+    """A log-HAR with Parkinson variances and the profile of the week, for each partition."""
+
+    kind: Literal["strong_har"] = "strong_har"
+    seq_len: int = 1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class HarFit:
+    """A fitted log-HAR.
+
+    strong: with Parkinson variances and profile. horizons: H. floor: added before a logarithm. coefficients: (H, K).
+    factors: (H,) that make a median a mean. profile: of the slots of the week, empty from daily bars on.
     """
-    floor = _floor(history, fit)
-    design = _design(history.returns**2, _windows(history), floor)
-    return _each(lambda horizon: design, realised, horizons, fit, test, floor)
+
+    strong: bool
+    horizons: tuple[int, ...]
+    floor: float
+    coefficients: Float
+    factors: Float
+    profile: Float
+
+    def variances(self, history: History, rows: Rows) -> Float:
+        """Return the variance (N, H) of the h bars after some rows (N,), NaN until the longest window is full."""
+        design = _base_design(history, self.floor, self.strong)
+        result = np.empty((len(rows), len(self.horizons)))
+        for j, horizon in enumerate(self.horizons):
+            x = _with_profile(design, history, self.profile, horizon)
+            result[:, j] = np.exp(x[rows] @ self.coefficients[j]) * self.factors[j]
+        return result
 
 
-def strong_har(history: History, realised: Float, horizons: Sequence[int], fit: Rows, test: Rows) -> Float:
-    """Forecast as `log_har`, with Parkinson variances and, within the day, the profile of the week besides."""
-    windows, floor = _windows(history), _floor(history, fit)
-    design = np.hstack([_design(history.returns**2, windows, floor), _design(history.parkinson, windows, floor)[:, 1:]])
-    if history.timeframe_ms >= _DAY_MS:
-        return _each(lambda horizon: design, realised, horizons, fit, test, floor)
-    ahead = _profile_ahead(history, windows[-1], fit, floor)
-    return _each(lambda horizon: np.column_stack([design, ahead(horizon)]), realised, horizons, fit, test, floor)
+def fit_har(history: History, realised: Float, horizons: Sequence[int], fit: Rows, *, strong: bool = False) -> HarFit:
+    """Fit a log-HAR on the rows ``fit``, ascending.
+
+    realised: (T, H) variances, NaN where they are not known; only those whose horizon ends within ``fit`` are used.
+    Rows before the longest window is full are not fitted on.
+    Raises BitcornError if too few rows are left to fit on.
+    """
+    floor = log_variance_floor(float((history.returns[fit] ** 2).mean()) if len(fit) else 0.0)
+    profile = np.empty(0)
+    if strong and history.timeframe_ms < _DAY_MS:
+        profile = _profile(history, windows_of(history.timeframe_ms)[-1], fit, floor)
+    design = _base_design(history, floor, strong)
+    coefficients, factors = list[Any](), list[float]()
+    for j, horizon in enumerate(horizons):
+        x, y = _with_profile(design, history, profile, horizon), realised[:, j]
+        rows = fitting_rows(fit, horizon, x, y)
+        beta = np.linalg.lstsq(x[rows], np.log(y[rows] + floor), rcond=None)[0]
+        coefficients.append(beta)
+        factors.append(float((y[rows] / np.exp(x[rows] @ beta)).mean()))
+    return HarFit(
+        strong=strong,
+        horizons=tuple(horizons),
+        floor=floor,
+        coefficients=np.array(coefficients),
+        factors=np.array(factors),
+        profile=profile,
+    )
 
 
 def log_variance_floor(variance: float) -> float:
-    """What is added before a logarithm is taken. variance: mean of one bar, over rows that are fitted on."""
+    """Return what is added before a logarithm. variance: mean of one bar, over the fitting rows."""
     return max(min(_FLOOR, _FLOOR_SHARE * variance), float(np.finfo(np.float64).tiny))
 
 
-def _floor(history: History, fit: Rows) -> float:
-    return log_variance_floor(float((history.returns[fit] ** 2).mean()) if len(fit) else 0.0)
-
-
-def _windows(history: History) -> tuple[int, ...]:
-    week = _WEEK_MS // history.timeframe_ms
+def windows_of(timeframe_ms: int) -> tuple[int, ...]:
+    """Return the windows in bars: 1, 4, 24, 168, and a week if that is longer."""
+    week = _WEEK_MS // timeframe_ms
     return (*_WINDOWS, week) if week > _WINDOWS[-1] else _WINDOWS
 
 
+class HAR(PartitionModel):
+    """Returns of zero, and the variance of a log-HAR."""
+
+    Config: ClassVar[Any] = HARConfig
+    title: ClassVar[str] = "log-HAR"
+    strong: ClassVar[bool] = False
+
+    def fit_partition(
+        self, bars: PartitionBars, features: NDArray[np.floating], outcome: Float, realised: Float, rows: Rows
+    ) -> tuple[Parameters, str | None]:
+        """Return the regressions of a partition."""
+        fitted = fit_har(History.of(bars), realised, self.config.horizons, rows, strong=self.strong)
+        names = ("floor", "coefficients", "factors", "profile")
+        return {name: np.asarray(getattr(fitted, name)) for name in names}, None
+
+    def predict_partition(
+        self, bars: PartitionBars, features: NDArray[np.floating], parameters: Parameters, rows: Rows
+    ) -> tuple[Float, Float]:
+        """Return the regressions' forecasts."""
+        fitted = HarFit(
+            strong=self.strong,
+            horizons=self.config.horizons,
+            floor=float(parameters["floor"]),
+            coefficients=parameters["coefficients"],
+            factors=parameters["factors"],
+            profile=parameters["profile"],
+        )
+        variances = fitted.variances(History.of(bars), rows)
+        return np.zeros_like(variances), variances
+
+    def history_needed(self, step: int) -> int:
+        """Return the longest window, and a bar before it for its first return."""
+        return windows_of(step)[-1] + 1
+
+
+class StrongHAR(HAR):
+    """The same with Parkinson variances and the profile of the week."""
+
+    Config = StrongHARConfig
+    title: ClassVar[str] = "strong HAR"
+    strong: ClassVar[bool] = True
+
+
 def _log_mean(x: Float, window: int, floor: float) -> Float:
-    # A rolling sum of what is not negative may come out a little below zero.
+    # A rolling sum of non-negative numbers may come out slightly below zero.
     result: Float = np.log(np.maximum(pd.Series(x).rolling(window).mean().to_numpy(), 0.0) + floor)
     return result
 
 
-def _design(variance: Float, windows: Sequence[int], floor: float) -> Float:
-    return np.column_stack([np.ones(len(variance)), *(_log_mean(variance, window, floor) for window in windows)])
+def _base_design(history: History, floor: float, strong: bool) -> Float:
+    """Return the inputs (T, K) that are the same for all horizons."""
+    windows = windows_of(history.timeframe_ms)
+    variances = [history.returns**2, *([history.parkinson] if strong else [])]
+    columns = [_log_mean(variance, window, floor) for variance in variances for window in windows]
+    return np.column_stack([np.ones(len(history.close)), *columns])
 
 
-def _profile_ahead(history: History, window: int, fit: Rows, floor: float) -> Callable[[int], Float]:
-    """A function from a horizon to the mean (T,) of the profile over the slots of the h bars after each row."""
+def _with_profile(design: Float, history: History, profile: Float, horizon: int) -> Float:
+    """Return the inputs with the mean profile of the slots of the h bars after each row, if there is a profile."""
+    if len(profile) == 0:
+        return design
+    total = np.zeros(len(history.close))
+    for step in range(1, horizon + 1):
+        total += profile[_slots(history, step)]
+    return np.column_stack([design, total / horizon])
+
+
+def _slots(history: History, bars_ahead: int) -> Rows:
+    """Return the slot of the week (T,) of the bar so many bars after each row."""
     width = max(history.timeframe_ms, _QUARTER_MS)
-    slots = -(-_WEEK_MS // width)
+    slots: Rows = (history.timestamps + bars_ahead * history.timeframe_ms) % _WEEK_MS // width
+    return slots
 
-    def slot(bars_ahead: int) -> Rows:
-        result: Rows = (history.timestamps + bars_ahead * history.timeframe_ms) % _WEEK_MS // width
-        return result
 
+def _profile(history: History, window: int, fit: Rows, floor: float) -> Float:
+    """Return the mean excess of ln Parkinson variance by slot of the week, over the fitting rows."""
+    slots = -(-_WEEK_MS // max(history.timeframe_ms, _QUARTER_MS))
     rows = np.arange(fit[0], fit[-1] + 1) if len(fit) else fit
     excess = (np.log(history.parkinson + floor) - _log_mean(history.parkinson, window, floor))[rows]
     known = np.isfinite(excess)
-    counts = np.bincount(slot(0)[rows][known], minlength=slots)
-    sums = np.bincount(slot(0)[rows][known], weights=excess[known], minlength=slots)
-    profile = sums / np.maximum(counts, 1)  # a slot that was never seen is as busy as any other
-
-    def ahead(horizon: int) -> Float:
-        total = np.zeros(len(history.close))
-        for step in range(1, horizon + 1):
-            total += profile[slot(step)]
-        return total / horizon
-
-    return ahead
-
-
-def _each(
-    design: Callable[[int], Float], realised: Float, horizons: Sequence[int], fit: Rows, test: Rows, floor: float
-) -> Float:
-    variances = np.empty((len(test), len(horizons)))
-    for j, horizon in enumerate(horizons):
-        x, y = design(horizon), realised[:, j]
-        rows = fitting_rows(fit, horizon, x, y)
-        beta = np.linalg.lstsq(x[rows], np.log(y[rows] + floor), rcond=None)[0]
-        bias = (y[rows] / np.exp(x[rows] @ beta)).mean()
-        variances[:, j] = np.exp(x[test] @ beta) * bias
-    return variances
+    own = _slots(history, 0)[rows][known]
+    sums = np.bincount(own, weights=excess[known], minlength=slots)
+    return sums / np.maximum(np.bincount(own, minlength=slots), 1)  # an unseen slot is as busy as any other

@@ -1,88 +1,141 @@
-"""Ridge regression on the features: what a linear model makes of what the network sees.
+"""Ridge regression on the features: what a linear model makes of the inputs of the network.
 
 One regression a horizon for the return, and one for the log variance, on the features standardised by the fitting rows.
 The penalty of each is the one that predicts best the last fifth of the fitting rows when fitted on those before, purged
-by the horizon; then all fitting rows are used. exp of a log variance is made a mean as in `har`, and never leaves the
-range of the fitting rows, as a far-off feature would otherwise make it absurd.
+by the horizon; then all fitting rows are used. exp of a log variance is made a mean as in `har`, and stays within the
+range of the fitting rows, as an extreme feature would otherwise make it absurd.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bitcorn_ray.datasets.dataset import PartitionBars
 from bitcorn_ray.datasets.folds import holdout
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.models.base import ModelConfig, Traits
 from bitcorn_ray.models.baselines.har import log_variance_floor
-from bitcorn_ray.models.baselines.history import fitting_rows
-
-__all__ = ["PENALTIES", "Ridge", "ridge_forecasts"]
-
-Float = NDArray[np.float64]
-Rows = NDArray[np.int64]
+from bitcorn_ray.models.baselines.history import Float, Parameters, PartitionModel, Rows, fitting_rows
 
 # In units of a standardised feature's own weight, 1: from next to nothing to next to no regression.
 PENALTIES = tuple(float(penalty) for penalty in np.logspace(-6, 3, 19))
 
 
+@dataclass(frozen=True, kw_only=True)
+class RidgeConfig(ModelConfig):
+    """Ridge regressions for each partition."""
+
+    kind: Literal["ridge"] = "ridge"
+    seq_len: int = 1
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Ridge:
-    """Forecasts (N, H) of ridge regressions: returns, variances; and the penalties (H) that were chosen for each."""
+class RidgeFit:
+    """Fitted regressions, an entry for each of H horizons.
 
-    returns: Float
-    variances: Float
-    return_penalties: tuple[float, ...]
-    variance_penalties: tuple[float, ...]
+    mean, scale: (H, F) of the features. return_beta, variance_beta: (H, F), and return_level, variance_level: (H,) of
+    the return and the log variance. low, high: (H,) range of the log variance. factor: (H,) that makes a median a mean.
+    return_penalty, variance_penalty: (H,) the selected ones.
+    """
+
+    mean: Float
+    scale: Float
+    return_beta: Float
+    return_level: Float
+    return_penalty: Float
+    variance_beta: Float
+    variance_level: Float
+    variance_penalty: Float
+    low: Float
+    high: Float
+    factor: Float
+
+    def predict(self, features: NDArray[np.floating]) -> tuple[Float, Float]:
+        """Return the returns and variances (N, H) for the features (N, F) of some rows."""
+        returns, variances = np.empty((2, len(features), len(self.mean)))
+        for j in range(len(self.mean)):
+            x = (features.astype(np.float64) - self.mean[j]) / self.scale[j]
+            returns[:, j] = x @ self.return_beta[j] + self.return_level[j]
+            fitted = np.clip(x @ self.variance_beta[j] + self.variance_level[j], self.low[j], self.high[j])
+            variances[:, j] = np.exp(fitted) * self.factor[j]
+        return returns, variances
 
 
-def ridge_forecasts(
-    features: NDArray[np.floating], outcome: Float, realised: Float, horizons: Sequence[int], fit: Rows, test: Rows
-) -> Ridge:
-    """Forecast return and variance of the h bars after each of the rows `test` from the features (T, F) of that row.
+def fit_ridge(
+    features: NDArray[np.floating], outcome: Float, realised: Float, horizons: Sequence[int], fit: Rows
+) -> RidgeFit:
+    """Fit the regressions on the rows ``fit``, ascending.
 
-    outcome, realised: (T, H) log returns and variances that came, NaN where not known; only those of rows of `fit`
-    whose horizon ends within `fit` are looked at. Rows with a feature that is NaN are not fitted on, and have NaN
-    forecasts. Raises BitcornError where too few rows are left to fit on.
+    features: (T, F). outcome, realised: (T, H) log returns and variances, NaN where they are not known; only those
+    whose horizon ends within ``fit`` are used. Rows with a feature that is NaN are not fitted on.
+    Raises BitcornError if too few rows are left to fit on.
     """
     if features.ndim != 2 or len(features) != len(outcome):
-        raise BitcornError(f"features have shape {features.shape}: one row for each of the {len(outcome)} bars")
-    returns, variances = np.empty((2, len(test), len(horizons)))
-    chosen = []
+        raise BitcornError(f"features have shape {features.shape}: give one row for each of the {len(outcome)} bars")
+    fitted: dict[str, list[Float | float]] = {item.name: [] for item in fields(RidgeFit)}
     for j, horizon in enumerate(horizons):
         rows = fitting_rows(fit, horizon, features, outcome[:, j], realised[:, j])
         log_variance = np.log(realised[rows, j] + log_variance_floor(float(realised[rows, j].mean()) / horizon))
         y = np.column_stack([outcome[rows, j], log_variance])
-        x, at_test = _standardised(features, rows, test)
+        x, mean, scale = _standardised(features[rows])
         picked = _penalties(x, y, rows, horizon)
         coefficients, levels = _regress(x, y)
-        return_beta, variance_beta = (coefficients[k, :, number] for k, number in enumerate(picked))
-        return_level, variance_level = (levels[k, 0, number] for k, number in enumerate(picked))
-        returns[:, j] = at_test @ return_beta + return_level
+        variance_beta, variance_level = coefficients[1, :, picked[1]], levels[1, 0, picked[1]]
         low, high = log_variance.min(), log_variance.max()
-        fitted = np.exp(np.clip(x @ variance_beta + variance_level, low, high))
-        predicted = np.exp(np.clip(at_test @ variance_beta + variance_level, low, high))
-        variances[:, j] = predicted * (realised[rows, j] / fitted).mean()
-        chosen.append([PENALTIES[number] for number in picked])
-    return Ridge(
-        returns=returns,
-        variances=variances,
-        return_penalties=tuple(picked[0] for picked in chosen),
-        variance_penalties=tuple(picked[1] for picked in chosen),
-    )
+        median = np.exp(np.clip(x @ variance_beta + variance_level, low, high))
+        values = {
+            "mean": mean,
+            "scale": scale,
+            "return_beta": coefficients[0, :, picked[0]],
+            "return_level": levels[0, 0, picked[0]],
+            "return_penalty": PENALTIES[picked[0]],
+            "variance_beta": variance_beta,
+            "variance_level": variance_level,
+            "variance_penalty": PENALTIES[picked[1]],
+            "low": low,
+            "high": high,
+            "factor": (realised[rows, j] / median).mean(),
+        }
+        for name, value in values.items():
+            fitted[name].append(value)
+    return RidgeFit(**{name: np.array(values) for name, values in fitted.items()})
 
 
-def _standardised(features: NDArray[np.floating], rows: Rows, test: Rows) -> tuple[Float, Float]:
-    x = features[rows].astype(np.float64)
+class Ridge(PartitionModel):
+    """The returns and variances of ridge regressions."""
+
+    Config = RidgeConfig
+    traits: ClassVar[Traits] = Traits(uses_bars=True)
+    title: ClassVar[str] = "ridge"
+    judged_on: ClassVar[tuple[str, ...]] = ("returns", "variances")
+
+    def fit_partition(
+        self, bars: PartitionBars, features: NDArray[np.floating], outcome: Float, realised: Float, rows: Rows
+    ) -> tuple[Parameters, str | None]:
+        """Return the regressions of a partition."""
+        return vars(fit_ridge(features, outcome, realised, self.config.horizons, rows)), None
+
+    def predict_partition(
+        self, bars: PartitionBars, features: NDArray[np.floating], parameters: Parameters, rows: Rows
+    ) -> tuple[Float, Float]:
+        """Return the regressions' forecasts."""
+        return RidgeFit(**parameters).predict(features)
+
+
+def _standardised(features: NDArray[np.floating]) -> tuple[Float, Float, Float]:
+    x = features.astype(np.float64)
     mean, scale = x.mean(0), x.std(0)
     scale[scale <= 1e-12 * np.abs(mean)] = 1.0  # a constant
-    return (x - mean) / scale, (features[test].astype(np.float64) - mean) / scale
+    return (x - mean) / scale, mean, scale
 
 
 def _penalties(x: Float, y: Float, rows: Rows, horizon: int) -> list[int]:
-    """Numbers of the penalties for the columns of y that do best on the last fifth of the rows."""
+    """Return the indexes of the penalties for the columns of y that do best on the last fifth of the rows."""
     first, last = (np.searchsorted(rows, part) for part in holdout(rows, 0.2, horizon))
     coefficients, levels = _regress(x[first], y[first])
     misses = x[last] @ coefficients + levels - y[last].T[:, :, None]  # (K, N, A)
@@ -91,9 +144,9 @@ def _penalties(x: Float, y: Float, rows: Rows, horizon: int) -> list[int]:
 
 
 def _regress(x: Float, y: Float) -> tuple[Float, Float]:
-    """Ridge regressions of the columns of y (N, K) on x (N, F) with all A penalties, from one decomposition.
+    """Return ridge regressions of the columns of y (N, K) on x (N, F) with all A penalties, from one decomposition.
 
-    Returns coefficients (K, F, A) and intercepts (K, 1, A): x @ coefficients + intercepts predicts (K, N, A).
+    Coefficients (K, F, A) and intercepts (K, 1, A): x @ coefficients + intercepts predicts (K, N, A).
     """
     centre, level = x.mean(0), y.mean(0)
     centred = x - centre

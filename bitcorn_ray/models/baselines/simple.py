@@ -1,103 +1,111 @@
-"""The forecasts that a professional compares with, all from the bars and none knowing the future.
+"""The simplest models: a random walk, a constant variance, and an exponentially weighted variance.
 
-    return      random walk (0) · ridge
-    variance    constant variance · EWMA · GARCH(1,1) · log-HAR · strong HAR · ridge
-
-Everything that is fitted is fitted on the fitting rows alone, with labels that end within them; at a test row nothing
-later than that row is looked at.
+Everything that is fitted is fitted on the fitting rows alone, with labels that end within them. A forecast at a row
+depends on no later row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from bitcorn_ray.datasets.dataset import PartitionBars
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.models.baselines.garch import garch_variance
-from bitcorn_ray.models.baselines.har import log_har, strong_har
-from bitcorn_ray.models.baselines.history import History, fitting_rows
-from bitcorn_ray.models.baselines.ridge import ridge_forecasts
-
-__all__ = ["Baselines", "baseline_forecasts", "constant_variance", "ewma_variance"]
-
-Float = NDArray[np.float64]
-Rows = NDArray[np.int64]
+from bitcorn_ray.models.base import ModelConfig
+from bitcorn_ray.models.baselines.history import Float, History, Parameters, PartitionModel, Rows, fitting_rows
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Baselines:
-    """Forecasts at N test rows, by the baseline's name; each array is (N, H).
+@dataclass(frozen=True, kw_only=True)
+class RandomWalkConfig(ModelConfig):
+    """A random walk with the mean variance of the training windows."""
 
-    returns: log returns. variances: of the bars of the horizon together; NaN where a row has too few bars before it.
-    remarks: what a reader must know, by the baseline's name: that a fit didn't converge, or could not be made.
+    kind: Literal["random_walk"] = "random_walk"
+    seq_len: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConstantConfig(ModelConfig):
+    """The mean variance of the training windows."""
+
+    kind: Literal["constant"] = "constant"
+    seq_len: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class EWMAConfig(ModelConfig):
+    """An exponentially weighted variance.
+
+    alpha: weight of the newest bar; RiskMetrics' 0.06 (J. P. Morgan 1996), which is not fitted.
     """
 
-    returns: dict[str, Float]
-    variances: dict[str, Float]
-    remarks: dict[str, str]
+    kind: Literal["ewma"] = "ewma"
+    seq_len: int = 1
+    alpha: float = 0.06
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.alpha < 1:
+            raise BitcornError(f"alpha is {self.alpha}: it must lie between 0 and 1")
 
 
-def constant_variance(realised: Float, horizons: Sequence[int], fit: Rows, test: Rows) -> Float:
-    """Forecast at every test row the mean realised variance of the fitting rows: (N, H)."""
-    means = [realised[fitting_rows(fit, h, realised[:, j]), j].mean() for j, h in enumerate(horizons)]
-    return np.tile(means, (len(test), 1))
+def constant_variance(realised: Float, horizons: Sequence[int], fit: Rows) -> Float:
+    """Return the mean realised variance of the fitting rows: (H,)."""
+    return np.array([realised[fitting_rows(fit, h, realised[:, j]), j].mean() for j, h in enumerate(horizons)])
 
 
-def ewma_variance(history: History, horizons: Sequence[int], test: Rows, alpha: float = 0.06) -> Float:
-    """Exponentially weighted mean of the squared returns up to each test row, times the horizon: (N, H).
-
-    alpha: weight of the newest bar; RiskMetrics' 0.06 (J. P. Morgan 1996), which is not fitted to anything here.
-    """
+def ewma_variance(history: History, horizons: Sequence[int], rows: Rows, alpha: float = 0.06) -> Float:
+    """Return the exponentially weighted mean of the squared returns up to each row, times the horizon: (N, H)."""
     mean = pd.Series(history.returns**2).ewm(alpha=alpha).mean().to_numpy()
-    return mean[test, None] * np.asarray(horizons, np.float64)
+    return mean[rows, None] * np.asarray(horizons, np.float64)
 
 
-def baseline_forecasts(
-    history: History,
-    outcome: Float,
-    realised: Float,
-    horizons: Sequence[int],
-    fit: Rows | slice,
-    test: Rows | slice,
-    features: NDArray[np.floating] | None = None,
-) -> Baselines:
-    """Make the forecasts of all baselines at the test rows of one partition.
+class Constant(PartitionModel):
+    """Returns of zero, and the mean variance of the training windows."""
 
-    outcome, realised: (T, H) log returns and realised variances of the h bars after each row, NaN where not known: see
-    `realised_returns` and `realised_variances`, or leave out those that span a gap. fit, test: rows of T, ascending, or
-    slices. features: (T, F) for the ridge regression, which is left out without them.
-    What cannot be fitted, GARCH or a HAR on a history that is short of its windows, is left out and told in `remarks`,
-    and so is a GARCH model whose fit did not converge. Raises BitcornError where shapes differ or too few rows are left
-    to fit anything on.
-    """
-    shape = (len(history.close), len(horizons))
-    if outcome.shape != shape or realised.shape != shape:
-        raise BitcornError(f"outcome {outcome.shape} and realised {realised.shape} must be {shape}: bars x horizons")
-    fitted_on, tested = (np.arange(shape[0])[rows] for rows in (fit, test))
-    returns = {"random walk": np.zeros((len(tested), len(horizons)))}
-    remarks = {}
-    variances = {
-        "constant variance": constant_variance(realised, horizons, fitted_on, tested),
-        "EWMA": ewma_variance(history, horizons, tested),
-    }
-    try:
-        garch = garch_variance(history, horizons, fitted_on, tested)
-    except BitcornError as error:
-        remarks["GARCH(1,1)"] = f"left out: {error}"
-    else:
-        variances["GARCH(1,1)"] = garch.variances
-        if not garch.converged:
-            remarks["GARCH(1,1)"] = f"its fit did not converge ({garch.message}): don't trust it"
-    for name, regression in (("log-HAR", log_har), ("strong HAR", strong_har)):
-        try:
-            variances[name] = regression(history, realised, horizons, fitted_on, tested)
-        except BitcornError as error:
-            remarks[name] = f"left out: {error}"
-    if features is not None:
-        ridge = ridge_forecasts(features, outcome, realised, horizons, fitted_on, tested)
-        returns["ridge"], variances["ridge"] = ridge.returns, ridge.variances
-    return Baselines(returns=returns, variances=variances, remarks=remarks)
+    Config: ClassVar[Any] = ConstantConfig
+    title: ClassVar[str] = "constant variance"
+
+    def fit_partition(
+        self, bars: PartitionBars, features: NDArray[np.floating], outcome: Float, realised: Float, rows: Rows
+    ) -> tuple[Parameters, str | None]:
+        """Return the mean variance of each horizon."""
+        return {"variance": constant_variance(realised, self.config.horizons, rows)}, None
+
+    def predict_partition(
+        self, bars: PartitionBars, features: NDArray[np.floating], parameters: Parameters, rows: Rows
+    ) -> tuple[Float, Float]:
+        """Return the same forecast at every row."""
+        variances = np.tile(parameters["variance"], (len(rows), 1))
+        return np.zeros_like(variances), variances
+
+
+class RandomWalk(Constant):
+    """The same forecast, as the reference of returns."""
+
+    Config = RandomWalkConfig
+    title: ClassVar[str] = "random walk"
+    judged_on: ClassVar[tuple[str, ...]] = ("returns",)
+
+
+class EWMA(PartitionModel):
+    """Returns of zero, and an exponentially weighted variance."""
+
+    Config = EWMAConfig
+    title: ClassVar[str] = "EWMA"
+
+    @property
+    def needs_known_partition(self) -> bool:
+        """Return False: nothing is fitted."""
+        return False
+
+    def predict_partition(
+        self, bars: PartitionBars, features: NDArray[np.floating], parameters: Parameters, rows: Rows
+    ) -> tuple[Float, Float]:
+        """Return the weighted variance up to each row, at least that of a price that moves by 1e-6."""
+        variances = ewma_variance(History.of(bars), self.config.horizons, rows, self.config.alpha)
+        return np.zeros_like(variances), np.maximum(variances, 1e-12)

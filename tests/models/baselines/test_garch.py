@@ -1,11 +1,10 @@
 import numpy as np
 import pytest
 from arch import arch_model
+from small_baselines import garch_variance
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.metrics.losses import qlike
-from bitcorn_ray.models.baselines import garch
-from bitcorn_ray.models.baselines.garch import garch_variance
 from bitcorn_ray.models.baselines.history import History, realised_variances
 
 HORIZONS = (1, 4, 24)
@@ -74,7 +73,7 @@ def test_a_fit_that_does_not_converge_is_told(truth, monkeypatch):
         model.fit = lambda **options: fit(options={"maxiter": 1}, **options)
         return model
 
-    monkeypatch.setattr(garch, "arch_model", stopped_early)
+    monkeypatch.setattr("arch.arch_model", stopped_early)
     found = garch_variance(truth.history, HORIZONS, np.arange(2_000), np.arange(2_000, 2_010))
     assert not found.converged
     assert "Iteration limit" in found.message

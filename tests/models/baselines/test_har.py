@@ -4,10 +4,10 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from small_baselines import log_har, strong_har
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.metrics.losses import qlike
-from bitcorn_ray.models.baselines.har import log_har, strong_har
 from bitcorn_ray.models.baselines.history import History, realised_variances
 
 HORIZONS = (1, 4, 12, 24)

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 from sklearn.linear_model import Ridge as SklearnRidge
+from small_baselines import ridge_forecasts
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.models.baselines.ridge import PENALTIES, ridge_forecasts
+from bitcorn_ray.models.baselines.ridge import PENALTIES
 
 HORIZONS = (1, 6)
 

@@ -1,12 +1,16 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
+from small_baselines import bars_of, constant_variance
 
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.evaluation.baselines import baseline_forecasts
 from bitcorn_ray.metrics.losses import qlike
-from bitcorn_ray.models.baselines import simple as baselines
+from bitcorn_ray.models.baselines.garch import fit_garch
 from bitcorn_ray.models.baselines.history import History, realised_returns, realised_variances
-from bitcorn_ray.models.baselines.simple import baseline_forecasts, constant_variance, ewma_variance
+from bitcorn_ray.models.baselines.simple import ewma_variance
 
 HORIZONS = (1, 4, 24)
 NAMES = ["constant variance", "EWMA", "GARCH(1,1)", "log-HAR", "strong HAR", "ridge"]
@@ -27,7 +31,7 @@ def features_of(history):
 def forecasts(history, fit, test):
     outcome = realised_returns(history.close, HORIZONS)
     realised = realised_variances(history.close, HORIZONS)
-    return baseline_forecasts(history, outcome, realised, HORIZONS, fit, test, features_of(history))
+    return baseline_forecasts(bars_of(history), outcome, realised, HORIZONS, fit, test, features_of(history))
 
 
 def test_constant_variance_is_the_mean_of_labels_that_end_within_the_fitting_rows():
@@ -99,7 +103,7 @@ def test_a_garch_model_that_fails_is_told(truth, monkeypatch):
         timeframe_ms=86_400_000,
     )
     found = baseline_forecasts(
-        few,
+        bars_of(few),
         realised_returns(few.close, (1,)),
         realised_variances(few.close, (1,)),
         (1,),
@@ -111,11 +115,9 @@ def test_a_garch_model_that_fails_is_told(truth, monkeypatch):
     assert "left out: a GARCH model needs 100 returns that move" in found.remarks["GARCH(1,1)"]
 
     def unfinished(*args):
-        made = garch(*args)
-        return type(made)(**{**vars(made), "converged": False, "message": "it wandered off"})
+        return replace(fit_garch(*args), converged=False, message="it wandered off")
 
-    garch = baselines.garch_variance
-    monkeypatch.setattr(baselines, "garch_variance", unfinished)
+    monkeypatch.setattr("bitcorn_ray.models.baselines.garch.fit_garch", unfinished)
     found = forecasts(truth.history, slice(0, 2_000), slice(2_100, 2_200))
     assert found.remarks == {"GARCH(1,1)": "its fit did not converge (it wandered off): don't trust it"}
     assert "GARCH(1,1)" in found.variances
@@ -132,7 +134,7 @@ def test_outcomes_must_belong_to_the_bars(truth):
     history = truth.history
     outcome, realised = realised_returns(history.close, HORIZONS), realised_variances(history.close, HORIZONS)
     with pytest.raises(BitcornError, match=r"must be \(6000, 3\)"):
-        baseline_forecasts(history, outcome, realised[:, :2], HORIZONS, slice(0, 400), slice(500, 600))
+        baseline_forecasts(bars_of(history), outcome, realised[:, :2], HORIZONS, slice(0, 400), slice(500, 600))
 
 
 def test_on_real_bars_the_strong_one_is_the_best(data_dir):

@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+from small_training import TRAINING, make_data
+
+from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.models.base import FitContext, Shape, WindowSet
+from bitcorn_ray.models.registry import KINDS, config_class, model_class, model_config
+
+SMALL = {"lstm": {"hidden_size": 4}, "gru": {"hidden_size": 4}, "tcn": {"channels": 4}, "boosting": {"trees": 5}}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_model_fits_saves_and_forecasts(kind, random_bars):
+    config = model_config({"kind": kind, "horizons": [1, 3], "seq_len": 8, "reference_span": 24, **SMALL.get(kind, {})})
+    assert isinstance(config, config_class(kind))
+    data = make_data(random_bars(900), random_bars(700, seed=4), model=config)[0]
+    shape = Shape(data.matrix.shape[1], 2, 3_600_000)
+    model = model_class(kind).create(config, shape)
+    result = model.fit(data, TRAINING, FitContext())
+    windows = WindowSet.of_dataset(data, data.validation_ends, config)
+    forecast = model.predict(windows)
+    assert forecast.returns.shape == forecast.volatilities.shape == (len(data.validation_ends), 2)
+    assert np.isfinite(forecast.returns).all()
+    assert (forecast.volatilities > 0).all()
+    assert result.best_epoch.val_loss == min(epoch.val_loss for epoch in result.history)
+    again = model_class(kind).restore(config, shape, model.artifacts()).predict(windows)
+    np.testing.assert_array_equal(again.returns, forecast.returns)
+    np.testing.assert_array_equal(again.volatilities, forecast.volatilities)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_forecast_of_every_model_depends_on_no_later_bar(kind, random_bars):
+    config = model_config({"kind": kind, "horizons": [1, 3], "seq_len": 8, "reference_span": 24, **SMALL.get(kind, {})})
+    data = make_data(random_bars(900), model=config)[0]
+    model = model_class(kind).create(config, Shape(data.matrix.shape[1], 1, 3_600_000))
+    model.fit(data, TRAINING, FitContext())
+    ends = data.validation_ends[:20]
+    windows = WindowSet.of_dataset(data, ends, config)
+    last = int(ends[-1]) + 1
+    bars = data.bars[0]
+    later = {name: getattr(bars, name).copy() for name in ("close", "high", "low")}
+    matrix = data.matrix.copy()
+    matrix[last:] += 100
+    for column in later.values():
+        column[last:] *= 3
+    changed = WindowSet(**{**vars(windows), "matrix": matrix, "bars": (type(bars)(**{**vars(bars), **later}),)})
+    forecast, other = model.predict(windows), model.predict(changed)
+    np.testing.assert_array_equal(forecast.returns, other.returns)
+    np.testing.assert_array_equal(forecast.volatilities, other.volatilities)
+
+
+@pytest.mark.parametrize(
+    ("values", "match"),
+    [
+        ({"kind": "svm"}, "unknown model kind 'svm': use one of lstm"),
+        ({"kind": 3}, "model.kind is 3"),
+        ({"kind": "har", "hidden_size": 4}, r"unknown field model\.hidden_size: kind har has"),
+        ({"kind": "tcn", "cell": "gru"}, "give kind alone"),
+        ({"hidden_size": 0}, "hidden_size is 0"),
+        ({"hidden_size": "wide"}, r"model\.hidden_size"),
+        ({"kind": "nowhere:Model"}, "cannot be imported"),
+        ({"horizons": []}, "horizons are"),
+    ],
+)
+def test_wrong_fields_are_named(values, match):
+    with pytest.raises(BitcornError, match=match):
+        model_config(values)
+
+
+def test_older_configurations_name_the_cell():
+    assert model_config({}).kind == "lstm"
+    assert model_config({"cell": "gru", "hidden_size": 7}).kind == "gru"
+
+
+def test_a_model_of_a_users_own_is_found_by_its_class():
+    assert model_class("own_models:Flat").__name__ == "Flat"
+    assert model_config({"kind": "own_models:Flat", "level": 0.5}).level == 0.5
