@@ -18,6 +18,7 @@ from bitcorn_ray.cli.options import (
     table_option,
 )
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.models.registry import KINDS
 from bitcorn_ray.report.cleaning import cleaning_line
 from bitcorn_ray.report.console import show
 from bitcorn_ray.report.training import training_progress
@@ -35,7 +36,8 @@ __all__ = ["train"]
 @click.option("--features", "system", help="Feature system.  [default: v2]")
 @click.option("--horizons", help="Bars ahead, separated by commas.  [default: 1,4,12]")
 @click.option("--seq-len", type=int, help="Bars a window.  [default: 64]")
-@click.option("--hidden-size", type=int, help="Units of the LSTM.  [default: 64]")
+@click.option("--model", "kind", help=f"Kind of model: {', '.join(KINDS)}, or module:Class.  [default: lstm]")
+@click.option("--hidden-size", type=int, help="Units of each layer of an LSTM or GRU.  [default: 64]")
 @click.option(
     "--epochs", type=int, help="Most epochs; training stops early where validation no longer improves.  [default: 5]"
 )
@@ -60,6 +62,7 @@ def train(
     symbols: str | None,
     horizons: str | None,
     seq_len: int | None,
+    kind: str | None,
     hidden_size: int | None,
     epochs: int | None,
     test_frac: float | None,
@@ -74,15 +77,17 @@ def train(
     address: str | None,
     **fields: Any,
 ) -> None:
-    """Train a multi-horizon LSTM on the features of one or more partitions, on Ray Train.
+    """Train a model of several horizons on one or more partitions, on Ray Train.
 
     \b
     Example:
       bitcorn train --db market.db --symbol BTCUSDT --timeframe 1h --epochs 5 --out models/run_001
       bitcorn train --db market.db --symbols BTCUSDT,ETHUSDT --timeframe 1h --out models/run_002 --resume
       bitcorn train --db market.db --symbol BTCUSDT --timeframe 4h --clean gaps=forward:3 --out models/run_003
+      bitcorn train --db market.db --symbol BTCUSDT --timeframe 1h --model strong_har --out models/run_004
     """
     from bitcorn_ray.market.policy import parse_policy
+    from bitcorn_ray.models.registry import model_class
     from bitcorn_ray.sources.columns import parse_mapping
     from bitcorn_ray.sources.source import source_files
     from bitcorn_ray.training.config import RunConfig
@@ -97,13 +102,18 @@ def train(
             "workers": _workers(workers),
             "mapping": parse_mapping(mapping),
             "clean": None if clean is None else parse_policy(clean),
-            "model": {"horizons": integers(horizons, "--horizons"), "seq_len": seq_len, "hidden_size": hidden_size},
+            "model": {
+                "kind": kind,
+                "horizons": integers(horizons, "--horizons"),
+                "seq_len": seq_len,
+                "hidden_size": hidden_size,
+            },
             "training": {"epochs": epochs, "test_frac": test_frac, "deterministic": deterministic},
         },
     )
     require_free(config.out, resume=resume, overwrite=overwrite)
     source_files(config.db)  # what is not there is said before Ray has started
-    epochs_to_run = config.training.epochs
+    epochs_to_run = config.training.epochs if model_class(config.model.kind).traits.iterative else 1
     with ray_if(bool(config.workers), address), training_progress(epochs_to_run, as_json) as (advance, finish):
 
         def on_epoch(result: Any) -> None:

@@ -66,12 +66,13 @@ class Traits:
     """What the code around a model has to know about it.
 
     distributed: `fit` shares the work among the processes of torch.distributed. gpu: `fit` and `predict` use a GPU.
-    uses_bars: `fit` and `predict` read prices, not only features.
+    uses_bars: `fit` and `predict` read prices, not only features. iterative: `fit` runs epochs.
     """
 
     distributed: bool = False
     gpu: bool = False
     uses_bars: bool = False
+    iterative: bool = False
 
 
 @dataclass(frozen=True)

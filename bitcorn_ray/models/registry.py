@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import fields as dataclass_fields
 from functools import cache
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.models.base import Model, ModelConfig
+
+if TYPE_CHECKING:
+    from bitcorn_ray.models.base import Model, ModelConfig
 
 # kind: where its configuration is, and where its model is.
 _KINDS = {

@@ -75,9 +75,14 @@ def comparison_tables(result: Mapping[str, Any]) -> tuple[Table | str, ...]:
 
 
 def _network(model: Mapping[str, Any]) -> str:
+    """Return the kind of a model with its sizes. model: of a run's metadata; an older run has a cell for its kind."""
     extras = [name.replace("_", " ") for name in ("input_norm", "layer_norm", "skip") if model.get(name)]
-    sizes = f"{model.get('cell', 'lstm')} {model['num_layers']} x {model['hidden_size']}"
-    return ", ".join([sizes, *extras])
+    kind = str(model.get("kind") or model.get("cell", "lstm"))
+    if "hidden_size" in model:
+        kind += f" {model['num_layers']} x {model['hidden_size']}"
+    if "channels" in model:
+        kind += f" of {model['channels']} channels"
+    return ", ".join([kind, *extras])
 
 
 def _part(span: Sequence[str] | None, count: int | None) -> str | None:

@@ -164,4 +164,4 @@ def _explain(problem: Any) -> str:
     if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         return f"unknown field {place}"
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{place}: {message}" if place else message
+    return f"{place}: {message}" if place and f"{place}." not in message else message

@@ -35,7 +35,7 @@ class NetworkModel:
     """A network of one kind. network: with the fitted weights, in evaluation mode."""
 
     Config: ClassVar[type[NetworkConfig]] = NetworkConfig
-    traits: ClassVar[Traits] = Traits(distributed=True, gpu=True)
+    traits: ClassVar[Traits] = Traits(distributed=True, gpu=True, iterative=True)
 
     def __init__(self, config: Any, network: Network) -> None:
         self.config, self.network = config, network
