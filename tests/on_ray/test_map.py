@@ -298,4 +298,4 @@ def test_workers_with_other_code_say_so(twenty, cache_dir):
     other = replace(plan.work.code, libraries={**plan.work.code.libraries, "numpy": "0.1"})
     statuses = compute_jobs(plan.jobs, replace(plan.work, code=other))
     assert [status.symbol for status in statuses] == ["S00", "S01"]
-    assert all("the driver 0.1: install the same versions" in status.error for status in statuses)
+    assert all("the driver has 0.1: install the same versions" in status.error for status in statuses)
