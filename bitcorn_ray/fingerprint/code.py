@@ -433,11 +433,11 @@ def _read_source(module: ModuleType) -> bytes:
         )
     try:
         with open(path, "rb") as file:
-            state = os.fstat(file.fileno())
+            changed = os.fstat(file.fileno()).st_ctime
             text = file.read()
     except OSError as error:
         raise BitcornError(f"the source of {module.__name__} cannot be read: {error}") from error
-    if _is_own(module.__name__) and max(state.st_mtime, state.st_ctime) > _STARTED:
+    if _is_own(module.__name__) and _STARTED < changed <= time.time():  # not by a clock that is ahead
         raise BitcornError(f"{path} was changed while this process runs: restart it to use the new code")
     return text
 
