@@ -212,8 +212,9 @@ def test_a_pickle_in_a_run_or_a_checkpoint_is_never_read(box, market_db):
 READS = {"torch.load": {"weights_only"}, "np.load": {"allow_pickle"}}
 # Where a pickle is read: a scaler's, once --trust-pickle is given; and what Ray carries between our own processes.
 MAY_UNPICKLE = {
-    "learning/legacy.py",
-    *(f"on_ray/{name}.py" for name in ("balanced", "carried", "forecasts", "nodes", "versions")),
+    "training/legacy.py",
+    "forecasting/distribute.py",
+    *(f"on_ray/{name}.py" for name in ("map", "pickling", "nodes", "versions")),
 }
 
 
