@@ -23,22 +23,18 @@ if TYPE_CHECKING:
     )
     from bitcorn_ray.errors import BitcornError
     from bitcorn_ray.evaluation.evaluate import evaluate
-    from bitcorn_ray.evaluation.leaderboard import leaderboard
     from bitcorn_ray.features.system import FeatureSystem, feature_system
     from bitcorn_ray.forecasting.forecaster import Forecaster
     from bitcorn_ray.models.neural.network import LSTM2Head, LSTMMultiHead
+    from bitcorn_ray.report.evolution import evolve
     from bitcorn_ray.report.write import write_report
     from bitcorn_ray.training.config import RunConfig
     from bitcorn_ray.training.lineage import run_lineage
-    from bitcorn_ray.training.reproduce import Reproduction, reproduce
     from bitcorn_ray.training.run import load_run
-    from bitcorn_ray.training_service import (
-        MultiHorizonTrainingRequest,
-        TrainingResult,
-        train_from_config,
-        train_multihorizon_model,
-    )
-    from bitcorn_ray.tuning.evolution.evolve import evolve
+    from bitcorn_ray.training.train import train_from_config
+    from bitcorn_ray.training_service import MultiHorizonTrainingRequest, TrainingResult, train_multihorizon_model
+    from bitcorn_ray.tuning.leaderboard import leaderboard
+    from bitcorn_ray.tuning.reproduce import Reproduction, reproduce
     from bitcorn_ray.tuning.study import SweepResult, tune
 
 __version__ = "0.3.0"
@@ -56,7 +52,7 @@ _HOMES = {
     "prepare_features": "data_loader",
     "BitcornError": "errors",
     "evaluate": "evaluation.evaluate",
-    "evolve": "tuning.evolution.evolve",
+    "evolve": "report.evolution",
     "FeatureSystem": "features.system",
     "feature_system": "features.system",
     "Forecaster": "forecasting.forecaster",
@@ -64,14 +60,14 @@ _HOMES = {
     "LSTMMultiHead": "models.neural.network",
     "load_run": "training.run",
     "run_lineage": "training.lineage",
-    "Reproduction": "training.reproduce",
-    "reproduce": "training.reproduce",
-    "leaderboard": "evaluation.leaderboard",
+    "Reproduction": "tuning.reproduce",
+    "reproduce": "tuning.reproduce",
+    "leaderboard": "tuning.leaderboard",
     "SweepResult": "tuning.study",
     "tune": "tuning.study",
     "MultiHorizonTrainingRequest": "training_service",
     "TrainingResult": "training_service",
-    "train_from_config": "training_service",
+    "train_from_config": "training.train",
     "train_multihorizon_model": "training_service",
     "write_report": "report.write",
 }

@@ -1,53 +1,35 @@
-"""Front door to training: from a frame of features, or a configuration, to a run, in this process or on Ray.
+"""Compatibility with the older system: training from a frame of features.
 
-`MultiHorizonTrainingRequest` and `train_multihorizon_model` have the names, parameters and results of the older
-`data_pipeline.training_service`; `train_on_ray` does the same on any number of Ray workers, and `train_from_config`
-trains what a `RunConfig` says, on one or several symbols. While a training runs its folder holds
-
-    checkpoints/    what it goes on from after an interruption; gone when the run is saved
-    tensorboard/    event files: loss by horizon, learning rate, samples per second
+`MultiHorizonTrainingRequest`, `train_multihorizon_model` and `TrainingResult` have the names, parameters and results of
+its `data_pipeline.training_service`. `train_on_ray` does the same on Ray workers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, List, Optional, Tuple
+from typing import TYPE_CHECKING, List, Optional, Tuple
 
 from bitcorn_ray.datasets.folds import Shares
-from bitcorn_ray.datasets.load import TrainingInputs, inputs_from_frame, inputs_from_source
+from bitcorn_ray.datasets.load import TrainingInputs, inputs_from_frame
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.models.base import EpochResult, Progress
-from bitcorn_ray.models.neural.checkpoint import CheckpointFolder
 from bitcorn_ray.models.neural.config import GRUConfig, LSTMConfig, RecurrentConfig, TrainingConfig
 from bitcorn_ray.sources.frames import key_of_frame
-from bitcorn_ray.storage.location import shown_uri
-from bitcorn_ray.training.job import TrainingJob, checkpoint_folder
-from bitcorn_ray.training.run import Run, is_run, run_storage
+from bitcorn_ray.training.job import TrainingJob
+from bitcorn_ray.training.train import TrainingResult, epoch_line, result_of
 
 if TYPE_CHECKING:
     import pandas as pd
-    from sklearn.preprocessing import StandardScaler
 
-    from bitcorn_ray.training.config import RunConfig
 
-__all__ = [
-    "MultiHorizonTrainingRequest",
-    "TrainingResult",
-    "epoch_line",
-    "require_free",
-    "train_from_config",
-    "train_multihorizon_model",
-    "train_on_ray",
-]
+__all__ = ["MultiHorizonTrainingRequest", "TrainingResult", "train_multihorizon_model", "train_on_ray"]
 
 LogFn = Optional[Callable[[str], None]]
 OnEpoch = Callable[[EpochResult], None]
 OnProgress = Callable[[Progress], None]
-
-_OF_A_TRAINING = frozenset({"checkpoints", "tensorboard"})  # what its folder holds until it is a run
 
 
 @dataclass
@@ -118,15 +100,6 @@ class MultiHorizonTrainingRequest:
         return TrainingConfig(**{item.name: getattr(self, item.name) for item in fields(TrainingConfig)})
 
 
-@dataclass
-class TrainingResult:
-    """A trained model, its scaler, and everything else about the run in plain values (as in metadata.json)."""
-
-    model: Any
-    scaler: StandardScaler
-    metadata: dict[str, Any]
-
-
 def train_multihorizon_model(
     request: MultiHorizonTrainingRequest,
     *,
@@ -144,7 +117,7 @@ def train_multihorizon_model(
         if log_fn:
             log_fn(epoch_line(result, request.epochs))
 
-    return _result_of(job.run(lambda: _inputs_of(request), resume=request.resume, on_epoch=log))
+    return result_of(job.run(lambda: _inputs_of(request), resume=request.resume, on_epoch=log))
 
 
 def train_on_ray(
@@ -170,85 +143,9 @@ def train_on_ray(
     """
     job = TrainingJob(request.model_config(), request.training_config(), "", artifacts_dir, log_fn)
     job.on_ray = (workers, gpus, max_failures)
-    return _result_of(
+    return result_of(
         job.run(lambda: _inputs_of(request), resume=request.resume, on_epoch=on_epoch, on_progress=on_progress)
     )
-
-
-def train_from_config(
-    config: RunConfig,
-    *,
-    cache_dir: Optional[str | Path] = None,
-    resume: bool = False,
-    max_failures: int = 3,
-    until: Optional[Sequence[int]] = None,
-    on_epoch: Optional[OnEpoch] = None,
-    on_progress: Optional[OnProgress] = None,
-    log_fn: LogFn = None,
-) -> TrainingResult:
-    """Load the bars of a configuration's symbols, prepare their features through the cache, train, and save the run.
-
-    Several symbols train one model, their windows drawn across all. With workers the training runs on Ray as
-    `train_on_ray` does, with 0 in this process. resume: go on from where a training into the same folder was cut short.
-    until: for each symbol the opening of the last bar to train on, in ms, where the source has later ones.
-    Raises BitcornError as `load_market_data`, `prepare_features` and `train_on_ray` do.
-    """
-    job = TrainingJob(
-        config.model, config.training, "cuda" if config.gpus else "cpu", config.out, log_fn, config.mlflow
-    )
-    job.config = config.to_json()
-    if config.workers:
-        job.on_ray = (config.workers, config.gpus, max_failures)
-
-    def inputs() -> TrainingInputs:
-        return inputs_from_source(
-            config.db,
-            config.all_symbols,
-            config.timeframe,
-            config.features,
-            config.model,
-            Shares(validation=config.training.val_frac, test=config.training.test_frac),
-            options=config.reading,
-            cache_dir=cache_dir,
-            until=until,
-            log_fn=log_fn,
-        )
-
-    return _result_of(job.run(inputs, resume=resume, on_epoch=on_epoch, on_progress=on_progress))
-
-
-def require_free(folder: str | Path, *, resume: bool, overwrite: bool) -> None:
-    """Raise BitcornError where a training into a folder or URI would lose what is there.
-
-    resume: a training that was cut short may be there. overwrite: anything may.
-    """
-    storage, shown = run_storage(folder), shown_uri(folder)
-    storage.require_writable()
-    held = storage.names()
-    if overwrite or not held:
-        return
-    if is_run(folder):
-        raise BitcornError(f"{shown} holds a finished run: give another --out, or --overwrite")
-    if not CheckpointFolder(checkpoint_folder(storage)):
-        if _OF_A_TRAINING.issuperset(held):
-            return  # it was cut short before its first checkpoint
-        raise BitcornError(f"{shown} holds something already: give another --out, or --overwrite")
-    if not resume:
-        raise BitcornError(f"{shown} holds a training that was cut short: --resume goes on, --overwrite starts anew")
-
-
-def epoch_line(result: EpochResult, epochs: int) -> str:
-    """One line about an epoch, and what it warns of."""
-    mark = " *" if result.best else ""
-    line = (
-        f"epoch {result.epoch}/{epochs}: training loss {result.train_loss:.4f}, validation loss {result.val_loss:.4f}, "
-        f"{result.samples_per_second:,.0f} samples/s{mark}"
-    )
-    return "\n".join([line, *result.warnings])
-
-
-def _result_of(run: Run) -> TrainingResult:
-    return TrainingResult(getattr(run.model, "network", run.model), run.scaler, run.metadata)
 
 
 def _partition_of(request: MultiHorizonTrainingRequest) -> Partition:

@@ -20,7 +20,7 @@ from bitcorn_ray.storage.location import Location
 from bitcorn_ray.storage.storage import Storage
 from bitcorn_ray.training.config import RunConfig
 from bitcorn_ray.training.run import read_metadata
-from bitcorn_ray.training_service import train_from_config
+from bitcorn_ray.training.train import train_from_config
 from bitcorn_ray.tuning.evolution.evolve import evolve
 from bitcorn_ray.tuning.folder import SweepFolder
 

@@ -15,14 +15,8 @@ from bitcorn_ray.models.neural.checkpoint import CheckpointFolder
 from bitcorn_ray.models.neural.config import LSTMConfig, TrainingConfig
 from bitcorn_ray.training.config import RunConfig
 from bitcorn_ray.training.run import load_run
-from bitcorn_ray.training_service import (
-    MultiHorizonTrainingRequest,
-    epoch_line,
-    require_free,
-    train_from_config,
-    train_multihorizon_model,
-    train_on_ray,
-)
+from bitcorn_ray.training.train import epoch_line, require_free, train_from_config
+from bitcorn_ray.training_service import MultiHorizonTrainingRequest, train_multihorizon_model, train_on_ray
 
 CORE = {"metadata.json", "model.pt", "scaler.pkl"}
 

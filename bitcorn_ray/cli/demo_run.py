@@ -22,7 +22,7 @@ from bitcorn_ray.sources.ingest import ingest_files
 from bitcorn_ray.storage.location import local_file
 from bitcorn_ray.storage.storage import Storage
 from bitcorn_ray.training.config import RunConfig
-from bitcorn_ray.training_service import epoch_line, train_from_config
+from bitcorn_ray.training.train import epoch_line, train_from_config
 
 __all__ = ["run_demo"]
 

@@ -97,7 +97,7 @@ def _trained(file: str, cache_dir: str | None, address: str | None) -> RunConfig
     """Read a configuration, and train its run where it is not there."""
     from bitcorn_ray.training.config import RunConfig
     from bitcorn_ray.training.run import is_run
-    from bitcorn_ray.training_service import epoch_line, train_from_config
+    from bitcorn_ray.training.train import epoch_line, train_from_config
 
     config = RunConfig.load(file, {})
     if is_run(config.out):

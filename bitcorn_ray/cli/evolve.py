@@ -45,9 +45,9 @@ def evolve(
     from rich.console import Console
     from rich.live import Live
 
+    from bitcorn_ray.report.evolution import evolve as search
     from bitcorn_ray.training.artifacts import strict_json
     from bitcorn_ray.tuning.evolution.config import EvolveConfig
-    from bitcorn_ray.tuning.evolution.evolve import evolve as search
 
     look_in_working_folder()
     loaded = EvolveConfig.load(config, {"generations": generations})

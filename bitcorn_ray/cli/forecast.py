@@ -84,8 +84,8 @@ def forecast(
       bitcorn forecast models/run_001 market.db --since 2025-01-01 --out forecasts.parquet
       bitcorn forecast models/run_001 market.db --last 200 --plot fan.html
     """
-    from bitcorn_ray.forecasting.batch import bars_to_draw, fan_panels, plan_forecasts, run_forecasts, write_parquet
-    from bitcorn_ray.report.fan import write_fan
+    from bitcorn_ray.forecasting.batch import plan_forecasts, run_forecasts, write_parquet
+    from bitcorn_ray.report.fan import bars_to_draw, fan_panels, write_fan
 
     if (source is None) == (db is None):
         raise click.UsageError("give the source of bars once: as SOURCE or as --db")

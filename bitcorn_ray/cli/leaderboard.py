@@ -30,8 +30,8 @@ def leaderboard(sweep: str, level: float, cache_dir: str | None, as_json: bool, 
       bitcorn leaderboard sweeps/first
       bitcorn leaderboard sweeps/first --json
     """
-    from bitcorn_ray.evaluation.leaderboard import leaderboard as judge_sweep
     from bitcorn_ray.training.artifacts import strict_json
+    from bitcorn_ray.tuning.leaderboard import leaderboard as judge_sweep
 
     look_in_working_folder()
     result = json.loads(strict_json(judge_sweep(sweep, level=level, cache_dir=cache_dir).to_json()))

@@ -36,7 +36,7 @@ def reproduce(
     """
     from bitcorn_ray.training.artifacts import strict_json
     from bitcorn_ray.training.lineage import run_lineage
-    from bitcorn_ray.training.reproduce import reproduce as make_again
+    from bitcorn_ray.tuning.reproduce import reproduce as make_again
 
     look_in_working_folder()
     with ray_if(run_lineage(run)["cluster"]["ray"], address):

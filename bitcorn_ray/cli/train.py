@@ -91,7 +91,7 @@ def train(
     from bitcorn_ray.sources.columns import parse_mapping
     from bitcorn_ray.sources.source import source_files
     from bitcorn_ray.training.config import RunConfig
-    from bitcorn_ray.training_service import epoch_line, require_free, train_from_config
+    from bitcorn_ray.training.train import epoch_line, require_free, train_from_config
 
     config = RunConfig.load(
         config_file,

@@ -27,26 +27,18 @@ from bitcorn_ray.fingerprint.code import CodeIdentity, require_same_code
 from bitcorn_ray.forecasting.forecaster import Forecaster, first_row
 from bitcorn_ray.forecasting.forecasts import Forecasts, plain_table
 from bitcorn_ray.logging import logged, logger_of
-from bitcorn_ray.market.bars import Bars, show_time
+from bitcorn_ray.market.bars import Bars
 from bitcorn_ray.market.partition import Partition, is_requested, normalise_symbol, select_partitions
-from bitcorn_ray.market.timeframe import timeframe_ms
 from bitcorn_ray.metrics.calibration import RollingConformal
 from bitcorn_ray.models.interpolation import horizon_weights
-from bitcorn_ray.report.fan import Fan, FanPanel
 from bitcorn_ray.sources.loading import load_partition
 from bitcorn_ray.sources.options import Reading
 from bitcorn_ray.sources.source import PartitionReader, is_database, opened_source, shown_source, source_files
 from bitcorn_ray.storage.storage import publish_file
 from bitcorn_ray.training.run import Run
 
-__all__ = [
-    "ForecastPlan", "ForecastWorker", "PartitionForecast", "bars_to_draw", "fan_panels", "plan_forecasts",
-    "run_forecasts", "write_parquet",
-]  # fmt: skip
-
 _WORTH_RAY = 50_000  # windows that take longer than starting Ray
 _BYTES_A_BAR = 40  # of a file, about
-_FANS = 8  # in a chart of one partition, at most
 _log = logger_of(__name__)
 
 
@@ -228,51 +220,6 @@ class ForecastWorker:
         if not prepared.hit:
             self._cache.forget(prepared.superseded)
         return features
-
-
-def fan_panels(results: Sequence[PartitionForecast]) -> list[FanPanel]:
-    """Make a fan chart's panels of results that kept bars: fans one after another, the last from the last cutoff."""
-    panels = []
-    for each in results:
-        done, bars = each.forecasts, each.bars
-        if done is None or bars is None or bars.timestamp is None or len(done) == 0:
-            continue
-        apart = max(done.horizons) * timeframe_ms(done.partition.timeframe)
-        drawn = [len(done) - 1]
-        for place in range(len(done) - 2, -1, -1):
-            if len(drawn) < _FANS and done.cutoffs[place] <= done.cutoffs[drawn[-1]] - apart:
-                drawn.append(place)
-        shown = [place for place in reversed(drawn) if done.cutoffs[place] >= bars.timestamp[0]]
-        fans = [_fan(done, place) for place in shown]
-        times = [show_time(int(time)) for time in bars.timestamp]
-        panels.append(FanPanel(name=str(each.partition), times=times, closes=bars.close.tolist(), fans=fans))
-    return panels
-
-
-def bars_to_draw(horizons: Sequence[int]) -> int:
-    """How many bars a fan chart shows: under all fans, and some before them."""
-    return _FANS * max(horizons) + 120
-
-
-def _fan(done: Forecasts, place: int) -> Fan:
-    """One cutoff's forecast, by rising horizon."""
-    order, step = np.argsort(done.horizons), timeframe_ms(done.partition.timeframe)
-    cutoff, close = int(done.cutoffs[place]), float(done.close[place])
-    forecast = done.returns[place, order].astype(np.float64)
-    bands = {}
-    for k, coverage in enumerate(done.coverages):
-        half = done.widths[place, k, order].astype(np.float64) * done.volatilities[place, order]
-        with np.errstate(over="ignore"):
-            lower, upper = close * np.exp(forecast - half), close * np.exp(forecast + half)
-        bands[coverage] = (lower.tolist(), upper.tolist())
-    return Fan(
-        cutoff=show_time(cutoff),
-        close=close,
-        times=[show_time(cutoff + done.horizons[column] * step) for column in order],
-        price=(close * np.exp(forecast)).tolist(),
-        bands=bands,
-        sample=str(done.sample[place]),
-    )
 
 
 def write_parquet(results: Sequence[PartitionForecast], path: str | Path) -> int:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.market.names import said_by_name
 from bitcorn_ray.market.timeframe import same_timeframe
-from bitcorn_ray.sources.names import said_by_name
 
 __all__ = [
     "Partition",

@@ -14,15 +14,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bitcorn_ray.cache.store import Traffic, traffic
 from bitcorn_ray.on_ray.versions import is_private
-
-if TYPE_CHECKING:
-    from bitcorn_ray.features.receipts import PartitionStatus
-    from bitcorn_ray.models.base import EpochResult, Progress
-    from bitcorn_ray.tuning.search import Outcome
 
 __all__ = [
     "METRICS",
@@ -163,7 +158,7 @@ METRICS = (
 """Every metric of this package."""
 
 
-def record_partition(system: str, status: PartitionStatus) -> None:
+def record_partition(system: str, status: Any) -> None:
     """Count a partition of features."""
     outcome = "failed" if status.error is not None else "hit" if status.hit else "computed"
     PARTITIONS.add(system=system, outcome=outcome)
@@ -189,13 +184,13 @@ def count_own_traffic() -> None:
         _counted = now
 
 
-def record_progress(run: str, progress: Progress) -> None:
+def record_progress(run: str, progress: Any) -> None:
     """Tell how fast a training is, and its loss so far. run: its place, as it may be shown."""
     SAMPLES.set(progress.samples_per_second, run=run)
     LOSS.set(progress.loss, run=run, part="train")
 
 
-def record_epoch(run: str, result: EpochResult) -> None:
+def record_epoch(run: str, result: Any) -> None:
     """Tell of an epoch. run: its place, as it may be shown."""
     EPOCHS.add(run=run)
     SAMPLES.set(result.samples_per_second, run=run)
@@ -210,7 +205,7 @@ def forget_training(run: str) -> None:
         LOSS.forget(run=run, part=part)
 
 
-def record_trial(sweep: str, running: int, reused: bool | None, outcome: Outcome | None) -> None:
+def record_trial(sweep: str, running: int, reused: bool | None, outcome: Any) -> None:
     """Count a fold or the end of a trial.
 
     sweep: its place, as it may be shown. running: trials that are not over. reused: whether the fold that is done was

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
@@ -11,18 +12,24 @@ from bitcorn_ray.report.console import table
 from bitcorn_ray.report.page import Chart, Section, note, page_of
 from bitcorn_ray.report.sweeps import shown_point
 
-__all__ = [
-    "evolution_page",
-    "evolution_sections",
-    "front_table",
-    "generation_line",
-    "generations_table",
-    "importance_table",
-]
+if TYPE_CHECKING:
+    from bitcorn_ray.tuning.evolution.config import EvolveConfig
+    from bitcorn_ray.tuning.evolution.results import Evolution
+
 
 _WHOLE, _FRONT, _WINNER, _HELD_OUT = "var(--soft)", "var(--s1)", "var(--s2)", "var(--s3)"
 _SHOWN = 5
 _ROW = 15  # pixels of a feature
+
+
+def evolve(config: str | Path | Mapping[str, Any] | EvolveConfig, **options: Any) -> Evolution:
+    """Search subsets of features and write the results with their page, see `tuning.evolution.evolve.evolve`.
+
+    options: as that function takes them.
+    """
+    from bitcorn_ray.tuning.evolution.evolve import evolve as search
+
+    return search(config, draw_page=evolution_page, **options)
 
 
 def generations_table(generations: Sequence[Mapping[str, Any]]) -> Table:

@@ -6,16 +6,23 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.market.bars import show_time
+from bitcorn_ray.market.timeframe import timeframe_ms
 from bitcorn_ray.report.page import Chart, Section, note, page_of
 from bitcorn_ray.storage.storage import publish_file
 
-__all__ = ["Fan", "FanPanel", "fan_section", "write_fan"]
+if TYPE_CHECKING:
+    from bitcorn_ray.forecasting.batch import PartitionForecast
+    from bitcorn_ray.forecasting.forecasts import Forecasts
 
 _HISTORY, _HAPPENED, _FORECAST = "var(--soft)", "var(--s2)", "var(--s1)"
 _UNKNOWN = "of bars of which is not known whether they were trained on"
+_FANS = 8  # in a chart of one partition, at most
 _ALPHAS = (0.42, 0.30, 0.20, 0.14)  # of bands, the narrowest first; legible on white and on black
 
 
@@ -179,3 +186,48 @@ def _hover(fan: Fan) -> list[str]:
 
 def _minute(time: Any) -> str:
     return str(time)[:16].replace("T", " ")
+
+
+def fan_panels(results: Sequence[PartitionForecast]) -> list[FanPanel]:
+    """Make a fan chart's panels of results that kept bars: fans one after another, the last from the last cutoff."""
+    panels = []
+    for each in results:
+        done, bars = each.forecasts, each.bars
+        if done is None or bars is None or bars.timestamp is None or len(done) == 0:
+            continue
+        apart = max(done.horizons) * timeframe_ms(done.partition.timeframe)
+        drawn = [len(done) - 1]
+        for place in range(len(done) - 2, -1, -1):
+            if len(drawn) < _FANS and done.cutoffs[place] <= done.cutoffs[drawn[-1]] - apart:
+                drawn.append(place)
+        shown = [place for place in reversed(drawn) if done.cutoffs[place] >= bars.timestamp[0]]
+        fans = [_fan(done, place) for place in shown]
+        times = [show_time(int(time)) for time in bars.timestamp]
+        panels.append(FanPanel(name=str(each.partition), times=times, closes=bars.close.tolist(), fans=fans))
+    return panels
+
+
+def bars_to_draw(horizons: Sequence[int]) -> int:
+    """How many bars a fan chart shows: under all fans, and some before them."""
+    return _FANS * max(horizons) + 120
+
+
+def _fan(done: Forecasts, place: int) -> Fan:
+    """One cutoff's forecast, by rising horizon."""
+    order, step = np.argsort(done.horizons), timeframe_ms(done.partition.timeframe)
+    cutoff, close = int(done.cutoffs[place]), float(done.close[place])
+    forecast = done.returns[place, order].astype(np.float64)
+    bands = {}
+    for k, coverage in enumerate(done.coverages):
+        half = done.widths[place, k, order].astype(np.float64) * done.volatilities[place, order]
+        with np.errstate(over="ignore"):
+            lower, upper = close * np.exp(forecast - half), close * np.exp(forecast + half)
+        bands[coverage] = (lower.tolist(), upper.tolist())
+    return Fan(
+        cutoff=show_time(cutoff),
+        close=close,
+        times=[show_time(cutoff + done.horizons[column] * step) for column in order],
+        price=(close * np.exp(forecast)).tolist(),
+        bands=bands,
+        sample=str(done.sample[place]),
+    )

@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.evaluation.leaderboard import leaderboard
 from bitcorn_ray.forecasting.forecasts import band_name
 from bitcorn_ray.metrics.calibration import COVERAGES
 from bitcorn_ray.metrics.selection import completed
@@ -22,6 +21,7 @@ from bitcorn_ray.training.artifacts import strict_json
 from bitcorn_ray.tuning.baselines import outcomes
 from bitcorn_ray.tuning.folder import SweepFolder
 from bitcorn_ray.tuning.importance import search_importance
+from bitcorn_ray.tuning.leaderboard import leaderboard
 from bitcorn_ray.tuning.records import Trial
 from bitcorn_ray.tuning.results import best_of, stitched, sweep_result
 from bitcorn_ray.tuning.stored import StoredSweep, read_sweep

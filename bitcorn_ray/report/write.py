@@ -213,7 +213,7 @@ def _cache(cache: FeatureCache) -> str:
 
 def _run(place: str | Path, judged_on: _JudgedOn | None, address: str | None, on_done: OnDone) -> str:
     from bitcorn_ray.evaluation.evaluate import evaluate
-    from bitcorn_ray.forecasting.batch import fan_panels
+    from bitcorn_ray.report.fan import fan_panels
     from bitcorn_ray.report.run_page import RunReport, run_page
     from bitcorn_ray.training.artifacts import strict_json
     from bitcorn_ray.training.run import read_metadata
@@ -255,8 +255,9 @@ def _run(place: str | Path, judged_on: _JudgedOn | None, address: str | None, on
 
 def _forecast(place: str | Path, judged_on: _JudgedOn) -> list[PartitionForecast]:
     """The latest forecasts of each partition, and some before them."""
-    from bitcorn_ray.forecasting.batch import bars_to_draw, plan_forecasts, run_forecasts
+    from bitcorn_ray.forecasting.batch import plan_forecasts, run_forecasts
     from bitcorn_ray.forecasting.forecaster import Forecaster
+    from bitcorn_ray.report.fan import bars_to_draw
 
     forecaster = Forecaster.load(place, allow_changed_code=judged_on.allow_changed_code)
     horizons = forecaster.run.config.horizons

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import BAR_COLUMNS
-from bitcorn_ray.sources.names import MONEY, QUOTES
+from bitcorn_ray.market.names import MONEY, QUOTES
 from bitcorn_ray.sources.times import milliseconds
 
 __all__ = [

@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import modal_step
+from bitcorn_ray.market.names import Named, said_by_name
 from bitcorn_ray.market.partition import Partition, normalise_symbol
 from bitcorn_ray.market.timeframe import meant_step, numeric_steps, stored_step, timeframe_ms, timeframe_of_ms
 from bitcorn_ray.sources.connection import Connection
 from bitcorn_ray.sources.mixed import merged_times, split_column
-from bitcorn_ray.sources.names import Named, said_by_name
 from bitcorn_ray.sources.tables import BarTable
 from bitcorn_ray.sources.times import UNIT_BOUNDS
 

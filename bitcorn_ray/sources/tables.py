@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import PRICE_COLUMNS
+from bitcorn_ray.market.names import Named, said_by_name
 from bitcorn_ray.market.timeframe import numeric_steps, timeframe_word
 from bitcorn_ray.sources.columns import match_columns, match_extra
 from bitcorn_ray.sources.connection import Connection, quoted
-from bitcorn_ray.sources.names import Named, said_by_name
 from bitcorn_ray.sources.numbers import parse_numbers
 from bitcorn_ray.sources.options import Reading
 from bitcorn_ray.sources.times import read_times

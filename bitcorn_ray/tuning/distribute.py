@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import signal
 import threading
@@ -26,6 +27,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 from ray.tune.search import Searcher
 
 from bitcorn_ray.errors import BitcornError
@@ -36,11 +38,10 @@ from bitcorn_ray.on_ray.nodes import at_once, room_for
 from bitcorn_ray.on_ray.versions import guarded, is_private
 from bitcorn_ray.storage.storage import Storage, StorageError
 from bitcorn_ray.tuning.options import Resources, SweepOptions
-from bitcorn_ray.tuning.schedulers import FOLD, LOSS, scheduler_of
 from bitcorn_ray.tuning.search import Outcome, Suggester
 from bitcorn_ray.tuning.space import Point
 
-__all__ = ["Past", "TrialEvent", "hold", "run_trials"]
+FOLD, LOSS = "fold", "loss"  # as trials report them
 
 _log = logger_of(__name__)
 _RESTARTS = 2  # of a trial whose process died
@@ -348,3 +349,36 @@ def _settings() -> Iterator[None]:
     finally:
         for name in settings:
             os.environ.pop(name, None)
+
+
+class _EarlierTrial:
+    """A trial from before a resume, for Tune's schedulers, which hash trials and read their names."""
+
+    def __init__(self, name: str) -> None:
+        self.trial_id = name
+
+
+def scheduler_of(name: str, folds: int, ended: Sequence[Outcome]) -> TrialScheduler:
+    """Return Tune's scheduler of a name, which compares the mean of each trial's folds so far at the same fold.
+
+    name: one of `options.SCHEDULERS`. folds: of a complete trial. ended: trials from before a resume.
+    """
+    common: dict[str, Any] = {"time_attr": FOLD, "metric": LOSS, "mode": "min", "grace_period": 1}
+    if name == "none" or folds == 1:
+        return FIFOScheduler()
+    if name == "median":
+        # No trial waits for others: a paused trial would start anew.
+        patience: Any = math.inf
+        made: Any = MedianStoppingRule(**common, min_samples_required=3, min_time_slice=patience)
+    else:
+        brackets = 1 if name == "asha" else min(3, 1 + int(math.log(folds, 3)))
+        made = AsyncHyperBandScheduler(**common, max_t=folds, reduction_factor=3, brackets=brackets)
+    for number, outcome in enumerate(ended):
+        if outcome.losses:
+            trial: Any = _EarlierTrial(f"earlier-{number}")
+            made.on_trial_add(None, trial)
+            for stop in range(len(outcome.losses)):
+                mean = sum(outcome.losses[: stop + 1]) / (stop + 1)
+                if made.on_trial_result(None, trial, {FOLD: stop + 1, LOSS: mean}) != TrialScheduler.CONTINUE:
+                    break
+    return made

@@ -31,7 +31,7 @@ from bitcorn_ray.sources.ingest import write_bars
 from bitcorn_ray.storage.storage import Storage
 from bitcorn_ray.training.config import RunConfig
 from bitcorn_ray.training.run import load_run
-from bitcorn_ray.training_service import train_from_config
+from bitcorn_ray.training.train import train_from_config
 from bitcorn_ray.tuning.folder import SweepFolder
 
 _PARTITIONS = 12

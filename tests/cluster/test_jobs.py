@@ -14,7 +14,7 @@ from bitcorn_ray.data_loader import compute_features
 from bitcorn_ray.storage.storage import Storage
 from bitcorn_ray.training.config import RunConfig
 from bitcorn_ray.training.run import load_run, read_metadata
-from bitcorn_ray.training_service import train_from_config
+from bitcorn_ray.training.train import train_from_config
 
 
 def ray_job_submit(site, *words):

@@ -8,9 +8,10 @@ from small_runs import MODEL, make_run
 from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.data_loader import load_market_data
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.forecasting.batch import bars_to_draw, fan_panels, plan_forecasts, run_forecasts, write_parquet
+from bitcorn_ray.forecasting.batch import plan_forecasts, run_forecasts, write_parquet
 from bitcorn_ray.forecasting.forecaster import Forecaster
 from bitcorn_ray.market.partition import Partition
+from bitcorn_ray.report.fan import bars_to_draw, fan_panels
 from bitcorn_ray.sources.database import read_bars
 from bitcorn_ray.sources.ingest import write_bars
 

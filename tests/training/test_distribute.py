@@ -11,6 +11,7 @@ from small_training import MODEL, TRAINING, fit, make_data
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.models.base import Shape
 from bitcorn_ray.models.neural.checkpoint import CheckpointFolder
+from bitcorn_ray.models.neural.trainer import NetworkFit
 
 # Checkpoints within epochs too, at every look.
 BUSY = replace(TRAINING, epochs=4, batch_size=8, checkpoint_minutes=1e-9, checkpoint_epochs=3)
@@ -32,7 +33,8 @@ def on_ray(ray_cluster, data, tmp_path_factory):
         folder = options.pop("folder", None) or tmp_path_factory.mktemp("run") / "checkpoints"
         arguments = {"gpus": 0, "checkpoints": CheckpointFolder(folder), "max_failures": 2, **options}
         shape = Shape(data.matrix.shape[1], len(data.names), 3_600_000)
-        return fit_on_ray(SharedData(data), model, shape, training, workers=workers, **arguments)
+        fitted, result = fit_on_ray(SharedData(data), model, shape, training, workers=workers, **arguments)
+        return NetworkFit(**vars(result), weights=fitted.network.state_dict())
 
     return train
 

@@ -1,4 +1,4 @@
-from bitcorn_ray.tuning.schedulers import scheduler_of
+from bitcorn_ray.tuning.distribute import scheduler_of
 from bitcorn_ray.tuning.search import Outcome
 
 

@@ -78,7 +78,7 @@ class NetworkModel:
     @classmethod
     def restore(cls, config: NetworkConfig, shape: Shape, artifacts: Mapping[str, bytes]) -> Self:
         """Return the model of a state dict, also of an older layout. Nothing is unpickled."""
-        state = torch.load(io.BytesIO(artifacts[WEIGHTS]), map_location="cpu", weights_only=True)
+        state = read_state(artifacts[WEIGHTS])
         if any(name.startswith("heads_ret.") for name in state):
             state = from_per_horizon_heads(state, config.horizons)
         model = cls.create(config, shape)
@@ -102,6 +102,12 @@ class TCNModel(NetworkModel):
     """A temporal convolutional network."""
 
     Config = TCNConfig
+
+
+def read_state(content: bytes) -> dict[str, Tensor]:
+    """Return the state dict in a file's content, on the CPU. Nothing is unpickled but tensors."""
+    state: dict[str, Tensor] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    return state
 
 
 def predict_windows(

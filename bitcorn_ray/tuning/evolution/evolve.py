@@ -56,6 +56,7 @@ def evolve(
     address: str | None = None,
     on_trial: OnTrial | None = None,
     on_generation: OnGeneration | None = None,
+    draw_page: Callable[[Mapping[str, Any]], str] | None = None,
     log_fn: Callable[[str], None] | None = None,
 ) -> Evolution:
     """Search subsets of features with a low validation loss and few features, and judge them on folds held out.
@@ -63,7 +64,8 @@ def evolve(
     config: a YAML file, or its values: see `EvolveConfig`. out, generations, max_hours: before the file's. resume: go
     on with an evolution in that folder. address: of a Ray cluster, see `ray_session`; the folder must be seen by all
     its nodes. on_trial: called whenever a trial begins, has done a fold, or ends. on_generation: called after each.
-    log_fn: called with a line now and then.
+    draw_page: returns the page of a result, evolution.html; None writes no page. log_fn: called with a line now and
+    then.
     Raises BitcornError for impossible configurations, too few folds, a folder that holds something already, more failed
     trials than `evolve.max_failures` allows (what was done is kept), and as `sweep_data` does.
     """
@@ -100,12 +102,12 @@ def evolve(
             generations=tuple(made),
             front=tuple(Judged(individual=each) for each in front),
         )
-        write_results(folder, loaded, evolution, cut)
+        write_results(folder, loaded, evolution, cut, draw_page)
         if ended == "failures":
             raise BitcornError(told.failures(loaded))
         if ended != "interrupted":
             evolution = _judged(trials, evolution, replace(plan, folds=plan.folds[searched:]), say)
-            write_results(folder, loaded, evolution, cut)
+            write_results(folder, loaded, evolution, cut, draw_page)
     return evolution
 
 

@@ -12,7 +12,7 @@ The others are those of a sweep, see `sweeps.folder`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -21,7 +21,6 @@ import pyarrow as pa
 import yaml
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.report.evolution import evolution_page
 from bitcorn_ray.storage.location import shown_uri
 from bitcorn_ray.training.artifacts import strict_json
 from bitcorn_ray.training.config import recorded_config
@@ -146,8 +145,17 @@ def choose_winner(front: Sequence[Individual]) -> Individual:
     return best
 
 
-def write_results(folder: SweepFolder, config: EvolveConfig, evolution: Evolution, folds: Mapping[str, Any]) -> None:
-    """Write all that came of it. folds: which were searched on and which held out, for the JSON."""
+def write_results(
+    folder: SweepFolder,
+    config: EvolveConfig,
+    evolution: Evolution,
+    folds: Mapping[str, Any],
+    draw_page: Callable[[Mapping[str, Any]], str] | None,
+) -> None:
+    """Write all results of an evolution.
+
+    folds: the searched and the held-out ones, for the JSON. draw_page: returns the page of the result in plain values.
+    """
     result = {**evolution.to_json(), "folds": dict(folds), "config": recorded_config(config.to_json())}
     folder.storage.publish("evolution.parquet", _parquet(evolution, config.features))
     if evolution.winner is not None:
@@ -155,8 +163,8 @@ def write_results(folder: SweepFolder, config: EvolveConfig, evolution: Evolutio
         named = {"name": folder.storage.name, "system": evolution.system, "features": list(winner.features)}
         folder.storage.publish("system.json", strict_json(named).encode())
         folder.storage.publish("winner.yaml", _run_yaml(folder, config, winner, str(evolution.system)))
-    if evolution.generations:
-        page = evolution_page(json.loads(strict_json(result)))
+    if evolution.generations and draw_page is not None:
+        page = draw_page(json.loads(strict_json(result)))
         folder.storage.publish("evolution.html", page.encode())
     folder.storage.publish("evolution.json", strict_json(result).encode())
 

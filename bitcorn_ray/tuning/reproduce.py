@@ -32,7 +32,7 @@ from bitcorn_ray.storage.location import shown_uri
 from bitcorn_ray.training.config import RunConfig
 from bitcorn_ray.training.lineage import run_lineage
 from bitcorn_ray.training.run import load_run, read_metadata
-from bitcorn_ray.training_service import require_free, train_from_config
+from bitcorn_ray.training.train import require_free, train_from_config
 
 TOLERANCE = 1e-6
 """The largest relative difference of losses between machines of two kinds."""
@@ -231,10 +231,9 @@ def _numbers(artifacts: Mapping[str, bytes]) -> dict[str, NDArray[np.float64]]:
     found = dict[str, NDArray[np.float64]]()
     for file, content in artifacts.items():
         if file.endswith(".pt"):
-            import torch
+            from bitcorn_ray.models.neural.model import read_state
 
-            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-            found |= {f"{file}/{name}": value.double().numpy() for name, value in state.items()}
+            found |= {f"{file}/{name}": value.double().numpy() for name, value in read_state(content).items()}
         elif file.endswith(".npz"):
             with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
                 found |= {f"{file}/{name}": arrays[name].astype(np.float64) for name in arrays.files}

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitcorn_ray.sources.names import QUOTES, Named, said_by_name
+from bitcorn_ray.market.names import QUOTES, Named, said_by_name
 
 
 @pytest.mark.parametrize(
