@@ -1,7 +1,5 @@
 """The one exception that means: what you gave cannot be used, and here is what to do."""
 
-__all__ = ["BitcornError"]
-
 
 class BitcornError(ValueError):
     """Bad input: the message says what failed, the value received, and the remedy.

@@ -21,18 +21,6 @@ from typing import Any, TextIO
 
 from bitcorn_ray.errors import BitcornError
 
-__all__ = [
-    "FORMATS",
-    "LEVELS",
-    "LogOutput",
-    "asked_output",
-    "log_context",
-    "log_failure",
-    "log_output",
-    "logged",
-    "logger_of",
-]
-
 FORMATS = ("json", "text")
 LEVELS = ("debug", "info", "warning", "error")
 _PACKAGE = __name__.partition(".")[0]

@@ -7,8 +7,6 @@ import gc
 import os
 import sys
 
-__all__ = ["give_back_freed_memory", "keep_freed_memory"]
-
 # The numbers of glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT, _LARGEST_BLOCK = 256 << 20, 32 << 20

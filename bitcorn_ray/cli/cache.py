@@ -22,8 +22,6 @@ from bitcorn_ray.report.console import cache_table, counted, explain_table, show
 from bitcorn_ray.sources.options import Reading
 from bitcorn_ray.storage.location import shown_uri
 
-__all__ = ["cache"]
-
 _BYTES = {"": 1, "B": 1, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 

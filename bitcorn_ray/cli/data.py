@@ -26,8 +26,6 @@ from bitcorn_ray.report.console import audit_tables, features_table, progress, s
 from bitcorn_ray.sources.options import Reading
 from bitcorn_ray.storage.location import shown_uri
 
-__all__ = ["audit_system", "features"]
-
 
 @click.command()
 @source_options

@@ -7,8 +7,6 @@ import click
 from bitcorn_ray.cli.options import common_options, ray_for, say
 from bitcorn_ray.report.console import features_table, forecast_table, plain_rows, show
 
-__all__ = ["demo"]
-
 
 @click.command()
 @click.option("--out", default="demo", show_default=True, help="Folder for the simulated market and what comes of it.")

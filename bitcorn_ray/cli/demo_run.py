@@ -24,8 +24,6 @@ from bitcorn_ray.storage.storage import Storage
 from bitcorn_ray.training.config import RunConfig
 from bitcorn_ray.training.train import epoch_line, train_from_config
 
-__all__ = ["run_demo"]
-
 _SYMBOLS = {"SIMONE": 100.0, "SIMTWO": 2_500.0, "SIMTHREE": 0.25}
 _TRAINED = "SIMONE"
 _BARS = 2 * 365 * 24

@@ -11,8 +11,6 @@ from bitcorn_ray.cli.options import cache_dir_option, common_options
 from bitcorn_ray.report.console import show
 from bitcorn_ray.report.doctor import checks_table
 
-__all__ = ["doctor"]
-
 
 @click.command()
 @cache_dir_option

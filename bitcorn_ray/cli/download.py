@@ -8,8 +8,6 @@ from bitcorn_ray.cli.options import common_options, listed
 from bitcorn_ray.report.console import show
 from bitcorn_ray.report.transfers import counter, download_table, partition_rows
 
-__all__ = ["download"]
-
 
 @click.command()
 @click.option("--exchange", "name", required=True, help="As ccxt names it, such as binance.")

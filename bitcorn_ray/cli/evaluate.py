@@ -25,8 +25,6 @@ from bitcorn_ray.storage.storage import publish_file
 if TYPE_CHECKING:
     from bitcorn_ray.training.config import RunConfig
 
-__all__ = ["evaluate"]
-
 
 @click.command()
 @click.argument("run")

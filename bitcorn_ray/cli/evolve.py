@@ -11,8 +11,6 @@ from bitcorn_ray.cli.options import common_options, look_in_working_folder, say,
 from bitcorn_ray.report.console import show
 from bitcorn_ray.report.evolution import front_table, generation_line, generations_table, importance_table
 
-__all__ = ["evolve"]
-
 
 @click.command()
 @click.option("--generations", type=int, help="How many; before the file's evolve.generations.")

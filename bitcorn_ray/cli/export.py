@@ -12,8 +12,6 @@ from bitcorn_ray.report.console import show
 from bitcorn_ray.report.transfers import counter, export_table, partition_rows
 from bitcorn_ray.sources.options import Reading
 
-__all__ = ["export"]
-
 
 @click.command()
 @source_options

@@ -8,8 +8,6 @@ from bitcorn_ray.cli.options import common_options
 from bitcorn_ray.report.console import show
 from bitcorn_ray.storage.location import shown_uri
 
-__all__ = ["folds"]
-
 
 @click.command()
 @click.argument("config")

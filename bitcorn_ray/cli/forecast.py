@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from bitcorn_ray.forecasting.forecaster import Forecaster
     from bitcorn_ray.sources.options import Reading
 
-__all__ = ["forecast", "watch"]
-
 _changed_code = click.option(
     "--allow-changed-code", is_flag=True, help="Forecast although the code of the features changed since the training."
 )

@@ -11,8 +11,6 @@ from bitcorn_ray.cli.options import common_options
 from bitcorn_ray.report.console import show
 from bitcorn_ray.report.transfers import counter, ingest_table, partition_rows
 
-__all__ = ["ingest"]
-
 
 @click.command()
 @click.argument("files", nargs=-1, required=True)

@@ -13,8 +13,6 @@ from bitcorn_ray.report.console import show
 from bitcorn_ray.report.inspection import inspection_tables
 from bitcorn_ray.sources.options import Reading
 
-__all__ = ["inspect"]
-
 
 @click.command()
 @click.argument("source")

@@ -11,8 +11,6 @@ from bitcorn_ray.report.console import show
 from bitcorn_ray.report.sweeps import leaderboard_tables
 from bitcorn_ray.storage.location import shown_uri
 
-__all__ = ["leaderboard"]
-
 
 @click.command()
 @click.argument("sweep")

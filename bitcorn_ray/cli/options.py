@@ -20,28 +20,6 @@ if TYPE_CHECKING:
     from bitcorn_ray.features.system import FeatureSystem
     from bitcorn_ray.sources.options import Reading
 
-__all__ = [
-    "OrderedGroup",
-    "amount",
-    "cache_dir_option",
-    "clean_option",
-    "cleaning_options",
-    "common_options",
-    "end_with_failures",
-    "integers",
-    "listed",
-    "map_option",
-    "ray_for",
-    "ray_if",
-    "reading_options",
-    "say",
-    "search_options",
-    "source_options",
-    "system_of",
-    "system_option",
-    "table_option",
-]
-
 cache_dir_option = click.option(
     "--cache-dir",
     help="Cache folder or URI, such as s3://bucket/cache.  [default: BITCORN_CACHE_DIR, else cache/data_pipeline]",

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from bitcorn_ray.report.quality import QualityPanel
     from bitcorn_ray.sources.options import Reading
 
-__all__ = ["quality"]
-
 
 @click.command()
 @click.argument("source")

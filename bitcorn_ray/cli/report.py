@@ -17,8 +17,6 @@ from bitcorn_ray.cli.options import (
 from bitcorn_ray.report.console import show, size
 from bitcorn_ray.sources.options import Reading
 
-__all__ = ["report"]
-
 
 @click.command()
 @click.argument("what")

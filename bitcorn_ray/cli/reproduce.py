@@ -11,8 +11,6 @@ from bitcorn_ray.cli.options import cache_dir_option, common_options, look_in_wo
 from bitcorn_ray.report.console import show
 from bitcorn_ray.report.lineage import reproduction_tables
 
-__all__ = ["reproduce"]
-
 
 @click.command()
 @click.argument("run")

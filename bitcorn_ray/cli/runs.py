@@ -14,8 +14,6 @@ from bitcorn_ray.report.lineage import lineage_tables
 from bitcorn_ray.report.runs import comparison_tables, run_table, runs_table
 from bitcorn_ray.storage.location import Location, shown_uri
 
-__all__ = ["runs"]
-
 
 @click.group(cls=OrderedGroup)
 def runs() -> None:

@@ -9,8 +9,6 @@ import click
 from bitcorn_ray.cli.options import OrderedGroup, say
 from bitcorn_ray.errors import BitcornError
 
-__all__ = ["SubmittingGroup"]
-
 _LOGS = ("log-format", "log-level")
 
 

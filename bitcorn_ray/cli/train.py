@@ -24,8 +24,6 @@ from bitcorn_ray.report.console import show
 from bitcorn_ray.report.training import training_progress
 from bitcorn_ray.storage.location import shown_uri
 
-__all__ = ["train"]
-
 
 @click.command()
 @click.option("--config", "config_file", help="YAML file of a RunConfig; the options here go before it.")

@@ -12,8 +12,6 @@ from bitcorn_ray.report.console import show
 from bitcorn_ray.report.sweeps import live_trials, trials_table
 from bitcorn_ray.storage.location import shown_uri
 
-__all__ = ["tune"]
-
 
 @click.command()
 @click.option("--max-trials", type=int, help="Trials at most; before the file's sweep.trials.")

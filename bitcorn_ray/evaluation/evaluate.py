@@ -37,8 +37,6 @@ from bitcorn_ray.sources.options import Reading
 from bitcorn_ray.sources.source import shown_source
 from bitcorn_ray.storage.location import shown_uri
 
-__all__ = ["Evaluation", "PartitionEvaluation", "evaluate", "judged_from"]
-
 _ALL_BARS = 2**62
 
 

@@ -19,8 +19,6 @@ from bitcorn_ray.on_ray.monitoring import count_traffic
 from bitcorn_ray.on_ray.pickling import pack, unpack
 from bitcorn_ray.on_ray.versions import guarded
 
-__all__ = ["map_with_actors"]
-
 _RETRIES = 2  # of a job whose actor died
 _REFUSED = "refused"  # the one result that is a mapping
 

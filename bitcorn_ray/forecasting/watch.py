@@ -37,8 +37,6 @@ from bitcorn_ray.sources.loading import load_bars, load_partition
 from bitcorn_ray.sources.options import Reading
 from bitcorn_ray.sources.source import fingerprint, is_database, opened_source, shown_source, source_files
 
-__all__ = ["Watcher"]
-
 _OVERLAP = 64  # bars read again with the new ones, so that a revision is noticed
 _EWMA_BARS = 500  # beyond which a weight of 0.94 a bar leaves nothing
 

@@ -14,18 +14,6 @@ from bitcorn_ray.errors import BitcornError
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = [
-    "BAR_COLUMNS",
-    "PRICE_COLUMNS",
-    "Bars",
-    "joined",
-    "milliseconds_of",
-    "modal_step",
-    "require_chronology",
-    "show_time",
-    "show_times",
-]
-
 PRICE_COLUMNS = ("open", "high", "low", "close")
 BAR_COLUMNS = ("timestamp", *PRICE_COLUMNS, "volume")
 

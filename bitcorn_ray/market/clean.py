@@ -29,8 +29,6 @@ from bitcorn_ray.market.policy import CleaningPolicy
 from bitcorn_ray.market.prints import bad_prints
 from bitcorn_ray.market.timeframe import timeframe_ms
 
-__all__ = ["CleanBars", "clean_bars", "cleaning_counts", "cleaning_record", "drop_duplicates", "is_summed"]
-
 _LISTED = 500
 
 

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DayCoverage", "cover_days", "cover_months"]
-
 _DAY = 86_400_000
 
 

@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 
 from bitcorn_ray.market.bars import PRICE_COLUMNS, Bars
 
-__all__ = ["Duplicates", "find_duplicates", "find_order", "grid_phase", "value_defects"]
-
 _ROUNDED_DECIMALS = range(9)
 
 Rows = NDArray[np.int64]

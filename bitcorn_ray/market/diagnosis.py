@@ -28,8 +28,6 @@ from bitcorn_ray.market.prints import BadPrint, ExtremeBar, bad_prints, extreme_
 from bitcorn_ray.market.score import score_defects
 from bitcorn_ray.market.timeframe import timeframe_ms, timeframe_of_ms
 
-__all__ = ["LISTED", "Diagnosis", "diagnose"]
-
 LISTED = 500
 """How many places of one kind a report lists at most; its counts are of all."""
 

@@ -16,8 +16,6 @@ from dataclasses import dataclass
 
 from bitcorn_ray.market.timeframe import timeframe_word
 
-__all__ = ["MONEY", "QUOTES", "Named", "said_by_name"]
-
 MONEY = (
     *("USDT", "USDC", "BUSD", "FDUSD", "TUSD", "USD", "UST", "DAI", "EUR", "GBP", "JPY", "AUD", "CAD", "CHF", "BRL"),
     *("KRW", "RUB", "TRY", "INR"),

@@ -19,8 +19,6 @@ from numpy.typing import NDArray
 
 from bitcorn_ray.market.bars import Bars
 
-__all__ = ["SilentRuns", "invented_rows", "joined_rows", "silent_runs"]
-
 _FAR, _NEAR, _COUNTED, _CHANCE = 1_000, 100, 5, 1e-6
 _FEW, _RARE = 3, 0.005
 

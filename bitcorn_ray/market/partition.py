@@ -15,14 +15,6 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.names import said_by_name
 from bitcorn_ray.market.timeframe import same_timeframe
 
-__all__ = [
-    "Partition",
-    "is_requested",
-    "normalise_symbol",
-    "partition_of_file",
-    "select_partitions",
-]
-
 
 @dataclass(frozen=True, order=True)
 class Partition:

@@ -7,8 +7,6 @@ from typing import Any, ClassVar
 
 from bitcorn_ray.errors import BitcornError
 
-__all__ = ["CleaningPolicy", "parse_policy"]
-
 _CHOICES = {
     "duplicates": (None, "first", "last", "error"),
     "off_grid": ("drop", "snap"),

@@ -33,8 +33,6 @@ from numpy.typing import NDArray
 
 from bitcorn_ray.market.bars import Bars
 
-__all__ = ["BadPrint", "ExtremeBar", "bad_closes", "bad_prints", "extreme_bars", "usual_size"]
-
 _TIMES, _LEAST, _UNDONE = 12.0, 0.01, 0.8
 _NEIGHBOURS, _DROPPED = 24, 4
 _QUIET_VOLUME, _SWEPT_VOLUME, _TOO_FAR = 1.5, 4.0, float(np.log(2))

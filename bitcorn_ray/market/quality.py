@@ -21,8 +21,6 @@ from bitcorn_ray.market.bars import PRICE_COLUMNS, Bars, modal_step, show_time, 
 from bitcorn_ray.market.prints import bad_closes
 from bitcorn_ray.market.timeframe import timeframe_ms
 
-__all__ = ["quality_flags", "quality_report"]
-
 
 def quality_report(bars: Bars, timeframe: str | None = None, *, list_gaps: bool = True) -> dict[str, Any]:
     """Diagnose T bars in ascending order of time; times may repeat, values may be missing (NaN).

@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
 
-__all__ = ["REFERENCE_SPANS", "reference_volatility"]
-
 Array = NDArray[np.float64]
 
 REFERENCE_SPANS = 8

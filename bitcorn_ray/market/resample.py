@@ -21,8 +21,6 @@ from bitcorn_ray.market.clean import is_summed
 from bitcorn_ray.market.partition import Partition, normalise_symbol
 from bitcorn_ray.market.timeframe import same_timeframe, timeframe_ms
 
-__all__ = ["Resampled", "base_timeframe", "derived_partitions", "resample_bars"]
-
 _WEEK = 7 * 86_400_000
 _MONDAY = 4 * 86_400_000  # the epoch was a Thursday
 

@@ -14,8 +14,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["COSTS", "score_defects"]
-
 _PLURAL = re.compile("(?<=bar|row)s|(?<=print)s")
 
 COSTS: dict[str, tuple[float, float, float, str]] = {

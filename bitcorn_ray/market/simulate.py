@@ -11,8 +11,6 @@ import numpy as np
 
 from bitcorn_ray.market.bars import Bars
 
-__all__ = ["simulate_bars"]
-
 _FIRST_TIME = 1_672_531_200_000  # 2023-01-01T00:00:00Z
 _STEPS_IN_A_BAR = 12
 

@@ -10,16 +10,6 @@ from collections.abc import Sequence
 
 from bitcorn_ray.errors import BitcornError
 
-__all__ = [
-    "meant_step",
-    "numeric_steps",
-    "same_timeframe",
-    "stored_step",
-    "timeframe_ms",
-    "timeframe_of_ms",
-    "timeframe_word",
-]
-
 _UNIT_MS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 _TIMEFRAME = re.compile(r"([1-9][0-9]{0,4})([mhdw])")
 _TIMEFRAME_WORD = re.compile(

@@ -28,8 +28,6 @@ from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
 
-__all__ = ["COVERAGES", "RollingConformal", "conformal_quantile", "conformal_scores"]
-
 COVERAGES = (0.5, 0.8, 0.95)
 
 Array = NDArray[np.floating]

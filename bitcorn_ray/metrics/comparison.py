@@ -31,8 +31,6 @@ from bitcorn_ray.metrics.selection import (
     superior_ability,
 )
 
-__all__ = ["Answer", "Leaderboard", "Question", "Standing", "leaderboard"]
-
 Array = NDArray[np.floating]
 Float = NDArray[np.float64]
 

@@ -30,8 +30,6 @@ from scipy.special import stdtr
 
 from bitcorn_ray.errors import BitcornError
 
-__all__ = ["MeanTest", "average_by_instant", "degrees_of_freedom", "hac_lag", "long_run_covariance", "mean_test"]
-
 Array = NDArray[np.floating]
 Float = NDArray[np.float64]
 

@@ -10,8 +10,6 @@ import numpy as np
 
 from bitcorn_ray.metrics.losses import qlike
 
-__all__ = ["LiveSkill"]
-
 
 @dataclass
 class LiveSkill:

@@ -29,21 +29,6 @@ from bitcorn_ray.metrics.hac import (
     mean_test,
 )
 
-__all__ = [
-    "Band",
-    "Direction",
-    "HorizonMetrics",
-    "Pit",
-    "Share",
-    "crps",
-    "direction",
-    "forecast_metrics",
-    "gaussian_nll",
-    "pit",
-    "qlike",
-    "share",
-]
-
 Array = NDArray[np.floating]
 Float = NDArray[np.float64]
 

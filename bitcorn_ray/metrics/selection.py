@@ -35,17 +35,6 @@ from scipy.stats import rankdata
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.metrics.hac import MeanTest, degrees_of_freedom, hac_lag, mean_test
 
-__all__ = [
-    "Overfitting",
-    "RankStability",
-    "Superiority",
-    "backtest_overfitting",
-    "completed",
-    "fold_means",
-    "rank_stability",
-    "superior_ability",
-]
-
 Array = NDArray[np.floating]
 Float = NDArray[np.float64]
 

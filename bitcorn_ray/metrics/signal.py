@@ -20,8 +20,6 @@ from scipy.stats import rankdata
 
 from bitcorn_ray.errors import BitcornError
 
-__all__ = ["rank_scores", "sign_losses", "sign_scores"]
-
 Array = NDArray[np.floating]
 Float = NDArray[np.float64]
 

@@ -24,8 +24,6 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.metrics.hac import MeanTest, average_by_instant, mean_test
 from bitcorn_ray.metrics.losses import Direction, direction, qlike
 
-__all__ = ["Comparison", "HorizonSkill", "Judged", "compare", "judge"]
-
 Array = NDArray[np.floating]
 Rows = NDArray[np.int64]
 Outcome = Literal["better", "not distinguishable", "worse"]

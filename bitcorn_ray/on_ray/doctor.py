@@ -24,8 +24,6 @@ from bitcorn_ray.cache.store import open_cache
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.on_ray.versions import differences, installed, libraries
 
-__all__ = ["Check", "doctor", "pins"]
-
 _OLDEST_PYTHON = (3, 11)
 _CLOCK_WARNS, _CLOCK_FAILS = 2.0, 300.0  # seconds; S3 refuses a request that is 15 minutes off
 _PROBE = "uses/.writing-doctor-"  # as `prune` removes what killed writers left

@@ -25,8 +25,6 @@ from ray.exceptions import AuthenticationError
 
 from bitcorn_ray.errors import BitcornError
 
-__all__ = ["Job", "cluster_version", "files_to_send", "submit_job"]
-
 _MOST_BYTES = 50 << 20  # configurations and modules are kilobytes; Ray keeps what is sent in the head's memory
 _LARGEST_SHOWN = 3
 _PACKAGING = "ray._private.runtime_env.packaging"

@@ -27,8 +27,6 @@ from bitcorn_ray.on_ray.monitoring import count_traffic
 from bitcorn_ray.on_ray.pickling import pack, unpack
 from bitcorn_ray.on_ray.versions import guarded
 
-__all__ = ["GROUPS_PER_CPU", "map_balanced", "one_operator"]
-
 GROUPS_PER_CPU = 8
 _RETRIES = 2  # of a group whose worker died
 

@@ -19,22 +19,6 @@ from typing import Any
 from bitcorn_ray.cache.store import Traffic, traffic
 from bitcorn_ray.on_ray.versions import is_private
 
-__all__ = [
-    "METRICS",
-    "Counter",
-    "Gauge",
-    "count_own_traffic",
-    "count_traffic",
-    "forget_training",
-    "held_gauges",
-    "record_epoch",
-    "record_partition",
-    "record_progress",
-    "record_running",
-    "record_trial",
-]
-
-
 _REPEAT_SECONDS = 5.0  # half of what lies between two reports of Ray's
 
 

@@ -16,8 +16,6 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from bitcorn_ray.on_ray.pickling import dumped_by_value
 
-__all__ = ["Answer", "ask_nodes", "at_once", "room_for"]
-
 _PATIENCE_SECONDS = 60  # a first worker process may take a while on a busy node
 
 

@@ -23,8 +23,6 @@ from ray import cloudpickle
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.fingerprint.code import CodeIdentity, loaded_user_modules
 
-__all__ = ["dumped_by_value", "pack", "unpack"]
-
 
 def pack(value: Any, code: CodeIdentity) -> bytes:
     """Store a function or object, and the user's modules that its code is from, for `unpack` in another process.

@@ -18,8 +18,6 @@ from bitcorn_ray.logging import asked_output
 from bitcorn_ray.on_ray.monitoring import count_own_traffic, held_gauges
 from bitcorn_ray.on_ray.versions import PRIVATE, require_same_everywhere
 
-__all__ = ["cluster_shape", "connected", "ray_session"]
-
 _REACH_SECONDS = 10
 _LOOK_SECONDS = 1
 _RECONNECT, _SECONDS_BEFORE_RAY = "RAY_gcs_rpc_server_reconnect_timeout_s", 5

@@ -26,16 +26,6 @@ from typing import Any
 
 from bitcorn_ray.errors import BitcornError
 
-__all__ = [
-    "PRIVATE",
-    "differences",
-    "guarded",
-    "installed",
-    "is_private",
-    "libraries",
-    "require_same_everywhere",
-]
-
 _OWN = "bitcorn_ray"
 MISSING = "missing"
 PRIVATE = "bitcorn-private"

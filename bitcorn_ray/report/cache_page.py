@@ -9,8 +9,6 @@ from typing import Any
 from bitcorn_ray.report.console import counted, short_time, size
 from bitcorn_ray.report.page import Chart, Section, facts, html_table, note, page_of
 
-__all__ = ["CacheReport", "cache_page"]
-
 _LISTED = 500
 _TICKS = 10
 _COUNTED = (

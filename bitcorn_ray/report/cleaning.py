@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["cleaning_line"]
-
 _TOLD = {
     "sorted_rows": "moved into order",
     "duplicates_dropped": "dropped as of a time that is there",

@@ -15,22 +15,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-__all__ = [
-    "ahead",
-    "audit_tables",
-    "cache_table",
-    "counted",
-    "explain_table",
-    "features_table",
-    "forecast_table",
-    "plain_rows",
-    "printable",
-    "progress",
-    "show",
-    "size",
-    "table",
-]
-
 
 def show(result: dict[str, Any], shown: Callable[[], Any], as_json: bool, title: str | None = None) -> None:
     """Print a result as JSON, or what `shown` makes of it: a table, a text, or several of these."""

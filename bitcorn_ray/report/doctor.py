@@ -8,8 +8,6 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["checks_table"]
-
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 

@@ -9,8 +9,6 @@ from rich.table import Table
 
 from bitcorn_ray.report.console import ahead, counted, table
 
-__all__ = ["evaluation_tables"]
-
 _STRONGEST = "strong HAR"
 
 

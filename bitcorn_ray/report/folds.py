@@ -15,8 +15,6 @@ from bitcorn_ray.report.console import table
 from bitcorn_ray.report.page import Chart, Section, note, page_of
 from bitcorn_ray.storage.storage import publish_file
 
-__all__ = ["folds_section", "folds_table", "write_folds"]
-
 _COLOURS = {"train": "var(--s1)", "validation": "var(--s6)", "test": "var(--s2)"}
 _PURGED, _BARS = "var(--line)", "var(--soft)"
 _ROW_PIXELS, _MOST_PIXELS = 22, 1_600

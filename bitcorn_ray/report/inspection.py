@@ -9,8 +9,6 @@ from rich.text import Text
 
 from bitcorn_ray.report.console import table
 
-__all__ = ["inspection_tables"]
-
 
 def inspection_tables(result: dict[str, Any]) -> tuple[Table | str, ...]:
     """A row a partition, then a row a table with what its columns were taken for, then what is wrong."""

@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from bitcorn_ray.report.console import ahead
 from bitcorn_ray.report.page import SERIES, Chart, Html, Section, html_table, note, plain, stretches
 
-__all__ = ["Track", "calibration_section", "skill_section", "track_sections"]
-
 _DRAWN = 6  # partitions
 _STRETCHES, _FEWEST, _TOGETHER = 1_500, 60, 8  # at most and at least, where there are as many windows; windows of each
 _Z95 = 1.959964

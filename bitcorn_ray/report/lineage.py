@@ -9,8 +9,6 @@ from rich.table import Table
 
 from bitcorn_ray.report.console import short_time, table
 
-__all__ = ["lineage_tables", "reproduction_tables"]
-
 
 def lineage_tables(recorded: Mapping[str, Any]) -> tuple[Table, ...]:
     """The facts, a line each, and a row a partition. recorded: as `run_lineage` gives it."""

@@ -20,11 +20,6 @@ from numpy.typing import NDArray
 
 from bitcorn_ray.report.style import SCRIPT, STYLE
 
-__all__ = [
-    "SERIES", "Chart", "Html", "Section", "facts", "folded", "html_table", "json_text", "listed", "note", "page",
-    "page_of", "plain", "stretches",
-]  # fmt: skip
-
 SERIES = tuple(f"var(--s{n})" for n in range(1, 7))
 _DIGITS = 6
 

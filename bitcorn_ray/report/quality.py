@@ -23,8 +23,6 @@ from bitcorn_ray.report.page import Html, facts, folded, html_table, note, page,
 from bitcorn_ray.report.quality_style import MARKS, SCRIPT
 from bitcorn_ray.storage.storage import publish_file
 
-__all__ = ["QualityPanel", "lightened", "quality_page", "write_quality"]
-
 _DRAWN, _STRETCHES, _LEAST_STRETCHES = 12, 4_000, 700
 _MARKED, _LISTED = 300, 100
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["MARKS", "SCRIPT"]
-
 MARKS: dict[str, tuple[str, str, str]] = {
     # kind: in words, colour (legible on white and on black), sign
     "bad_prints": ("bad prints", "#e4002b", "x"),

@@ -10,8 +10,6 @@ from rich.text import Text
 
 from bitcorn_ray.report.console import short_time, table
 
-__all__ = ["quality_tables"]
-
 _PLACES = 3
 
 

@@ -25,8 +25,6 @@ from bitcorn_ray.report.page import (
 )
 from bitcorn_ray.report.runs import run_facts
 
-__all__ = ["RunReport", "run_page"]
-
 _DRAWN = 6  # partitions
 
 

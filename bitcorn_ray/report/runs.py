@@ -9,8 +9,6 @@ from rich.table import Table
 
 from bitcorn_ray.report.console import short_time, table
 
-__all__ = ["comparison_tables", "run_facts", "run_table", "runs_table"]
-
 
 def runs_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """A row a run, by its name in the folder; one that cannot be read is only named."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["SCRIPT", "STYLE"]
-
 STYLE = """
 :root { color-scheme: light dark; --back: #ffffff; --card: #f6f7f9; --ink: #1b1f24; --soft: #5b6470; --line: #d9dde3;
   --link: #0b61a4; --s1: #0b61a4; --s2: #c4510a; --s3: #1a7f5a; --s4: #8440a8; --s5: #a8326e; --s6: #6a6a00;

@@ -26,8 +26,6 @@ from bitcorn_ray.tuning.records import Trial
 from bitcorn_ray.tuning.results import best_of, stitched, sweep_result
 from bitcorn_ray.tuning.stored import StoredSweep, read_sweep
 
-__all__ = ["sweep_report"]
-
 
 def sweep_report(place: str | Path, *, level: float = 0.01, cache_dir: str | Path | None = None) -> SweepReport:
     """Read a sweep or an evolution, and judge it on its test windows.

@@ -27,8 +27,6 @@ from bitcorn_ray.report.page import (
 )
 from bitcorn_ray.report.sweeps import shown_point, standing_remarks, standings
 
-__all__ = ["SweepReport", "sweep_page"]
-
 _LISTED = 50
 _TICKS, _LABEL = 5, 12
 

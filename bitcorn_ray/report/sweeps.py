@@ -13,8 +13,6 @@ from rich.text import Text
 
 from bitcorn_ray.report.console import counted, table
 
-__all__ = ["leaderboard_tables", "live_trials", "shown_point", "standing_remarks", "standings", "trials_table"]
-
 _ROWS = 20
 _SPELLED = 4
 _STYLES = {"failed": "red", "stopped": "yellow", "finished": "green"}

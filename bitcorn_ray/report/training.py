@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-__all__ = ["training_progress"]
-
 Advance = Callable[[int, float, float, float], None]
 Finish = Callable[[int, float], None]
 

@@ -13,8 +13,6 @@ from rich.table import Table
 
 from bitcorn_ray.report.console import printable, short_time, size, table
 
-__all__ = ["counter", "download_table", "export_table", "ingest_table", "partition_rows"]
-
 
 @contextmanager
 def counter(what: str, quiet: bool = False) -> Iterator[tuple[Callable[[int], None], Callable[[str], None]]]:

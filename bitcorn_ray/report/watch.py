@@ -12,8 +12,6 @@ from rich.text import Text
 
 from bitcorn_ray.report.console import price, printable, short_time, table
 
-__all__ = ["WatchScreen", "newest_table", "skill_table"]
-
 
 class WatchScreen:
     """What is shown while a source is watched: tables that change in place, or a line a forecast where nobody looks.

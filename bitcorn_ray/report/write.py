@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from bitcorn_ray.report.quality import QualityPanel
     from bitcorn_ray.sources.stored import StoredRows
 
-__all__ = ["Diagnosed", "Report", "diagnose_source", "write_report"]
-
 OnDone = Callable[[str], None]
 
 _FANS = 8  # forecasts one after another

@@ -22,8 +22,6 @@ from numpy.typing import NDArray
 
 from bitcorn_ray.sources.numbers import parse_numbers
 
-__all__ = ["mixture", "repeats"]
-
 _REPEATED, _LEFT, _BESIDE = 0.01, 0.1, 0.25
 _SHOWN = 3
 

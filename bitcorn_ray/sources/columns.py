@@ -18,15 +18,6 @@ import pyarrow as pa
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import BAR_COLUMNS
 from bitcorn_ray.market.names import MONEY, QUOTES
-from bitcorn_ray.sources.times import milliseconds
-
-__all__ = [
-    "is_number",
-    "match_columns",
-    "match_extra",
-    "milliseconds",
-    "parse_mapping",
-]
 
 _UNITS = ("", "ms", "us", "ns", "s", "sec", "seconds", "utc", "unix")
 

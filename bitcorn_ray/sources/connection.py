@@ -26,8 +26,6 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.storage.location import local_file
 from bitcorn_ray.storage.nodes import remedy_for_missing
 
-__all__ = ["BUSY_SECONDS", "Connection", "connected", "local_database", "quoted"]
-
 BUSY_SECONDS = 30.0
 """How long a locked database is tried again before it is reported."""
 

@@ -33,8 +33,6 @@ from bitcorn_ray.sources.options import Reading
 from bitcorn_ray.sources.tables import BarTable, find_tables
 from bitcorn_ray.sources.times import ParsedTimes, parse_times, read_times
 
-__all__ = ["BarReader", "list_partitions", "opened_bars", "read_bars"]
-
 _BATCH_ROWS = 65_536
 
 

@@ -10,8 +10,6 @@ from bitcorn_ray.sources.connection import Connection
 from bitcorn_ray.sources.held import StoredPartition
 from bitcorn_ray.sources.tables import BarTable
 
-__all__ = ["Ends", "ends_of"]
-
 _AT_ONCE = 200
 _Place = tuple[str, tuple[Any, ...]]  # a table, and the values of its keys
 

@@ -27,8 +27,6 @@ from bitcorn_ray.market.timeframe import timeframe_ms, timeframe_of_ms
 from bitcorn_ray.sources.ingest import write_bars
 from bitcorn_ray.sources.upsert import stored_span
 
-__all__ = ["DownloadedPartition", "download_bars", "opened_exchange"]
-
 _ATTEMPTS = 6
 _LONGEST_WAIT = 120.0
 _PAGE_BARS = 500  # what is asked for where the exchange does not say its most

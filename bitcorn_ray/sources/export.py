@@ -23,8 +23,6 @@ from bitcorn_ray.sources.source import SourceFile, is_database, opened_source, p
 from bitcorn_ray.storage.location import Location
 from bitcorn_ray.storage.storage import publish_file
 
-__all__ = ["ExportedPartition", "export_bars"]
-
 _LONGEST_NAME = 255  # in bytes, of most file systems
 
 

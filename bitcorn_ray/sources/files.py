@@ -33,17 +33,6 @@ from bitcorn_ray.sources.rows import RawRows
 from bitcorn_ray.sources.times import read_times
 from bitcorn_ray.storage.location import Location
 
-__all__ = [
-    "KEY_COLUMNS",
-    "BarFile",
-    "KeyedBars",
-    "column_names",
-    "joined",
-    "opened_file",
-    "read_file",
-    "require_one_each",
-]
-
 Key = tuple[str | None, str | None, str | None]
 """Symbol, timeframe and exchange as the columns of a row say them, None where there is no such column."""
 

@@ -17,8 +17,6 @@ from bitcorn_ray.sources.times import milliseconds, parse_times
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["frame_times", "key_of_frame", "read_frame"]
-
 
 def key_of_frame(df: pd.DataFrame, name: str) -> str | None:
     """The symbol or timeframe of a frame: by its column, else by its attributes; None where neither says it.

@@ -32,8 +32,6 @@ from bitcorn_ray.sources.mixed import merged_times, split_column
 from bitcorn_ray.sources.tables import BarTable
 from bitcorn_ray.sources.times import UNIT_BOUNDS
 
-__all__ = ["HeldPartitions", "StoredPartition", "one_unit"]
-
 _SAMPLE_ROWS = 200
 
 

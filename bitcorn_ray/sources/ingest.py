@@ -31,8 +31,6 @@ from bitcorn_ray.sources.staging import Staging, staged
 from bitcorn_ray.sources.upsert import Conflict, open_target, upsert_source
 from bitcorn_ray.storage.location import shown_uri
 
-__all__ = ["IngestedPartition", "ingest_files", "write_bars"]
-
 
 @dataclass(frozen=True)
 class IngestedPartition:

@@ -35,8 +35,6 @@ from bitcorn_ray.sources.tables import BarTable
 from bitcorn_ray.sources.times import ParsedTimes, read_times
 from bitcorn_ray.storage.location import Location
 
-__all__ = ["InspectedPartition", "InspectedTable", "Inspection", "inspect_source"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class InspectedTable:

@@ -13,8 +13,6 @@ from bitcorn_ray.market.partition import Partition, normalise_symbol, partition_
 from bitcorn_ray.sources.formats.formats import FILE_ENDINGS
 from bitcorn_ray.storage.location import Location
 
-__all__ = ["hive_partition", "is_bar_file", "lake_units", "names_in_path"]
-
 _KEYS = ("symbol", "timeframe")
 
 

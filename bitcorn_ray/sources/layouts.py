@@ -18,8 +18,6 @@ from numpy.typing import NDArray
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.sources.numbers import parse_numbers
 
-__all__ = ["BINANCE", "UNORDERED", "is_data", "named_places", "ordered_prices"]
-
 BINANCE = (
     *("open_time", "open", "high", "low", "close", "volume", "close_time", "quote_volume", "trades"),
     *("taker_buy_base_volume", "taker_buy_quote_volume", "ignore"),

@@ -26,8 +26,6 @@ from bitcorn_ray.market.timeframe import timeframe_ms
 from bitcorn_ray.sources.options import Reading
 from bitcorn_ray.sources.source import PartitionReader, opened_source, partition_named, read_partition, source_files
 
-__all__ = ["LoadedBars", "load_bars", "load_partition"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedBars:

@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from bitcorn_ray.sources.numbers import parse_numbers
 from bitcorn_ray.sources.times import ParsedTimes, read_times
 
-__all__ = ["merged_numbers", "merged_times", "split_column"]
-
 
 def split_column(column: str, place: int) -> str:
     """Return SQL that selects the numbers of a column as `n<place>` and its text as `s<place>`."""

@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from bitcorn_ray.market.policy import CleaningPolicy
 from bitcorn_ray.sources.columns import parse_mapping
 
-__all__ = ["Reading"]
-
 
 @dataclass(frozen=True)
 class Reading:

@@ -12,8 +12,6 @@ import pyarrow as pa
 
 from bitcorn_ray.sources.layouts import UNORDERED, ordered_prices
 
-__all__ = ["RawRows", "named_rows"]
-
 Read = Callable[[Sequence[str], Sequence[str]], Iterator[pa.RecordBatch]]
 
 

@@ -14,8 +14,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-__all__ = ["parse_text"]
-
 _ZONE = r"(?P<zone>\ ?(?:Z|z|UTC|GMT)|\ ?(?P<sign>[+-])(?P<zh>99):?(?P<zm>99)?)?"
 _FRACTION = r"(?:[.,](?P<fraction>9{1,9}))?"
 _DAY = r"(?P<Y>9999)(?P<s>[-/.])(?P<M>99)(?P=s)(?P<D>99)"

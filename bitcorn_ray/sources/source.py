@@ -32,18 +32,6 @@ from bitcorn_ray.sources.options import Reading
 from bitcorn_ray.storage.location import Location
 from bitcorn_ray.storage.nodes import remedy_for_missing
 
-__all__ = [
-    "PartitionReader",
-    "SourceFile",
-    "fingerprint",
-    "is_database",
-    "opened_source",
-    "partition_named",
-    "read_partition",
-    "shown_source",
-    "source_files",
-]
-
 _CHANGE_COUNTER = slice(24, 28)
 _WAL_SALTS = slice(12, 24)  # checkpoint number and salts, which a restart of the log changes
 _SETTLED_NS = 2_000_000_000  # the coarsest clock of a file system in use, FAT's

@@ -24,8 +24,6 @@ from bitcorn_ray.sources.options import Reading
 from bitcorn_ray.sources.times import ParsedTimes, read_times
 from bitcorn_ray.storage.location import Location
 
-__all__ = ["Span", "spans_of"]
-
 
 @dataclass(frozen=True)
 class Span:

@@ -22,8 +22,6 @@ from numpy.typing import NDArray
 from bitcorn_ray.market.bars import BAR_COLUMNS, Bars
 from bitcorn_ray.market.partition import Partition
 
-__all__ = ["StagedSource", "Staging", "staged"]
-
 _CREATE = "CREATE TABLE incoming (part INTEGER, ts INTEGER, open REAL, high REAL, low REAL, close REAL, volume REAL)"
 
 

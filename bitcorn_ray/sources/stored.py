@@ -29,8 +29,6 @@ from bitcorn_ray.sources.source import is_database, partition_named, source_file
 from bitcorn_ray.sources.times import UNIT_BOUNDS, read_times
 from bitcorn_ray.storage.location import Location
 
-__all__ = ["StoredRows", "stored_rows"]
-
 _EPOCHS = {unit for unit, _, _ in UNIT_BOUNDS}
 
 

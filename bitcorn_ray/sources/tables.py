@@ -26,8 +26,6 @@ from bitcorn_ray.sources.numbers import parse_numbers
 from bitcorn_ray.sources.options import Reading
 from bitcorn_ray.sources.times import read_times
 
-__all__ = ["BarTable", "IgnoredTable", "bar_tables", "find_tables"]
-
 _HEAD_ROWS, _AT_ONCE = 16, 200
 
 

@@ -26,8 +26,6 @@ from numpy.typing import NDArray
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.sources.shapes import parse_text
 
-__all__ = ["UNIT_BOUNDS", "ParsedTimes", "milliseconds", "parse_times", "read_times"]
-
 UNIT_BOUNDS = (("s", 0, 10**11), ("ms", 10**11, 10**14), ("us", 10**14, 10**17), ("ns", 10**17, 2**63))
 """Each unit of numbers with the first number that is in it, and the first that is not."""
 

@@ -19,8 +19,6 @@ from bitcorn_ray.market.timeframe import stored_step, timeframe_of_ms
 from bitcorn_ray.sources.connection import BUSY_SECONDS
 from bitcorn_ray.sources.staging import StagedSource
 
-__all__ = ["Conflict", "Target", "open_target", "stored_span", "upsert_source"]
-
 Conflict = Literal["keep", "replace", "error"]
 
 _CREATE = """

@@ -23,8 +23,6 @@ from pyarrow import fs
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.storage.nodes import on_a_node, remedy_for_missing
 
-__all__ = ["Location", "filesystem_of", "local_file", "read_whole", "reason_of", "recorded_uri", "shown_uri"]
-
 # Between two attempts lie up to 1, 2, 4, ... and in the end 20 seconds.
 _ATTEMPTS, _ATTEMPTS_ON_A_NODE = 6, 10
 _CONNECT_SECONDS, _SILENT_SECONDS = 5, 20  # after which an attempt has failed; pyarrow's own are 1 and 3

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from bitcorn_ray.errors import BitcornError
 
-__all__ = ["on_a_node", "remedy_for_missing", "require_lasting"]
-
 # Set by Ray for the command of a job, and for its workers.
 _SET_BY_RAY = ("RAY_JOB_CONFIG_JSON_ENV_VAR", "RAY_RAYLET_PID")
 _COPIES = "working_dir_files"  # below it lie Ray's copies of what was sent with a job

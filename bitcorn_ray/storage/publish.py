@@ -17,8 +17,6 @@ from posixpath import dirname, join
 import pyarrow as pa
 from pyarrow import fs
 
-__all__ = ["TEMPORARY", "is_object_store", "publish", "publish_together"]
-
 TEMPORARY = ".writing-"
 _OBJECT_STORES = {"s3", "gcs", "gs", "abfs", "hf"}
 _ATTEMPTS = 10  # where someone clears the cache and takes the temporary file away

@@ -28,8 +28,6 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.storage.location import Location, filesystem_of, read_whole, reason_of
 from bitcorn_ray.storage.publish import TEMPORARY, is_object_store, publish, publish_together
 
-__all__ = ["Storage", "StorageError", "StoredFile", "publish_file"]
-
 _log = logging.getLogger(__name__)
 _CHECKSUM = "crc32"
 _MAGIC = 4  # bytes that tell kinds of files apart

@@ -11,8 +11,6 @@ import numpy as np
 
 from bitcorn_ray.storage.storage import Storage
 
-__all__ = ["digest", "read_checked", "strict_json"]
-
 
 def digest(content: bytes) -> str:
     """SHA-256 of a file's content, in hexadecimal."""

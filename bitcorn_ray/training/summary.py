@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["comparison", "summary"]
-
 # Of the metadata, what a comparison leaves out: it differs from run to run without meaning anything.
 _PASSED_OVER = ("run", "created")
 

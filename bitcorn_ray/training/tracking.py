@@ -13,8 +13,6 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.models.base import EpochResult
 from bitcorn_ray.storage.storage import Storage
 
-__all__ = ["TrainingLogs"]
-
 _log = logging.getLogger(__name__)
 
 

@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from bitcorn_ray.tuning.search import distribution_of, drawn_of, quiet_optuna
 from bitcorn_ray.tuning.space import Point, Space, point_key
 
-__all__ = ["search_importance"]
-
 _LEAST = 8  # trials, below which a forest sees nothing
 _TREES = 64
 

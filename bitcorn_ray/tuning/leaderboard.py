@@ -34,8 +34,6 @@ from bitcorn_ray.tuning.records import FoldRecord, Trial
 from bitcorn_ray.tuning.results import fold_records
 from bitcorn_ray.tuning.stored import read_sweep
 
-__all__ = ["SweepJudgement", "leaderboard"]
-
 Float = NDArray[np.float64]
 Rows = NDArray[np.int64]
 

@@ -8,8 +8,6 @@ from typing import ClassVar
 
 from bitcorn_ray.errors import BitcornError
 
-__all__ = ["OBJECTIVES", "SCHEDULERS", "Resources", "SweepOptions"]
-
 SCHEDULERS = ("none", "asha", "median", "hyperband")
 OBJECTIVES = ("qlike", "gaussian_nll")
 

@@ -32,8 +32,6 @@ from bitcorn_ray.tuning.folder import SweepFolder
 from bitcorn_ray.tuning.records import FoldRecord, Trial
 from bitcorn_ray.tuning.trial import TrialPlan, fold_keys
 
-__all__ = ["best_of", "fold_records", "parquet_bytes", "stitched", "sweep_result", "write_results"]
-
 
 def write_results(
     folder: SweepFolder, ended: str, trials: Sequence[Trial], folds: Mapping[str, Any], forecasts: pa.Table | None

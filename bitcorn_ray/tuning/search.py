@@ -16,19 +16,6 @@ import numpy as np
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.tuning.space import Dimension, Point, Space, point_key
 
-__all__ = [
-    "GridSuggester",
-    "OptunaSuggester",
-    "Outcome",
-    "Suggester",
-    "UserSuggester",
-    "distribution_of",
-    "drawn_of",
-    "quiet_optuna",
-    "suggester_of",
-    "value_of",
-]
-
 _TRIES = 20  # for a point that is new
 _LISTED = 20_000  # points of a space that is small enough to look for what is left of it
 

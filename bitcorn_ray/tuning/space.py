@@ -18,8 +18,6 @@ from typing import Any
 
 from bitcorn_ray.errors import BitcornError
 
-__all__ = ["KINDS", "SEQ_LEN", "Dimension", "Point", "Space", "point_key"]
-
 Point = dict[str, Any]
 
 SEQ_LEN = ("seq_len", "model.seq_len")  # names of the length of windows

@@ -15,8 +15,6 @@ from bitcorn_ray.tuning.plan_folds import FoldPlan
 from bitcorn_ray.tuning.records import Trial
 from bitcorn_ray.tuning.trial import TrialPlan
 
-__all__ = ["StoredSweep", "read_sweep"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class StoredSweep:

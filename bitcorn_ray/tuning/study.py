@@ -27,8 +27,6 @@ from bitcorn_ray.tuning.results import best_of, stitched, write_results
 from bitcorn_ray.tuning.search import Outcome, suggester_of
 from bitcorn_ray.tuning.trial import TrialPlan, fold_dataset, run_trial
 
-__all__ = ["SweepResult", "refit", "trial_plan", "tune"]
-
 OnTrial = Callable[[Trial], None]
 
 

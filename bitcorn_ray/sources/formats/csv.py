@@ -19,8 +19,6 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.sources.layouts import is_data, named_places
 from bitcorn_ray.sources.rows import RawRows, named_rows
 
-__all__ = ["CsvHead", "csv_head", "csv_rows", "opened_csv"]
-
 HEAD_BYTES = 65_536
 _BLOCK_BYTES = 4_000_000
 _MISSING = ["", "NULL", "null", "NaN", "nan", "None", "none", "NA", "N/A", "n/a", "#N/A", "\\N"]

@@ -24,8 +24,6 @@ from bitcorn_ray.sources.formats.json import opened_json
 from bitcorn_ray.sources.rows import RawRows
 from bitcorn_ray.storage.location import Location
 
-__all__ = ["FILE_ENDINGS", "opened_rows"]
-
 _SMALL_BYTES = 8_000_000
 _BATCH_ROWS = 262_144
 

@@ -18,8 +18,6 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.sources.layouts import named_places
 from bitcorn_ray.sources.rows import RawRows, named_rows
 
-__all__ = ["json_rows", "opened_json"]
-
 _PIECE_BYTES = 8_000_000
 
 

@@ -29,8 +29,6 @@ from bitcorn_ray.tuning.config import SweepConfig, TrialConfig, read_sections
 from bitcorn_ray.tuning.options import Resources, SweepOptions
 from bitcorn_ray.tuning.space import Point
 
-__all__ = ["EvolveConfig", "EvolveOptions"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class EvolveOptions:

@@ -16,8 +16,6 @@ from bitcorn_ray.datasets.load import FeatureMatrix
 from bitcorn_ray.tuning.data import SweepData, sweep_data
 from bitcorn_ray.tuning.evolution.config import EvolveConfig
 
-__all__ = ["evolve_data"]
-
 
 def evolve_data(
     config: EvolveConfig, *, cache_dir: str | Path | None = None, log_fn: Callable[[str], None] | None = None

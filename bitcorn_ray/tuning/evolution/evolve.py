@@ -39,8 +39,6 @@ from bitcorn_ray.tuning.space import Point, point_key
 from bitcorn_ray.tuning.study import trial_plan
 from bitcorn_ray.tuning.trial import TrialPlan, run_trial
 
-__all__ = ["evolve"]
-
 OnTrial = Callable[[Trial], None]
 OnGeneration = Callable[[Generation], None]
 

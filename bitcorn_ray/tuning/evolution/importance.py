@@ -37,16 +37,6 @@ from bitcorn_ray.tuning.trial import (
     mean_loss,
 )
 
-__all__ = [
-    "Importance",
-    "Shuffles",
-    "fold_importance",
-    "importance_trial",
-    "is_known",
-    "read_importance",
-    "shuffled_rows",
-]
-
 Rows = NDArray[np.int64]
 
 

@@ -19,8 +19,6 @@ from typing import Any
 from bitcorn_ray.tuning.search import distribution_of, quiet_optuna, value_of
 from bitcorn_ray.tuning.space import Point, Space, point_key
 
-__all__ = ["Individual", "Population", "pareto_front", "survival"]
-
 _TRIES = 20  # for a point that is new
 
 

@@ -30,8 +30,6 @@ from bitcorn_ray.tuning.evolution.population import Individual
 from bitcorn_ray.tuning.folder import SweepFolder
 from bitcorn_ray.tuning.results import parquet_bytes
 
-__all__ = ["Evolution", "Generation", "Judged", "choose_winner", "write_results"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Generation:
