@@ -5,14 +5,14 @@ the constant by a random share and disturbed by a little noise; the return by a 
 """
 
 import numpy as np
-from small_baselines import constant_variance, log_har
+from small_baselines import constant_variance, log_har, realised_returns, realised_variances
 
 from bitcorn_ray.datasets.folds import FoldsConfig, Timeline, walk_forward_folds
 from bitcorn_ray.market.simulate import simulate_bars
 from bitcorn_ray.metrics.comparison import Question
 from bitcorn_ray.metrics.losses import qlike
 from bitcorn_ray.metrics.signal import rank_scores, sign_losses, sign_scores
-from bitcorn_ray.models.baselines.history import History, realised_returns, realised_variances
+from bitcorn_ray.models.baselines.history import History
 from bitcorn_ray.models.baselines.simple import ewma_variance
 
 HORIZONS = (1, 4, 12)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bitcorn_ray.datasets.dataset import PartitionBars
+from bitcorn_ray.market.outcomes import outcomes
 from bitcorn_ray.models.baselines import garch, har, ridge, simple
 
 
@@ -21,6 +22,14 @@ def bars_of(history, name="X"):
         high=history.high,
         low=history.low,
     )
+
+
+def realised_returns(close, horizons):
+    return outcomes(close, horizons)[0]
+
+
+def realised_variances(close, horizons):
+    return outcomes(close, horizons)[1]
 
 
 def constant_variance(realised, horizons, fit, test):

@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 
 from bitcorn_ray.datasets.folds import FoldRows, Shares, Span, split_by_shares
 from bitcorn_ray.datasets.scaling import finite_rows, fit_scaler, scale_in_place
-from bitcorn_ray.datasets.targets import forward_return, realised_volatility
 from bitcorn_ray.datasets.windows import WindowIndex, WindowOptions, gap_before, require_horizons, window_index
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import require_chronology, show_time
+from bitcorn_ray.market.outcomes import forward_return, outcomes, realised_volatility
 from bitcorn_ray.market.reference_volatility import reference_volatility
 
 if TYPE_CHECKING:
@@ -76,6 +76,10 @@ class PartitionBars:
             return replace(self, reference=None)
         with np.errstate(invalid="ignore", divide="ignore"):
             return replace(self, reference=reference_volatility(np.log(self.close), span))
+
+    def outcomes(self, horizons: Sequence[int]) -> tuple[Prices, Prices]:
+        """Return the log returns and realised variances (T, H) after each bar; NaN at a gap."""
+        return outcomes(self.close, horizons, self.timestamp // self.step)
 
     def take(self, rows: slice) -> Self:
         """Return a range of rows, as views."""

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitcorn_ray.datasets.scaling import finite_rows, fit_scaler, scale
-from bitcorn_ray.datasets.targets import forward_return, return_deviation
 from bitcorn_ray.datasets.windows import gap_before, gather_windows, require_horizons, window_index
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import modal_step, require_chronology
+from bitcorn_ray.market.outcomes import forward_return, return_deviation
 
 if TYPE_CHECKING:
     from sklearn.preprocessing import StandardScaler

@@ -23,16 +23,15 @@ from bitcorn_ray.datasets.dataset import PartitionBars
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.evaluation.baselines import baseline_forecasts
 from bitcorn_ray.features.compute import Origin
-from bitcorn_ray.forecasting.bands import outcome_known
 from bitcorn_ray.forecasting.batch import ForecastWorker, plan_forecasts, run_forecasts
 from bitcorn_ray.forecasting.forecaster import Forecaster
 from bitcorn_ray.forecasting.forecasts import Forecasts
 from bitcorn_ray.market.bars import Bars, milliseconds_of, show_time
+from bitcorn_ray.market.outcomes import outcomes
 from bitcorn_ray.market.partition import Partition, normalise_symbol
 from bitcorn_ray.market.timeframe import timeframe_ms
 from bitcorn_ray.metrics.losses import HorizonMetrics, forecast_metrics
 from bitcorn_ray.metrics.skill import HorizonSkill, Judged, judge
-from bitcorn_ray.models.baselines.history import realised_returns, realised_variances
 from bitcorn_ray.sources.options import Reading
 from bitcorn_ray.sources.source import shown_source
 from bitcorn_ray.storage.location import shown_uri
@@ -172,11 +171,7 @@ def judged_from(
             "can be forecast from: hold bars out (bitcorn train --test-frac 0.1), or wait for newer ones"
         )
     every = np.arange(len(bars))
-    known = outcome_known(every if over_gaps else bars.timestamp // step, every, horizons)
-    outcome, realised = (
-        np.where(known, values, np.nan)
-        for values in (realised_returns(bars.close, horizons), realised_variances(bars.close, horizons))
-    )
+    outcome, realised = outcomes(bars.close, horizons, None if over_gaps else bars.timestamp // step)
     rows = np.searchsorted(bars.timestamp, forecasts.cutoffs[kept])
     fit = every[bars.timestamp < fitted_before]
     own = PartitionBars(

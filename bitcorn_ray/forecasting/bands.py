@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bitcorn_ray.market.outcomes import outcome_known
 from bitcorn_ray.metrics.calibration import RollingConformal, conformal_scores
 from bitcorn_ray.training.run import PastScores
 
@@ -53,17 +54,6 @@ def data_split_of(partition: Mapping[str, Any] | None, cutoffs: Rows) -> NDArray
         marks[cutoffs < end] = part
     marks[cutoffs < starts[0]] = "before training"
     return marks
-
-
-def outcome_known(bars: Rows, rows: Rows, horizons: Sequence[int]) -> Mask:
-    """Tell whether the outcome of forecasts at rows (N,) is among bars (T,) numbered on the grid: (N, H).
-
-    It is where the horizon's bar is there and none is missing on the way.
-    """
-    last = len(bars) - 1
-    ahead = np.minimum(rows[:, None] + np.asarray(horizons), last)
-    known: Mask = bars[ahead] - bars[rows][:, None] == np.asarray(horizons)
-    return known
 
 
 def forecast_scores(

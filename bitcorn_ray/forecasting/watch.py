@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.plan import requested_of
-from bitcorn_ray.forecasting.bands import outcome_known
 from bitcorn_ray.forecasting.batch import plan_forecasts
 from bitcorn_ray.forecasting.forecaster import Forecaster
 from bitcorn_ray.forecasting.forecasts import Forecasts
 from bitcorn_ray.forecasting.journal import Journal
 from bitcorn_ray.market.bars import Bars, joined, milliseconds_of, show_time
+from bitcorn_ray.market.outcomes import forward_return, outcome_known, realised_variance
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.metrics.live import LiveSkill
 from bitcorn_ray.models.baselines.history import History
@@ -263,8 +263,9 @@ class Watcher:
                 if there and outcome_known(numbers, np.array([row]), (horizon,))[0, 0]:
                     ahead = bars.take(slice(row, row + horizon + 1))
                     ahead.require_usable()
-                    steps = np.diff(np.log(ahead.close))
-                    outcome, variance = float(steps.sum()), float(np.square(steps).sum())
+                    log_close, here = np.log(ahead.close), np.array([0])
+                    outcome = float(forward_return(log_close, here, horizon)[0])
+                    variance = float(realised_variance(log_close, here, horizon)[0])
                 numbers_told = {"return": outcome, "variance": variance}
                 entries.append(self._entry("outcome", watched.partition, cutoff, horizon=horizon, **numbers_told))
         return entries

@@ -18,7 +18,6 @@ from bitcorn_ray.metrics.selection import completed
 from bitcorn_ray.report.judgement import Track
 from bitcorn_ray.report.sweep_page import SweepReport
 from bitcorn_ray.training.artifacts import strict_json
-from bitcorn_ray.tuning.baselines import outcomes
 from bitcorn_ray.tuning.folder import SweepFolder
 from bitcorn_ray.tuning.importance import search_importance
 from bitcorn_ray.tuning.leaderboard import leaderboard
@@ -90,7 +89,7 @@ def _tracks(forecasts: pa.Table, sweep: StoredSweep) -> list[Track]:
         for horizon in sorted({min(horizons), max(horizons)}):
             own = _of(forecasts, one.symbol, one.timeframe, horizon)
             times = own["cutoff"].cast(pa.int64()).to_numpy()
-            _, came = outcomes(one, [horizon])
+            _, came = one.outcomes([horizon])
             if own.num_rows:
                 tracks.append(
                     Track(

@@ -27,8 +27,6 @@ from bitcorn_ray.datasets.dataset import PartitionBars
 from bitcorn_ray.datasets.folds import FoldRows
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.evaluation.baselines import BASELINES, FEATURE_BASELINES, Baselines, baseline_forecasts
-from bitcorn_ray.forecasting.bands import outcome_known
-from bitcorn_ray.models.baselines.history import realised_returns, realised_variances
 from bitcorn_ray.storage.location import shown_uri
 from bitcorn_ray.storage.storage import Storage
 from bitcorn_ray.tuning.config import SweepConfig, TrialConfig
@@ -95,7 +93,7 @@ class SweepBaselines:
         self, place: int, fold: FoldRows, features: NDArray[np.float32] | None, kinds: Sequence[str]
     ) -> Baselines:
         bars, horizons = self.bars[place], self.config.run.model.horizons
-        return baseline_forecasts(bars, *outcomes(bars, horizons), horizons, *_rows(fold), features, kinds)
+        return baseline_forecasts(bars, *bars.outcomes(horizons), horizons, *_rows(fold), features, kinds)
 
     @cached_property
     def _features(self) -> list[NDArray[np.float32]] | BitcornError:
@@ -117,14 +115,6 @@ class SweepBaselines:
             found.append(variant.matrix[start + rows][:, variant.columns(self.setting.features)])
             start += len(now.timestamp)
         return found
-
-
-def outcomes(one: PartitionBars, horizons: Sequence[int]) -> tuple[Float, Float]:
-    """Log returns and realised variances (T, H) that came after each bar; NaN where bars are missing on the way."""
-    every = np.arange(len(one.timestamp))
-    known = outcome_known(one.timestamp // one.step, every, horizons)
-    returns, variances = realised_returns(one.close, horizons), realised_variances(one.close, horizons)
-    return np.where(known, returns, np.nan), np.where(known, variances, np.nan)
 
 
 def _rows(fold: FoldRows) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

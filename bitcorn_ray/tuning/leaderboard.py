@@ -27,7 +27,7 @@ from bitcorn_ray.metrics.hac import average_by_instant
 from bitcorn_ray.metrics.losses import qlike
 from bitcorn_ray.metrics.signal import rank_scores, sign_losses, sign_scores
 from bitcorn_ray.storage.location import shown_uri
-from bitcorn_ray.tuning.baselines import SweepBaselines, outcomes
+from bitcorn_ray.tuning.baselines import SweepBaselines
 from bitcorn_ray.tuning.config import TrialConfig
 from bitcorn_ray.tuning.folder import SweepFolder
 from bitcorn_ray.tuning.records import FoldRecord, Trial
@@ -147,7 +147,7 @@ def _fold_table(
             continue
         made = baselines.of(place, own)
         remarks |= {(one.name, name): text for name, text in made.remarks.items()}
-        happened, came = (each[rows] for each in outcomes(one, baselines.config.run.model.horizons))
+        happened, came = (each[rows] for each in one.outcomes(baselines.config.run.model.horizons))
         columns = _measured(records, place, shared, happened, came)
         columns |= _measured_baselines(made, rows - own.test.start, happened, came)
         kept = np.isfinite(np.column_stack(list(columns.values()))).all(1)

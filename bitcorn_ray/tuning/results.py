@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from bitcorn_ray.datasets.dataset import PartitionBars
 from bitcorn_ray.forecasting.bands import roll_bands
 from bitcorn_ray.forecasting.forecasts import Forecasts, plain_table
+from bitcorn_ray.market.outcomes import forward_return
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.metrics.calibration import RollingConformal, conformal_scores
 from bitcorn_ray.training.artifacts import strict_json
@@ -105,7 +106,7 @@ def _forecasts(record: FoldRecord, place: int, one: PartitionBars, horizons: Seq
     own, past = record.places == place, record.past_places == place
     cutoffs, returns, volatilities = record.times[own], record.returns[own], record.volatilities[own]
     rows = np.searchsorted(one.timestamp, cutoffs)
-    scores = conformal_scores(returns, volatilities, _came(one, rows, horizons))
+    scores = conformal_scores(returns, volatilities, _realised_returns(one, rows, horizons))
     conformal, asked = RollingConformal(horizons), cutoffs // one.step
     validated = PastScores(record.past_times[past] // one.step, record.past_scores[past])
     return Forecasts(
@@ -131,17 +132,17 @@ def _last_said(
 
 def _with_outcome(forecasts: Forecasts, number: int, one: PartitionBars, kept: NDArray[np.bool_]) -> pa.Table:
     """Some windows (N,) as rows, with the fold and what came."""
-    came = _came(one, np.searchsorted(one.timestamp, forecasts.cutoffs), forecasts.horizons)
+    came = _realised_returns(one, np.searchsorted(one.timestamp, forecasts.cutoffs), forecasts.horizons)
     table = plain_table(forecasts.to_table())
     table = table.append_column("fold", pa.array(np.full(table.num_rows, number, np.int32)))
     table = table.append_column("realised_return", pa.array(came.ravel()))
     return table.filter(pa.array(np.repeat(kept, len(forecasts.horizons))))
 
 
-def _came(one: PartitionBars, rows: NDArray[np.int64], horizons: Sequence[int]) -> NDArray[np.float64]:
-    """Log returns (N, H) that came after rows (N,) of test windows, whose labels are known."""
-    after: NDArray[np.float64] = np.log(one.close[rows[:, None] + np.asarray(horizons)] / one.close[rows, None])
-    return after
+def _realised_returns(bars: PartitionBars, rows: NDArray[np.int64], horizons: Sequence[int]) -> NDArray[np.float64]:
+    """Return the log returns (N, H) after the rows (N,) of test windows, whose labels are known."""
+    log_close = np.log(bars.close)
+    return np.column_stack([forward_return(log_close, rows, horizon) for horizon in horizons])
 
 
 def _trials_table(trials: Sequence[Trial], folds: int) -> pa.Table:

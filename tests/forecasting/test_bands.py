@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitcorn_ray.forecasting.bands import data_split_of, enough_scores, forecast_scores, outcome_known, roll_bands
+from bitcorn_ray.forecasting.bands import data_split_of, enough_scores, forecast_scores, roll_bands
+from bitcorn_ray.market.outcomes import outcome_known
 from bitcorn_ray.metrics.calibration import COVERAGES, RollingConformal, conformal_quantile
 from bitcorn_ray.models.interpolation import horizon_weights, interpolate_widths
 from bitcorn_ray.training.run import PastScores

@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_baselines import strong_har
+from small_baselines import realised_returns, realised_variances, strong_har
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.metrics.calibration import COVERAGES, RollingConformal, conformal_quantile, conformal_scores
-from bitcorn_ray.models.baselines.history import History, realised_returns, realised_variances
+from bitcorn_ray.models.baselines.history import History
 
 
 def test_the_quantile_is_the_ranked_score():

@@ -9,7 +9,7 @@ import statsmodels.api as sm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from small_baselines import bars_of
+from small_baselines import bars_of, realised_returns, realised_variances
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.evaluation.baselines import Baselines, baseline_forecasts
@@ -17,7 +17,7 @@ from bitcorn_ray.metrics import skill
 from bitcorn_ray.metrics.hac import MeanTest, mean_test
 from bitcorn_ray.metrics.losses import Direction, Share, direction, qlike
 from bitcorn_ray.metrics.skill import Comparison, Judged, compare, judge
-from bitcorn_ray.models.baselines.history import History, realised_returns, realised_variances
+from bitcorn_ray.models.baselines.history import History
 
 
 def overlapping(rng, rows, horizon):

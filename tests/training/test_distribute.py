@@ -147,7 +147,9 @@ def test_what_lies_in_the_object_store_is_shared_and_left_as_it_was(ray_cluster,
     shared = SharedData(data)
     arrays = {name: value for name, value in vars(shared.data).items() if isinstance(value, np.ndarray)}
     assert not any(value.flags.writeable for value in arrays.values())
-    fit_on_ray(shared, MODEL, TRAINING, workers=1, gpus=0, checkpoints=CheckpointFolder(tmp_path), max_failures=0)
+    shape = Shape(data.matrix.shape[1], len(data.names), 3_600_000)
+    options = {"gpus": 0, "checkpoints": CheckpointFolder(tmp_path), "max_failures": 0}
+    fit_on_ray(shared, MODEL, shape, TRAINING, workers=1, **options)
     for name, value in arrays.items():
         np.testing.assert_array_equal(value, getattr(data, name), err_msg=name)
 

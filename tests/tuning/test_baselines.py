@@ -10,7 +10,7 @@ from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.models.baselines import simple
 from bitcorn_ray.sources.ingest import write_bars
 from bitcorn_ray.tuning import baselines as module
-from bitcorn_ray.tuning.baselines import SweepBaselines, outcomes
+from bitcorn_ray.tuning.baselines import SweepBaselines
 from bitcorn_ray.tuning.config import SweepConfig
 
 
@@ -33,7 +33,7 @@ def test_forecasts_are_those_of_the_evaluation_with_the_features_of_the_best(swe
     one, fold, variant = data.bars[0], data.folds[1].rows[0], data.variants["v2"]
     seen = variant.matrix[:, variant.columns(["rsi_14", "raw_vol_10"])]
     fit, test = np.arange(fold.train.start, fold.test.start), np.arange(*fold.test)
-    expected = baseline_forecasts(one, *outcomes(one, (1, 4)), (1, 4), fit, test, seen)
+    expected = baseline_forecasts(one, *one.outcomes((1, 4)), (1, 4), fit, test, seen)
     found = made.of(0, fold)
     for kind in ("returns", "variances"):
         theirs, ours = getattr(expected, kind), getattr(found, kind)
@@ -101,7 +101,7 @@ def test_bars_that_came_later_change_nothing_and_others_leave_ridge_out(swept, m
 def test_an_outcome_over_missing_bars_is_not_known(swept):
     _, data = swept
     one = data.bars[0]
-    returns, variances = outcomes(one, (1, 4))
+    returns, variances = one.outcomes((1, 4))
     gaps = np.flatnonzero(np.diff(one.timestamp) > one.step)
     assert len(gaps) == 2
     for gap in gaps:

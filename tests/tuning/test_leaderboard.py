@@ -9,7 +9,6 @@ from small_sweeps import make_sweep, sweep_values
 from bitcorn_ray import leaderboard
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.metrics.losses import qlike
-from bitcorn_ray.tuning.baselines import outcomes
 from bitcorn_ray.tuning.records import Trial
 from bitcorn_ray.tuning.results import fold_records
 
@@ -36,7 +35,7 @@ def test_trials_are_compared_on_test_windows_with_the_baselines_of_the_evaluatio
     assert board.verdict.startswith("4 trials on 2 test folds of ")
     # The losses are those of the recorded forecasts, and the baseline has seen all bars before each test range.
     one = data.bars[0]
-    _, realised = outcomes(one, (1, 4))
+    _, realised = one.outcomes((1, 4))
     losses, constant = [], []
     for fold, (record,) in zip(plan.folds, fold_records(plan, folder.journal.read()["t0001"]), strict=True):
         rows = np.searchsorted(one.timestamp, record.times)

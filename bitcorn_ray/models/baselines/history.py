@@ -72,25 +72,6 @@ class History:
         return result
 
 
-def realised_returns(close: Float, horizons: Sequence[int]) -> Float:
-    """Return the log return (T, H) of the h rows after each row, NaN in the last h rows."""
-    log_close = np.log(np.asarray(close, np.float64))
-    ahead = np.full((len(log_close), len(horizons)), np.nan)
-    for j, horizon in enumerate(horizons):
-        ahead[: max(0, len(log_close) - horizon), j] = log_close[horizon:] - log_close[:-horizon]
-    return ahead
-
-
-def realised_variances(close: Float, horizons: Sequence[int]) -> Float:
-    """Return the sum (T, H) of the h squared one-row log returns after each row, NaN in the last h rows."""
-    one_bar = np.diff(np.log(np.asarray(close, np.float64)))
-    total = np.concatenate([[0.0], np.cumsum(one_bar**2)])
-    ahead = np.full((len(total), len(horizons)), np.nan)
-    for j, horizon in enumerate(horizons):
-        ahead[: max(0, len(total) - horizon), j] = total[horizon:] - total[:-horizon]
-    return ahead
-
-
 def fitting_rows(fit: Rows, horizon: int, *known: NDArray[np.floating]) -> Rows:
     """Return the rows of ``fit``, ascending, whose labels end within them and whose inputs and outcomes are known.
 

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 from arch import arch_model
-from small_baselines import garch_variance
+from small_baselines import garch_variance, realised_variances
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.metrics.losses import qlike
-from bitcorn_ray.models.baselines.history import History, realised_variances
+from bitcorn_ray.models.baselines.history import History
 
 HORIZONS = (1, 4, 24)
 

@@ -4,11 +4,11 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from small_baselines import log_har, strong_har
+from small_baselines import log_har, realised_variances, strong_har
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.metrics.losses import qlike
-from bitcorn_ray.models.baselines.history import History, realised_variances
+from bitcorn_ray.models.baselines.history import History
 
 HORIZONS = (1, 4, 12, 24)
 HOUR, DAY, WEEK = 3_600_000, 86_400_000, 7 * 86_400_000

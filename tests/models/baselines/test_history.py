@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_baselines import realised_returns, realised_variances
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.models.baselines.history import History, fitting_rows, realised_returns, realised_variances
+from bitcorn_ray.models.baselines.history import History, fitting_rows
 
 
 def bars(**columns):

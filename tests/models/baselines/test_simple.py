@@ -3,13 +3,13 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from small_baselines import bars_of, constant_variance
+from small_baselines import bars_of, constant_variance, realised_returns, realised_variances
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.evaluation.baselines import baseline_forecasts
 from bitcorn_ray.metrics.losses import qlike
 from bitcorn_ray.models.baselines.garch import fit_garch
-from bitcorn_ray.models.baselines.history import History, realised_returns, realised_variances
+from bitcorn_ray.models.baselines.history import History
 from bitcorn_ray.models.baselines.simple import ewma_variance
 
 HORIZONS = (1, 4, 24)

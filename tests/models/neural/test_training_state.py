@@ -33,4 +33,4 @@ def test_the_state_keeps_the_best_epochs_weights_and_counts_the_others():
         state.record(outcome, lambda epoch=epoch: ({"w": torch.tensor(epoch)}, {}))
     assert (state.epoch, state.step, state.since_best, state.best_loss) == (4, 0, 2, 2.0)
     assert state.best_weights["w"] == 2
-    assert FitResult(state.best_weights, state.history).best_epoch.epoch == 2
+    assert FitResult(state.history).best_epoch.epoch == 2

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bitcorn_ray.datasets.targets import forward_return, realised_volatility, return_deviation
+from bitcorn_ray.market.outcomes import forward_return, outcome_known, outcomes, realised_volatility, return_deviation
 
 
 @pytest.mark.parametrize("horizon", [1, 4, 12])
@@ -32,3 +32,17 @@ def test_a_target_depends_only_on_its_horizon():
     for target in (forward_return, realised_volatility, return_deviation):
         assert target(log_close, ends, 4) == target(later, ends, 4)
         assert target(log_close, ends, 5) != target(later, ends, 5)
+
+
+def test_an_outcome_is_known_if_every_bar_up_to_its_end_is_there():
+    rng = np.random.default_rng(2)
+    for _ in range(50):
+        numbers = np.flatnonzero(rng.random(30) > 0.15)
+        there = set(numbers.tolist())
+        horizons = (1, 2, 4)
+        expected = [[all(n + k in there for k in range(1, h + 1)) for h in horizons] for n in numbers]
+        known = outcome_known(numbers, np.arange(len(numbers)), horizons)
+        np.testing.assert_array_equal(known, expected)
+        returns, variances = outcomes(np.exp(rng.normal(0, 0.01, len(numbers))), horizons, numbers)
+        np.testing.assert_array_equal(np.isfinite(returns), expected)
+        np.testing.assert_array_equal(np.isfinite(variances), expected)
