@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.fingerprint.syntax import digest_of
 
 if TYPE_CHECKING:
     from bitcorn_ray.models.base import Model, ModelConfig
@@ -51,6 +52,20 @@ def model_class(kind: str) -> type[Model]:
         found: type[Model] = _load(_KINDS[kind][1])
         return found
     return _own_model(kind)
+
+
+def own_code(kind: str) -> dict[str, str]:
+    """Return a digest of the code of a model given as `module:Class`, by the kind; empty for a model of this package.
+
+    Raises BitcornError for a model whose code has no stable identity.
+    """
+    if kind in _KINDS:
+        return {}
+    from bitcorn_ray.fingerprint.code import code_identity
+
+    code = code_identity(model_class(kind))
+    modules = [item for item in code.modules.items() if item[0].partition(".")[0] != "bitcorn_ray"]
+    return {kind: digest_of([f"{name} {digest}" for name, digest in [*modules, *code.values.items()]])}
 
 
 def model_config(values: Mapping[str, Any], where: str = "model") -> ModelConfig:

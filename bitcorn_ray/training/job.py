@@ -19,7 +19,7 @@ from bitcorn_ray.market.timeframe import timeframe_ms
 from bitcorn_ray.models.base import EpochResult, FitContext, FitResult, Model, ModelConfig, Progress, Shape
 from bitcorn_ray.models.neural.checkpoint import CheckpointFolder, data_digest, training_identity
 from bitcorn_ray.models.neural.config import TrainingConfig
-from bitcorn_ray.models.registry import model_class
+from bitcorn_ray.models.registry import model_class, own_code
 from bitcorn_ray.storage.location import shown_uri
 from bitcorn_ray.storage.storage import Storage
 from bitcorn_ray.training.config import recorded_config
@@ -98,7 +98,7 @@ class TrainingJob:
         data = {**given.about.get("lineage", {}).get("data", {}), "digest": data_digest(given.data)}
         lineage = {
             "data": data,
-            "code": package_code(),
+            "code": package_code() | own_code(self.model.kind),
             "config": None if self.config is None else recorded_config(self.config),
             "cluster": {"ray": self.on_ray is not None, **shape, "workers": result.machines},
         }

@@ -92,7 +92,7 @@ class SweepConfig:
         if self.folds.validation in (0, "0"):
             raise BitcornError("folds.validation is 0: trials are compared on validation windows, so give a length")
         for dimension in self.space.dimensions:
-            _require_reachable(dimension.name, self._searched_kinds())
+            _require_reachable(dimension.name, self.model_kinds)
             for value in dimension.corners:
                 if not dimension.name.startswith(("system", "features")):
                     self.at({dimension.name: value})
@@ -121,6 +121,14 @@ class SweepConfig:
             space=Space.parse(search),
             sweep=validated(SweepOptions, {**options, **given}, "sweep"),
         )
+
+    @property
+    def model_kinds(self) -> tuple[str, ...]:
+        """Return the model kinds that the search can reach."""
+        for dimension in self.space.dimensions:
+            if _ALIASES.get(dimension.name, dimension.name) == "model.kind":
+                return tuple(dimension.options or ())
+        return (self.run.model.kind,)
 
     @property
     def longest_seq_len(self) -> int:
@@ -189,13 +197,6 @@ class SweepConfig:
     def from_json(cls, values: Mapping[str, Any]) -> SweepConfig:
         """Return the configuration of `to_json`. Raises BitcornError as `load` does."""
         return cls.load({name: value for name, value in values.items() if value is not None and value != []})
-
-    def _searched_kinds(self) -> tuple[str, ...]:
-        """Return the model kinds that the search can reach."""
-        for dimension in self.space.dimensions:
-            if _ALIASES.get(dimension.name, dimension.name) == "model.kind":
-                return tuple(dimension.options or ())
-        return (self.run.model.kind,)
 
     def _require_variants(self) -> None:
         systems = [find_system(spec) for spec in self.variants()]

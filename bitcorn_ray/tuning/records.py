@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitcorn_ray.fingerprint.syntax import package_fingerprint
+from bitcorn_ray.models.registry import own_code
 from bitcorn_ray.storage.storage import Storage
 from bitcorn_ray.training.lineage import installed_versions
 from bitcorn_ray.tuning.space import Point
@@ -81,10 +82,14 @@ class Trial:
         return float(np.mean(self.losses)) if self.losses else None
 
 
-def training_code() -> str:
-    """Return a fingerprint of the code that makes a record: this package's rooms, and the versions of libraries."""
+def training_code(*kinds: str) -> str:
+    """Return a fingerprint of the code that makes a record: this package's rooms, and the versions of libraries.
+
+    kinds: of the models that are trained, for the code of those that are a user's own.
+    """
     versions = {name: version for name, version in installed_versions().items() if name in _LIBRARIES}
-    return record_key(package_fingerprint(*_ROOMS), versions)
+    own = [code for kind in kinds if (code := own_code(kind))]
+    return record_key(package_fingerprint(*_ROOMS), versions, *own)
 
 
 def record_key(*parts: Any) -> str:

@@ -163,7 +163,10 @@ def _compared(run: str | Path, made: str, recorded: Mapping[str, Any], bars: _Ba
     now, then_history, now_history = run_lineage(made), *(read_metadata(each)["history"] for each in (run, made))
     same_data = recorded["data"]["digest"] == now["data"]["digest"]
     data = [*bars.changed, *([] if same_data or bars.changed else ["the features are others, of the same bars"])]
-    code = [f"code of bitcorn_ray.{room} changed" for room in _differing(recorded["code"], now["code"])]
+    code = [
+        f"code of {name if ':' in name else f'bitcorn_ray.{name}'} changed"
+        for name in _differing(recorded["code"], now["code"])
+    ]
     then_features, now_features = ({**each["features"], "format": None} for each in (recorded, now))
     code += [change for change in system_changes(then_features, now_features) if "bitcorn_ray." not in change]
     versions = [

@@ -109,7 +109,7 @@ def trial_plan(config: SweepConfig, data: SweepData, folder: SweepFolder) -> Tri
         device="cuda" if config.sweep.resources.gpu else "cpu",
         records=folder.records,
         identities=data.identities,
-        code=training_code(),
+        code=training_code(*config.model_kinds),
     )
 
 

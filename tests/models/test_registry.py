@@ -1,10 +1,16 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
+import own_models
 import pytest
 from small_training import TRAINING, make_data
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.models.base import FitContext, Shape, WindowSet
-from bitcorn_ray.models.registry import KINDS, config_class, model_class, model_config
+from bitcorn_ray.models.registry import KINDS, config_class, model_class, model_config, own_code
 
 SMALL = {"lstm": {"hidden_size": 4}, "gru": {"hidden_size": 4}, "tcn": {"channels": 4}, "boosting": {"trees": 5}}
 
@@ -70,6 +76,21 @@ def test_wrong_fields_are_named(values, match):
 def test_older_configurations_name_the_cell():
     assert model_config({}).kind == "lstm"
     assert model_config({"cell": "gru", "hidden_size": 7}).kind == "gru"
+
+
+def test_the_code_of_an_own_model_counts_and_a_comment_does_not(tmp_path):
+    def code(old="", new=""):
+        (tmp_path / "mine.py").write_text(Path(own_models.__file__).read_text().replace(old, new))
+        script = "from bitcorn_ray.models.registry import own_code; print(own_code('mine:Flat'))"
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+        command = [sys.executable, "-c", script]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+
+    first = code()
+    assert "mine:Flat" in first
+    assert code("level: float = 0.01", "level: float = 0.01  # in log returns") == first
+    assert code("self.config.level)", "2 * self.config.level)") != first
+    assert own_code("lstm") == {}
 
 
 def test_a_model_of_a_users_own_is_found_by_its_class():
