@@ -9,26 +9,15 @@ from __future__ import annotations
 import click
 
 from bitcorn_ray import __version__
-from bitcorn_ray.cli.cache import cache
-from bitcorn_ray.cli.data import audit_system, features
+from bitcorn_ray.cli.cluster import SubmittingGroup, doctor
+from bitcorn_ray.cli.data import download, export, ingest, inspect, quality
 from bitcorn_ray.cli.demo import demo
-from bitcorn_ray.cli.doctor import doctor
-from bitcorn_ray.cli.download import download
 from bitcorn_ray.cli.evaluate import evaluate
-from bitcorn_ray.cli.evolve import evolve
-from bitcorn_ray.cli.export import export
-from bitcorn_ray.cli.folds import folds
+from bitcorn_ray.cli.features import audit_system, cache, features
 from bitcorn_ray.cli.forecast import forecast, watch
-from bitcorn_ray.cli.ingest import ingest
-from bitcorn_ray.cli.inspect import inspect
-from bitcorn_ray.cli.leaderboard import leaderboard
-from bitcorn_ray.cli.quality import quality
 from bitcorn_ray.cli.report import report
-from bitcorn_ray.cli.reproduce import reproduce
-from bitcorn_ray.cli.runs import runs
-from bitcorn_ray.cli.submit import SubmittingGroup
-from bitcorn_ray.cli.train import train
-from bitcorn_ray.cli.tune import tune
+from bitcorn_ray.cli.train import reproduce, runs, train
+from bitcorn_ray.cli.tune import evolve, folds, leaderboard, tune
 from bitcorn_ray.logging import FORMATS, LEVELS, LogOutput, log_output
 
 __all__ = ["main"]

@@ -1,151 +1,225 @@
-"""Commands on data: features, audit."""
+"""Commands on bars: inspect, ingest, download, export, quality."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from bitcorn_ray.cli.options import (
-    cache_dir_option,
-    cleaning_options,
-    common_options,
-    end_with_failures,
-    ray_for,
-    ray_if,
-    source_options,
-    system_of,
-    system_option,
-)
-from bitcorn_ray.report.cleaning import cleaning_line
-from bitcorn_ray.report.console import audit_tables, features_table, progress, show
+from bitcorn_ray.cli.options import common_options, listed, reading_options, source_options
+from bitcorn_ray.report.console import progress, show
+from bitcorn_ray.report.inspection import inspection_tables
+from bitcorn_ray.report.transfers import counter, download_table, export_table, ingest_table, partition_rows
 from bitcorn_ray.sources.options import Reading
 from bitcorn_ray.storage.location import shown_uri
 
 
 @click.command()
-@source_options
-@system_option
-@cache_dir_option
+@click.argument("source")
 @common_options
-@cleaning_options
-def features(
-    source: str,
-    symbols: list[str] | None,
-    timeframes: list[str] | None,
-    system: str,
-    cache_dir: str | None,
-    as_json: bool,
-    address: str | None,
-    reading: Reading,
-) -> None:
-    """Compute the features of every partition of a source into the cache, in parallel on Ray.
+@reading_options
+def inspect(source: str, reading: Reading, as_json: bool, address: str | None) -> None:
+    """Say what is understood of a source of bars, and how each thing was decided.
 
-    SOURCE is a SQLite database, a file of bars, or a folder or URI of such files. What has not changed is not read
-    again. Ends with status 2 where a partition failed; the others are kept.
+    SOURCE is a SQLite database, a file of bars, or a folder or URI of such files. Shown are its partitions with their
+    rows and times, its tables with what each column is taken for, and what is no table of bars, with the reason. Ends
+    with status 1 where something is in the way of reading a partition.
 
     \b
     Example:
-      bitcorn features --db market.db --symbols BTCUSDT,ETHUSDT --timeframes 1h
-      bitcorn features s3://bucket/bars --system v4 --cache-dir s3://bucket/cache
-      bitcorn features market.db --system my_features:momentum:window=50
-      bitcorn features market.db --clean off-grid=snap,gaps=forward:3
+      bitcorn inspect market.db
+      bitcorn inspect market.db --table candles --map open=o,volume=base_qty
     """
-    from bitcorn_ray.features.distribute import compute_features
-    from bitcorn_ray.features.plan import FeaturePlan
-    from bitcorn_ray.features.receipts import PartitionStatus
+    from bitcorn_ray.sources.inspect import inspect_source
 
-    found = system_of(system)
-    with ExitStack() as stack:
-        advance: Callable[[str], None]
-
-        def start(plan: FeaturePlan) -> None:
-            nonlocal advance
-            stack.enter_context(ray_if(bool(plan.jobs), address))
-            total = len(plan.jobs) + len(plan.done)
-            advance = stack.enter_context(progress("computing features", total, as_json))
-
-        def show_progress(status: PartitionStatus) -> None:
-            advance(f"{status.symbol} {status.timeframe}")
-
-        done = compute_features(
-            source,
-            symbols=symbols,
-            timeframes=timeframes,
-            system=found,
-            cache_dir=cache_dir,
-            address=address,
-            on_plan=start,
-            on_done=show_progress,
-            table=reading.table,
-            mapping=dict(reading.mapping),
-            policy=reading.policy,
-        )
-    rows = [{name: value for name, value in asdict(status).items() if name != "superseded"} for status in done]
-    show(
-        {"source": shown_uri(source), "system": found.spec, "partitions": rows},
-        lambda: (features_table(rows), *_cleaned(rows)),
-        as_json,
-    )
-    end_with_failures(f"{s.symbol} {s.timeframe} failed: {s.error}" for s in done if s.error)
+    found = inspect_source(source, reading)
+    result: dict[str, Any] = asdict(found)
+    show(result, lambda: inspection_tables(result), as_json)
+    sys.exit(1 if found.problems or any(each.problem for each in found.partitions) else 0)
 
 
-@click.command("audit")
-@source_options
-@system_option
-@click.option("--cuts", type=click.IntRange(1), default=64, show_default=True, help="Places to look at a partition.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the random places.")
+@click.command()
+@click.argument("files", nargs=-1, required=True)
+@click.option("--db", required=True, help="SQLite database to write to; created where it is missing.")
+@click.option("--symbol", help="Symbol of files that do not say it in a column or in their name.")
+@click.option("--timeframe", help="Timeframe of files that do not say it, such as 1h.")
+@click.option(
+    "--on-conflict",
+    type=click.Choice(["keep", "replace", "error"]),
+    default="replace",
+    show_default=True,
+    help="What becomes of a row whose time is stored, or stands in the file, with other values.",
+)
+@click.option("--map", "mapping", multiple=True, help="Which column is which, such as open=o,volume=base_qty.")
 @common_options
-@cleaning_options
-def audit_system(
-    source: str,
-    symbols: list[str] | None,
-    timeframes: list[str] | None,
-    system: str,
-    cuts: int,
-    seed: int,
+def ingest(
+    files: Sequence[str],
+    db: str,
+    symbol: str | None,
+    timeframe: str | None,
+    on_conflict: Any,
+    mapping: Sequence[str],
     as_json: bool,
     address: str | None,
-    reading: Reading,
 ) -> None:
-    """Find look-ahead, undeclared warm-up, NaN and infinities in the features of a system, on Ray.
+    """Upsert files of bars into a SQLite database: CSV, JSON (also gz, zip), Feather, Parquet, of any layout.
 
-    The future is cut off and changed at many places of every partition: no feature of the past may change. Ends with
-    status 1 where something was found.
+    The same file twice changes nothing. Where one file cannot be used, or the command is cut short, the database is as
+    it was.
 
     \b
     Example:
-      bitcorn audit market.db --system my_features:momentum
+      bitcorn ingest bars/BTCUSDT_1h.parquet Binance_ETHUSDT_1h.csv --db market.db
+      bitcorn ingest BTCUSDT-1h-*.zip --db market.db --on-conflict keep
     """
-    from bitcorn_ray.features.distribute import audit_jobs_of, run_audit
+    from bitcorn_ray.sources.columns import parse_mapping
+    from bitcorn_ray.sources.ingest import ingest_files
 
-    found = system_of(system)
-    total = len(audit_jobs_of(source, symbols, timeframes, reading))
-    with ray_for(address), progress("auditing", total, as_json) as advance:
-        done = run_audit(
-            source,
-            found,
-            symbols=symbols,
-            timeframes=timeframes,
-            cuts=cuts,
-            seed=seed,
-            reading=reading,
-            on_done=lambda result: advance(f"{result.symbol} {result.timeframe}"),
+    with counter("rows", as_json) as (count, say):
+        done = ingest_files(
+            files,
+            db,
+            symbol,
+            timeframe,
+            on_file=lambda name: say(f"reading {name.rpartition('/')[2]}"),
+            on_conflict=on_conflict,
+            mapping=parse_mapping(mapping),
+            on_rows=count,
         )
-    rows = [asdict(result) for result in done]
-    show(
-        {"source": shown_uri(source), "system": found.spec, "partitions": rows},
-        lambda: (*audit_tables(rows), *_cleaned(rows)),
-        as_json,
-    )
-    end_with_failures(f"{r.symbol} {r.timeframe} was not audited: {r.error}" for r in done if r.error)
-    sys.exit(1 if any(result.report and not result.report.passed for result in done) else 0)
+    rows = partition_rows(done)
+    show({"db": db, "partitions": rows}, lambda: ingest_table(rows), as_json)
 
 
-def _cleaned(rows: list[dict[str, Any]]) -> list[str]:
-    """A line for each partition that a policy cleaned."""
-    return [cleaning_line(f"{row['symbol']} {row['timeframe']}", row["cleaning"]) for row in rows if row["cleaning"]]
+@click.command()
+@click.option("--exchange", "name", required=True, help="As ccxt names it, such as binance.")
+@click.option("--symbols", required=True, help="Markets separated by commas, such as BTC/USDT,ETH/USDT.")
+@click.option("--timeframes", required=True, help="Separated by commas, such as 1h,4h.")
+@click.option("--since", required=True, help="Time of the first wished bar, UTC: 2020-01-01, or an epoch.")
+@click.option("--db", required=True, help="SQLite database to write to; created where it is missing.")
+@click.option("--base-url", help="Where the exchange's API is to be reached, in place of its usual host.")
+@common_options
+def download(
+    name: str,
+    symbols: str,
+    timeframes: str,
+    since: str,
+    db: str,
+    base_url: str | None,
+    as_json: bool,
+    address: str | None,
+) -> None:
+    """Download bars of an exchange, from where the database ends up to the last one that has ended.
+
+    It keeps to the exchange's rate limit. Each page is stored at once: an interrupted download goes on from there.
+    It needs ccxt: pip install 'bitcorn_ray[exchange]'.
+
+    \b
+    Example:
+      bitcorn download --exchange binance --symbols BTC/USDT --timeframes 1h --since 2020-01-01 --db market.db
+    """
+    import pyarrow as pa
+
+    from bitcorn_ray.sources.exchange import download_bars, opened_exchange
+    from bitcorn_ray.sources.times import parse_times
+
+    first = int(parse_times(pa.array([since]), "--since").ms[0])
+    exchange = opened_exchange(name, base_url)
+    with counter("bars", as_json) as (count, say):
+
+        def stored(partition: object, bars: int) -> None:
+            say(str(partition))
+            count(bars)
+
+        done = download_bars(exchange, db, listed(symbols) or [], listed(timeframes) or [], first, stored)
+    rows = partition_rows(done)
+    show({"db": db, "exchange": name, "partitions": rows}, lambda: download_table(rows), as_json)
+
+
+@click.command()
+@source_options
+@click.option("--to", "target", required=True, help="Folder, or a URI such as s3://bucket/bars.")
+@click.option("--columns", multiple=True, help="Further column to write, such as quote_volume; may be repeated.")
+@common_options
+@reading_options
+def export(
+    source: str,
+    symbols: list[str] | None,
+    timeframes: list[str] | None,
+    target: str,
+    columns: Sequence[str],
+    reading: Reading,
+    as_json: bool,
+    address: str | None,
+) -> None:
+    """Write bars as Parquet, one file a partition, where every worker of a cluster can read them.
+
+    The folder or URI is a source itself: `bitcorn features s3://bucket/bars`. Bars are written as they are stored.
+
+    \b
+    Example:
+      bitcorn export --db market.db --to s3://bucket/bars
+      bitcorn export market.db --to bars/ --symbols BTCUSDT --timeframes 1h
+    """
+    from bitcorn_ray.sources.export import export_bars
+    from bitcorn_ray.sources.source import shown_source
+
+    with counter("bars", as_json) as (count, say):
+        say(f"writing to {shown_source(target)}")
+        further = replace(reading, columns=tuple(columns))
+        done = export_bars(source, target, symbols, timeframes, further, lambda item: count(item.rows))
+    rows = partition_rows(done)
+    show({"target": shown_source(target), "partitions": rows}, lambda: export_table(rows), as_json)
+
+
+if TYPE_CHECKING:
+    from bitcorn_ray.report.quality import QualityPanel
+    from bitcorn_ray.sources.options import Reading
+
+
+@click.command()
+@click.argument("source")
+@click.option("--symbol", "--symbols", "symbols", help="Only these, separated by commas.")
+@click.option("--timeframe", "--timeframes", "timeframes", help="Only these, separated by commas.")
+@reading_options
+@click.option("--out", help="Write a page with calendar, prices and places to this file.")
+@common_options
+def quality(
+    source: str,
+    symbols: str | None,
+    timeframes: str | None,
+    reading: Reading,
+    out: str | None,
+    as_json: bool,
+    address: str | None,
+) -> None:
+    """Find what is wrong with bars: gaps, duplicates, bad prints and more, with a score and its reasons.
+
+    SOURCE is a SQLite database, a file of bars as it came, or a folder or URI of such files. Nothing is changed.
+
+    \b
+    Example:
+      bitcorn quality market.db --symbol BTC/USDT --timeframe 1h --out quality.html
+      bitcorn quality Binance_BTCUSDT_1h.csv.gz --json
+    """
+    from bitcorn_ray.report.quality import lightened, write_quality
+    from bitcorn_ray.report.quality_table import quality_tables
+    from bitcorn_ray.report.write import diagnose_source
+
+    rows, panels = list[dict[str, Any]](), list["QualityPanel"]()
+    with progress("diagnosing", 0, as_json) as advance:
+        for each in diagnose_source(source, listed(symbols), listed(timeframes), reading):
+            rows.append(each.row)
+            if out is not None:
+                panels = lightened([*panels, each.panel])
+            advance(str(each.stored.partition))
+    if out is not None:
+        write_quality(panels, out)
+    shown: dict[str, Any] = {
+        "source": shown_uri(source),
+        "partitions": rows,
+        **({"page": shown_uri(out)} if out else {}),
+    }
+    show(shown, lambda: (*quality_tables(rows), f"page: {shown_uri(out)}" if out else None), as_json)
