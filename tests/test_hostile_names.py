@@ -15,12 +15,12 @@ from small_evolutions import evolve_here, evolve_values
 from small_sweeps import make_sweep, sweep_values
 
 import bitcorn_ray
+from bitcorn_ray import evolve
 from bitcorn_ray.cli import main
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.models.neural.checkpoint import CheckpointFolder
 from bitcorn_ray.report.evolution import evolution_page
 from bitcorn_ray.training.run import load_run
-from bitcorn_ray.tuning.evolution.evolve import evolve
 from bitcorn_ray.tuning.folder import SweepFolder
 
 SCRIPT = "<script>alert(1)</script>"

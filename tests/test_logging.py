@@ -66,7 +66,7 @@ def test_records_say_where_the_block_is_and_not_where_it_is_logged(caplog):
     with logged(LOG, "trial"):
         pass
     assert len(caplog.records) == 7
-    assert {record.filename for record in caplog.records} == {"test_logs.py"}
+    assert {record.filename for record in caplog.records} == {"test_logging.py"}
 
 
 @pytest.mark.parametrize(

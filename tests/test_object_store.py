@@ -13,7 +13,7 @@ from killing import process_environment, wait_for
 from small_evolutions import evolve_here, evolve_values
 from small_sweeps import sweep_values
 
-from bitcorn_ray import Forecaster, leaderboard, load_market_data, load_run, tune
+from bitcorn_ray import Forecaster, evolve, leaderboard, load_market_data, load_run, tune
 from bitcorn_ray.cli import main
 from bitcorn_ray.features.registry import find_system
 from bitcorn_ray.storage.location import Location
@@ -21,7 +21,6 @@ from bitcorn_ray.storage.storage import Storage
 from bitcorn_ray.training.config import RunConfig
 from bitcorn_ray.training.run import read_metadata
 from bitcorn_ray.training.train import train_from_config
-from bitcorn_ray.tuning.evolution.evolve import evolve
 from bitcorn_ray.tuning.folder import SweepFolder
 
 SECRET = "hush4711"
@@ -99,7 +98,7 @@ def test_a_killed_training_goes_on_from_its_checkpoints_there(
         request.getfixturevalue("ray_cluster")
     lines, epochs = [], []
     train_from_config(RunConfig.load(None, values), resume=True, on_epoch=epochs.append, log_fn=lines.append)
-    assert any(line.startswith("going on after") for line in lines)
+    assert any(line.startswith("resuming after") for line in lines)
     assert 1 <= len(epochs) < most
     whole = train_values(market_db, str(tmp_path / "whole"), workers=0, training=training)
     train_from_config(RunConfig.load(None, whole))

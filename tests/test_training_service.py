@@ -243,7 +243,7 @@ def test_a_folder_is_free_only_for_what_does_not_lose_anything(tmp_path):
     require_free(tmp_path / "new", resume=False, overwrite=False)
     cut_short = tmp_path / "cut"
     CheckpointFolder(cut_short / "checkpoints").save({"step": 1})
-    with pytest.raises(BitcornError, match="was cut short: --resume goes on, --overwrite starts anew"):
+    with pytest.raises(BitcornError, match="an interrupted training: --resume continues it, --overwrite starts anew"):
         require_free(cut_short, resume=False, overwrite=False)
     require_free(cut_short, resume=True, overwrite=False)
     at_once = tmp_path / "killed at once"  # before its first checkpoint
@@ -256,7 +256,7 @@ def test_a_folder_is_free_only_for_what_does_not_lose_anything(tmp_path):
     other.mkdir()
     (other / "precious.txt").write_text("mine")
     for resume in (False, True):
-        with pytest.raises(BitcornError, match="holds something already"):
+        with pytest.raises(BitcornError, match="holds other files"):
             require_free(other, resume=resume, overwrite=False)
     require_free(other, resume=False, overwrite=True)
 

@@ -288,8 +288,9 @@ def _read_features(
     for entry in entries:
         _read_entry(matrix[start : start + entry.rows], entry, cache, options)
         start += entry.rows
-        if log_fn:
-            log_fn(f"{len(system.features)} features {system.spec} of {entry.rows:,} bars of {entry.partition}")
+    if log_fn:
+        what = entries[0].partition if len(entries) == 1 else f"{len(entries)} partitions"
+        log_fn(f"{len(system.features)} features {system.spec} of {start:,} bars of {what}")
     return FeatureMatrix(
         spec=system.spec,
         version=system.version,

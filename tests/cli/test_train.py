@@ -80,13 +80,13 @@ def test_a_training_that_was_cut_short_is_resumed_on_demand_only(run, market_db,
     assert run(*arguments, "--out", out).exit_code == 130
     refused = run(*arguments, "--out", out)
     assert refused.exit_code == 2
-    assert "--resume goes on, --overwrite starts anew" in refused.stderr
+    assert "--resume continues it, --overwrite starts anew" in refused.stderr
     other = run(*arguments, "--out", out, "--resume", "--seq-len", 8)
     assert other.exit_code == 2
     assert "other data or another configuration" in other.stderr
     resumed = run(*arguments, "--out", out, "--resume", "--json")
     assert resumed.exit_code == 0, resumed.output
-    assert "going on after" in resumed.stderr
+    assert "resuming after" in resumed.stderr
     assert calls == [0, 1, 1]
     losses = [[(e["train_loss"], e["val_loss"]) for e in json.loads(r.stdout)["history"]] for r in (whole, resumed)]
     assert losses[0] == losses[1]

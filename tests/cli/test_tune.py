@@ -39,5 +39,5 @@ def test_bad_input_is_one_line_and_status_2(config, tmp_path):
     config.write_text(config.read_text().replace("training.learning_rate", "training.rate"))
     failed = run(config)
     assert failed.exit_code == 2
-    assert failed.stderr.startswith("bitcorn: search.training.rate is no field that can be searched")
+    assert failed.stderr.startswith("bitcorn: search.training.rate is not a field that can be searched")
     assert failed.stdout == ""

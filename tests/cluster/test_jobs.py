@@ -131,7 +131,7 @@ def test_logs_of_workers_say_which_partition_trial_and_fold(site, observed):
     assert [each for each in told if each["message"] == "features done" and each["partition"] == "AAAUSDT 1h"]
     (fold,) = [each for each in told if each["message"] == "fold done"]
     assert (fold["trial"], fold["fold"], fold["name"]) == ("t0001", 0, "bitcorn_ray.tuning.trial")
-    (failed,) = [each for each in told if each["message"].startswith("trial failed: the loss is no finite number")]
+    (failed,) = [each for each in told if each["message"].startswith("trial failed: the loss is not finite")]
     assert (failed["trial"], failed["levelname"]) == ("t0002", "ERROR")
     (epoch,) = [each for each in told if each["message"] == "epoch done" and "run" in each]
     assert epoch["run"] == "s3://bucket/on_a_cluster/observed/best"

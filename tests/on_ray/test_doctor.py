@@ -11,7 +11,7 @@ from bitcorn_ray.on_ray.doctor import Check, doctor, pins
 from bitcorn_ray.on_ray.nodes import Answer
 from bitcorn_ray.storage.storage import Storage
 
-_ROOT = Path(__file__).parent.parent
+_ROOT = Path(__file__).parent.parent.parent
 
 
 def by_name(checks):

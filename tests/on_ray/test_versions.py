@@ -116,10 +116,12 @@ def test_forecasts_are_refused(unlike_the_workers):
 def test_a_training_is_refused_and_not_tried_again(unlike_the_workers, tmp_path, random_bars):
     from small_training import MODEL, TRAINING, make_data
 
+    from bitcorn_ray.models.base import Shape
     from bitcorn_ray.models.neural.checkpoint import CheckpointFolder
     from bitcorn_ray.training.distribute import SharedData, fit_on_ray
 
     data = SharedData(make_data(random_bars(300))[0])
+    shape = Shape(data.data.matrix.shape[1], 1, 3_600_000)
     options = {"workers": 1, "gpus": 0, "checkpoints": CheckpointFolder(tmp_path / "checkpoints"), "max_failures": 3}
     with pytest.raises(BitcornError, match=r"^node .* is refused, as it has bitcorn_ray"):
-        fit_on_ray(data, MODEL, TRAINING, **options)
+        fit_on_ray(data, MODEL, shape, TRAINING, **options)

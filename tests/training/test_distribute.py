@@ -166,7 +166,7 @@ def test_more_workers_or_gpus_than_there_are_are_refused_at_once(on_ray):
 def test_a_training_that_cannot_go_on_is_not_tried_again_and_says_why(on_ray, data, tmp_path):
     broken = replace(data, returns=data.returns.copy())
     broken.returns[:] = float("nan")
-    with pytest.raises(BitcornError, match=r"no finite number in epoch 1.*SIM 1h"):
+    with pytest.raises(BitcornError, match=r"not finite in epoch 1.*SIM 1h"):
         on_ray(data=broken, max_failures=1_000_000, folder=tmp_path / "checkpoints")
     with pytest.raises(BitcornError, match="batches of 1 are too few for 2 workers"):
         on_ray(replace(TRAINING, batch_size=1), workers=2, folder=tmp_path / "checkpoints")

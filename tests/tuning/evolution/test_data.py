@@ -1,10 +1,10 @@
 import numpy as np
 from small_evolutions import evolve_values
 
+from bitcorn_ray.datasets import load
 from bitcorn_ray.features.compute import prepare
 from bitcorn_ray.features.registry import find_system
 from bitcorn_ray.sources.loading import load_bars
-from bitcorn_ray.tuning import data as sweeps_data
 from bitcorn_ray.tuning.evolution.config import EvolveConfig
 from bitcorn_ray.tuning.evolution.data import evolve_data
 
@@ -51,6 +51,6 @@ def test_bars_are_read_once_for_all_systems(market_db, tmp_path, monkeypatch):
         read.append(symbol)
         return load_bars(db, symbol, *rest, **reading)
 
-    monkeypatch.setattr(sweeps_data, "load_bars", counted)
+    monkeypatch.setattr(load, "load_bars", counted)
     evolve_data(EvolveConfig.load(evolve_values(market_db, tmp_path)))
     assert read == ["AAAUSDT"]

@@ -5,7 +5,10 @@ import numpy as np
 import pytest
 from small_evolutions import evolve_values
 
+from bitcorn_ray.datasets.dataset import Dataset
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.models.base import Prediction
+from bitcorn_ray.models.neural.config import LSTMConfig
 from bitcorn_ray.tuning.evolution.config import EvolveConfig
 from bitcorn_ray.tuning.evolution.data import evolve_data
 from bitcorn_ray.tuning.evolution.importance import (
@@ -76,35 +79,38 @@ def test_a_feature_that_says_it_all_is_worth_more_than_noise(case):
     """Of a market whose volatility is one of two, known from one feature; the other one is noise."""
     from bitcorn_ray.tuning.evolution.importance import _test_loss
 
-    class Told:
-        horizons, reference_span, seq_len, symbol_embedding = (1,), 0, 4, 0
+    class Threshold:
+        config = LSTMConfig(horizons=(1,), reference_span=0, seq_len=4)
+
+        def predict(self, windows):
+            high = windows.matrix[windows.ends, :1] > 0
+            return Prediction(np.zeros_like(high, np.float32), np.where(high, 0.02, 0.01).astype(np.float32))
 
     rng = np.random.default_rng(0)
     matrix = np.stack([np.repeat(rng.integers(0, 2, 100), 10), rng.normal(size=1_000)], 1).astype(np.float32)
     true = np.where(matrix[:, :1] > 0, 0.02, 0.01).astype(np.float32)
-    data = SimpleNamespace(
+    data = Dataset(
         matrix=matrix,
-        reference=None,
-        volatilities=true,
-        returns=np.zeros_like(true),
-        test_ends=np.arange(100, 900),
+        reference=np.ones(1_000, np.float32),
         partition_starts=np.array([0, 1_000]),
+        names=("SIM 1h",),
+        timestamp=None,
+        returns=np.zeros_like(true),
+        volatilities=true,
+        output_scale=np.ones(1, np.float32),
+        typical_reference=1.0,
+        train_ends=np.arange(0),
+        validation_ends=np.arange(0),
+        test_ends=np.arange(100, 900),
     )
-    from bitcorn_ray.tuning import trial as module
-
-    def forecast(model, given, reference, ends, seq_len, symbols):
-        return np.zeros((len(ends), 1), np.float32), np.where(given[ends, :1] > 0, 0.02, 0.01).astype(np.float32)
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(module, "predict_windows", forecast)
-        setting = SimpleNamespace(model=Told)
-        whole = _test_loss(None, data, matrix, setting, "qlike")
-        rows, source = shuffled_rows(data, 4, 40, np.random.default_rng(1))
-        increases = []
-        for column in (0, 1):
-            shuffled = matrix.copy()
-            shuffled[rows, column] = matrix[source, column]
-            increases.append(_test_loss(None, data, shuffled, setting, "qlike") - whole)
+    setting = SimpleNamespace(model=Threshold.config)
+    whole = _test_loss(Threshold(), data, matrix, setting, "qlike")
+    rows, source = shuffled_rows(data, 4, 40, np.random.default_rng(1))
+    increases = []
+    for column in (0, 1):
+        shuffled = matrix.copy()
+        shuffled[rows, column] = matrix[source, column]
+        increases.append(_test_loss(Threshold(), data, shuffled, setting, "qlike") - whole)
     assert increases[0] > 0.3
     assert increases[1] == 0.0
 

@@ -7,6 +7,7 @@ from small_evolutions import evolve_values
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.registry import find_system
+from bitcorn_ray.report.evolution import evolution_page
 from bitcorn_ray.training.config import RunConfig
 from bitcorn_ray.tuning.evolution.config import EvolveConfig
 from bitcorn_ray.tuning.evolution.importance import Importance
@@ -65,7 +66,7 @@ def written(market_db, tmp_path):
         compared=(Judged(individual=individual("v2", ["rsi_14"]), held_out=(3.0,)),),
         importance=(Importance(feature="range", increase=0.1, standard_error=None),),
     )
-    write_results(folder, config, evolution, {"search": [], "held_out": []})
+    write_results(folder, config, evolution, {"search": [], "held_out": []}, evolution_page)
     return folder, config, evolution
 
 
