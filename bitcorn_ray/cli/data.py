@@ -53,7 +53,7 @@ def inspect(source: str, reading: Reading, as_json: bool, address: str | None) -
     show_default=True,
     help="What becomes of a row whose time is stored, or stands in the file, with other values.",
 )
-@click.option("--map", "mapping", multiple=True, help="Which column is which, such as open=o,volume=base_qty.")
+@click.option("--map", "mapping", multiple=True, help="Map columns to stored names, such as open=o,volume=base_qty.")
 @common_options
 def ingest(
     files: Sequence[str],
@@ -94,12 +94,12 @@ def ingest(
 
 
 @click.command()
-@click.option("--exchange", "name", required=True, help="As ccxt names it, such as binance.")
+@click.option("--exchange", "name", required=True, help="Exchange, by its ccxt name, such as binance.")
 @click.option("--symbols", required=True, help="Markets separated by commas, such as BTC/USDT,ETH/USDT.")
 @click.option("--timeframes", required=True, help="Separated by commas, such as 1h,4h.")
-@click.option("--since", required=True, help="Time of the first wished bar, UTC: 2020-01-01, or an epoch.")
+@click.option("--since", required=True, help="Time of the first bar to download, UTC: 2020-01-01, or an epoch.")
 @click.option("--db", required=True, help="SQLite database to write to; created where it is missing.")
-@click.option("--base-url", help="Where the exchange's API is to be reached, in place of its usual host.")
+@click.option("--base-url", help="Base URL of the exchange's API, instead of its usual host.")
 @common_options
 def download(
     name: str,

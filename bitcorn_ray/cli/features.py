@@ -109,8 +109,8 @@ def features(
 @click.command("audit")
 @source_options
 @system_option
-@click.option("--cuts", type=click.IntRange(1), default=64, show_default=True, help="Places to look at a partition.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the random places.")
+@click.option("--cuts", type=click.IntRange(1), default=64, show_default=True, help="Cut points to test per partition.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random cut points.")
 @common_options
 @cleaning_options
 def audit_system(
@@ -214,7 +214,7 @@ def cache_ls(cache_dir: str | None, as_json: bool, address: str | None) -> None:
 
 
 @cache.command("verify")
-@click.option("--repair", is_flag=True, help="Remove what is damaged, so that its next user computes it anew.")
+@click.option("--repair", is_flag=True, help="Remove damaged files, so that they are recomputed when next needed.")
 @cache_dir_option
 @common_options
 def cache_verify(repair: bool, cache_dir: str | None, as_json: bool, address: str | None) -> None:
@@ -241,9 +241,9 @@ def cache_verify(repair: bool, cache_dir: str | None, as_json: bool, address: st
 
 @cache.command("prune")
 @click.option("--max-size", help="Remove the longest unused entries until no more than this is left, such as 5GB.")
-@click.option("--older-than", help="Remove entries that were not used for so long, such as 30d.")
+@click.option("--older-than", help="Remove entries unused for this long, such as 30d.")
 @click.option("--grace", default="1h", show_default=True, help="Keep whatever was used or written more recently.")
-@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@click.option("--dry-run", is_flag=True, help="Show what would be removed, and remove nothing.")
 @cache_dir_option
 @common_options
 def cache_prune(
@@ -316,7 +316,7 @@ def cache_explain(
     address: str | None,
     reading: Reading,
 ) -> None:
-    """Say why each partition of a source would hit or miss, without computing anything.
+    """Explain why each partition of a source would hit or miss the cache; computes nothing.
 
     \b
     Example:

@@ -43,7 +43,7 @@ _changed_code = click.option(
 @click.argument("source", required=False)
 @click.option("--db", help="The source, as an option.")
 @click.option("--symbols", "--symbol", help="Only these, separated by commas.  [default: those trained on]")
-@click.option("--last", type=click.IntRange(1), help="Forecast from each of so many last bars.  [default: 1]")
+@click.option("--last", type=click.IntRange(1), help="Forecast from each of the last N bars.  [default: 1]")
 @click.option("--since", help="Forecast from every bar since a time, such as 2026-01-31.")
 @click.option("--horizons", help="Bars ahead, between those trained on.  [default: those]")
 @click.option("--out", help="Parquet file for all forecasts.")
@@ -128,9 +128,9 @@ def forecast(
 @click.argument("run")
 @click.argument("source")
 @click.option("--symbols", help="Only these, separated by commas.  [default: those trained on]")
-@click.option("--interval", default="5s", show_default=True, help="Time between two looks, such as 500ms, 5s or 1m.")
-@click.option("--once", is_flag=True, help="Look once, catching up on what was missed, and end.")
-@click.option("--max-bars", type=click.IntRange(1), help="End after forecasts from so many bars.")
+@click.option("--interval", default="5s", show_default=True, help="Polling interval, such as 500ms, 5s or 1m.")
+@click.option("--once", is_flag=True, help="Poll once, catch up on missed bars, and exit.")
+@click.option("--max-bars", type=click.IntRange(1), help="Exit after forecasts from this many bars.")
 @click.option("--out", help="The journal, a JSON Lines file.  [default: watch.jsonl in the run's folder]")
 @_changed_code
 @common_options

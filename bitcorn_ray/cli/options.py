@@ -94,12 +94,14 @@ def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def search_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add CONFIG and how a search over folds is begun, ended and gone on with."""
+    """Add the argument CONFIG and the options that start, limit and resume a search over folds."""
 
     @click.argument("config")
-    @click.option("--out", help="Folder of the results; before the file's.")
-    @click.option("--max-hours", type=float, help="Begin nothing more after so long, and end what runs.")
-    @click.option("--resume", is_flag=True, help="Go on with one that was cut short; nothing finished is repeated.")
+    @click.option("--out", help="Folder for the results; overrides the file.")
+    @click.option(
+        "--max-hours", type=float, help="Time limit in hours: start nothing new after it, and stop what is running."
+    )
+    @click.option("--resume", is_flag=True, help="Resume an interrupted search; finished work is not repeated.")
     @cache_dir_option
     @wraps(command)
     def wrapped(*args: Any, **options: Any) -> Any:
@@ -110,7 +112,7 @@ def search_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 table_option = click.option("--table", help="Read this table of a database only.")
 map_option = click.option(
-    "--map", "mapping", multiple=True, help="Which column is which, such as open=o,volume=base_qty."
+    "--map", "mapping", multiple=True, help="Map columns to stored names, such as open=o,volume=base_qty."
 )
 
 

@@ -23,7 +23,7 @@ from bitcorn_ray.sources.options import Reading
 @click.argument("source", required=False)
 @click.option("--out", default="report.html", show_default=True, help="File or URI of the page.")
 @click.option("--symbols", help="Of the source only these, separated by commas.")
-@click.option("--level", default=0.01, show_default=True, help="Of significance, of a sweep's verdict.")
+@click.option("--level", default=0.01, show_default=True, help="Significance level of a sweep's verdict.")
 @click.option("--allow-changed-code", is_flag=True, help="Judge a run although the code of its features has changed.")
 @cache_dir_option
 @common_options

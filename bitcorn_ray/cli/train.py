@@ -34,20 +34,20 @@ from bitcorn_ray.storage.location import Location, shown_uri
 
 
 @click.command()
-@click.option("--config", "config_file", help="YAML file of a RunConfig; the options here go before it.")
+@click.option("--config", "config_file", help="YAML file of a RunConfig; command-line options override it.")
 @click.option("--db", help="Database of bars, or a file or folder of them.")
 @click.option("--symbol", help="Symbol to train on, such as BTCUSDT.")
-@click.option("--symbols", help="Several that train one model, separated by commas.")
+@click.option("--symbols", help="Symbols to train one model on, separated by commas.")
 @click.option("--timeframe", help="Timeframe to train on, such as 1h.")
 @click.option("--features", "system", help="Feature system.  [default: v2]")
 @click.option("--horizons", help="Bars ahead, separated by commas.  [default: 1,4,12]")
-@click.option("--seq-len", type=int, help="Bars a window.  [default: 64]")
+@click.option("--seq-len", type=int, help="Bars per window.  [default: 64]")
 @click.option("--model", "kind", help=f"Kind of model: {', '.join(KINDS)}, or module:Class.  [default: lstm]")
 @click.option("--hidden-size", type=int, help="Units of each layer of an LSTM or GRU.  [default: 64]")
 @click.option(
-    "--epochs", type=int, help="Most epochs; training stops early where validation no longer improves.  [default: 5]"
+    "--epochs", type=int, help="Maximum epochs; stops early when the validation loss stops improving.  [default: 5]"
 )
-@click.option("--test-frac", type=float, help="Share of the windows, the latest, kept for `evaluate`.  [default: 0]")
+@click.option("--test-frac", type=float, help="Fraction of the latest windows reserved for `evaluate`.  [default: 0]")
 @click.option("--deterministic", is_flag=True, default=None, help="The same seed gives the same run, bit for bit.")
 @click.option(
     "--workers",
@@ -55,8 +55,8 @@ from bitcorn_ray.storage.location import Location, shown_uri
 )
 @click.option("--gpus", type=float, help="GPUs for each worker.  [default: 0]")
 @click.option("--out", help="Folder for the run.")
-@click.option("--resume", is_flag=True, help="Go on with a training that was cut short.")
-@click.option("--overwrite", is_flag=True, help="Replace what is in the folder already.")
+@click.option("--resume", is_flag=True, help="Resume an interrupted training.")
+@click.option("--overwrite", is_flag=True, help="Replace the existing contents of the folder.")
 @table_option
 @map_option
 @clean_option
@@ -284,7 +284,7 @@ def _summary(run: str) -> dict[str, Any]:
 
 @click.command()
 @click.argument("run")
-@click.option("--source", help="Of the bars, where these have moved.  [default: the recorded one]")
+@click.option("--source", help="Source of the bars, if they have moved.  [default: the recorded one]")
 @click.option("--out", help="Folder or URI to keep the new run in.")
 @cache_dir_option
 @common_options

@@ -41,7 +41,7 @@ def folds(config: str, plot: str | None, as_json: bool, address: str | None) -> 
 
 
 @click.command()
-@click.option("--max-trials", type=int, help="Trials at most; before the file's sweep.trials.")
+@click.option("--max-trials", type=int, help="Maximum number of trials; overrides sweep.trials of the file.")
 @search_options
 @common_options
 def tune(
@@ -101,7 +101,7 @@ def tune(
 
 
 @click.command()
-@click.option("--generations", type=int, help="How many; before the file's evolve.generations.")
+@click.option("--generations", type=int, help="Number of generations; overrides evolve.generations of the file.")
 @search_options
 @common_options
 def evolve(
@@ -178,7 +178,7 @@ def evolve(
 
 @click.command()
 @click.argument("sweep")
-@click.option("--level", default=0.01, show_default=True, help="Of significance, of the whole verdict.")
+@click.option("--level", default=0.01, show_default=True, help="Significance level of the whole verdict.")
 @cache_dir_option
 @common_options
 def leaderboard(sweep: str, level: float, cache_dir: str | None, as_json: bool, address: str | None) -> None:
