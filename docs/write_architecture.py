@@ -1,5 +1,7 @@
 """Write the room table and the pictures of docs/architecture.md from the code: `python docs/write_architecture.py`.
 
+`python docs/write_architecture.py count FOLDER` counts the rooms, imports, files and lines of the package in a folder.
+
 The table and the pictures take the purpose of a room from the docstring of its `__init__.py`, and its imports from its
 files.
 """
@@ -7,6 +9,7 @@ files.
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
@@ -22,21 +25,21 @@ FLOORS = (
     ("tuning", "evaluation"),
     ("forecasting", "training"),
     ("models", "datasets"),
-    ("features", "cache"),
-    ("sources", "market"),
-    ("metrics", "on_ray", "storage"),
+    ("features", "sources"),
+    ("market", "metrics", "on_ray"),
+    ("cache", "fingerprint", "storage"),
 )
-# The way of one job, from bars to a verdict: a step, its file, and the object that it hands on.
+# The steps of one job, from bars to a verdict: the step, its file, and the object that it returns.
 STEPS = (
-    ("Open the source", "sources/source.py", "Source"),
-    ("Read and check bars", "market/bars.py", "Bars"),
-    ("Plan and compute chunks", "features/plan.py", "cache entry"),
+    ("Open the source", "sources/source.py", "PartitionReader"),
+    ("Read and check bars", "sources/loading.py", "Bars"),
+    ("Plan and compute chunks", "features/compute.py", "cache entries"),
     ("Load symbols and features", "datasets/load.py", "FeatureMatrix"),
     ("Split, scale, build targets", "datasets/dataset.py", "Dataset"),
     ("Fit a model", "models/base.py", "Model"),
     ("Save the run", "training/run.py", "Run"),
     ("Forecast with bands", "forecasting/forecaster.py", "Forecasts"),
-    ("Judge on unseen bars", "evaluation/evaluate.py", "Evaluation"),
+    ("Evaluate on unseen bars", "evaluation/evaluate.py", "Evaluation"),
     ("Show", "report/write.py", "page or table"),
 )
 
@@ -98,7 +101,7 @@ def draw_rooms() -> str:
 
 
 def draw_job() -> str:
-    """Return a picture of the way of one job in SVG."""
+    """Return a picture of the steps of one job in SVG."""
     width, step, left, box = 860, 52, 24, 270
     parts = []
     for number, (what, file, result) in enumerate(STEPS):
@@ -108,15 +111,38 @@ def draw_job() -> str:
         parts.append(f'<text class="what" x="{left + box + 24}" y="{y + 23}">{file}</text>')
         if number + 1 < len(STEPS):
             parts.append(f'<path class="line" d="M{left + box / 2} {y + 36}V{y + step - 1}"/>')
-        parts.append(f'<text class="mark" x="{left + box + 270}" y="{y + 23}">gives: {escape(result)}</text>')
-    return _svg(width, 16 + len(STEPS) * step, "The way of one job from bars to a verdict", parts)
+        parts.append(f'<text class="mark" x="{left + box + 270}" y="{y + 23}">returns: {escape(result)}</text>')
+    return _svg(width, 16 + len(STEPS) * step, "The steps of one job, from bars to a verdict", parts)
+
+
+def counts(package: Path) -> dict[str, int]:
+    """Return the size of a package: rooms and loose modules, pairs with an import between them, files and lines.
+
+    A relation between two files is counted once, also where an import is inside a function.
+    """
+    paths = {_module(path, package): path for path in package.rglob("*.py")}
+    modules = {name for name, path in paths.items() if path.name != "__init__.py"}
+    files = {(name, other) for name, path in paths.items() for other in _imports(path) if other in modules}
+    rooms = {(name.split(".")[1], other.split(".")[1]) for name, other in files if name != "bitcorn_ray"}
+    return {
+        "rooms and loose modules": len({name.split(".")[1] for name in paths if "." in name}),
+        "pairs of rooms": sum(room != other for room, other in rooms),
+        "pairs of files": len(files),
+        "files": len(paths),
+        "lines": sum(len(path.read_text().splitlines()) for path in paths.values()),
+    }
+
+
+def _module(path: Path, package: Path) -> str:
+    return ".".join(("bitcorn_ray", *path.relative_to(package).with_suffix("").parts)).removesuffix(".__init__")
 
 
 def _imports(path: Path) -> Iterator[str]:
+    """Yield the modules of this package that a file names in imports."""
     for node in ast.walk(ast.parse(path.read_text())):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module]
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         yield from (name for name in names if name.startswith("bitcorn_ray."))
 
 
@@ -145,7 +171,15 @@ def _svg(width: int, height: int, title: str, parts: list[str]) -> str:
     )
 
 
+def pictures() -> dict[str, str]:
+    """Return the pictures by file name."""
+    return {"rooms.svg": draw_rooms(), "job.svg": draw_job()}
+
+
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["count"]:
+        print("\n".join(f"{number:8,} {name}" for name, number in counts(Path(sys.argv[2])).items()))
+        sys.exit()
     PAGE.write_text(written(PAGE.read_text()))
-    (DOCS / "images" / "rooms.svg").write_text(draw_rooms())
-    (DOCS / "images" / "job.svg").write_text(draw_job())
+    for name, picture in pictures().items():
+        (DOCS / "images" / name).write_text(picture)

@@ -16,6 +16,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from small_runs import make_run
+from test_structure import ROOMS
 
 import bitcorn_ray
 from bitcorn_ray.cli import main
@@ -30,6 +31,7 @@ from bitcorn_ray.tuning.config import SweepConfig
 from bitcorn_ray.tuning.evolution.config import EvolveConfig
 
 ROOT = Path(__file__).parent.parent
+PACKAGE = Path(bitcorn_ray.__file__).parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 NAMES = [page.name for page in PAGES]
 # Without Ray or a training, so that they take no time; what all others take is parsed.
@@ -242,12 +244,31 @@ def test_every_public_name_is_in_the_reference():
     assert set(bitcorn_ray.__all__) <= set(shown)
 
 
-@pytest.fixture(scope="module")
-def tables():
-    spec = importlib.util.spec_from_file_location("write_features", ROOT / "docs" / "write_features.py")
+def script(name):
+    """Load a script of docs/."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def tables():
+    return script("write_features")
+
+
+def test_the_page_of_the_architecture_is_the_codes():
+    architecture = script("write_architecture")
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    assert architecture.written(page) == page, "stale: run python docs/write_architecture.py"
+    assert sorted(architecture.rooms()) == sorted(room for room in ROOMS if (PACKAGE / room).is_dir())
+    for name, picture in architecture.pictures().items():
+        assert (ROOT / "docs" / "images" / name).read_text() == picture, name
+    files = [PACKAGE / file for _, file, _ in architecture.STEPS]
+    results = [result for _, _, result in architecture.STEPS if result[0].isupper()]
+    assert all(file.exists() for file in files)
+    code = "".join(path.read_text() for path in PACKAGE.rglob("*.py"))
+    assert [result for result in results if f"class {result}" not in code] == []
 
 
 def test_the_tables_of_features_are_the_codes(tables):

@@ -1,1 +1,1 @@
-"""Identity of code: of a function with all that it depends on, and of this package's source by room."""
+"""Identity of code: of functions with all they use, and of this package."""

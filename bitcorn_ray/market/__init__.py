@@ -1,1 +1,1 @@
-"""Bars of one partition as checked arrays; timeframes, outcomes, resampling, cleaning and diagnosis."""
+"""Bars as checked arrays; timeframes, outcomes, cleaning and quality."""

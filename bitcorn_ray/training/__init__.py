@@ -1,1 +1,1 @@
-"""One training: its configuration, job, run, lineage and reproduction."""
+"""One training: its configuration, job, run and lineage."""

@@ -1,1 +1,1 @@
-"""Hyperparameter sweeps and the evolution of feature sets over walk-forward folds."""
+"""Sweeps and the evolution of feature sets over walk-forward folds, leaderboards and reproductions."""
