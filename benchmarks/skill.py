@@ -27,7 +27,7 @@ from bitcorn_ray.forecasting.forecaster import Forecaster
 from bitcorn_ray.market.bars import Bars
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.metrics.losses import forecast_metrics
-from bitcorn_ray.metrics.skill import Judged, judge
+from bitcorn_ray.metrics.skill import JudgedWindows, judge
 from bitcorn_ray.models.neural.config import LSTMConfig, TrainingConfig
 from bitcorn_ray.sources.files import read_file
 from bitcorn_ray.sources.ingest import write_bars
@@ -109,7 +109,9 @@ def _trained(
     return Forecaster.load(folder / "run")
 
 
-def _judged(forecaster: Forecaster, symbol: str, bars: Bars, fit_end: int, first: int) -> tuple[Judged, list[Any]]:
+def _judged(
+    forecaster: Forecaster, symbol: str, bars: Bars, fit_end: int, first: int
+) -> tuple[JudgedWindows, list[Any]]:
     """Forecasts of a symbol's rows from `first` on, less the last 24; rows are taken as they follow, gaps or not."""
     assert bars.timestamp is not None
     partition = Partition(symbol, "1h")

@@ -9,7 +9,7 @@ from small_baselines import constant_variance, log_har, realised_returns, realis
 
 from bitcorn_ray.datasets.folds import FoldsConfig, Timeline, walk_forward_folds
 from bitcorn_ray.market.simulate import simulate_bars
-from bitcorn_ray.metrics.comparison import Question
+from bitcorn_ray.metrics.comparison import TrialComparison
 from bitcorn_ray.metrics.losses import qlike
 from bitcorn_ray.metrics.signal import rank_scores, sign_losses, sign_scores
 from bitcorn_ray.models.baselines.history import History
@@ -70,7 +70,7 @@ def questions_of(history, seed, trials=8, folds=3):
     folds, happened, came, variances, returns = map(np.concatenate, (folds, happened, came, variances, returns))
     always = {f"always {name}": np.full((*happened.shape, 1), sign) for name, sign in (("up", 1.0), ("down", -1.0))}
     return [
-        Question(
+        TrialComparison(
             name="volatility",
             loss="QLIKE",
             losses=qlike(variances, came[..., None]).mean(1),
@@ -80,7 +80,7 @@ def questions_of(history, seed, trials=8, folds=3):
             folds=folds,
             horizon=max(HORIZONS),
         ),
-        Question(
+        TrialComparison(
             name="direction",
             loss="share of wrong signs",
             losses=sign_losses(returns, happened),

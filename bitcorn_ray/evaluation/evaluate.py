@@ -31,7 +31,7 @@ from bitcorn_ray.market.outcomes import outcomes
 from bitcorn_ray.market.partition import Partition, normalise_symbol
 from bitcorn_ray.market.timeframe import timeframe_ms
 from bitcorn_ray.metrics.losses import HorizonMetrics, forecast_metrics
-from bitcorn_ray.metrics.skill import HorizonSkill, Judged, judge
+from bitcorn_ray.metrics.skill import HorizonSkill, JudgedWindows, judge
 from bitcorn_ray.sources.options import Reading
 from bitcorn_ray.sources.source import shown_source
 from bitcorn_ray.storage.location import shown_uri
@@ -75,7 +75,7 @@ class Evaluation:
     skill: tuple[HorizonSkill, ...]
     errors: dict[str, str]
     notes: tuple[str, ...]
-    judged: tuple[Judged, ...] = field(default=(), repr=False)
+    judged: tuple[JudgedWindows, ...] = field(default=(), repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """Everything in plain values, without the windows themselves."""
@@ -113,7 +113,7 @@ def evaluate(
         reading=reading,
     )
     worker = ForecastWorker(plan)
-    judged, told, errors, there = list[Judged](), list[PartitionEvaluation](), dict[str, str](), set[str]()
+    judged, told, errors, there = list[JudgedWindows](), list[PartitionEvaluation](), dict[str, str](), set[str]()
     for done in run_forecasts(plan, address=address):
         name = f"{done.partition}"
         there.add(normalise_symbol(done.partition.symbol))
@@ -152,7 +152,7 @@ def judged_from(
     features: NDArray[np.floating] | None,
     *,
     over_gaps: bool = False,
-) -> tuple[Judged, dict[str, str], NDArray[np.int64]]:
+) -> tuple[JudgedWindows, dict[str, str], NDArray[np.int64]]:
     """Put forecasts of one partition beside what happened and what baselines say.
 
     bars: (T,), all that there are. fitted_before: instant in ms; baselines are fitted on bars that open earlier, with
@@ -184,7 +184,7 @@ def judged_from(
         low=bars.low,
     )
     baselines = baseline_forecasts(own, outcome, realised, horizons, fit, rows, features)
-    one = Judged(
+    one = JudgedWindows(
         times=forecasts.cutoffs[kept],
         returns=forecasts.returns[kept],
         volatilities=forecasts.volatilities[kept],
@@ -199,7 +199,7 @@ def judged_from(
 def _told(
     partition: Partition,
     forecasts: Forecasts,
-    one: Judged,
+    one: JudgedWindows,
     remarks: dict[str, str],
     kept: NDArray[np.int64],
     fitted_until: str,

@@ -1,11 +1,11 @@
-"""The leaderboard of a sweep: trials compared on test folds, and what is found when all of them are counted.
+"""The leaderboard of a sweep: trials compared on test folds, with tests that count every trial.
 
-1. A sweep answers questions, such as "is volatility predictable?". Each has, for every window and trial, a loss and a
-   score (see `signal`), and the loss of every baseline.
-2. Something is found where the best score is larger than the best of so many trials that know nothing would have, by
-   the test of superior predictive ability (see `selection`): it counts all trials tried. A question may ask besides
-   that some trial beats, by the same test, the loss of every baseline that knows nothing.
-3. Whether that is worth anything is another matter: the same test tells which baselines the best trial beats in loss.
+1. A sweep answers questions, such as "is volatility predictable?". Each question has, for every window and trial, a
+   loss and a score (see `signal`), and the loss of every baseline.
+2. Skill is found if the best score is significantly above the best of as many uninformed trials, by the test of
+   superior predictive ability (see `selection`), which counts all trials. A question can also require that some trial
+   beats, by the same test, the loss of every uninformed baseline.
+3. Skill need not be useful: the same test says which baselines the best trial beats in loss.
 4. p-values are multiplied by the number of questions (Bonferroni), so that the level is that of the whole verdict.
 """
 
@@ -25,7 +25,7 @@ from bitcorn_ray.metrics.selection import (
     RankStability,
     Superiority,
     backtest_overfitting,
-    completed,
+    fill_stopped,
     fold_means,
     rank_stability,
     superior_ability,
@@ -38,18 +38,18 @@ _MOST_REPS = 100_000
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Question:
-    """What trials are compared by. Rows are windows of the test folds, successive in time.
+class TrialComparison:
+    """The losses and scores of all trials for one question. Rows are windows of the test folds in time order.
 
     name: what is forecast, such as "volatility". loss: name of the loss, such as "QLIKE". losses: (N, K), lower is
-    better, NaN where a trial was stopped. score: name of the score's mean, such as "rank correlation". scores: (N, K)
-    with a mean of zero where a trial knows nothing, NaN as in losses. baselines: losses (N,) by name; fit them on all
-    bars before each test range, as otherwise a trial may be better by having seen more of them.
-    knowing_nothing: those of them that must be beaten for anything to be found. In direction these are the two that
-    always say one sign: scores alone flatter forecasters of reversals, as a price lies around its mean of the same
+    better, NaN after a trial was stopped. score: name of the mean score, such as "rank correlation". scores: (N, K),
+    whose mean is zero for an uninformed trial; NaN as in losses. baselines: losses (N,) by name. They have to be fitted
+    on all bars before each test range; otherwise a trial may win by having read more bars.
+    knowing_nothing: names of the uninformed baselines that must be beaten. For direction these are the two constant
+    signs. Scores alone would flatter forecasters of reversals, because a price lies around its mean over the same
     windows whatever it does.
     folds: (N,) number of each row's fold. horizon: rows that the longest label spans.
-    With several partitions, rows are instants, losses and scores their means (`hac.average_by_instant`).
+    With several partitions, rows are times, and losses and scores their means (`hac.average_by_instant`).
     """
 
     name: str
@@ -81,12 +81,12 @@ class Question:
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """One trial's place.
+    """The place of one trial.
 
-    rank: 1 is best. folds: mean loss of each, None where the trial was stopped before. mean: of all windows, with those
-    that a stopped trial lacks filled in (`selection.completed`); score: of all windows likewise. standard_error: of the
-    mean over folds, from how folds differ; None with one fold. against: difference from each baseline, positive where
-    the trial is better, with p-values that know of this trial alone.
+    rank: 1 is best. folds: mean loss of each fold, None after the trial was stopped. mean, score: over all windows; the
+    windows of a stopped trial are filled in (`selection.fill_stopped`). standard_error: of the mean over folds, from
+    their differences; None with one fold. against: difference from each baseline, positive if the trial is better, with
+    p-values that count this trial alone.
     """
 
     trial: str
@@ -99,15 +99,14 @@ class Standing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What a question came to.
+class TrialComparisonResult:
+    """The answer to one question.
 
-    found: whether any trial knows something, at the level; None where windows are too few to tell. p_value: of finding
-    so much where no trial knows anything; score_p_value: of the best score alone; None with `found`. best_score: mean
-    of the trial with the highest.
-    superiority: p-value of the best trial, of the lowest mean loss, against each baseline; empty where windows are too
-    few. better_than: baselines that it beats at the level. beaten_by_none: those that no trial beats. All p-values
-    count all trials and questions.
+    found: True if some trial has skill at the level; None with too few windows. p_value: of this result if no trial had
+    skill. score_p_value: of the best score alone. Both are None with `found`. best_score: the highest mean score.
+    superiority: p-value of the trial with the lowest mean loss against each baseline; empty with too few windows.
+    better_than: baselines that it beats at the level. beaten_by_none: baselines that no trial beats. All p-values count
+    all trials and questions.
     baselines: their mean losses. standings: all trials, the best first. in_words: a sentence or two.
     """
 
@@ -142,12 +141,12 @@ class Leaderboard:
     windows: int
     level: float
     found: tuple[str, ...]
-    answers: tuple[Answer, ...]
+    answers: tuple[TrialComparisonResult, ...]
     verdict: str
 
 
 def leaderboard(
-    questions: Sequence[Question],
+    questions: Sequence[TrialComparison],
     trials: Sequence[str],
     tried: int | None = None,
     level: float = 0.01,
@@ -186,9 +185,9 @@ def leaderboard(
 
 
 def _answer(
-    question: Question, trials: Sequence[str], tried: int, level: float, questions: int, reps: int, seed: int
-) -> Answer:
-    losses, scores = completed(question.losses), completed(question.scores)
+    question: TrialComparison, trials: Sequence[str], tried: int, level: float, questions: int, reps: int, seed: int
+) -> TrialComparisonResult:
+    losses, scores = fill_stopped(question.losses), fill_stopped(question.scores)
     signal = superior_ability(np.zeros(len(scores)), -scores, question.horizon, tried, reps, seed)
     tests = {
         name: superior_ability(baseline, losses, question.horizon, tried, reps, seed)
@@ -198,7 +197,7 @@ def _answer(
     of_any = {name: min(1.0, questions * test.p_value) for name, test in tests.items() if test.p_value is not None}
     by_score = None if signal.p_value is None else min(1.0, questions * signal.p_value)
     p_value = None if by_score is None else max(by_score, *(of_any[name] for name in question.knowing_nothing), 0.0)
-    answer = Answer(
+    answer = TrialComparisonResult(
         name=question.name,
         loss=question.loss,
         score=question.score,
@@ -219,7 +218,7 @@ def _answer(
 
 
 def _standings(
-    question: Question, losses: Float, scores: Float, trials: Sequence[str], tests: Mapping[str, Superiority]
+    question: TrialComparison, losses: Float, scores: Float, trials: Sequence[str], tests: Mapping[str, Superiority]
 ) -> tuple[Standing, ...]:
     raw, filled = fold_means(question.losses, question.folds), fold_means(losses, question.folds)
     means, folds = losses.mean(0), len(raw)
@@ -238,7 +237,7 @@ def _standings(
     )
 
 
-def _in_words(answer: Answer, tried: int, level: float) -> str:
+def _in_words(answer: TrialComparisonResult, tried: int, level: float) -> str:
     if answer.found is None:
         return f"{answer.name}: cannot be told, as the test windows are too few: test on more bars."
     score = f"({answer.score} of the best {answer.best_score:.3f}, p = {answer.score_p_value:.2g})"
@@ -251,7 +250,7 @@ def _in_words(answer: Answer, tried: int, level: float) -> str:
     return " ".join([f"{answer.name}: {told}.", *_beaten(answer, tried)])
 
 
-def _beaten(answer: Answer, tried: int) -> Iterator[str]:
+def _beaten(answer: TrialComparisonResult, tried: int) -> Iterator[str]:
     """Sentences on what the trials beat in loss."""
 
     def shown(names: Iterable[str], word: str) -> str:
@@ -274,7 +273,7 @@ def _beaten(answer: Answer, tried: int) -> Iterator[str]:
         yield f"In {answer.loss}, {said}."
 
 
-def _verdict(answers: Sequence[Answer], first: Question, tried: int) -> str:
+def _verdict(answers: Sequence[TrialComparisonResult], first: TrialComparison, tried: int) -> str:
     folds = len(np.unique(first.folds))
     begun = (
         f"{tried:,} trial{'s' * (tried != 1)} on {folds} test fold{'s' * (folds != 1)} of {len(first.folds):,} windows "

@@ -1,7 +1,7 @@
 """What it costs to choose among many: the best of many trials looks good even where none of them is.
 
 Losses are (N, K): one row a window, successive in time, one column a trial; lower is better. NaN is a trial that was
-stopped before it came to that window. `completed` lets it go on as it began, so that it counts among the tried.
+stopped before it came to that window. `fill_stopped` fills in its losses, so that it counts among the tried.
 
 Probability of backtest overfitting, by combinatorially symmetric cross-validation (CSCV; Bailey, Borwein, Lopez de
 Prado and Zhu 2015):
@@ -89,7 +89,7 @@ class RankStability:
     p_value: float
 
 
-def completed(losses: Array) -> Float:
+def fill_stopped(losses: Array) -> Float:
     """Losses (N, K) with the missing ones of each trial at its mean distance from the others, in float64.
 
     The others are the trials that have all their losses or, where there is none, those that have that window's.
@@ -149,7 +149,7 @@ def backtest_overfitting(losses: Array, horizon: int = 1, blocks: int = 16) -> O
     next. blocks: at most; fewer, in even number, where a block would have fewer than two horizons.
     Raises BitcornError where there are too few windows for two blocks.
     """
-    x = completed(losses)
+    x = fill_stopped(losses)
     count = min(blocks, len(x) // max(2 * horizon, 2)) // 2 * 2
     if count < 2:
         raise BitcornError(f"{len(x)} windows of horizon {horizon} are too few for two blocks: give more windows")
@@ -178,7 +178,7 @@ def superior_ability(
     p-value is then that of as many more groups of K. reps: bootstrap samples; the p-value is at least 1 / (reps + 1).
     Raises BitcornError where shapes differ, a loss of the baseline is not finite, or `tried` is below K.
     """
-    x = completed(losses)
+    x = fill_stopped(losses)
     base, trials = np.asarray(baseline, np.float64), x.shape[1]
     if base.shape != (len(x),) or not np.isfinite(base).all():
         raise BitcornError(

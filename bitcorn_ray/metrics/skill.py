@@ -32,7 +32,7 @@ _SIGNIFICANCE = 0.05
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Judged:
+class JudgedWindows:
     """Forecasts of one partition at N successive windows, what happened, and what baselines said.
 
     times: (N,) int64 instants of the forecasts, ascending, in the same unit for all partitions. returns, volatilities:
@@ -102,7 +102,7 @@ def compare(
     )
 
 
-def judge(horizons: Sequence[int], partitions: Sequence[Judged]) -> list[HorizonSkill]:
+def judge(horizons: Sequence[int], partitions: Sequence[JudgedWindows]) -> list[HorizonSkill]:
     """Judge forecasts of one partition, or of several together, at each of H horizons.
 
     Baselines that only some of the partitions have are left out. Raises BitcornError where a forecast isn't finite (or
@@ -113,7 +113,7 @@ def judge(horizons: Sequence[int], partitions: Sequence[Judged]) -> list[Horizon
     return [_at(j, horizon, partitions) for j, horizon in enumerate(horizons)]
 
 
-def _at(j: int, horizon: int, partitions: Sequence[Judged]) -> HorizonSkill:
+def _at(j: int, horizon: int, partitions: Sequence[JudgedWindows]) -> HorizonSkill:
     times = [one.times for one in partitions]
     known = [np.isfinite(one.outcome[:, j]) & np.isfinite(one.realised[:, j]) for one in partitions]
     for one, rows in zip(partitions, known, strict=True):

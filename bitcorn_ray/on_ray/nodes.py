@@ -20,7 +20,7 @@ _PATIENCE_SECONDS = 60  # a first worker process may take a while on a busy node
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class NodeReply:
     """What a node answered. node: its name and address. resources: as Ray counts them. error: None, or why it did not.
 
     value: what the function returned.
@@ -32,7 +32,7 @@ class Answer:
     error: str | None = None
 
 
-def ask_nodes(question: Callable[[], Any], patience: float = _PATIENCE_SECONDS) -> list[Answer]:
+def ask_nodes(question: Callable[[], Any], patience: float = _PATIENCE_SECONDS) -> list[NodeReply]:
     """Call a function on each node that is alive, all at once, and return the answers in the order of their names.
 
     question: sent with its code, and with that of its module: the nodes' own may be older.
@@ -72,7 +72,7 @@ def at_once(cpus: float, gpus: float, waiting: int) -> int:
     return max(1, room_for(cpus, gpus)) + waiting
 
 
-def _collected(node: dict[str, Any], reference: Any, ready: bool, patience: float) -> Answer:
+def _collected(node: dict[str, Any], reference: Any, ready: bool, patience: float) -> NodeReply:
     value = error = None
     if not ready:
         ray.cancel(reference, force=True)
@@ -82,7 +82,7 @@ def _collected(node: dict[str, Any], reference: Any, ready: bool, patience: floa
             value = ray.get(reference)
         except ray.exceptions.RayError as failure:
             error = str(failure).strip().splitlines()[-1]
-    return Answer(node=_name(node), resources=dict(node["Resources"]), value=value, error=error)
+    return NodeReply(node=_name(node), resources=dict(node["Resources"]), value=value, error=error)
 
 
 def _name(node: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.forecasting.forecasts import band_name
 from bitcorn_ray.metrics.calibration import COVERAGES
-from bitcorn_ray.metrics.selection import completed
+from bitcorn_ray.metrics.selection import fill_stopped
 from bitcorn_ray.report.judgement import Track
 from bitcorn_ray.report.sweep_page import SweepReport
 from bitcorn_ray.training.artifacts import strict_json
@@ -68,7 +68,7 @@ def _comparable(trials: Sequence[Trial]) -> dict[str, float]:
     losses = np.full((max((len(each.losses) for each in known), default=0), len(known)), np.nan)
     for column, each in enumerate(known):
         losses[: len(each.losses), column] = each.losses
-    means = completed(losses).mean(0).tolist() if known else []
+    means = fill_stopped(losses).mean(0).tolist() if known else []
     return dict(zip((each.name for each in known), means, strict=True))
 
 

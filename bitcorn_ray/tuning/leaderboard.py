@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from bitcorn_ray.datasets.folds import Fold, FoldRows
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.evaluation.baselines import Baselines
-from bitcorn_ray.metrics.comparison import Leaderboard, Question
+from bitcorn_ray.metrics.comparison import Leaderboard, TrialComparison
 from bitcorn_ray.metrics.comparison import leaderboard as judged
 from bitcorn_ray.metrics.hac import average_by_instant
 from bitcorn_ray.metrics.losses import qlike
@@ -210,7 +210,7 @@ def _measured_baselines(made: Baselines, rows: Rows, happened: Float, came: Floa
     return columns | {f"direction/{name}": sign_losses(each[..., None], happened)[:, 0] for name, each in signs.items()}
 
 
-def _questions(tables: Sequence[_FoldTable], trials: int, horizon: int) -> list[Question]:
+def _questions(tables: Sequence[_FoldTable], trials: int, horizon: int) -> list[TrialComparison]:
     """Put the folds one after another; NaN where a trial did not come so far."""
 
     def stacked(measure: str) -> Float:
@@ -227,7 +227,7 @@ def _questions(tables: Sequence[_FoldTable], trials: int, horizon: int) -> list[
 
     folds = np.concatenate([np.full(len(t.measures["volatility loss"]), t.number, np.int64) for t in tables])
     return [
-        Question(
+        TrialComparison(
             name="volatility",
             loss="QLIKE",
             losses=stacked("volatility loss"),
@@ -237,7 +237,7 @@ def _questions(tables: Sequence[_FoldTable], trials: int, horizon: int) -> list[
             folds=folds,
             horizon=horizon,
         ),
-        Question(
+        TrialComparison(
             name="direction",
             loss="share of wrong signs",
             losses=stacked("direction loss"),

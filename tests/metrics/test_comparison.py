@@ -3,7 +3,7 @@ import pytest
 from simulated_sweeps import garch_market, questions_of, random_walk
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.metrics.comparison import Question, leaderboard
+from bitcorn_ray.metrics.comparison import TrialComparison, leaderboard
 from bitcorn_ray.metrics.hac import mean_test
 from bitcorn_ray.metrics.selection import superior_ability
 from bitcorn_ray.metrics.signal import sign_losses, sign_scores
@@ -18,7 +18,7 @@ def question(rows=900, seed=0, skill=(0.0, 0.0, 0.0), name="volatility", missing
     losses = nothing[:, None] - np.array(skill) + 0.5 * rng.standard_normal((rows, 3))
     scores = np.array(skill) + rng.standard_normal((rows, 3))
     losses[rows - missing :, 2] = scores[rows - missing :, 2] = np.nan
-    return Question(
+    return TrialComparison(
         name=name,
         loss="QLIKE",
         losses=losses,
@@ -70,23 +70,25 @@ def test_the_verdict_on_nothing():
     assert "all trials counted. Nothing found.\nVolatility: nothing found, as no forecasts" in board.verdict
     assert "Direction: nothing found" in board.verdict
     assert "none of these 3 trials beats constant variance" in board.verdict
-    one = Question(**{**vars(question()), "losses": question().losses[:, :1], "scores": question().scores[:, :1]})
+    one = TrialComparison(
+        **{**vars(question()), "losses": question().losses[:, :1], "scores": question().scores[:, :1]}
+    )
     assert "trial a doesn't beat constant variance" in leaderboard([one], "a", reps=200).verdict
 
 
 def test_baselines_that_know_nothing_must_be_beaten_where_that_is_asked():
     found = question(skill=(0.0, 0.2, 0.1))
-    unbeaten = Question(**{**vars(found), "knowing_nothing": ("constant variance", "log-HAR")})
+    unbeaten = TrialComparison(**{**vars(found), "knowing_nothing": ("constant variance", "log-HAR")})
     (answer,) = leaderboard([unbeaten], "abc", reps=500).answers
     assert (answer.found, answer.p_value) == (False, 1)
     assert answer.score_p_value == leaderboard([found], "abc", reps=500).answers[0].p_value <= 0.01
     assert "nothing found, as forecasts that go along with what happened" in answer.in_words
-    beaten = Question(**{**vars(found), "knowing_nothing": ("constant variance",)})
+    beaten = TrialComparison(**{**vars(found), "knowing_nothing": ("constant variance",)})
     assert leaderboard([beaten], "abc", reps=500).found == ("volatility",)
     with pytest.raises(
         BitcornError, match="GARCH is to know nothing, but the baselines are constant variance, log-HAR"
     ):
-        Question(**{**vars(found), "knowing_nothing": ("GARCH",)})
+        TrialComparison(**{**vars(found), "knowing_nothing": ("GARCH",)})
 
 
 def test_a_real_signal_in_direction_is_found():
@@ -97,7 +99,7 @@ def test_a_real_signal_in_direction_is_found():
         f"always {name}": sign_losses(np.full((2_400, 1), sign), outcome)[:, 0]
         for name, sign in (("up", 1), ("down", -1))
     }
-    asked = Question(
+    asked = TrialComparison(
         name="direction",
         loss="share of wrong signs",
         losses=sign_losses(forecast, outcome),
@@ -150,9 +152,9 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(BitcornError, match="2 trials"):
         leaderboard([question()], "ab")
     with pytest.raises(BitcornError, match=r"losses \(900, 3\) and scores \(900, 2\)"):
-        Question(**{**vars(question()), "scores": question().scores[:, :2]})
+        TrialComparison(**{**vars(question()), "scores": question().scores[:, :2]})
     with pytest.raises(BitcornError, match=r"have \[9, 900\] rows"):
-        Question(**{**vars(question()), "folds": np.zeros(9, int)})
+        TrialComparison(**{**vars(question()), "folds": np.zeros(9, int)})
 
 
 def study(market, sweeps, reps):

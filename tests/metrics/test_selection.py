@@ -14,7 +14,7 @@ from bitcorn_ray.metrics.hac import mean_test
 from bitcorn_ray.metrics.selection import (
     _bootstrap_variance,
     backtest_overfitting,
-    completed,
+    fill_stopped,
     fold_means,
     rank_stability,
     superior_ability,
@@ -84,17 +84,17 @@ def test_blocks_hold_two_horizons_at_least():
 def test_a_stopped_trial_goes_on_at_its_distance_from_those_that_went_on():
     losses = np.array([[1.0, 2.0, 5.0], [3.0, 4.0, 9.0], [10.0, 20.0, np.nan], [0.0, 0.0, np.nan]])
     # Two rows at 1.5 and 3.5 on average of the others: it is 3.5 and 5.5 behind, 4.5 on average.
-    assert completed(losses)[:, 2].tolist() == [5, 9, 19.5, 4.5]
-    assert np.array_equal(completed(losses)[:, :2], losses[:, :2])
+    assert fill_stopped(losses)[:, 2].tolist() == [5, 9, 19.5, 4.5]
+    assert np.array_equal(fill_stopped(losses)[:, :2], losses[:, :2])
     crossed = np.array([[1.0, np.nan], [2.0, 4.0], [np.nan, 6.0]])
-    assert np.isfinite(completed(crossed)).all()
+    assert np.isfinite(fill_stopped(crossed)).all()
     whole = noise(50, 3, 0)
-    assert np.array_equal(completed(whole), whole)
+    assert np.array_equal(fill_stopped(whole), whole)
     for bad in (np.array([[1.0, np.nan], [2.0, np.nan]]), np.array([[1.0, 1.0], [np.nan, np.nan]])):
         with pytest.raises(BitcornError, match=r"1 of 2 trials have no loss and 0|0 of 2 trials have no loss and 1"):
-            completed(bad)
+            fill_stopped(bad)
     with pytest.raises(BitcornError, match="one column a trial"):
-        completed(np.zeros(4))
+        fill_stopped(np.zeros(4))
 
 
 @given(rows=st.integers(4, 40), trials=st.integers(1, 4), seed=st.integers(0, 99))

@@ -16,7 +16,7 @@ from bitcorn_ray.evaluation.baselines import Baselines, baseline_forecasts
 from bitcorn_ray.metrics import skill
 from bitcorn_ray.metrics.hac import MeanTest, mean_test
 from bitcorn_ray.metrics.losses import Direction, Share, direction, qlike
-from bitcorn_ray.metrics.skill import Comparison, Judged, compare, judge
+from bitcorn_ray.metrics.skill import Comparison, JudgedWindows, compare, judge
 from bitcorn_ray.models.baselines.history import History
 
 
@@ -123,7 +123,7 @@ def judged(history, fit, test, returns=None, volatilities=None):
     realised = realised_variances(history.close, HORIZONS)
     made = baseline_forecasts(bars_of(history), outcome, realised, HORIZONS, fit, test)
     return (
-        Judged(
+        JudgedWindows(
             times=history.timestamps[test],
             returns=np.zeros((len(test), 2)) if returns is None else returns,
             volatilities=np.sqrt(made.variances["constant variance"]) if volatilities is None else volatilities,

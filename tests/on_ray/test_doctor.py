@@ -8,7 +8,7 @@ import pytest
 
 from bitcorn_ray.on_ray import doctor as module
 from bitcorn_ray.on_ray.doctor import Check, doctor, pins
-from bitcorn_ray.on_ray.nodes import Answer
+from bitcorn_ray.on_ray.nodes import NodeReply
 from bitcorn_ray.storage.storage import Storage
 
 _ROOT = Path(__file__).parent.parent.parent
@@ -125,7 +125,7 @@ def test_a_cluster_that_is_not_there_fails_and_the_rest_is_checked(monkeypatch):
 
 def answer(node="a", **facts):
     resources = facts.pop("resources", {})
-    return Answer(
+    return NodeReply(
         node=node,
         resources=resources,
         value={"time": time.time(), "shared_memory": 64 << 20, "devices": 0, "storage": None, **facts},
@@ -157,9 +157,9 @@ def test_nodes_that_are_silent_or_differ_fail_and_are_named(monkeypatch, cache_d
 
     here = module.installed(module.libraries())
     answers = [
-        Answer(node="a", resources={"CPU": 2.0}, value=here),
-        Answer(node="b", resources={"CPU": 2.0}, value={**here, "numpy": "1.0"}),
-        Answer(node="c", resources={"CPU": 2.0}, error="did not answer within 60 seconds"),
+        NodeReply(node="a", resources={"CPU": 2.0}, value=here),
+        NodeReply(node="b", resources={"CPU": 2.0}, value={**here, "numpy": "1.0"}),
+        NodeReply(node="c", resources={"CPU": 2.0}, error="did not answer within 60 seconds"),
     ]
     monkeypatch.setattr(nodes, "ask_nodes", lambda question: answers)
     with module._Probe(cache_dir) as probe:

@@ -5,7 +5,7 @@ import numpy as np
 from rich.console import Console
 
 from bitcorn_ray.metrics.losses import forecast_metrics
-from bitcorn_ray.metrics.skill import Judged, judge
+from bitcorn_ray.metrics.skill import JudgedWindows, judge
 from bitcorn_ray.report.evaluation import evaluation_tables
 
 
@@ -20,7 +20,7 @@ def test_every_partition_horizon_and_baseline_is_told():
     rng = np.random.default_rng(0)
     sigma = np.exp(rng.normal(0, 0.5, (400, 2)))
     outcome = sigma * rng.normal(size=(400, 2))
-    one = Judged(
+    one = JudgedWindows(
         times=np.arange(400),
         returns=0.01 * rng.normal(size=(400, 2)),
         volatilities=sigma,

@@ -25,9 +25,9 @@ from bitcorn_ray.tuning.evolution.data import evolve_data
 from bitcorn_ray.tuning.evolution.importance import Importance, Shuffles, importance_trial, is_known, read_importance
 from bitcorn_ray.tuning.evolution.population import Individual, Population, pareto_front, survival
 from bitcorn_ray.tuning.evolution.results import (
+    EvaluatedIndividual,
     Evolution,
     Generation,
-    Judged,
     choose_winner,
     write_results,
 )
@@ -98,7 +98,7 @@ def evolve(
             ended=ended,
             tried=len(told.trials),
             generations=tuple(made),
-            front=tuple(Judged(individual=each) for each in front),
+            front=tuple(EvaluatedIndividual(individual=each) for each in front),
         )
         write_results(folder, loaded, evolution, cut, draw_page)
         if ended == "failures":
@@ -266,10 +266,10 @@ def _judged(trials: _Trials, evolution: Evolution, plan: TrialPlan, say: Callabl
     return replace(
         evolution,
         ended=ended if ended == "interrupted" else evolution.ended,
-        front=tuple(Judged(individual=one, held_out=losses_of(one)) for one in front),
+        front=tuple(EvaluatedIndividual(individual=one, held_out=losses_of(one)) for one in front),
         winner=winner.name,
         system=config.system_of(winner.features).spec,
-        compared=tuple(Judged(individual=one, held_out=losses_of(one)) for one in others),
+        compared=tuple(EvaluatedIndividual(individual=one, held_out=losses_of(one)) for one in others),
         importance=tuple(importance),
     )
 

@@ -65,7 +65,7 @@ class Generation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
+class EvaluatedIndividual:
     """An individual with its losses on the test windows of the folds that evolution never saw.
 
     held_out: one a fold; None where it was not judged, or failed.
@@ -104,10 +104,10 @@ class Evolution:
     ended: str
     tried: int
     generations: tuple[Generation, ...]
-    front: tuple[Judged, ...]
+    front: tuple[EvaluatedIndividual, ...]
     winner: str | None = None
     system: str | None = None
-    compared: tuple[Judged, ...] = ()
+    compared: tuple[EvaluatedIndividual, ...] = ()
     importance: tuple[Importance, ...] = ()
 
     def to_json(self) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def test_an_evolution_leaves_a_front_a_winner_and_its_system(market_db, tmp_path
         assert len(generation.survivors) <= 4
         assert set(generation.survival) == whole
         assert all(0 <= share <= 1 for share in generation.survival.values())
-    # Judged on the fold that was held out, like the systems whole.
+    # EvaluatedIndividual on the fold that was held out, like the systems whole.
     assert all(len(each.held_out) == 1 and math.isfinite(each.held_out[0]) for each in done.front)
     assert [each.individual.name for each in done.compared] == ["v2", "own_systems:momentum:window=5", "all features"]
     winner = next(each for each in done.front if each.individual.name == done.winner)

@@ -13,9 +13,9 @@ from bitcorn_ray.tuning.evolution.config import EvolveConfig
 from bitcorn_ray.tuning.evolution.importance import Importance
 from bitcorn_ray.tuning.evolution.population import Individual
 from bitcorn_ray.tuning.evolution.results import (
+    EvaluatedIndividual,
     Evolution,
     Generation,
-    Judged,
     choose_winner,
     write_results,
 )
@@ -60,10 +60,10 @@ def written(market_db, tmp_path):
         ended="done",
         tried=3,
         generations=(generation,),
-        front=(Judged(individual=few, held_out=(2.5,)), Judged(individual=many)),
+        front=(EvaluatedIndividual(individual=few, held_out=(2.5,)), EvaluatedIndividual(individual=many)),
         winner="t0002",
         system=config.system_of(many.features).spec,
-        compared=(Judged(individual=individual("v2", ["rsi_14"]), held_out=(3.0,)),),
+        compared=(EvaluatedIndividual(individual=individual("v2", ["rsi_14"]), held_out=(3.0,)),),
         importance=(Importance(feature="range", increase=0.1, standard_error=None),),
     )
     write_results(folder, config, evolution, {"search": [], "held_out": []}, evolution_page)
