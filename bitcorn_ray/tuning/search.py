@@ -1,7 +1,7 @@
-"""Who chooses the next point of a sweep: at random, all in order, by a tree-structured Parzen estimator, or the user.
+"""Search algorithms: random, grid, tree-structured Parzen estimator, or a user's own.
 
-A suggester is asked for points and told what came of them. It can be told of points that it never chose, those of an
-earlier, interrupted sweep, and then goes on as if it had; a point is not chosen twice.
+A suggester is asked for points and told their outcomes. It accepts outcomes of points that it did not choose, which are
+those of an interrupted sweep, and continues as if it had chosen them. It never chooses a point twice.
 """
 
 from __future__ import annotations
@@ -22,34 +22,34 @@ _LISTED = 20_000  # points of a space that is small enough to look for what is l
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a point. state: "finished", "stopped" or "failed". losses: of its folds, as far as it came."""
+    """The outcome of a point. state: "finished", "stopped" or "failed". losses: of the folds that it finished."""
 
     state: str
     losses: tuple[float, ...] = ()
 
     @property
     def loss(self) -> float | None:
-        """Mean over the folds, None without any."""
+        """Return the mean over the folds, None without any."""
         return float(np.mean(self.losses)) if self.losses else None
 
 
 class Suggester(Protocol):
-    """What a sweep asks."""
+    """The interface of a search algorithm."""
 
     def ask(self) -> Point | None:
-        """Choose the next point; None when there is none left."""
+        """Return the next point, None if there is none left."""
 
     def expect(self, point: Point) -> None:
-        """Take in that a point is being tried which an earlier sweep chose."""
+        """Record that a point of an earlier sweep is being tried."""
 
     def tell(self, point: Point, outcome: Outcome) -> None:
-        """Take in what came of a point, whoever chose it."""
+        """Record the outcome of a point, whoever chose it."""
 
 
 def suggester_of(search: str, space: Space, seed: int) -> Suggester:
-    """Return the suggester of a name: random, grid, tpe, or module:callable for the user's own.
+    """Return a suggester by its name: random, grid, tpe, or module:callable for a user's own.
 
-    Raises BitcornError for an unknown one, and for a grid over a continuum.
+    Raises BitcornError for an unknown name and for a grid over a continuous range.
     """
     if search == "grid":
         return GridSuggester(space)
@@ -61,30 +61,30 @@ def suggester_of(search: str, space: Space, seed: int) -> Suggester:
 
 
 class GridSuggester:
-    """All points in order."""
+    """Suggests all points in order."""
 
     def __init__(self, space: Space) -> None:
         self._points: Iterator[Point] = space.points()
         self._seen: set[str] = set()
 
     def ask(self) -> Point | None:
-        """Choose the next point; None when there is none left."""
+        """Return the next point, None if there is none left."""
         point = next((each for each in self._points if point_key(each) not in self._seen), None)
         if point is not None:
             self._seen.add(point_key(point))
         return point
 
     def expect(self, point: Point) -> None:
-        """Note that a point is being tried."""
+        """Record that a point is being tried."""
         self._seen.add(point_key(point))
 
     def tell(self, point: Point, outcome: Outcome) -> None:
-        """Note that a point was tried."""
+        """Record that a point was tried."""
         self._seen.add(point_key(point))
 
 
 class OptunaSuggester:
-    """Optuna's samplers, asked and told. kind: "tpe" or "random"."""
+    """Suggests points with a sampler of Optuna. kind: "tpe" or "random"."""
 
     def __init__(self, space: Space, kind: str, seed: int) -> None:
         optuna = quiet_optuna()
@@ -101,7 +101,7 @@ class OptunaSuggester:
         self._rng = np.random.default_rng(seed)
 
     def ask(self) -> Point | None:
-        """Choose the next point; None when there is none left."""
+        """Return the next point, None if there is none left."""
         size = self._space.size
         if size is not None and len(self._seen) >= size:
             return None
@@ -121,11 +121,11 @@ class OptunaSuggester:
         return point
 
     def expect(self, point: Point) -> None:
-        """Note that a point is being tried."""
+        """Record that a point is being tried."""
         self._seen.add(point_key(point))
 
     def tell(self, point: Point, outcome: Outcome) -> None:
-        """Take in what came of a point: a stopped one counts less than any that was finished."""
+        """Record the outcome of a point. A stopped point ranks below every finished one."""
         key, states = point_key(point), self._optuna.trial.TrialState
         self._seen.add(key)
         state = {"finished": states.COMPLETE, "stopped": states.PRUNED}.get(outcome.state, states.FAIL)
@@ -146,7 +146,7 @@ class OptunaSuggester:
 
 
 def quiet_optuna() -> Any:
-    """Import Optuna, without the lines about each study that it has for standard error."""
+    """Return the module optuna, without its log lines about each study."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -154,7 +154,7 @@ def quiet_optuna() -> Any:
 
 
 def distribution_of(dimension: Dimension) -> Any:
-    """Optuna's distribution of a dimension; of a choice, that of the places of its values, as these need not hash."""
+    """Return Optuna's distribution of a dimension. That of a choice is over indexes, as values may be unhashable."""
     from optuna import distributions
 
     if dimension.kind == "int":
@@ -167,21 +167,21 @@ def distribution_of(dimension: Dimension) -> Any:
 
 
 def value_of(dimension: Dimension, drawn: Any) -> Any:
-    """The value of a dimension that was drawn from its distribution."""
+    """Return the value of a dimension for a draw from its distribution."""
     return dimension.values[drawn] if dimension.kind in ("choice", "grid") else drawn
 
 
 def drawn_of(dimension: Dimension, value: Any) -> Any:
-    """What must have been drawn for a value."""
+    """Return the draw from a dimension's distribution that gives a value."""
     if dimension.kind not in ("choice", "grid"):
         return value
     return [point_key({"": each}) for each in dimension.values].index(point_key({"": value}))
 
 
 class UserSuggester:
-    """A function of the space, what was told so far as (point, outcome), and a random generator; it returns a point.
+    """Suggests points with a user's function of the space, the outcomes so far and a random generator.
 
-    It may return None when it wants no more.
+    The outcomes are pairs (point, outcome). The function returns a point, or None to end the search.
     """
 
     def __init__(
@@ -195,7 +195,7 @@ class UserSuggester:
         self._seen: set[str] = set()
 
     def ask(self) -> Point | None:
-        """Call the function until it returns a point that is new. Raises BitcornError for anything but a point."""
+        """Call the function until it returns a new point. Raises BitcornError if it returns anything else."""
         for _ in range(_TRIES):
             try:
                 point = self._function(self._space, tuple(self._told), self._rng)
@@ -213,11 +213,11 @@ class UserSuggester:
         return None
 
     def expect(self, point: Point) -> None:
-        """Note that a point is being tried."""
+        """Record that a point is being tried."""
         self._seen.add(point_key(point))
 
     def tell(self, point: Point, outcome: Outcome) -> None:
-        """Keep what came of a point for the function."""
+        """Record the outcome of a point for the function."""
         self._seen.add(point_key(point))
         self._told.append((point, outcome))
 

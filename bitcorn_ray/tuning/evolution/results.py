@@ -66,16 +66,16 @@ class Generation:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluatedIndividual:
-    """An individual with its losses on the test windows of the folds that evolution never saw.
+    """An individual with its losses on the test windows of the folds that the search does not read.
 
-    held_out: one a fold; None where it was not judged, or failed.
+    held_out: a loss per fold; None if the individual was not evaluated or failed.
     """
 
     individual: Individual
     held_out: tuple[float, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, with the means."""
+        """Return plain values, with the means."""
         own, held_out = self.individual, self.held_out
         return {
             "name": own.name,
@@ -91,13 +91,13 @@ class EvaluatedIndividual:
 
 @dataclass(frozen=True, kw_only=True)
 class Evolution:
-    """What an evolution came to.
+    """The result of an evolution.
 
-    folder: of its files, a URI with its secrets. ended: "done", "time" or "interrupted". tried: how many different
-    individuals. front: of all,
-    fewest features first. winner: name of one of these, chosen on the search folds. system: text of its feature system.
-    compared: every system whole, and all together, with the winner's hyperparameters, on the held-out folds.
-    importance: of the winner's features, the most important first. All of the last four are empty where interrupted.
+    folder: of its files, a URI with its secrets. ended: "done", "time" or "interrupted". tried: number of different
+    individuals. front: the Pareto front of all, fewest features first. winner: name of one of the front, chosen on the
+    search folds. system: text of its feature system. compared: each complete system, and all together, with the
+    winner's hyperparameters, on the held-out folds. importance: of the winner's features, the most important first.
+    The last four are empty after an interruption.
     """
 
     folder: str = field(repr=False)
@@ -111,7 +111,7 @@ class Evolution:
     importance: tuple[Importance, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Everything in plain values."""
+        """Return everything as plain values."""
         return {
             "format": 1,
             "evolution": shown_uri(self.folder),
@@ -127,9 +127,9 @@ class Evolution:
 
 
 def choose_winner(front: Sequence[Individual]) -> Individual:
-    """The one with the fewest features whose loss is no worse than the best one's by more than a standard error.
+    """Return the individual with the fewest features whose loss is within one standard error of the best.
 
-    The standard error is that of the mean difference from the best over the folds; of one fold there is none, and the
+    The standard error is that of the mean difference from the best over the folds. With one fold there is none, and the
     best wins. Raises BitcornError for an empty front.
     """
     if not front:
