@@ -47,17 +47,17 @@ class SweepFolder:
 
     @property
     def shown(self) -> str:
-        """The place, as it may be shown."""
+        """Return the place without secrets, for messages."""
         return self.storage.shown
 
     @property
     def journal(self) -> Journal:
-        """The trials."""
+        """Return the journal of trials."""
         return Journal(self.storage)
 
     @property
     def records(self) -> Records:
-        """The trained folds."""
+        """Return the records of the trained folds."""
         return Records(self.storage.child("records").address)
 
     @property
@@ -67,7 +67,7 @@ class SweepFolder:
 
     @property
     def is_sweep(self) -> bool:
-        """Whether a sweep has begun here."""
+        """Return True if a sweep has begun here."""
         return self.storage.has("plan.json")
 
     def require_free(self, resume: bool) -> None:
@@ -174,12 +174,12 @@ class SweepFolder:
 
 
 def _recorded(config: Mapping[str, Any]) -> dict[str, Any]:
-    """As it may be kept, with bars that are found from any folder."""
+    """Return a configuration without secrets, whose bars are found from any folder."""
     return recorded_config({**config, "db": Location.of(config["db"]).address})
 
 
 def _what_counts(plan: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides what trials are and how they come out."""
+    """Return the part of a configuration that determines the trials and their results."""
     kept = {
         name: value
         for name, value in (plan["evolution"] or plan["config"]).items()

@@ -98,7 +98,7 @@ def record_key(*parts: Any) -> str:
 
 
 class Records:
-    """The folds that were trained, in a folder that all nodes see or at a URI."""
+    """Records of the trained folds, in a folder that all nodes see or at a URI."""
 
     def __init__(self, place: str | Path) -> None:
         self.storage = Storage(place, "record of a fold")
@@ -131,7 +131,7 @@ class Journal:
         self._storage = storage
 
     def read(self) -> dict[str, Trial]:
-        """All trials as they stood last, by name."""
+        """Return the latest state of all trials by name."""
         trials: dict[str, Trial] = {}
         for line in self._storage.lines(_LOG):
             try:

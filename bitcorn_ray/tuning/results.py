@@ -48,7 +48,7 @@ def write_results(
 def sweep_result(
     ended: str, trials: Sequence[Trial], folds: Mapping[str, Any], config: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What sweep.json holds. ended: "done", "time", "interrupted" or "failures"."""
+    """Return the content of sweep.json. ended: "done", "time", "interrupted" or "failures"."""
     best = best_of(trials)
     return {
         "format": 1,
@@ -64,13 +64,13 @@ def sweep_result(
 
 
 def best_of(trials: Sequence[Trial]) -> Trial | None:
-    """The trial with the lowest mean loss among those that came furthest; None where none has a fold."""
+    """Return the trial with the lowest mean loss among those with the most folds; None if no trial has one."""
     known = [each for each in trials if each.losses and each.state != "failed"]
     return min(known, key=lambda each: (-len(each.losses), each.loss or 0.0, each.name), default=None)
 
 
 def fold_records(plan: TrialPlan, trial: Trial) -> list[list[FoldRecord]]:
-    """What was recorded of a trial: for each fold, as far as it came, a record for each seed."""
+    """Return the records of a trial: for each finished fold, one per seed."""
     records, setting, found = plan.records, TrialConfig.from_json(trial.setting), []
     for fold in plan.folds:
         of_fold = [records.load(key) for key in fold_keys(plan, setting, fold)]
@@ -102,7 +102,7 @@ def stitched(plan: TrialPlan, bars: Sequence[PartitionBars], trial: Trial, horiz
 
 
 def _forecasts(record: FoldRecord, place: int, one: PartitionBars, horizons: Sequence[int]) -> Forecasts:
-    """What a fold says of the test windows of one partition, with bands."""
+    """Return the forecasts of a fold for the test windows of one partition, with bands."""
     own, past = record.places == place, record.past_places == place
     cutoffs, returns, volatilities = record.times[own], record.returns[own], record.volatilities[own]
     rows = np.searchsorted(one.timestamp, cutoffs)

@@ -32,7 +32,7 @@ OnTrial = Callable[[Trial], None]
 
 @dataclass(frozen=True, kw_only=True)
 class SweepResult:
-    """What a sweep came to.
+    """The result of a sweep.
 
     folder: of its files (see `results`), a URI with its secrets. ended: "done", "time" (max_hours are over) or
     "interrupted" (by Ctrl-C).
@@ -100,7 +100,7 @@ def tune(
 
 
 def trial_plan(config: SweepConfig, data: SweepData, folder: SweepFolder) -> TrialPlan:
-    """What all trials of a sweep have in common."""
+    """Return what all trials of a sweep share."""
     return TrialPlan(
         folds=data.folds,
         seeds=config.sweep.seeds,

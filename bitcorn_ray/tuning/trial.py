@@ -49,7 +49,7 @@ _NOT_IN_KEY = ("threads", "checkpoint_epochs", "checkpoint_minutes", "val_frac",
 
 @dataclass(frozen=True, kw_only=True)
 class TrialPlan:
-    """What all trials of a sweep have in common.
+    """The data and options that all trials of a sweep share.
 
     folds: in the order of training. seeds: trainings of each fold. objective: see `SweepOptions`. judged_seq_len:
     length of the longest window of any trial, which is complete wherever losses are taken. device: "cpu" or "cuda".
