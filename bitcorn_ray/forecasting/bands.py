@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitcorn_ray.market.outcomes import outcome_known
+from bitcorn_ray.market.outcomes import known_returns, outcome_known
 from bitcorn_ray.metrics.calibration import RollingConformal, conformal_scores
 from bitcorn_ray.training.run import PastScores
 
@@ -57,12 +57,16 @@ def data_split_of(partition: Mapping[str, Any] | None, cutoffs: Rows) -> NDArray
 
 
 def forecast_scores(
-    bars: Rows, log_close: Floats, rows: Rows, horizons: Sequence[int], returns: Floats, volatilities: Floats
+    bars: Rows,
+    log_close: NDArray[np.float64],
+    rows: Rows,
+    horizons: Sequence[int],
+    returns: Floats,
+    volatilities: Floats,
 ) -> NDArray[np.float32]:
     """Return the scores (N, H) of forecasts (N, H) made at rows (N,) of bars (T,), NaN for unknown outcomes."""
-    ahead = np.minimum(rows[:, None] + np.asarray(horizons), len(bars) - 1)
-    scores = conformal_scores(returns, volatilities, log_close[ahead] - log_close[rows][:, None])
-    return np.where(outcome_known(bars, rows, horizons), scores, np.nan).astype(np.float32)
+    outcome = known_returns(log_close, bars, rows, horizons)
+    return conformal_scores(returns, volatilities, outcome).astype(np.float32)
 
 
 def enough_scores(bars: Rows, rows: Rows, past: PastScores, horizons: Sequence[int], window: int, at: int) -> bool:

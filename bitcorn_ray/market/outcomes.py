@@ -59,6 +59,18 @@ def outcome_known(numbers: Rows, rows: Rows, horizons: Sequence[int]) -> NDArray
     return known
 
 
+def known_returns(log_close: Array, numbers: Rows, rows: Rows, horizons: Sequence[int]) -> Array:
+    """Return the log returns (N, H) after some rows (N,), NaN where they are not known.
+
+    log_close: (T,). numbers: as `outcome_known` takes them.
+    """
+    known = outcome_known(numbers, rows, horizons)
+    returns = np.full(known.shape, np.nan)
+    for column, horizon in enumerate(horizons):
+        returns[known[:, column], column] = forward_return(log_close, rows[known[:, column]], horizon)
+    return returns
+
+
 def outcomes(close: Array, horizons: Sequence[int], numbers: Rows | None = None) -> tuple[Array, Array]:
     """Return the log returns and realised variances (T, H) after each bar, NaN where they are not known.
 

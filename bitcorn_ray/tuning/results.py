@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from bitcorn_ray.datasets.dataset import PartitionBars
 from bitcorn_ray.forecasting.bands import roll_bands
 from bitcorn_ray.forecasting.forecasts import Forecasts, plain_table
-from bitcorn_ray.market.outcomes import forward_return
+from bitcorn_ray.market.outcomes import known_returns
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.metrics.calibration import RollingConformal, conformal_scores
 from bitcorn_ray.training.artifacts import strict_json
@@ -140,9 +140,8 @@ def _with_outcome(forecasts: Forecasts, number: int, one: PartitionBars, kept: N
 
 
 def _realised_returns(bars: PartitionBars, rows: NDArray[np.int64], horizons: Sequence[int]) -> NDArray[np.float64]:
-    """Return the log returns (N, H) after the rows (N,) of test windows, whose labels are known."""
-    log_close = np.log(bars.close)
-    return np.column_stack([forward_return(log_close, rows, horizon) for horizon in horizons])
+    """Return the log returns (N, H) after some rows (N,)."""
+    return known_returns(np.log(bars.close), bars.timestamp // bars.step, rows, horizons)
 
 
 def _trials_table(trials: Sequence[Trial], folds: int) -> pa.Table:
