@@ -25,9 +25,11 @@ from bitcorn_ray.datasets.folds import FoldRows, Shares, Span, split_by_shares
 from bitcorn_ray.datasets.scaling import finite_rows, fit_scaler, scale_in_place
 from bitcorn_ray.datasets.windows import WindowIndex, WindowOptions, gap_before, require_horizons, window_index
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.market.bars import require_chronology, show_time
+from bitcorn_ray.market.bars import Bars, require_chronology, show_time
 from bitcorn_ray.market.outcomes import forward_return, outcomes, realised_volatility
+from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.reference_volatility import reference_volatility
+from bitcorn_ray.market.timeframe import timeframe_ms
 
 if TYPE_CHECKING:
     from sklearn.preprocessing import StandardScaler
@@ -61,6 +63,21 @@ class PartitionBars:
     low: Prices | None = None
     reference: Prices | None = None
     excluded_ends: Mask | None = None
+
+    @classmethod
+    def of(cls, bars: Bars, partition: Partition, excluded_ends: Mask | None = None) -> Self:
+        """Return the bars of a partition, which have times."""
+        assert bars.timestamp is not None
+        return cls(
+            symbol=partition.symbol,
+            timeframe=partition.timeframe,
+            timestamp=bars.timestamp,
+            step=timeframe_ms(partition.timeframe),
+            close=bars.close,
+            high=bars.high,
+            low=bars.low,
+            excluded_ends=excluded_ends,
+        )
 
     def __len__(self) -> int:
         return len(self.close)

@@ -126,16 +126,17 @@ def load_partitions(
     step, cache = timeframe_ms(timeframe), open_cache(cache_dir)
     found = {spec: find_system(spec).on_grid(step) for spec in systems}
     options = (options or Reading()).with_columns(name for system in found.values() for name in system.inputs)
+    fills_ahead = options.policy is not None and options.policy.fills_ahead
     ends: Sequence[int | None] = until or [None] * len(symbols)
     bars, cleaning = list[PartitionBars](), dict[str, Any]()
     entries: dict[str, list[_Entry]] = {spec: [] for spec in found}
     for symbol, end in zip(symbols, ends, strict=True):
         loaded = load_bars(source, symbol, timeframe, reading=options, until=end)
-        bars.append(_partition_bars(loaded, step, options))
+        bars.append(PartitionBars.of(loaded.bars, loaded.partition, loaded.filled if fills_ahead else None))
         cleaning[str(loaded.partition)] = loaded.cleaning
         for spec, system in found.items():
             entries[spec].append(_update_entry(source, loaded, system, cache, end))
-    features = {spec: _read_features(spec, found[spec], entries[spec], cache, options, log_fn) for spec in found}
+    features = {spec: _read_features(found[spec], entries[spec], cache, options, log_fn) for spec in found}
     return LoadedPartitions(
         source=recorded_source(source),
         bars=tuple(bars),
@@ -246,22 +247,6 @@ class _Entry:
         return Origin(shown_source(self.source), self.partition, complete=self.until is None)
 
 
-def _partition_bars(loaded: LoadedBars, step: int, options: Reading) -> PartitionBars:
-    bars, partition = loaded.bars, loaded.partition
-    assert bars.timestamp is not None  # a source has times
-    fills_ahead = options.policy is not None and options.policy.fills_ahead
-    return PartitionBars(
-        symbol=partition.symbol,
-        timeframe=partition.timeframe,
-        timestamp=bars.timestamp,
-        step=step,
-        close=bars.close,
-        high=bars.high,
-        low=bars.low,
-        excluded_ends=loaded.filled if fills_ahead else None,
-    )
-
-
 def _update_entry(
     source: str | Path, loaded: LoadedBars, system: FeatureSystem, cache: FeatureCache, until: int | None
 ) -> _Entry:
@@ -275,7 +260,6 @@ def _update_entry(
 
 
 def _read_features(
-    spec: str,
     system: FeatureSystem,
     entries: Sequence[_Entry],
     cache: FeatureCache,

@@ -170,19 +170,10 @@ def judged_from(
             f"no window is out of sample: the training has seen the bars of {partition} up to {seen}, and no later one "
             "can be forecast from: hold bars out (bitcorn train --test-frac 0.1), or wait for newer ones"
         )
-    every = np.arange(len(bars))
     outcome, realised = outcomes(bars.close, horizons, None if over_gaps else bars.timestamp // step)
     rows = np.searchsorted(bars.timestamp, forecasts.cutoffs[kept])
-    fit = every[bars.timestamp < fitted_before]
-    own = PartitionBars(
-        symbol=partition.symbol,
-        timeframe=partition.timeframe,
-        timestamp=bars.timestamp,
-        step=step,
-        close=bars.close,
-        high=bars.high,
-        low=bars.low,
-    )
+    fit = np.flatnonzero(bars.timestamp < fitted_before)
+    own = PartitionBars.of(bars, partition)
     baselines = baseline_forecasts(own, outcome, realised, horizons, fit, rows, features)
     one = JudgedWindows(
         times=forecasts.cutoffs[kept],

@@ -270,15 +270,6 @@ class ForecastInputs:
             reference = reference_volatility(np.log(self.bars.close[begin:]), span).astype(np.float32)
             # As long as the matrix; rows before the end of the first window are not read.
             reference = reference[first - begin :] if begin <= first else np.pad(reference, (begin - first, 0))
-        own = PartitionBars(
-            symbol=self.partition.symbol,
-            timeframe=self.partition.timeframe,
-            timestamp=self.times,
-            step=self.step,
-            close=self.bars.close,
-            high=self.bars.high,
-            low=self.bars.low,
-        )
         forecast = self.run.model.predict(
             WindowSet(
                 matrix=scaled,
@@ -286,7 +277,7 @@ class ForecastInputs:
                 seq_len=self.config.seq_len,
                 reference=reference,
                 partitions=np.full(len(rows), -1 if self.index is None else self.index),
-                bars=(own,),
+                bars=(PartitionBars.of(self.bars, self.partition),),
                 bar_rows=rows,
                 bar_indexes=np.zeros(len(rows), np.int64),
             )
