@@ -29,10 +29,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.market.timeframe import UNIT_MS
 
 Rows = NDArray[np.int64]
 
-_UNIT_MS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 WINDOWS = ("rolling", "expanding")
 
 
@@ -344,7 +344,7 @@ def _parsed(name: str, value: int | str) -> tuple[int, bool]:
     match = re.fullmatch(r"\s*(\d{1,9})\s*([mhdw]?)\s*", value) if isinstance(value, str) else None
     if match is None:
         raise BitcornError(f'{name} is {value!r}: give bars, such as 720, or a duration, such as "30d" (m, h, d, w)')
-    return int(match[1]) * _UNIT_MS.get(match[2], 1), bool(match[2])
+    return int(match[1]) * UNIT_MS.get(match[2], 1), bool(match[2])
 
 
 def _instants(name: str, value: int | str, timelines: Sequence[Timeline]) -> int:
@@ -393,5 +393,5 @@ def _shown(length: int, timelines: Sequence[Timeline]) -> str:
     """Return a length for messages: in bars if there is one timeframe, and in days if there are times."""
     steps = {line.step for line in timelines}
     bars = f"{length // min(steps):,} bars" if len(steps) == 1 else ""
-    days = f"{length / _UNIT_MS['d']:,.1f} days" if 1 not in steps else ""
+    days = f"{length / UNIT_MS['d']:,.1f} days" if 1 not in steps else ""
     return f"{bars} ({days})" if bars and days else bars or days

@@ -9,16 +9,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import Bars
-from bitcorn_ray.market.timeframe import timeframe_ms, timeframe_of_ms
-
-_WEEK = 7 * 86_400_000
-_MONDAY = 4 * 86_400_000  # the epoch was a Thursday
+from bitcorn_ray.market.resample import merge_bars
+from bitcorn_ray.market.timeframe import period_offset, timeframe_ms, timeframe_of_ms
 
 
 def require_context(context: Sequence[str], step: int | None) -> None:
@@ -60,24 +59,15 @@ def closed_bars(bars: Bars, step: int, timeframe: str) -> Bars:
             f"the bar at {bars.describe(row)} starts before the previous one has ended: a context needs bars that are "
             f"at least {timeframe_of_ms(step)} apart"
         )
+    if len(bars) == 0:
+        return replace(bars, extra={})
     length = timeframe_ms(timeframe)
-    label = _label(bars.timestamp, length)
-    starts = np.flatnonzero(np.diff(label, prepend=label[0] - 1)) if len(label) else np.zeros(0, np.int64)
-    ends = np.append(starts[1:], len(label))
-    opened, last = label[starts], bars.timestamp[-1] + step if len(label) else 0
+    label = bars.timestamp - (bars.timestamp - period_offset(length)) % length
+    starts = np.flatnonzero(np.diff(label, prepend=label[0] - 1))
+    opened, last = label[starts], bars.timestamp[-1] + step
     # The first may lack bars from before these, unless these start with it.
     whole = (opened + length <= last) & ((np.arange(len(starts)) > 0) | (bars.timestamp[starts] == opened))
-    high = np.maximum.reduceat(bars.high, starts) if len(starts) else bars.high
-    low = np.minimum.reduceat(bars.low, starts) if len(starts) else bars.low
-    volume = np.add.reduceat(bars.volume, starts) if len(starts) else bars.volume
-    return Bars(
-        timestamp=opened[whole],
-        open=bars.open[starts[whole]],
-        high=high[whole],
-        low=low[whole],
-        close=bars.close[ends[whole] - 1],
-        volume=volume[whole],
-    )
+    return merge_bars(replace(bars, extra={}), starts, opened).take(whole)
 
 
 def last_closed(bars: Bars, higher: Bars, step: int, timeframe: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -87,9 +77,3 @@ def last_closed(bars: Bars, higher: Bars, step: int, timeframe: str) -> tuple[ND
     closes = higher.timestamp + timeframe_ms(timeframe)
     rows = np.searchsorted(closes, bars.timestamp + step, side="right") - 1
     return rows, rows >= 0
-
-
-def _label(timestamp: NDArray[np.int64], length: int) -> NDArray[np.int64]:
-    """Return the open time of the higher bar that contains each bar."""
-    offset = _MONDAY if length % _WEEK == 0 else 0
-    return timestamp - (timestamp - offset) % length

@@ -19,10 +19,7 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import Bars, require_chronology
 from bitcorn_ray.market.clean import is_summed
 from bitcorn_ray.market.partition import Partition, normalise_symbol
-from bitcorn_ray.market.timeframe import same_timeframe, timeframe_ms
-
-_WEEK = 7 * 86_400_000
-_MONDAY = 4 * 86_400_000  # the epoch was a Thursday
+from bitcorn_ray.market.timeframe import period_offset, same_timeframe, timeframe_ms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +53,7 @@ def resample_bars(bars: Bars, timeframe: str, to: str, *, incomplete: str = "dro
     require_chronology(times)
     if len(bars) == 0:
         return Resampled(bars=bars, complete=np.zeros(0, bool), dropped=0)
-    offset = _MONDAY if length % _WEEK == 0 else 0
+    offset = period_offset(length)
     _require_grid(bars, times, step, offset, timeframe)
     # Rows are found by the boundaries, of which there are few, not boundaries by the rows.
     first = int(times[0]) - (int(times[0]) - offset) % length
@@ -64,23 +61,32 @@ def resample_bars(bars: Bars, timeframe: str, to: str, *, incomplete: str = "dro
     rows = np.searchsorted(times, edges)
     counts = np.diff(rows)
     there = counts > 0
-    starts, counts, label = rows[:-1][there], counts[there], edges[:-1][there]
-    higher = Bars(
-        timestamp=label,
-        open=bars.open[starts],
-        high=np.maximum.reduceat(bars.high, starts),
-        low=np.minimum.reduceat(bars.low, starts),
-        close=bars.close[starts + counts - 1],
-        volume=np.add.reduceat(bars.volume, starts),
-        extra={
-            name: np.add.reduceat(column, starts) if is_summed(name) else column[starts + counts - 1]
-            for name, column in bars.extra.items()
-        },
-    )
+    counts = counts[there]
+    higher = merge_bars(bars, rows[:-1][there], edges[:-1][there])
     complete = counts == length // step
     if incomplete == "mark":
         return Resampled(bars=higher, complete=complete, dropped=0)
     return Resampled(bars=higher.take(complete), complete=complete[complete], dropped=int((~complete).sum()))
+
+
+def merge_bars(bars: Bars, starts: NDArray[np.int64], opened: NDArray[np.int64]) -> Bars:
+    """Merge T bars, all of them, into N higher bars.
+
+    starts: (N,) row of the first bar of each, ascending from 0. opened: (N,) time at which each opens, in ms.
+    """
+    last = np.append(starts[1:], len(bars)) - 1
+    return Bars(
+        timestamp=opened,
+        open=bars.open[starts],
+        high=np.maximum.reduceat(bars.high, starts),
+        low=np.minimum.reduceat(bars.low, starts),
+        close=bars.close[last],
+        volume=np.add.reduceat(bars.volume, starts),
+        extra={
+            name: np.add.reduceat(column, starts) if is_summed(name) else column[last]
+            for name, column in bars.extra.items()
+        },
+    )
 
 
 def _require_grid(bars: Bars, times: NDArray[np.int64], step: int, offset: int, timeframe: str) -> None:

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 
 from bitcorn_ray.errors import BitcornError
 
-_UNIT_MS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+# Milliseconds.
+UNIT_MS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+_WEEK_MS, _MONDAY_MS = UNIT_MS["w"], 4 * UNIT_MS["d"]  # the epoch was a Thursday
 _TIMEFRAME = re.compile(r"([1-9][0-9]{0,4})([mhdw])")
 _TIMEFRAME_WORD = re.compile(
     r"([1-9][0-9]{0,4}) ?(m|min|mins|minute|minutes|t|h|hr|hrs|hour|hours|d|day|days|w|wk|week|weeks)", re.IGNORECASE
@@ -42,7 +44,12 @@ def timeframe_ms(timeframe: str) -> int:
     match = _TIMEFRAME.fullmatch(text.lower())
     if match is None:
         raise BitcornError(f"unknown timeframe {timeframe!r}: write a number and m, h, d or w, such as 15m, 1h or 1d")
-    return int(match[1]) * _UNIT_MS[match[2]]
+    return int(match[1]) * UNIT_MS[match[2]]
+
+
+def period_offset(length: int) -> int:
+    """Return a time, in ms, at which a period of a length in ms begins: weeks on Monday, others at midnight UTC."""
+    return 0 if length % _WEEK_MS else _MONDAY_MS
 
 
 def timeframe_of_ms(step: int) -> str:
@@ -54,8 +61,8 @@ def timeframe_of_ms(step: int) -> str:
     Raises BitcornError where no whole number of minutes is given.
     """
     for unit in ("w", "d", "h", "m"):
-        if step >= _UNIT_MS[unit] and step % _UNIT_MS[unit] == 0:
-            return f"{step // _UNIT_MS[unit]}{unit}"
+        if step >= UNIT_MS[unit] and step % UNIT_MS[unit] == 0:
+            return f"{step // UNIT_MS[unit]}{unit}"
     raise BitcornError(f"bars are {step} ms apart, which is no timeframe: pass the timeframe")
 
 
