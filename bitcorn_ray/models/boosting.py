@@ -12,7 +12,6 @@ A fitted model is arrays of tree nodes, from which numpy predicts. Nothing is pi
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from bitcorn_ray.models.base import (
     require_at_least,
     single_result,
 )
+from bitcorn_ray.storage.arrays import pack_arrays, unpack_arrays
 
 Float = NDArray[np.float64]
 
@@ -166,21 +166,19 @@ class Boosting:
             for j, ensemble in enumerate(ensembles):
                 own = {"base": np.array(ensemble.base), "starts": ensemble.starts, **ensemble.nodes}
                 arrays |= {f"{name}/{j}/{key}": value for key, value in own.items()}
-        content = io.BytesIO()
-        np.savez_compressed(content, **arrays)
-        return {"trees.npz": content.getvalue()}
+        return {"trees.npz": pack_arrays(arrays, compress=True)}
 
     @classmethod
     def restore(cls, config: BoostingConfig, shape: Shape, artifacts: Mapping[str, bytes]) -> Self:
         """Return the model of `artifacts`."""
-        with np.load(io.BytesIO(artifacts["trees.npz"]), allow_pickle=False) as arrays:
+        arrays = unpack_arrays(artifacts["trees.npz"])
 
-            def read(name: str, j: int) -> Ensemble:
-                nodes = {key: arrays[f"{name}/{j}/{key}"] for key in _NODE_FIELDS}
-                return Ensemble(float(arrays[f"{name}/{j}/base"]), arrays[f"{name}/{j}/starts"], nodes)
+        def read(name: str, j: int) -> Ensemble:
+            nodes = {key: arrays[f"{name}/{j}/{key}"] for key in _NODE_FIELDS}
+            return Ensemble(float(arrays[f"{name}/{j}/base"]), arrays[f"{name}/{j}/starts"], nodes)
 
-            count = range(len(config.horizons))
-            return cls(config, [read("returns", j) for j in count], [read("variances", j) for j in count])
+        count = range(len(config.horizons))
+        return cls(config, [read("returns", j) for j in count], [read("variances", j) for j in count])
 
     def _table(self, windows: WindowSet) -> Float:
         return windows.table(self.config.lags).astype(np.float64)

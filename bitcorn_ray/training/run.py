@@ -33,6 +33,7 @@ from bitcorn_ray.metrics.calibration import COVERAGES, RollingConformal, conform
 from bitcorn_ray.models.base import FitResult, Model, ModelConfig, Shape, WindowSet
 from bitcorn_ray.models.neural.config import TrainingConfig
 from bitcorn_ray.models.registry import model_class, model_config
+from bitcorn_ray.storage.arrays import pack_arrays, unpack_arrays
 from bitcorn_ray.storage.location import Location, reason_of
 from bitcorn_ray.storage.storage import Storage
 from bitcorn_ray.training.artifacts import digest, read_checked, strict_json
@@ -178,11 +179,10 @@ def save_run(run: Run, place: Place) -> Place:
     """
     import joblib
 
-    contents = {_SCALER: io.BytesIO(), _CALIBRATION: io.BytesIO()}
-    joblib.dump(run.scaler, contents[_SCALER])
+    scaler = io.BytesIO()
+    joblib.dump(run.scaler, scaler)
     arrays = {f"{name}_{index}": array for index, own in enumerate(run.scores) for name, array in vars(own).items()}
-    np.savez(contents[_CALIBRATION], **arrays)
-    files = {**run.model.artifacts(), **{name: content.getvalue() for name, content in contents.items()}}
+    files = {**run.model.artifacts(), _SCALER: scaler.getvalue(), _CALIBRATION: pack_arrays(arrays)}
     digests = {name: digest(content) for name, content in files.items()}
     metadata = strict_json({**run.metadata, "files": digests}).encode()
     run_storage(place).publish_together({**files, _METADATA: metadata})
@@ -302,9 +302,9 @@ def _from_format_1(metadata: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_scores(content: bytes) -> list[PastScores]:
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        count = sum(name.startswith("bars_") for name in arrays.files)
-        return [PastScores(arrays[f"bars_{index}"], arrays[f"scores_{index}"]) for index in range(count)]
+    arrays = unpack_arrays(content)
+    count = sum(name.startswith("bars_") for name in arrays)
+    return [PastScores(arrays[f"bars_{index}"], arrays[f"scores_{index}"]) for index in range(count)]
 
 
 def _damaged(storage: Storage, error: Exception) -> BitcornError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from bitcorn_ray.models.base import (
     WindowSet,
     single_result,
 )
+from bitcorn_ray.storage.arrays import pack_arrays, unpack_arrays
 
 Float = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -176,20 +176,17 @@ class PartitionModel:
 
     def artifacts(self) -> dict[str, bytes]:
         """Return the parameters as arrays in one file."""
-        content = io.BytesIO()
         arrays: dict[str, Any] = {
             f"{index}/{name}": value for index, own in enumerate(self.parameters) for name, value in own.items()
         }
-        np.savez(content, partitions=np.array(len(self.parameters)), **arrays)
-        return {"parameters.npz": content.getvalue()}
+        return {"parameters.npz": pack_arrays({"partitions": np.array(len(self.parameters)), **arrays})}
 
     @classmethod
     def restore(cls, config: Any, shape: Shape, artifacts: Mapping[str, bytes]) -> Self:
         """Return the model of `artifacts`."""
-        with np.load(io.BytesIO(artifacts["parameters.npz"]), allow_pickle=False) as arrays:
-            parameters: list[dict[str, NDArray[Any]]] = [{} for _ in range(int(arrays["partitions"]))]
-            for key in arrays.files:
-                index, slash, name = key.partition("/")
-                if slash:
-                    parameters[int(index)][name] = arrays[key]
+        arrays = unpack_arrays(artifacts["parameters.npz"])
+        parameters: list[dict[str, NDArray[Any]]] = [{} for _ in range(int(arrays.pop("partitions")))]
+        for key, values in arrays.items():
+            index, _, name = key.partition("/")
+            parameters[int(index)][name] = values
         return cls(config, shape, parameters)
