@@ -22,7 +22,7 @@ from bitcorn_ray.market.clean import drop_duplicates
 from bitcorn_ray.market.quality import quality_report
 from bitcorn_ray.market.resample import resample_bars
 from bitcorn_ray.sources.inspect import inspect_source
-from bitcorn_ray.sources.source import read_partition
+from bitcorn_ray.sources.source import open_source
 
 __all__ = ["ingest", "inspect", "read", "resample"]
 
@@ -66,11 +66,11 @@ def read() -> list[Figure]:
         bare = measure("bare ADBC read of the same columns", lambda: bare_read(path, READ))
         ours = measure("read 1,000,000 bars from SQLite with the quality report", lambda: clean_read(path))
         pandas = measure("pandas.read_sql of the same columns", lambda: _by_pandas(path), runs=2)
-        work = f"bars = drop_duplicates(read_partition({str(path)!r}, 'SIM', '1m')[0]); quality_report(bars, '1m')"
+        work = f"bars = drop_duplicates(open_source({str(path)!r}).read('SIM', '1m')[0]); quality_report(bars, '1m')"
         seconds, peak = _peak(
             "from bitcorn_ray.market.clean import drop_duplicates\n"
             "from bitcorn_ray.market.quality import quality_report\n"
-            "from bitcorn_ray.sources.source import read_partition",
+            "from bitcorn_ray.sources.source import open_source",
             work,
         )
     held = Figure("the bars themselves", (READ * BYTES_A_BAR / 2**20,), unit="MiB")
@@ -138,7 +138,7 @@ def bare_read(path: Path, bars: int) -> pa.Table:
 
 def clean_read(path: Path) -> Bars:
     """Read bars, clean them and make the quality report."""
-    stored, partition = read_partition(path, "SIM", "1m")
+    stored, partition = open_source(path).read("SIM", "1m")
     bars = drop_duplicates(stored)
     quality_report(stored, partition.timeframe)
     return bars

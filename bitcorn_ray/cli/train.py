@@ -95,7 +95,7 @@ def train(
     from bitcorn_ray.market.policy import parse_policy
     from bitcorn_ray.models.registry import model_class
     from bitcorn_ray.sources.columns import parse_mapping
-    from bitcorn_ray.sources.source import source_files
+    from bitcorn_ray.sources.source import open_source
     from bitcorn_ray.training.config import RunConfig
     from bitcorn_ray.training.train import epoch_line, require_free, train_from_config
 
@@ -118,7 +118,7 @@ def train(
         },
     )
     require_free(config.out, resume=resume, overwrite=overwrite)
-    source_files(config.db)  # what is not there is said before Ray has started
+    open_source(config.db)  # what is not there is said before Ray has started
     epochs_to_run = config.training.epochs if model_class(config.model.kind).traits.iterative else 1
     with ray_if(bool(config.workers), address), training_progress(epochs_to_run, as_json) as (advance, finish):
 

@@ -35,7 +35,8 @@ from bitcorn_ray.market.clean import cleaning_counts
 from bitcorn_ray.market.partition import Partition, normalise_symbol
 from bitcorn_ray.market.quality import quality_flags, quality_report
 from bitcorn_ray.sources.loading import load_partition
-from bitcorn_ray.sources.source import PartitionReader, fingerprint, opened_source, shown_source
+from bitcorn_ray.sources.reader import PartitionReader
+from bitcorn_ray.sources.source import open_file, shown_source
 
 _log = logger_of(__name__)
 
@@ -227,7 +228,7 @@ def _compute_file(
 ) -> Iterator[PartitionStatus]:
     started, left = time.perf_counter(), list(jobs)
     try:
-        with opened_source(path, work.reading) as reader:
+        with open_file(path, work.reading) as reader:
             while left:
                 partitions = [left[0].partition] if left[0].partition else work.requested(reader.partitions)
                 for partition in partitions:
@@ -288,7 +289,7 @@ def finish_features(
     for path, of_file in by_file.items():
         before = plan.fingerprints.get(path)
         # A file that changed while it was read gets no receipt: it is unknown which state was read.
-        if before is None or fingerprint(plan.locations[path]) != before:
+        if before is None or plan.files[path].fingerprint() != before:
             receipts.pop(path, None)
             continue
         known = receipts.get(path)

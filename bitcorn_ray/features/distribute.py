@@ -34,7 +34,8 @@ from bitcorn_ray.on_ray.monitoring import record_partition
 from bitcorn_ray.on_ray.session import ray_session
 from bitcorn_ray.sources.loading import load_partition
 from bitcorn_ray.sources.options import Reading
-from bitcorn_ray.sources.source import PartitionReader, opened_source, source_files
+from bitcorn_ray.sources.reader import PartitionReader
+from bitcorn_ray.sources.source import open_file, open_source
 
 Result = TypeVar("Result")
 
@@ -168,7 +169,7 @@ def audit_jobs_of(
 
     Raises BitcornError for a source without bars, and for an unknown symbol or timeframe.
     """
-    requested = requested_partitions(source_files(source), {}, symbols, timeframes, reading)
+    requested = requested_partitions(open_source(source, reading), {}, symbols, timeframes)
     return [
         FeatureJob(path=file.address, partition=partition, size=size)
         for file, of_file in requested
@@ -226,7 +227,7 @@ def _audit_jobs(jobs: Iterable[FeatureJob], work: _AuditWork) -> list[PartitionA
 def _audit_file(job: FeatureJob, work: _AuditWork) -> list[PartitionAudit]:
     try:
         require_same_code(work.code)
-        with opened_source(job.path, work.reading) as reader:
+        with open_file(job.path, work.reading) as reader:
             if job.partition:
                 return [_audit_partition(reader, job.partition, work)]
             partitions = requested_of(reader.partitions, work.symbols, work.timeframes)

@@ -23,7 +23,8 @@ from bitcorn_ray.market.bars import Bars, show_time
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.sources.loading import load_partition
 from bitcorn_ray.sources.options import Reading
-from bitcorn_ray.sources.source import PartitionReader, opened_source, shown_source
+from bitcorn_ray.sources.reader import PartitionReader
+from bitcorn_ray.sources.source import open_file, shown_source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,7 @@ def explain(
         jobs = [job for job in plan.jobs if job.path == path]
         named = {job.partition for job in jobs}
         try:
-            with opened_source(path, plan.work.reading) as reader:
+            with open_file(path, plan.work.reading) as reader:
                 of_file = requested_of(reader.partitions, symbols, timeframes)
                 of_file = of_file if None in named else [partition for partition in of_file if partition in named]
                 found += [_explained(reader, partition, plan.work, cache, path) for partition in of_file]

@@ -18,17 +18,9 @@ from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.fingerprint.code import CodeIdentity
 from bitcorn_ray.market.partition import Partition, is_requested, select_partitions
 from bitcorn_ray.market.resample import derived_partitions
-from bitcorn_ray.sources.database import opened_bars
-from bitcorn_ray.sources.lake import names_in_path
+from bitcorn_ray.sources.folders import names_in_path
 from bitcorn_ray.sources.options import Reading
-from bitcorn_ray.sources.source import (
-    SourceFile,
-    fingerprint,
-    is_database,
-    partition_named,
-    shown_source,
-    source_files,
-)
+from bitcorn_ray.sources.source import DatabaseFile, Source, SourceFile, open_source
 from bitcorn_ray.storage.location import Location
 
 
@@ -78,8 +70,8 @@ class FeatureWork:
 class FeaturePlan:
     """Jobs to run, and statuses of the partitions that are up to date.
 
-    fingerprints: of the files by path, before any was read. receipts: valid ones by path. whole: files of which all
-    partitions are requested. locations: of all files by path.
+    files: of the source, by path. fingerprints: of the files, by path, before any was read. receipts: valid ones, by
+    path. whole: paths of the files of which all partitions are requested.
     """
 
     source: str
@@ -90,7 +82,7 @@ class FeaturePlan:
     fingerprints: dict[str, str]
     receipts: dict[str, FileReceipt] = field(default_factory=dict)
     whole: frozenset[str] = frozenset()
-    locations: dict[str, Location] = field(default_factory=dict)
+    files: dict[str, SourceFile] = field(default_factory=dict)
 
 
 def plan_features(
@@ -106,8 +98,8 @@ def plan_features(
     symbols, timeframes: only these, in any spelling. reading: options for reading the source.
     Raises BitcornError for a source without bars, an unknown symbol or timeframe, and a system that is refused.
     """
-    root, files = shown_source(source), source_files(source)
     reading = (reading or Reading()).with_columns(system.inputs)
+    opened = open_source(source, reading)
     code = system_code(system, cache)
     identity = identify(system, code)
     work = FeatureWork(
@@ -118,16 +110,16 @@ def plan_features(
         timeframes=None if timeframes is None else tuple(timeframes),
         reading=reading,
     )
-    fingerprints = {file.place.shown: text for file in files if (text := fingerprint(file.place))}
+    fingerprints = {file.shown: text for file in opened.files if (text := file.fingerprint())}
     receipts = {
         path: receipt
-        for path, receipt in read_receipts(cache, root, identity, reading).items()
+        for path, receipt in read_receipts(cache, opened.shown, identity, reading).items()
         if fingerprints.get(path) == receipt.fingerprint
     }
     whole = cache.whole_entries([p.key for receipt in receipts.values() for p in receipt.partitions])
     done, jobs = list[PartitionStatus](), list[FeatureJob]()
-    for file, requested in requested_partitions(files, receipts, symbols, timeframes, reading):
-        path = file.place.shown
+    for file, requested in requested_partitions(opened, receipts, symbols, timeframes):
+        path = file.shown
         known = {p.partition: p for p in receipts[path].partitions} if path in receipts else {}
         for partition, size in requested:
             receipt = known.get(partition) if partition else None
@@ -137,35 +129,34 @@ def plan_features(
                 jobs.append(FeatureJob(path=file.address, partition=partition, size=size))
     all_requested = symbols is None and timeframes is None
     return FeaturePlan(
-        source=root,
+        source=opened.shown,
         work=work,
         identity=identity,
         jobs=jobs,
         done=done,
         fingerprints=fingerprints,
         receipts=receipts,
-        whole=frozenset(file.place.shown for file in files) if all_requested else frozenset(),
-        locations={file.place.shown: file.place for file in files},
+        whole=frozenset(file.shown for file in opened.files) if all_requested else frozenset(),
+        files={file.shown: file for file in opened.files},
     )
 
 
 def requested_partitions(
-    files: list[SourceFile],
+    source: Source,
     receipts: dict[str, FileReceipt],
     symbols: Sequence[str] | None,
     timeframes: Sequence[str] | None,
-    reading: Reading | None = None,
 ) -> Iterator[tuple[SourceFile, list[tuple[Partition | None, int]]]]:
-    """Yield each file with its requested partitions and their sizes.
+    """Yield each file with its requested partitions and about how many bars these have.
 
     None stands for the partitions of a file whose names are unknown until it is read.
     Raises BitcornError for an unknown symbol or timeframe.
     """
-    if len(files) == 1 and is_database(files[0].place):
-        yield files[0], _requested_of_database(files[0], receipts, symbols, timeframes, reading)
+    if source.database is not None:
+        yield source.database, _requested_of_database(source, source.database, receipts, symbols, timeframes)
         return
     all_requested = symbols is None and timeframes is None  # then names can wait until the files are read
-    known = {file.place: _partitions_of(file, receipts, reading, look=not all_requested) for file in files}
+    known = {file: _partitions_of(file, source.reading, receipts, look=not all_requested) for file in source.files}
     named = [partition for partitions in known.values() for partition in partitions or ()]
     derived = derived_partitions(named, timeframes)
     for partitions in known.values():
@@ -178,26 +169,25 @@ def requested_partitions(
         chosen = set(select_partitions(named, symbols, timeframes))
     else:
         chosen = {partition for partition in named if is_requested(partition, symbols, timeframes)}
-    for file in files:
-        of_file = known[file.place]
+    for file, of_file in known.items():
         if of_file is None:
-            yield file, [(None, file.size)]
+            yield file, [(None, file.bar_count())]
         else:
-            yield file, [(partition, file.size) for partition in of_file if partition in chosen]
+            yield file, [(partition, file.bar_count()) for partition in of_file if partition in chosen]
 
 
 def _requested_of_database(
-    file: SourceFile,
+    source: Source,
+    database: DatabaseFile,
     receipts: dict[str, FileReceipt],
     symbols: Sequence[str] | None,
     timeframes: Sequence[str] | None,
-    reading: Reading | None,
 ) -> list[tuple[Partition | None, int]]:
-    receipt = receipts.get(file.place.shown)
+    receipt = receipts.get(database.shown)
     if receipt is not None and receipt.whole:
         sizes = {status.partition: status.rows for status in receipt.partitions if status.base is None}
     else:
-        with opened_bars(file.path, reading=reading) as reader:
+        with database.opened(source.reading) as reader:
             sizes = reader.sizes()
     for derived in derived_partitions(sizes, timeframes):
         sizes[derived] = sizes[Partition(derived.symbol, str(derived.base))]  # the bars to read
@@ -205,13 +195,13 @@ def _requested_of_database(
 
 
 def _partitions_of(
-    file: SourceFile, receipts: dict[str, FileReceipt], reading: Reading | None, look: bool
+    file: SourceFile, reading: Reading, receipts: dict[str, FileReceipt], look: bool
 ) -> list[Partition] | None:
     """Return the stored partitions of a file, or None if they are unknown. look: the file's first rows may be read."""
-    receipt = receipts.get(file.place.shown)
+    receipt = receipts.get(file.shown)
     if receipt is not None and receipt.whole:
         return [status.partition for status in receipt.partitions if status.base is None]
-    named = partition_named(file.place, reading) if look else None
+    named = file.partition_in_name(reading) if look else None
     return None if named is None else [named]
 
 

@@ -33,12 +33,12 @@ from bitcorn_ray.metrics.calibration import RollingConformal
 from bitcorn_ray.models.interpolation import horizon_weights
 from bitcorn_ray.sources.loading import load_partition
 from bitcorn_ray.sources.options import Reading
-from bitcorn_ray.sources.source import PartitionReader, is_database, opened_source, shown_source, source_files
+from bitcorn_ray.sources.reader import PartitionReader
+from bitcorn_ray.sources.source import open_file, open_source, shown_source
 from bitcorn_ray.storage.storage import publish_file
 from bitcorn_ray.training.run import Run
 
 _WORTH_RAY = 50_000  # windows that take longer than starting Ray
-_BYTES_A_BAR = 40  # of a file, about
 _log = logger_of(__name__)
 
 
@@ -179,7 +179,7 @@ class ForecastWorker:
         """Forecast the partitions of a job. Any failure becomes the error of its partition."""
         try:
             require_same_code(self._plan.code)
-            with opened_source(job.path, self._plan.reading) as reader:
+            with open_file(job.path, self._plan.reading) as reader:
                 timeframe = self._plan.forecaster.run.metadata["timeframe"]
                 every = requested_of(reader.partitions, self._plan.symbols, [timeframe])
                 return [
@@ -239,7 +239,7 @@ def _asked_jobs(
 ) -> tuple[tuple[str, ...] | None, list[FeatureJob]]:
     """The symbols that are asked for, None for all, and a job for each partition or file that may hold them."""
     timeframe = run.metadata["timeframe"]
-    found = list(requested_partitions(source_files(source), {}, None, [timeframe], reading))
+    found = list(requested_partitions(open_source(source, reading), {}, None, [timeframe]))
     known = [partition for _, wanted in found for partition, _ in wanted if partition is not None]
     unread = any(partition is None for _, wanted in found for partition, _ in wanted)
     trained = [each["symbol"] for each in run.metadata["partitions"]]
@@ -255,11 +255,7 @@ def _asked_jobs(
     if symbols is not None and not unread:
         select_partitions(known, symbols, None)  # names those that exist where one does not
     jobs = [
-        FeatureJob(
-            path=file.address,
-            partition=partition,
-            size=size if is_database(file.place) else size // _BYTES_A_BAR,
-        )
+        FeatureJob(path=file.address, partition=partition, size=size)
         for file, wanted in found
         for partition, size in wanted
         if partition is None or is_requested(partition, symbols, None)

@@ -35,7 +35,7 @@ from bitcorn_ray.models.baselines.history import History
 from bitcorn_ray.models.baselines.simple import ewma_variance
 from bitcorn_ray.sources.loading import load_bars, load_partition
 from bitcorn_ray.sources.options import Reading
-from bitcorn_ray.sources.source import fingerprint, is_database, opened_source, shown_source, source_files
+from bitcorn_ray.sources.source import SourceFile, open_file, open_source, shown_source
 
 _OVERLAP = 64  # bars read again with the new ones, so that a revision is noticed
 _EWMA_BARS = 500  # beyond which a weight of 0.94 a bar leaves nothing
@@ -120,7 +120,7 @@ class Watcher:
         What goes wrong with a partition is in `errors`, and it is looked at again the next time. Raises BitcornError
         where the source is gone or the journal cannot be written.
         """
-        prints = [fingerprint(file.place) for file in source_files(self.source)]
+        prints = [file.fingerprint() for file in open_source(self.source).files]
         if None not in prints and prints == self._print:
             return []
         self.errors = {}
@@ -172,12 +172,12 @@ class Watcher:
         known, partition, reading = watched.bars, watched.partition, self._reading
         bars = filled = None
         # A policy may judge a bar by those before it, and a file is read whole anyway.
-        if known is not None and reading.policy is None and is_database(watched.file):
+        if known is not None and reading.policy is None and SourceFile.at(watched.file).is_indexed:
             limit = _OVERLAP + self._missed(known)
             newest = load_bars(watched.file, partition.symbol, partition.timeframe, limit, reading).bars
             bars = _joined(known, self._closed(newest))
         if bars is None:
-            with opened_source(watched.file, reading) as reader:
+            with open_file(watched.file, reading) as reader:
                 loaded = load_partition(reader, partition, reading.policy)
             bars = self._closed(loaded.bars)
             filled = None if loaded.filled is None else loaded.filled[: len(bars)]
@@ -186,7 +186,7 @@ class Watcher:
         watched.bars, watched.filled = bars, filled
 
     def _partitions_in(self, path: str, symbols: Sequence[str] | None, timeframe: str) -> list[Partition]:
-        with opened_source(path, self._reading) as reader:
+        with open_file(path, self._reading) as reader:
             return requested_of(reader.partitions, symbols, [timeframe])
 
     def _missed(self, known: Bars) -> int:

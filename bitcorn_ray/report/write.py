@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from bitcorn_ray.market.diagnosis import Diagnosis
     from bitcorn_ray.report.judgement import Track
     from bitcorn_ray.report.quality import QualityPanel
-    from bitcorn_ray.sources.stored import StoredRows
+    from bitcorn_ray.sources.reader import StoredRows
 
 OnDone = Callable[[str], None]
 
@@ -156,9 +156,9 @@ def diagnose_source(
 ) -> Iterator[Diagnosed]:
     """Say what is wrong with every partition of a source, one after another. See `stored_rows`, also for its errors."""
     from bitcorn_ray.market.diagnosis import diagnose
-    from bitcorn_ray.sources.stored import stored_rows
+    from bitcorn_ray.sources.source import open_source
 
-    for stored in stored_rows(source, symbols, timeframes, reading):
+    for stored in open_source(source, reading).stored_rows(symbols, timeframes):
         found = diagnose(
             stored.rows,
             stored.partition.timeframe,

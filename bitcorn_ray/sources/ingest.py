@@ -1,12 +1,12 @@
-"""Files into a SQLite database: one table `ohlcv`, one row for each symbol, timeframe and time, WAL mode.
+"""Write files of bars into a SQLite database: one table `ohlcv`, one row per symbol, timeframe and time, WAL mode.
 
-1. All files are read and checked into a private table (see `staging`); the database is not touched before the last of
-   them was understood.
+1. All files are read and checked into a private table (see `staging`). The database is not touched before the last file
+   has been read.
 2. Of several rows of a file with one time, one is kept.
 3. Each file is upserted by SQL, in the order given, all in one transaction. A file that cannot be used, and a crash at
-   any instant, leave the database as it was.
+   any time, leave the database unchanged.
 
-The same file twice changes nothing. What becomes of a row that differs from the stored one is for the caller to say.
+Ingesting the same file twice changes nothing. `on_conflict` decides about a row that differs from the stored one.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ import numpy as np
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import PRICE_COLUMNS, Bars
 from bitcorn_ray.market.partition import Partition
-from bitcorn_ray.sources.connection import local_database
-from bitcorn_ray.sources.files import BarFile, KeyedBars, opened_file, require_one_each
+from bitcorn_ray.sources.files import BarFile, opened_file
 from bitcorn_ray.sources.options import Reading
+from bitcorn_ray.sources.sqlite.connection import local_database
 from bitcorn_ray.sources.staging import Staging, staged
 from bitcorn_ray.sources.upsert import Conflict, open_target, upsert_source
 from bitcorn_ray.storage.location import shown_uri
@@ -34,10 +34,10 @@ from bitcorn_ray.storage.location import shown_uri
 
 @dataclass(frozen=True)
 class IngestedPartition:
-    """What became of the rows of one partition of one file.
+    """Counts of the rows of one partition of one file.
 
-    rows = inserted + updated + unchanged + the sum of rejected, which are counts by reason. Rows that say no partition
-    are of the partition with empty names.
+    rows = inserted + updated + unchanged + the sum of rejected, which counts by reason. Rows without a partition belong
+    to the partition with empty names.
     """
 
     source: str
@@ -60,16 +60,14 @@ def ingest_files(
     mapping: Mapping[str, str] | None = None,
     on_rows: Callable[[int], None] = lambda _: None,
 ) -> list[IngestedPartition]:
-    """Upsert files into table `ohlcv` of a database, which is created where it is missing.
+    """Upsert files into table `ohlcv` of a database, which is created if it does not exist.
 
-    files: CSV, JSON (also packed with gzip or zip), Feather and Parquet, as paths or URIs. symbol, timeframe: for files
-    that name neither. mapping: our names of columns to the files', where these are not understood.
-    on_conflict: what becomes of a row whose time is stored with other values, or stands in the file again: "replace"
-    lets the last one win, "keep" the first, "error" refuses. on_file: called with each
-    file's name, as it may be shown, before it is read.
-    on_rows: called with numbers of rows as they are read, and again as they are written.
-    Raises BitcornError for a file that cannot be used, and for a conflict that is refused; the database is then
-    unchanged.
+    files: CSV, JSON (also compressed with gzip or zip), Feather and Parquet, as paths or URIs. symbol, timeframe: for
+    files that name neither. mapping: our column names to the files', if these are not recognised.
+    on_conflict: which of two rows of one time with different values, stored or in one file, counts: "replace" keeps the
+    last, "keep" the first, "error" refuses. on_file: called with each file's name, without secrets, before it is read.
+    on_rows: called with numbers of rows when they are read, and again when they are written.
+    Raises BitcornError for a file that cannot be used, and for a refused conflict; the database is then unchanged.
     """
     _require_known(on_conflict)
     local_database(db_path)
@@ -92,7 +90,7 @@ def write_bars(
     """Upsert (source name, partition, bars) into table `ohlcv` in one transaction; see `ingest_files`.
 
     A symbol or timeframe that the table holds under another spelling keeps the stored one.
-    Raises BitcornError where the database cannot be written or has another table of that name.
+    Raises BitcornError if the database cannot be written or has another table of that name.
     """
     _require_known(on_conflict)
     local_database(db_path)
@@ -110,30 +108,21 @@ def _require_known(on_conflict: str) -> None:
 
 def _stage(file: BarFile, staging: Staging, on_rows: Callable[[int], None]) -> None:
     kept = 0
-    for keyed in file.batches():
-        usable = _with_prices(file, keyed)
-        staging.add(usable.codes, usable.bars)
-        kept += len(usable.bars)
-        on_rows(len(keyed.bars))
+    for batch in file.batches():
+        priced = ~np.logical_and.reduce([np.isnan(getattr(batch.bars, name)) for name in PRICE_COLUMNS])
+        file.count_rejected(batch.codes[~priced], "have no price")
+        staging.add(batch.codes[priced], batch.bars.take(priced))
+        kept += int(priced.sum())
+        on_rows(len(batch.bars))
     if kept == 0:
-        why = "; ".join(f"{count} {reason}" for reason, count in _by_reason(file.rejected).items())
-        raise BitcornError(f"no row of {file.place} can be used: {why}")
+        reasons = Counter[str]()
+        for (_, reason), count in file.rejected.items():
+            reasons[reason] += count
+        why = "; ".join(f"{count} {reason}" for reason, count in reasons.items())
+        raise BitcornError(f"no row of {file.location} can be used: {why}")
     if staging.may_repeat:
-        require_one_each(file)
-    staging.finish(str(file.place), [file.partition(code) for code in range(len(file.keys))], file.rejected)
-
-
-def _with_prices(file: BarFile, keyed: KeyedBars) -> KeyedBars:
-    """Set rows aside that hold no price at all: they say nothing about their bar."""
-    missing = np.logical_and.reduce([np.isnan(getattr(keyed.bars, name)) for name in PRICE_COLUMNS])
-    return file.without(keyed, missing, "have no price")
-
-
-def _by_reason(rejected: Counter[tuple[int, str]]) -> Counter[str]:
-    total: Counter[str] = Counter()
-    for (_, reason), count in rejected.items():
-        total[reason] += count
-    return total
+        file.require_one_series()
+    staging.finish(str(file.location), [file.partition(code) for code in range(len(file.keys))], file.rejected)
 
 
 def _write(
@@ -155,5 +144,5 @@ def _write(
         remedy = ": another process writes it, wait until that is done" if "locked" in str(error) else ""
         raise BitcornError(f"{path} cannot be written: {error}{remedy}") from error
     finally:
-        if is_new and path.is_file() and path.stat().st_size == 0:  # nothing was written to what SQLite created
+        if is_new and path.is_file() and path.stat().st_size == 0:  # SQLite created it and nothing was written
             path.unlink()

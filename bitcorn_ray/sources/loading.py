@@ -1,9 +1,8 @@
-"""Bars of one partition, ready for work: read, repaired where a policy says so, put together where they are not stored.
+"""Bars of one partition, ready for work: read, repaired by a policy, resampled if they are not stored.
 
-1. A timeframe that the source stores is read. One that it does not store is put together from the longest stored one
-   of which it is a multiple.
-2. Rows of one time become one, the last stored; or the policy decides, on the bars as they are stored.
-3. Bars of the higher timeframe that are incomplete are left out. One is filled where any bar in it was.
+1. A stored timeframe is read. Another one is resampled from the longest stored one of which it is a multiple.
+2. Of rows with one time the last stored one is kept; or the policy decides, on the bars as they are stored.
+3. Incomplete bars of the higher timeframe are left out. A bar is filled if any bar in it is.
 """
 
 from __future__ import annotations
@@ -18,22 +17,23 @@ from numpy.typing import NDArray
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import Bars
 from bitcorn_ray.market.clean import clean_bars, drop_duplicates
-from bitcorn_ray.market.partition import Partition, normalise_symbol
+from bitcorn_ray.market.partition import Partition, is_requested
 from bitcorn_ray.market.policy import CleaningPolicy
 from bitcorn_ray.market.quality import quality_report
 from bitcorn_ray.market.resample import derived_partitions, resample_bars
 from bitcorn_ray.market.timeframe import timeframe_ms
 from bitcorn_ray.sources.options import Reading
-from bitcorn_ray.sources.source import PartitionReader, opened_source, partition_named, read_partition, source_files
+from bitcorn_ray.sources.reader import PartitionReader
+from bitcorn_ray.sources.source import Source, open_source
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedBars:
     """T bars, ascending, one a time.
 
-    filled: (T,) bars that were never traded, None where the policy fills none. partition: as stored; its `base` where
-    it was put together. found: the rows as they were found, or put together, before the rows of one time became one.
-    cleaning: the report of `clean_bars`, None without a policy. resampled: what was put together, where anything was.
+    filled: (T,) bars that the policy filled in; None if it fills none. partition: as stored, with its `base` if it was
+    resampled. found: the rows as read, or resampled, before rows of one time became one. cleaning: the report of
+    `clean_bars`, None without a policy. resampled: counts of the resampling, None without it.
     """
 
     bars: Bars
@@ -45,10 +45,10 @@ class LoadedBars:
 
     @property
     def report(self) -> dict[str, Any]:
-        """`quality_report` of what was found, with `cleaning` and `resampled` where these were done."""
+        """`quality_report` of `found`, with `cleaning` and `resampled` if these were done."""
         done = {"cleaning": self.cleaning, "resampled": self.resampled}
         report = quality_report(self.found, self.partition.timeframe)
-        return report | {name: told for name, told in done.items() if told is not None}
+        return report | {name: counts for name, counts in done.items() if counts is not None}
 
 
 def load_bars(
@@ -61,39 +61,39 @@ def load_bars(
 ) -> LoadedBars:
     """Load the bars of one partition of any source.
 
-    symbol: in any spelling. limit: the newest so many bars, before any is filled. reading: what the user says about
-    the source, with the policy by which its bars are repaired. until: opening of the last bar, ms; what is later counts
-    as not there yet.
-    Raises BitcornError where the source, the symbol or the timeframe is not there, and as reading and cleaning do.
+    symbol: in any spelling. limit: the newest so many bars, before any is filled. reading: options of the source, with
+    the policy that repairs its bars. until: open time of the last bar, ms; later bars are ignored.
+    Raises BitcornError if the source, the symbol or the timeframe does not exist, and as reading and cleaning do.
     """
-    policy = (reading or Reading()).policy
+    opened = open_source(source, reading)
+    policy = opened.reading.policy
     try:
-        stored, partition = read_partition(source, symbol, timeframe, limit, reading)
+        stored, partition = opened.read(symbol, timeframe, limit)
     except BitcornError:
-        found = _derived(source, symbol, timeframe, reading)
+        found = _resampled_partition(opened, symbol, timeframe)
         if found is None or (limit is not None and limit < 1):
             raise
         if limit is not None and policy is None:  # the newest lower bars are enough, if none of them is missing
             lower = (limit + 1) * (timeframe_ms(found.timeframe) // timeframe_ms(str(found.base)))
-            stored, base = read_partition(source, found.symbol, str(found.base), lower, reading)
-            newest = _put_together(stored, base, found.timeframe, limit, policy)
+            stored, base = opened.read(found.symbol, str(found.base), lower)
+            newest = _resampled(stored, base, found.timeframe, limit, policy)
             if len(newest.bars) == limit:
                 return newest
-        stored, base = read_partition(source, found.symbol, str(found.base), None, reading)
+        stored, base = opened.read(found.symbol, str(found.base))
         last = None if until is None else until + timeframe_ms(found.timeframe) - 1
-        return _put_together(_until(stored, last), base, found.timeframe, limit, policy)
+        return _resampled(_until(stored, last), base, found.timeframe, limit, policy)
     return _as_stored(_until(stored, until), partition, policy)
 
 
 def load_partition(reader: PartitionReader, partition: Partition, policy: CleaningPolicy | None = None) -> LoadedBars:
-    """Load one partition of an open file, by its stored name; one with a `base` is put together from that.
+    """Load one partition of an open file, by its stored name; one with a `base` is resampled from that.
 
     Raises BitcornError as `load_bars` does.
     """
     stored, found = reader.read_stored(Partition(partition.symbol, partition.base or partition.timeframe))
     if partition.base is None:
         return _as_stored(stored, found, policy)
-    return _put_together(stored, found, partition.timeframe, None, policy)
+    return _resampled(stored, found, partition.timeframe, None, policy)
 
 
 def _until(bars: Bars, last: int | None) -> Bars:
@@ -106,7 +106,7 @@ def _as_stored(stored: Bars, partition: Partition, policy: CleaningPolicy | None
     return LoadedBars(bars=bars, filled=filled, partition=partition, found=stored, cleaning=cleaning)
 
 
-def _put_together(
+def _resampled(
     stored: Bars, base: Partition, timeframe: str, limit: int | None, policy: CleaningPolicy | None
 ) -> LoadedBars:
     bars, filled, cleaning = _cleaned(stored, base.timeframe, policy)
@@ -124,19 +124,11 @@ def _put_together(
     )
 
 
-def _derived(source: str | Path, symbol: str, timeframe: str, reading: Reading | None) -> Partition | None:
-    """Return the partition where it is not stored but can be put together, else None."""
+def _resampled_partition(source: Source, symbol: str, timeframe: str) -> Partition | None:
+    """Return the partition if it is not stored but can be resampled, else None."""
     timeframe_ms(timeframe)
-    stored = list[Partition]()
-    for file in source_files(source):
-        named = partition_named(file.place, reading)
-        if named is not None:
-            stored.append(named)
-        else:
-            with opened_source(file.place, reading) as reader:
-                stored += reader.partitions
-    wanted = normalise_symbol(symbol)
-    found = derived_partitions([each for each in stored if normalise_symbol(each.symbol) == wanted], [timeframe])
+    stored = [partition for partition in source.partitions() if is_requested(partition, [symbol], None)]
+    found = derived_partitions(stored, [timeframe])
     return found[0] if found else None
 
 

@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.sources.shapes import parse_text
+from bitcorn_ray.sources.time_text import parse_text
 
 UNIT_BOUNDS = (("s", 0, 10**11), ("ms", 10**11, 10**14), ("us", 10**14, 10**17), ("ns", 10**17, 2**63))
 """Each unit of numbers with the first number that is in it, and the first that is not."""

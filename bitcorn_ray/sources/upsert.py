@@ -16,7 +16,7 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import show_time
 from bitcorn_ray.market.partition import Partition, normalise_symbol
 from bitcorn_ray.market.timeframe import stored_step, timeframe_of_ms
-from bitcorn_ray.sources.connection import BUSY_SECONDS
+from bitcorn_ray.sources.sqlite.connection import BUSY_SECONDS
 from bitcorn_ray.sources.staging import StagedSource
 
 Conflict = Literal["keep", "replace", "error"]

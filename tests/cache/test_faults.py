@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from comparing import assert_same_bytes
+from reading import read_bars
 
 from bitcorn_ray.cache.pruning import prune, verify
 from bitcorn_ray.cache.store import FeatureCache, chunk_name, manifest_name
@@ -32,7 +33,6 @@ from bitcorn_ray.fingerprint import code as fingerprint
 from bitcorn_ray.market.clean import drop_duplicates
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.simulate import simulate_bars
-from bitcorn_ray.sources.database import read_bars
 from bitcorn_ray.storage.publish import TEMPORARY
 
 V2, V4 = SYSTEMS["v2"], SYSTEMS["v4"]

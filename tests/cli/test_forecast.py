@@ -3,11 +3,11 @@ import json
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from reading import read_bars
 from small_runs import make_run
 
 from bitcorn_ray.cli import main
 from bitcorn_ray.market.partition import Partition
-from bitcorn_ray.sources.database import read_bars
 from bitcorn_ray.sources.ingest import write_bars
 
 

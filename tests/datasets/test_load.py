@@ -7,6 +7,7 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 import pytest
+from reading import read_bars
 from small_runs import make_run
 from small_training import TRAINING, shares_of
 
@@ -22,7 +23,6 @@ from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.policy import CleaningPolicy
 from bitcorn_ray.market.reference_volatility import reference_volatility
 from bitcorn_ray.models.neural.config import LSTMConfig
-from bitcorn_ray.sources.database import read_bars
 from bitcorn_ray.sources.export import export_bars
 from bitcorn_ray.sources.inspect import inspect_source
 from bitcorn_ray.sources.loading import load_bars

@@ -1,12 +1,12 @@
 import pytest
 from own_systems import anything
+from reading import read_bars
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.audit import audit
 from bitcorn_ray.features.distribute import run_audit
 from bitcorn_ray.features.registry import SYSTEMS, find_system
 from bitcorn_ray.market.partition import Partition
-from bitcorn_ray.sources.database import read_bars
 from bitcorn_ray.sources.ingest import write_bars
 
 

@@ -3,7 +3,7 @@ import pytest
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.plan import FeatureJob, requested_of, requested_partitions, require_found
 from bitcorn_ray.market.partition import Partition, is_requested
-from bitcorn_ray.sources.source import source_files
+from bitcorn_ray.sources.source import open_source
 
 
 @pytest.mark.parametrize(
@@ -21,13 +21,13 @@ def test_a_partition_is_asked_for_by_any_of_the_names(symbols, timeframes, expec
 
 
 def test_a_database_gives_its_partitions_with_sizes(market_db):
-    ((file, wanted),) = requested_partitions(source_files(market_db), {}, None, None)
-    assert file.path == market_db
+    ((file, wanted),) = requested_partitions(open_source(market_db), {}, None, None)
+    assert file.location.path == market_db
     sizes = dict(wanted)
     assert list(sizes) == [Partition("AAAUSDT", "1h"), Partition("BBBUSDT", "1h")]
     assert sizes[Partition("BBBUSDT", "1h")] == 900
     with pytest.raises(BitcornError, match="unknown symbol C"):
-        list(requested_partitions(source_files(market_db), {}, ["C"], None))
+        list(requested_partitions(open_source(market_db), {}, ["C"], None))
 
 
 def test_requested_partitions_of_unread_files_are_checked_after_reading():
@@ -48,7 +48,7 @@ def test_a_job_has_a_label_before_its_file_is_read(path, expected):
 
 
 def test_resampled_partitions_are_requested_with_their_base(market_db):
-    ((_, wanted),) = requested_partitions(source_files(market_db), {}, ["bbbusdt"], ["4h", "1h"])
+    ((_, wanted),) = requested_partitions(open_source(market_db), {}, ["bbbusdt"], ["4h", "1h"])
     assert [(p.timeframe, p.base, size) for p, size in wanted] == [("1h", None, 900), ("4h", "1h", 900)]
     stored = [Partition("A", "1h"), Partition("B", "4h")]
     assert [(p.symbol, p.base) for p in requested_of(stored, None, ["4h"])] == [("B", None), ("A", "1h")]

@@ -3,6 +3,7 @@ import sqlite3
 import numpy as np
 import pandas as pd
 import pytest
+from reading import read_bars
 from small_runs import MODEL, make_run
 
 from bitcorn_ray.cache.store import FeatureCache
@@ -12,7 +13,6 @@ from bitcorn_ray.forecasting.batch import plan_forecasts, run_forecasts, write_p
 from bitcorn_ray.forecasting.forecaster import Forecaster
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.report.fan import bars_to_draw, fan_panels
-from bitcorn_ray.sources.database import read_bars
 from bitcorn_ray.sources.ingest import write_bars
 
 

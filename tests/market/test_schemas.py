@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reading import list_partitions, read_bars
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.clean import drop_duplicates
 from bitcorn_ray.market.partition import Partition
-from bitcorn_ray.sources.database import list_partitions, read_bars
 from bitcorn_ray.sources.options import Reading
 
 HOUR, START = 3_600_000, 1_502_942_400_000

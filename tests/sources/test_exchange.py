@@ -7,10 +7,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
+from reading import list_partitions, read_bars
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.partition import Partition
-from bitcorn_ray.sources.database import list_partitions, read_bars
 from bitcorn_ray.sources.exchange import download_bars, opened_exchange
 
 ccxt = pytest.importorskip("ccxt", reason="the extra `exchange` is not installed")

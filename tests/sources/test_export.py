@@ -5,14 +5,14 @@ import numpy as np
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from reading import read_bars
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.partition import Partition
-from bitcorn_ray.sources.database import read_bars
 from bitcorn_ray.sources.export import export_bars
 from bitcorn_ray.sources.ingest import write_bars
 from bitcorn_ray.sources.options import Reading
-from bitcorn_ray.sources.source import opened_source, read_partition, source_files
+from bitcorn_ray.sources.source import open_source
 
 
 @pytest.fixture
@@ -38,14 +38,14 @@ def test_what_is_exported_reads_as_the_database_does(database, tmp_path, s3_uri,
     assert not any("secret" in each.file for each in done)
     for each in done:
         expected = read_bars(database, each.partition.symbol, each.partition.timeframe)[0]
-        read, named = read_partition(target, each.partition.symbol, each.partition.timeframe)
+        read, named = read_bars(target, each.partition.symbol, each.partition.timeframe)
         assert named == each.partition
         assert {k: v.tolist() for k, v in read.columns().items()} == {
             k: v.tolist() for k, v in expected.columns().items()
         }
     # A second time replaces the files.
     assert export_bars(database, target) == done
-    assert len(source_files(target)) == 3
+    assert len(open_source(target).files) == 3
 
 
 def test_others_read_an_export_as_one_table(database, tmp_path):
@@ -97,6 +97,6 @@ def test_what_is_not_there_is_refused_before_anything_is_written(database, tmp_p
 
 def test_a_source_of_exported_files_has_one_file_a_partition(database, tmp_path):
     export_bars(database, tmp_path / "lake")
-    for file in source_files(tmp_path / "lake"):
-        with opened_source(file.place) as reader:
+    for file in open_source(tmp_path / "lake").files:
+        with file.opened() as reader:
             assert len(reader.partitions) == 1

@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reading import list_partitions, read_bars
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import Bars
 from bitcorn_ray.market.partition import Partition
-from bitcorn_ray.sources.database import list_partitions, read_bars
 from bitcorn_ray.sources.frames import read_frame
 from bitcorn_ray.sources.ingest import IngestedPartition, ingest_files, write_bars
 

@@ -119,8 +119,8 @@ def test_a_partition_in_two_tables_is_a_problem_and_a_view_of_one_is_none(tmp_pa
     path = make(tmp_path / "m.db", ("btcusdt_1h", BARS, bars()), ("BTC_USDT_60m", BARS, bars()))
     found = inspect_source(path)
     assert {each.table: each.problem for each in found.partitions} == {
-        "btcusdt_1h": "also in BTC_USDT_60m: say which by --table btcusdt_1h",
-        "BTC_USDT_60m": "also in btcusdt_1h: say which by --table BTC_USDT_60m",
+        "btcusdt_1h": "also in BTC_USDT_60m: choose one by --table btcusdt_1h",
+        "BTC_USDT_60m": "also in btcusdt_1h: choose one by --table BTC_USDT_60m",
     }
     (only,) = inspect_source(path, Reading.of("btcusdt_1h")).partitions
     assert only.problem is None
@@ -194,7 +194,7 @@ def test_files_and_folders_are_told_alike(tmp_path):
 
 
 def test_a_thousand_partitions_are_told_by_few_queries(tmp_path, monkeypatch):
-    from bitcorn_ray.sources.connection import Connection
+    from bitcorn_ray.sources.sqlite.connection import Connection
 
     asked, table = [], Connection.table
     monkeypatch.setattr(Connection, "table", lambda self, *a, **k: asked.append(1) or table(self, *a, **k))

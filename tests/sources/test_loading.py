@@ -4,6 +4,7 @@ from contextlib import closing
 import numpy as np
 import pandas as pd
 import pytest
+from reading import read_bars
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import Bars
@@ -12,10 +13,9 @@ from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.policy import CleaningPolicy
 from bitcorn_ray.market.quality import quality_report
 from bitcorn_ray.market.resample import resample_bars
-from bitcorn_ray.sources.database import read_bars
 from bitcorn_ray.sources.loading import load_bars, load_partition
 from bitcorn_ray.sources.options import Reading
-from bitcorn_ray.sources.source import opened_source
+from bitcorn_ray.sources.source import open_file
 
 HOUR = 3_600_000
 
@@ -126,7 +126,7 @@ def test_a_derived_partition_of_an_open_file_is_read_from_its_base(random_bars):
 
 def test_an_open_file_gives_what_the_source_gives(market_db):
     policy = CleaningPolicy(fill="forward", max_gap_size=2, bad_prints="mask")
-    with opened_source(market_db) as reader:
+    with open_file(market_db) as reader:
         for partition in (Partition("AAAUSDT", "1h"), Partition("AAAUSDT", "4h", "1h")):
             one = load_partition(reader, partition, policy)
             other = load_bars(market_db, "AAAUSDT", partition.timeframe, reading=Reading(policy=policy))

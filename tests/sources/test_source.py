@@ -9,17 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from reading import read_bars
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.partition import Partition
-from bitcorn_ray.sources.source import (
-    fingerprint,
-    opened_source,
-    partition_named,
-    read_partition,
-    shown_source,
-    source_files,
-)
+from bitcorn_ray.sources.source import SourceFile, open_file, open_source, shown_source
 from bitcorn_ray.storage.location import Location, filesystem_of
 
 
@@ -41,32 +35,34 @@ def folder(tmp_path, random_bars):
 
 
 def test_a_folder_has_its_bar_files(folder):
-    files = source_files(folder)
-    assert [file.path.name for file in files] == ["AAAUSDT_1h.parquet", "mixed.parquet"]
-    assert [partition_named(file.path) for file in files] == [Partition("AAAUSDT", "1h"), None]
-    assert [file.size for file in files] == [file.path.stat().st_size for file in files]
+    files = open_source(folder).files
+    assert [file.location.path.name for file in files] == ["AAAUSDT_1h.parquet", "mixed.parquet"]
+    assert [file.partition_in_name() for file in files] == [Partition("AAAUSDT", "1h"), None]
+    assert [file.size for file in files] == [file.location.path.stat().st_size for file in files]
 
 
 def test_a_file_and_a_database_are_sources_of_one_file(folder, market_db):
-    assert [file.path for file in source_files(folder / "AAAUSDT_1h.parquet")] == [folder / "AAAUSDT_1h.parquet"]
-    assert [file.path for file in source_files(market_db)] == [market_db]
+    assert [file.location.path for file in open_source(folder / "AAAUSDT_1h.parquet").files] == [
+        folder / "AAAUSDT_1h.parquet"
+    ]
+    assert [file.location.path for file in open_source(market_db).files] == [market_db]
 
 
 def test_a_source_without_bars_is_refused(tmp_path):
     with pytest.raises(BitcornError, match="no database, file or folder of bars at"):
-        source_files(tmp_path / "none")
+        open_source(tmp_path / "none")
     with pytest.raises(BitcornError, match="holds no file of bars"):
-        source_files(tmp_path)
+        open_source(tmp_path)
 
 
 def test_files_and_databases_are_read_the_same_way(folder, market_db):
-    with opened_source(folder / "mixed.parquet") as reader:
+    with open_file(folder / "mixed.parquet") as reader:
         assert reader.partitions == [Partition("X", "1h"), Partition("Y", "1h")]
         bars, partition = reader.read("y", "60m")
         assert (len(bars), partition) == (30, Partition("Y", "1h"))
         with pytest.raises(BitcornError, match="has no bars of Z 1h"):
             reader.read("Z", "1h")
-    with opened_source(market_db) as reader:
+    with open_file(market_db) as reader:
         assert reader.partitions == [Partition("AAAUSDT", "1h"), Partition("BBBUSDT", "1h")]
         assert len(reader.read("bbb/usdt", "1h")[0]) == 900
 
@@ -75,13 +71,17 @@ def test_a_file_in_any_order_comes_ascending_with_equal_times_as_stored(tmp_path
     bars = random_bars(50)
     backwards = bars.take(np.r_[np.arange(49, -1, -1), 7, 7])
     write(tmp_path / "A_1h.parquet", backwards)
-    with opened_source(tmp_path / "A_1h.parquet") as reader:
+    with open_file(tmp_path / "A_1h.parquet") as reader:
         read, _ = reader.read("A", "1h")
     assert (np.diff(read.timestamp) >= 0).all()
     assert len(read) == 52
 
 
 # Fingerprints
+
+
+def fingerprint(path):
+    return SourceFile.at(path).fingerprint()
 
 
 def settle(*paths):
@@ -172,7 +172,7 @@ def test_a_commit_to_the_wal_counts_by_its_size_its_time_and_its_salts(tmp_path)
 def test_reading_does_not_change_a_fingerprint(market_db):
     settle(market_db)
     before = fingerprint(market_db)
-    with opened_source(market_db) as reader:
+    with open_file(market_db) as reader:
         reader.read("AAAUSDT", "1h")
     assert fingerprint(market_db) == before is not None
 
@@ -184,12 +184,12 @@ def test_a_name_counts_where_no_column_says_another(tmp_path, name):
     for header, expected in (("ts,open,high,low,close,volume", Partition("B", "1h")), ('"Symbol",ts,open', None)):
         content = f"{header}\n1,2,3\n".encode()
         (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
-        assert partition_named(tmp_path / name) == expected
+        assert SourceFile.at(tmp_path / name).partition_in_name() == expected
 
 
 def test_a_name_that_says_a_month_is_told_when_the_file_is_read(tmp_path):
     (tmp_path / "B_1M.parquet").write_text("")
-    assert partition_named(tmp_path / "B_1M.parquet") is None
+    assert SourceFile.at(tmp_path / "B_1M.parquet").partition_in_name() is None
 
 
 def test_the_log_of_a_database_behind_a_link_counts(tmp_path):
@@ -238,11 +238,14 @@ def hive(tmp_path, random_bars):
 
 def test_the_files_of_a_hive_partition_are_read_as_one(hive):
     lake, bars = hive
-    files = source_files(lake)
-    assert [partition_named(file.place) for file in files] == [Partition("A", "1h"), Partition("B/C", "4h")]
+    files = open_source(lake).files
+    assert [file.partition_in_name() for file in files] == [
+        Partition("A", "1h"),
+        Partition("B/C", "4h"),
+    ]
     for file in files:
-        with opened_source(file.address) as reader:
-            read, _ = reader.read_stored(partition_named(file.place))
+        with open_file(file.address) as reader:
+            read, _ = reader.read_stored(file.partition_in_name())
             assert {k: v.tolist() for k, v in read.columns().items()} == {
                 k: v.tolist() for k, v in bars.columns().items()
             }
@@ -262,14 +265,14 @@ def test_a_file_more_in_a_hive_partition_changes_its_fingerprint(hive, random_ba
 
 def test_one_partition_is_read_of_any_source(hive, folder, market_db):
     lake, bars = hive
-    assert read_partition(lake, "bc", "240m")[1] == Partition("B/C", "4h")
-    assert read_partition(lake, "A", "1h", limit=7)[0].timestamp.tolist() == bars.timestamp[-7:].tolist()
-    assert read_partition(folder, "y", "1h")[1] == Partition("Y", "1h")
-    assert len(read_partition(market_db, "bbb/usdt", "1h", limit=3)[0]) == 3
+    assert read_bars(lake, "bc", "240m")[1] == Partition("B/C", "4h")
+    assert read_bars(lake, "A", "1h", limit=7)[0].timestamp.tolist() == bars.timestamp[-7:].tolist()
+    assert read_bars(folder, "y", "1h")[1] == Partition("Y", "1h")
+    assert len(read_bars(market_db, "bbb/usdt", "1h", limit=3)[0]) == 3
     with pytest.raises(BitcornError, match=r"has no bars of A 4h: it has A 1h, B/C 4h"):
-        read_partition(lake, "A", "4h")
+        read_bars(lake, "A", "4h")
     with pytest.raises(BitcornError, match="limit is 0"):
-        read_partition(lake, "A", "1h", limit=0)
+        read_bars(lake, "A", "1h", limit=0)
 
 
 def test_an_object_has_a_fingerprint_once_it_has_settled(s3_uri, monkeypatch):
@@ -287,7 +290,10 @@ def test_an_object_has_a_fingerprint_once_it_has_settled(s3_uri, monkeypatch):
     with filesystem.open_output_stream(path) as stream:
         stream.write(b"333")
     assert fingerprint(place) not in (before, None)
-    assert (partition_named(place), shown_source(place.address)) == (Partition("A", "1h"), place.shown)
+    assert (SourceFile.at(place).partition_in_name(), shown_source(place.address)) == (
+        Partition("A", "1h"),
+        place.shown,
+    )
 
 
 def test_an_object_of_which_no_time_is_told_has_no_fingerprint(tmp_path):
@@ -302,10 +308,10 @@ def test_an_object_of_which_no_time_is_told_has_no_fingerprint(tmp_path):
 def test_a_worker_that_does_not_find_a_file_says_on_which_machine_and_what_to_do(tmp_path, monkeypatch):
     there = tmp_path / "m.db"
     with pytest.raises(BitcornError, match=r"m\.db: check the path$"):
-        source_files(there)
+        open_source(there)
     monkeypatch.setenv("RAY_RAYLET_PID", "1")
     with (
         pytest.raises(BitcornError, match=f"m\\.db on node {socket.gethostname()}.*bitcorn export {there}"),
-        opened_source(there),
+        open_file(there),
     ):
         pass

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from raw_files import cryptodatadownload
+from reading import stored_rows
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.sources.options import Reading
-from bitcorn_ray.sources.stored import stored_rows
 
 START = 1_672_531_200_000
 HOUR = 3_600_000

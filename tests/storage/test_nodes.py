@@ -2,8 +2,8 @@ import pytest
 
 from bitcorn_ray.cache.store import open_cache
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.sources.database import opened_bars
-from bitcorn_ray.sources.source import source_files
+from bitcorn_ray.sources.source import open_source
+from bitcorn_ray.sources.sqlite.database import opened_database
 from bitcorn_ray.storage.location import Location
 from bitcorn_ray.storage.nodes import on_a_node, require_lasting
 from bitcorn_ray.training.config import RunConfig
@@ -23,10 +23,10 @@ def missing(path):
             pass
 
     def connected():
-        with opened_bars(path):
+        with opened_database(path):
             pass
 
-    for look in (lambda: source_files(path), opened, connected):
+    for look in (lambda: open_source(path), opened, connected):
         with pytest.raises(BitcornError) as told:
             look()
         yield str(told.value)

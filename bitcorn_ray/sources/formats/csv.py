@@ -1,8 +1,8 @@
 """CSV in the forms in which exchanges and people write it, as batches of Arrow rows.
 
-The head of the file says the rest: lines before the header (a web address, comments) are passed over, the delimiter is
-the one that makes columns of bars, and a first line of numbers means that there is no header (see `layouts`). Only the
-columns that are wanted are read, each as what it has to be: prices as numbers, times as the text that stands there.
+The head of the file decides: lines before the header (a web address, comments) are skipped, the delimiter is the one
+that gives most columns, and a first line of numbers means that there is no header (see `rows`). Only the requested
+columns are read: prices as numbers, times as text.
 """
 
 from __future__ import annotations
@@ -16,20 +16,19 @@ from typing import Any
 import pyarrow as pa
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.sources.layouts import is_data, named_places
-from bitcorn_ray.sources.rows import RawRows, named_rows
+from bitcorn_ray.sources.formats.rows import RawRows, default_names, is_data, named_rows
 
 HEAD_BYTES = 65_536
 _BLOCK_BYTES = 4_000_000
 _MISSING = ["", "NULL", "null", "NaN", "nan", "None", "none", "NA", "N/A", "n/a", "#N/A", "\\N"]
 _DELIMITERS = (",", ";", "\t", "|")
 _MOST_LINES_BEFORE = 10
-_FAILURE = re.compile(r"In CSV column #(?P<place>\d+):.* error to (?P<kind>\w+).*invalid value '(?P<value>.*)'", re.S)
+_FAILURE = re.compile(r"In CSV column #(?P<index>\d+):.* error to (?P<kind>\w+).*invalid value '(?P<value>.*)'", re.S)
 
 
 @dataclass(frozen=True)
 class CsvHead:
-    """What the head of a file says. skipped: lines before the first row."""
+    """Layout of a file. skipped: lines before the first row."""
 
     names: list[str]
     delimiter: str
@@ -37,43 +36,42 @@ class CsvHead:
 
 
 def opened_csv(file: Any, head: bytes, where: str) -> RawRows:
-    """Open a file whose first bytes are ``head``. Raises BitcornError where it is no text, then or while it is read."""
-    told = csv_head(head, where)
+    """Open a file whose first bytes are `head`. Raises BitcornError if it is not text, now or while it is read."""
+    layout = csv_head(head, where)
 
     def read(numbers: Sequence[str], texts: Sequence[str]) -> Iterator[pa.RecordBatch]:
         kinds = dict.fromkeys(texts, pa.string()) | dict.fromkeys(numbers, pa.float64())
-        return csv_rows(file, told, kinds, where)
+        return csv_rows(file, layout, kinds, where)
 
-    return named_rows(told.names, read, where)
+    return named_rows(layout.names, read, where)
 
 
 def csv_head(head: bytes, where: str) -> CsvHead:
-    """Understand the head of a file. Raises BitcornError for one without text."""
+    """Return the layout that the head of a file shows. Raises BitcornError if it is empty or not text."""
     if b"\0" in head:
-        raise BitcornError(f"{where} cannot be read: it is no text")
+        raise BitcornError(f"{where} cannot be read: it is not text")
     lines = head.decode("utf-8-sig", "replace").splitlines()
     before = 0
     while before < min(len(lines), _MOST_LINES_BEFORE) and _is_before(lines[before]):
         before += 1
     if before == len(lines):
         raise BitcornError(f"{where} cannot be read: it is empty")
-    # The delimiter that cuts the line into most fields; of equals the first.
-    delimiter = max(_DELIMITERS, key=lambda each: len(_fields(lines[before], each)))
+    delimiter = max(_DELIMITERS, key=lambda candidate: len(_fields(lines[before], candidate)))
     fields = _fields(lines[before], delimiter)
     if is_data(fields):
-        return CsvHead(named_places(len(fields)), delimiter, before)
+        return CsvHead(default_names(len(fields)), delimiter, before)
     return CsvHead(fields, delimiter, before + 1)
 
 
 def csv_rows(file: Any, head: CsvHead, kinds: Mapping[str, pa.DataType], where: str) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of a file, in batches of some megabytes, with the columns of ``kinds`` as these types.
+    """Yield the rows of a file, in batches of some megabytes, with the columns of `kinds` as these types.
 
-    Raises BitcornError for a value that is not of its column's type, with the value.
+    Raises BitcornError for a value that does not have its column's type.
     """
     from pyarrow import csv as arrow_csv
 
-    # A name that is not asked for may stand twice.
-    names = [name if name in kinds else f"{place}:{name}" for place, name in enumerate(head.names)]
+    # A name that is not requested may occur twice.
+    names = [name if name in kinds else f"{index}:{name}" for index, name in enumerate(head.names)]
     try:
         reader = arrow_csv.open_csv(
             file,
@@ -103,8 +101,8 @@ def _fields(line: str, delimiter: str) -> list[str]:
 
 def _explained(error: str, names: list[str], where: str) -> str:
     if "invalid UTF8" in error:
-        return f"{where} cannot be read: it is no UTF-8: save it as UTF-8"
+        return f"{where} cannot be read: it is not UTF-8: save it as UTF-8"
     match = _FAILURE.search(error)
     if match is None:
         return f"{where} cannot be read: {error.splitlines()[0]}"
-    return f"column {names[int(match['place'])]!r} of {where} holds {match['value']!r}, which is not a number"
+    return f"column {names[int(match['index'])]!r} of {where} holds {match['value']!r}, which is not a number"

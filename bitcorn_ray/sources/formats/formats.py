@@ -1,8 +1,8 @@
 """Files of bars in any format, opened as column names and batches of Arrow rows.
 
-1. The first bytes say how a file is packed (gzip, zip) and whether it is Parquet or Feather; other kinds are told by
-   the name, and JSON and CSV by their first letter where the name does not say.
-2. Rows without names are given those of the layout that they have (see `layouts`).
+1. The first bytes say how a file is compressed (gzip, zip) and whether it is Parquet or Feather. The name says other
+   formats, and the first character tells JSON from CSV if the name does not.
+2. Rows without column names get those of their layout (see `rows`).
 3. Rows come in batches of some megabytes, so that a file may be larger than the memory.
 """
 
@@ -21,7 +21,7 @@ import pyarrow as pa
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.sources.formats.csv import HEAD_BYTES, opened_csv
 from bitcorn_ray.sources.formats.json import opened_json
-from bitcorn_ray.sources.rows import RawRows
+from bitcorn_ray.sources.formats.rows import RawRows
 from bitcorn_ray.storage.location import Location
 
 _SMALL_BYTES = 8_000_000
@@ -29,19 +29,19 @@ _BATCH_ROWS = 262_144
 
 
 @contextmanager
-def opened_rows(place: Location) -> Iterator[RawRows]:
-    """Open a file of bars. Raises BitcornError where it cannot be read, then or while its rows are."""
-    name, where = place.name.lower(), place.shown
+def opened_rows(location: Location) -> Iterator[RawRows]:
+    """Open a file of bars. Raises BitcornError if it cannot be read, on opening or while rows are read."""
+    name, where = location.name.lower(), location.shown
     try:
-        with place.opened() as file:
+        with location.opened() as file:
             magic = bytes(file.read(8))
             file.seek(0)
             kind = next((ending for start, ending in _MAGIC.items() if magic.startswith(start)), splitext(name)[1])
             if kind in _BINARIES:
                 yield _BINARIES[kind](file)
             elif not name.endswith(FILE_ENDINGS):
-                told = f"{', '.join(_TEXTS)} (also .gz or .zip), {', '.join(_BINARIES)}"
-                raise BitcornError(f"{where} is of an unknown format: give one of {told}")
+                known = f"{', '.join(_TEXTS)} (also .gz or .zip), {', '.join(_BINARIES)}"
+                raise BitcornError(f"{where} has an unknown format: give one of {known}")
             else:
                 with _unpacked(file, magic, where) as (text, inner):
                     yield _text(text, inner or name, where)
@@ -66,31 +66,15 @@ def _parquet(file: pa.NativeFile) -> RawRows:
         else:
             yield from parquet.iter_batches(_BATCH_ROWS, columns=[*numbers, *texts])
 
-    return RawRows(list(parquet.schema_arrow.names), read, True, lambda name: _ends(parquet, name))
-
-
-def _ends(parquet: Any, name: str) -> tuple[int, pa.Array] | None:
-    """Rows of a Parquet file, and the ends of a column that has no missing value, by its statistics."""
-    kind = parquet.schema_arrow.field(name).type
-    metadata, place = parquet.metadata, parquet.schema_arrow.get_field_index(name)
-    # Columns of columns would be counted otherwise; and of texts the ends are not those of their times.
-    if metadata.num_columns != len(parquet.schema_arrow) or not (
-        pa.types.is_integer(kind) or pa.types.is_temporal(kind)
-    ):
-        return None
-    found = [metadata.row_group(group).column(place).statistics for group in range(metadata.num_row_groups)]
-    if not found or not all(each and each.has_min_max and each.null_count == 0 for each in found):
-        return None
-    ends = [min(each.min for each in found), max(each.max for each in found)]
-    return metadata.num_rows, pa.array(ends, kind)
+    return RawRows(list(parquet.schema_arrow.names), read, is_columnar=True)
 
 
 def _feather(file: pa.NativeFile) -> RawRows:
     reader = pa.ipc.open_file(file)
 
     def read(numbers: Sequence[str], texts: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        for place in range(reader.num_record_batches):
-            yield reader.get_batch(place).select([*numbers, *texts])
+        for index in range(reader.num_record_batches):
+            yield reader.get_batch(index).select([*numbers, *texts])
 
     return RawRows(list(reader.schema.names), read, is_columnar=True)
 
@@ -109,18 +93,18 @@ _BINARIES: Mapping[str, Callable[[pa.NativeFile], RawRows]] = {
 }
 # The first bytes of a file say more than its name.
 _MAGIC = {b"PAR1": ".parquet", b"ARROW1": ".feather"}
-# Text may be packed. A function gets the text from its start, the first of it once more, and the name for messages.
+# Text may be compressed. A function gets the stream from its start, its first bytes, and the name for messages.
 _TEXTS: Mapping[str, Callable[[Any, bytes, str], RawRows]] = {
     **dict.fromkeys((".csv", ".tsv"), opened_csv),
     **dict.fromkeys((".json", ".jsonl", ".ndjson"), opened_json),
 }
 FILE_ENDINGS = (*(ending + packed for ending in _TEXTS for packed in ("", ".gz", ".zip")), *_BINARIES, ".zip")
-"""How the names of files of bars end."""
+"""Endings of the names of files of bars."""
 
 
 @contextmanager
 def _unpacked(file: pa.NativeFile, magic: bytes, where: str) -> Iterator[tuple[Any, str | None]]:
-    """Yield the text in a file, and its name where the packing knows it."""
+    """Yield the text in a file, and its name if the archive knows it."""
     if magic[:2] == b"\x1f\x8b" or where.lower().endswith(".gz"):
         with pa.CompressedInputStream(file, "gzip") as text:
             yield text, None
@@ -128,7 +112,7 @@ def _unpacked(file: pa.NativeFile, magic: bytes, where: str) -> Iterator[tuple[A
         if magic[:4] == b"PK\x05\x06":  # an end without a beginning
             raise BitcornError(f"{where} holds no file")
         with zipfile.ZipFile(file) as archive:
-            members = [each for each in archive.namelist() if not each.endswith("/") and "__MACOSX" not in each]
+            members = [name for name in archive.namelist() if not name.endswith("/") and "__MACOSX" not in name]
             if len(members) != 1:
                 raise BitcornError(f"{where} holds {len(members)} files: pack one, or unpack them and give them all")
             with archive.open(members[0]) as text:
@@ -138,7 +122,7 @@ def _unpacked(file: pa.NativeFile, magic: bytes, where: str) -> Iterator[tuple[A
 
 
 class _Rejoined(io.RawIOBase):
-    """A stream whose head has been read, from its start again, as Arrow and others read it."""
+    """A stream whose first bytes have been read, from its start again."""
 
     def __init__(self, head: bytes, rest: Any) -> None:
         self._head, self._rest = head, rest

@@ -1,8 +1,7 @@
 """JSON in the forms in which exchanges write bars, as batches of Arrow rows, without all of it in memory.
 
-A list of rows, each a list of values or an object, or one object a line. A file is read piece by piece: rows hold no
-further rows, so that a piece may end behind any closing bracket. An answer of an API that wraps its rows in an object
-is read whole.
+A list of rows, each a list of values or an object, or one object a line. A file is read in pieces: rows are not nested,
+so that a piece may end after any closing bracket. A response of an API that wraps its rows in an object is read whole.
 """
 
 from __future__ import annotations
@@ -15,14 +14,13 @@ from typing import Any
 import pyarrow as pa
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.sources.layouts import named_places
-from bitcorn_ray.sources.rows import RawRows, named_rows
+from bitcorn_ray.sources.formats.rows import RawRows, default_names, named_rows
 
 _PIECE_BYTES = 8_000_000
 
 
 def opened_json(file: Any, head: bytes, where: str) -> RawRows:
-    """Open a file whose first bytes are ``head``; its first rows say its names. Raises as `json_rows`."""
+    """Open a file; its first rows say its column names. Raises BitcornError as `json_rows` does."""
     batches = json_rows(file, where)
     first = next(batches, None)
     if first is None:
@@ -31,9 +29,9 @@ def opened_json(file: Any, head: bytes, where: str) -> RawRows:
 
 
 def json_rows(file: Any, where: str) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of a file as batches, with names by place where rows have none.
+    """Yield the rows of a file as batches; rows without names get those of `default_names`.
 
-    Raises BitcornError for what is no JSON, and for JSON that is no rows.
+    Raises BitcornError for text that is not JSON, and for JSON that does not hold rows.
     """
     columns: list[str] | None = None
     for rows in _pieces(file, where):
@@ -61,7 +59,7 @@ def _pieces(file: Any, where: str) -> Iterator[list[Any]]:
         if not more:
             break
         cut = rest.rfind(closing) + 1
-        if closing == b"]":  # the last one may end the list
+        if closing == b"]":  # the last bracket may end the list
             cut = rest.rfind(closing, 0, max(cut - 1, 0)) + 1
         yield _rows(rest[:cut], where)
         rest = rest[cut:] + more
@@ -74,7 +72,7 @@ def _pieces(file: Any, where: str) -> Iterator[list[Any]]:
 
 
 def _is_one_object(text: bytes) -> bool:
-    """Tell whether a text that starts with an object is that alone, and no object a line."""
+    """Return True if a text that starts with an object is one object, not an object per line."""
     line, _, rest = text.partition(b"\n")
     if not rest.lstrip().startswith(b"{"):
         return True
@@ -87,7 +85,7 @@ def _is_one_object(text: bytes) -> bool:
 
 def _rows(piece: bytes, where: str) -> list[Any]:
     inner = piece.strip().strip(b",")
-    # One row a line has no commas between them.
+    # Rows in lines have no commas between them.
     lines = inner.replace(b"}\r\n{", b"},{").replace(b"}\n{", b"},{") if inner[:1] == b"{" else inner
     rows: list[Any] = _parsed(b"[" + lines + b"]", where)
     return rows
@@ -97,7 +95,7 @@ def _parsed(text: bytes, where: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise BitcornError(f"{where} cannot be read: it is no JSON ({error})") from error
+        raise BitcornError(f"{where} cannot be read: it is not valid JSON ({error})") from error
 
 
 def _wrapped(value: Any, where: str) -> list[Any]:
@@ -114,8 +112,8 @@ def _lists(value: Any, depth: int = 0) -> Iterator[list[Any]]:
         if value and all(isinstance(row, list | dict) for row in value):
             yield value
     elif isinstance(value, dict) and depth < 5:
-        for each in value.values():
-            yield from _lists(each, depth + 1)
+        for nested in value.values():
+            yield from _lists(nested, depth + 1)
 
 
 def _batch(rows: list[Any], where: str) -> pa.RecordBatch:
@@ -124,7 +122,7 @@ def _batch(rows: list[Any], where: str) -> pa.RecordBatch:
         lengths = {len(row) for row in rows}
         if len(lengths) != 1:
             raise BitcornError(f"{where} cannot be read: its rows have {min(lengths)} to {max(lengths)} values")
-        names = named_places(lengths.pop())
+        names = default_names(lengths.pop())
         return pa.RecordBatch.from_arrays([_column(list(values)) for values in zip(*rows, strict=True)], names=names)
     if kinds == {dict}:
         names = list(dict.fromkeys(name for row in rows for name in row))
@@ -135,5 +133,5 @@ def _batch(rows: list[Any], where: str) -> pa.RecordBatch:
 def _column(values: list[Any]) -> pa.Array:
     try:
         return pa.array(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):  # numbers and texts of numbers in one column
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):  # numbers and text in one column
         return pa.array([None if value is None else str(value) for value in values])

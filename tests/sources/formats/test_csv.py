@@ -39,7 +39,7 @@ def test_columns_that_are_not_asked_for_may_be_anything_and_stand_twice():
     [
         (b"", "x cannot be read: it is empty"),
         (b"\n\n", "x cannot be read: it is empty"),
-        (b"PAR\0\0", "x cannot be read: it is no text"),
+        (b"PAR\0\0", "x cannot be read: it is not text"),
     ],
 )
 def test_a_head_that_says_nothing_is_refused(text, message):

@@ -63,14 +63,14 @@ def test_prices_as_text_and_numbers_side_by_side_are_text():
         ("", "it is empty"),
         ("[]", "no list of rows"),
         ("[1, 2]", "no list of rows"),
-        ("nonsense", "it is no JSON"),
+        ("nonsense", "it is not valid JSON"),
         ('{"a": 1}', "no list of rows"),
         ('{"a": [[1]], "b": [[2]]}', "several lists of rows"),
         ("[[1, 2], [3]]", "rows have 1 to 2 values"),
         ('[[1, 2], {"a": 1}]', "neither lists nor objects"),
-        ("[[1, 2], [3, 4]", "it is no JSON"),
+        ("[[1, 2], [3, 4]", "it is not valid JSON"),
         ("[[1, 2], [3, ", "does not end, it was cut off"),
-        ("[[1, 2] [3, 4]]", "it is no JSON"),
+        ("[[1, 2] [3, 4]]", "it is not valid JSON"),
     ],
 )
 def test_what_is_no_rows_is_refused(text, message):

@@ -3,9 +3,9 @@ import sqlite3
 import pytest
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.sources.connection import connected
 from bitcorn_ray.sources.options import Reading
-from bitcorn_ray.sources.tables import bar_tables, find_tables
+from bitcorn_ray.sources.sqlite.connection import connected
+from bitcorn_ray.sources.sqlite.tables import find_tables
 
 
 def tables(path, *statements):
@@ -14,7 +14,7 @@ def tables(path, *statements):
             connection.execute(statement)
     connection.close()
     with connected(path) as connection:
-        return bar_tables(connection)
+        return find_tables(connection, Reading())[0]
 
 
 def test_tables_and_views_are_known_by_their_columns(tmp_path):
@@ -112,7 +112,7 @@ def test_a_column_that_is_only_called_like_a_timeframe_is_none(tmp_path):
             connection.execute("INSERT INTO b VALUES (?, 1, 2, 0.5, 1, 1, '1H')", (1502942400 + i,))
     connection.close()
     with connected(path) as connection:
-        assert [table.has("timeframe") for table in bar_tables(connection)] == [False, True]
+        assert [table.has("timeframe") for table in find_tables(connection, Reading())[0]] == [False, True]
 
 
 @pytest.mark.parametrize("name", ["period", "bar"])
@@ -124,7 +124,7 @@ def test_a_column_that_counts_bars_is_no_timeframe_though_some_counts_are(tmp_pa
             connection.execute("INSERT INTO a VALUES (?, 1, 2, 0.5, 1, 1, ?)", (1502942400 + i * 3600, i))
     connection.close()
     with connected(path) as connection:
-        assert [table.has("timeframe") for table in bar_tables(connection)] == [False]
+        assert [table.has("timeframe") for table in find_tables(connection, Reading())[0]] == [False]
 
 
 def test_generated_columns_are_columns_too(tmp_path):

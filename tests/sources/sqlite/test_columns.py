@@ -5,8 +5,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitcorn_ray.sources.connection import connected
-from bitcorn_ray.sources.mixed import merged_numbers, merged_times, split_column
+from bitcorn_ray.sources.sqlite.columns import merged_numbers, merged_times, split_column
+from bitcorn_ray.sources.sqlite.connection import connected
 
 NUMBERS = st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
 

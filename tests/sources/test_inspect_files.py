@@ -9,14 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.market.bars import show_time
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.simulate import simulate_bars
-from bitcorn_ray.sources import files, spans
-from bitcorn_ray.sources.files import read_file
+from bitcorn_ray.sources import files
+from bitcorn_ray.sources.files import FilesReader, read_file
+from bitcorn_ray.sources.folders import names_in_path
 from bitcorn_ray.sources.formats.formats import opened_rows
-from bitcorn_ray.sources.lake import names_in_path
-from bitcorn_ray.sources.options import Reading
-from bitcorn_ray.sources.spans import Span, spans_of
 from bitcorn_ray.storage.location import Location
 
 HOUR = 3_600_000
@@ -39,13 +38,21 @@ def frame(form, rows=120, seed=3, reverse=False):
     return made[::-1].reset_index(drop=True) if reverse else made
 
 
+def span(times):
+    return len(times), show_time(int(times.min())), show_time(int(times.max()))
+
+
 def whole(path):
     """What reading the whole file gives."""
-    place = Location.of(path)
-    return {
-        partition: Span(len(bars), int(bars.timestamp.min()), int(bars.timestamp.max()))
-        for partition, bars in read_file(place, *names_in_path(place))
-    }
+    location = Location.of(path)
+    return {partition: span(bars.timestamp) for partition, bars in read_file(location, *names_in_path(location))}
+
+
+def inspected(path):
+    """Spans of the partitions, how times are read, and rows by unit."""
+    found = FilesReader(Location.of(path)).inspect().partitions
+    spans = {Partition(p.symbol, p.timeframe): (p.rows, p.first, p.last) for p in found}
+    return spans, found[0].time, found[0].units
 
 
 def write(table, path, form):
@@ -69,7 +76,7 @@ def test_spans_are_those_of_what_is_read(tmp_path, form, times, keyed):
     if keyed:
         made = pd.concat([made.assign(symbol="A"), frame(times, 80, 4).assign(symbol="B")])
     write(pa.Table.from_pandas(made, preserve_index=False), path, form)
-    spans, how, units = spans_of([Location.of(path)], Reading())
+    spans, how, units = inspected(path)
     assert spans == whole(path)
     assert sum(units.values()) == len(made)
     assert len(units) == (2 if times == "mixed" else 1)
@@ -78,24 +85,21 @@ def test_spans_are_those_of_what_is_read(tmp_path, form, times, keyed):
         assert set(spans) == {Partition("A", "1h"), Partition("B", "1h")}
 
 
-def test_only_what_is_needed_is_read(tmp_path, monkeypatch):
-    asked = []
+def test_of_columnar_files_only_times_and_keys_are_read(tmp_path, monkeypatch):
+    requested = []
 
     @contextmanager
-    def told(place):
-        with opened_rows(place) as rows:
+    def recorded(location):
+        with opened_rows(location) as rows:
             read = rows.read
-            yield replace(rows, read=lambda numbers, texts: asked.append([*numbers, *texts]) or read(numbers, texts))
+            yield replace(
+                rows, read=lambda numbers, texts: requested.append([*numbers, *texts]) or read(numbers, texts)
+            )
 
-    monkeypatch.setattr(files, "opened_rows", told)
-    monkeypatch.setattr(spans, "opened_rows", told)
-    named, unnamed = tmp_path / "BTCUSDT_1h.parquet", tmp_path / "BTCUSDT.parquet"
-    for path in (named, unnamed):
-        frame("ms").to_parquet(path)
-    spans_of([Location.of(named)], Reading())
-    assert asked == []
-    spans_of([Location.of(unnamed)], Reading())
-    assert asked == [["ts"]]
+    monkeypatch.setattr(files, "opened_rows", recorded)
+    frame("ms").to_parquet(tmp_path / "BTCUSDT.parquet")
+    inspected(tmp_path / "BTCUSDT.parquet")
+    assert requested == [["ts"]]
 
 
 def test_files_that_are_one_partition_are_counted_together(tmp_path):
@@ -104,9 +108,8 @@ def test_files_that_are_one_partition_are_counted_together(tmp_path):
     made = frame("ms")
     made.iloc[:70].to_parquet(folder / "part-0.parquet")
     made.iloc[70:].to_csv(folder / "part-1.csv", index=False)
-    files = [Location.of(folder / name) for name in ("part-0.parquet", "part-1.csv")]
-    spans, _, units = spans_of(files, Reading())
-    assert spans == {Partition("A", "1h"): Span(120, int(made["ts"].min()), int(made["ts"].max()))}
+    spans, _, units = inspected(folder)
+    assert spans == {Partition("A", "1h"): span(made["ts"])}
     assert units == {"ms": 120}
 
 
@@ -115,7 +118,7 @@ def test_files_that_are_one_partition_are_counted_together(tmp_path):
     [
         (lambda made: made.assign(ts=[None, *made["ts"][1:]]), "1 rows of .* have no time"),
         (lambda made: made.assign(symbol=["A"] * 119 + [None]), "1 rows of .* have no symbol"),
-        (lambda made: made.assign(ts="soon"), "'soon', which is no time"),
+        (lambda made: made.assign(ts="soon"), "'soon', which is not a time"),
         (lambda made: made[:0], "has no rows"),
         (lambda made: made.drop(columns="close"), "has no column close"),
     ],
@@ -124,4 +127,4 @@ def test_what_cannot_be_read_is_told(tmp_path, change, message):
     path = tmp_path / "BTCUSDT_1h.parquet"
     change(frame("ms")).to_parquet(path)
     with pytest.raises(BitcornError, match=message):
-        spans_of([Location.of(path)], Reading())
+        inspected(path)

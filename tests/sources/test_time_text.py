@@ -1,7 +1,7 @@
 import pyarrow as pa
 import pytest
 
-from bitcorn_ray.sources.shapes import parse_text
+from bitcorn_ray.sources.time_text import parse_text
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.sources.connection import connected, quoted
+from bitcorn_ray.sources.sqlite.connection import connected, quoted
 
 TABLE = quoted('odd "name')
 
@@ -98,7 +98,7 @@ c.execute("COMMIT")
 
 @pytest.mark.parametrize("seconds", [0.5, 60])
 def test_a_lock_is_waited_for_and_then_reported(db, monkeypatch, seconds):
-    monkeypatch.setattr("bitcorn_ray.sources.connection.BUSY_SECONDS", 20 if seconds < 1 else 0.2)
+    monkeypatch.setattr("bitcorn_ray.sources.sqlite.connection.BUSY_SECONDS", 20 if seconds < 1 else 0.2)
     locker = subprocess.Popen([sys.executable, "-c", LOCKER, str(db), str(seconds)], stdout=subprocess.PIPE, text=True)
     assert locker.stdout.readline() == "locked\n"
     try:

@@ -2,7 +2,7 @@ import pytest
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.partition import Partition
-from bitcorn_ray.sources.lake import hive_partition, is_bar_file, lake_units, names_in_path
+from bitcorn_ray.sources.folders import files_in_folder, hive_partition, is_bar_file, names_in_path
 from bitcorn_ray.storage.location import Location
 
 
@@ -11,7 +11,7 @@ def units(tmp_path, *names):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("12")
     root = Location.of(tmp_path)
-    return [(unit.relative_to(root), unit.size) for unit in lake_units(root)]
+    return [(unit.relative_to(root), unit.size) for unit in files_in_folder(root)]
 
 
 def test_files_of_a_hive_partition_are_one(tmp_path):

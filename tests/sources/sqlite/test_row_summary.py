@@ -2,9 +2,11 @@ import sqlite3
 
 import pytest
 
-from bitcorn_ray.sources.connection import connected
-from bitcorn_ray.sources.database import opened_bars
-from bitcorn_ray.sources.ends import Ends, ends_of
+from bitcorn_ray.sources.options import Reading
+from bitcorn_ray.sources.sqlite.catalog import Catalog, RowSummary, summarise_rows
+from bitcorn_ray.sources.sqlite.connection import connected
+from bitcorn_ray.sources.sqlite.database import opened_database
+from bitcorn_ray.sources.sqlite.tables import find_tables
 
 BARS = "ts, open, high, low, close, volume"
 
@@ -25,11 +27,13 @@ def db(tmp_path):
 
 
 def test_rows_and_ends_are_those_that_sql_counts(db):
-    with opened_bars(db) as reader, connected(db) as connection:
-        ends = dict(zip((held.partition.symbol for held in reader.held), ends_of(connection, reader.held), strict=True))
-    number = Ends(5, 1_502_942_400, 1_502_942_400 + 4 * 3_600)
+    with connected(db) as connection:
+        stored = Catalog(connection, find_tables(connection, Reading())[0]).partitions
+        summaries = summarise_rows(connection, stored)
+        found = {entry.partition.symbol: summary for entry, summary in zip(stored, summaries, strict=True)}
+    number = RowSummary(5, 1_502_942_400, 1_502_942_400 + 4 * 3_600)
     # Text has no ends: its order is not that of time.
-    assert ends == {"A": number, "B": Ends(5, None, None), "SOLUSDT": number}
+    assert found == {"A": number, "B": RowSummary(5, None, None), "SOLUSDT": number}
 
 
 @pytest.mark.parametrize("index", ["", "CREATE INDEX i ON klines (symbol, tf, ts)"])
@@ -37,5 +41,5 @@ def test_sizes_are_known_with_and_without_an_index(db, index):
     with sqlite3.connect(db) as connection:
         connection.execute(index)
     connection.close()
-    with opened_bars(db) as reader:
+    with opened_database(db) as reader:
         assert {partition.symbol: size for partition, size in reader.sizes().items()} == {"A": 5, "B": 5, "SOLUSDT": 5}

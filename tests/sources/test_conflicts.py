@@ -2,7 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from bitcorn_ray.sources.apart import mixture, repeats
+from bitcorn_ray.sources.conflicts import find_key_column, has_repeated_times
 
 HOURS = np.arange(100) * 3_600_000
 # Pages of a download, each of which begins with the last hour of the one before.
@@ -10,13 +10,13 @@ PAGES = [hour for first in range(0, 99, 11) for hour in HOURS[first : first + 12
 
 
 def told(times, **columns):
-    return mixture(np.asarray(times), {name: pa.array(values) for name, values in columns.items()}, "here")
+    return find_key_column(np.asarray(times), {name: pa.array(values) for name, values in columns.items()}, "here")
 
 
 def test_a_column_that_tells_two_markets_apart_is_named_with_its_values():
     message = told([*HOURS, *HOURS], note=["x"] * 200, isin=["A1"] * 100 + ["B2"] * 100)
     assert message is not None
-    assert message.startswith("100 of 200 rows of here stand at the time of another row, and column isin ('A1', 'B2'")
+    assert message.startswith("100 of 200 rows of here have the time of another row, and column isin ('A1', 'B2'")
     assert "--map symbol=isin or timeframe=isin" in message
 
 
@@ -57,4 +57,4 @@ def test_repeated_rows_are_nothing_else(times, values):
     ("times", "again"), [([], False), (HOURS, False), ([*HOURS, 0], False), ([*HOURS, 0, 0], True)]
 )
 def test_one_row_in_a_hundred_may_stand_twice(times, again):
-    assert repeats(np.asarray(times)) is again
+    assert has_repeated_times(np.asarray(times)) is again

@@ -3,7 +3,7 @@ import pyarrow as pa
 import pytest
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.sources.layouts import BINANCE, UNORDERED, is_data, named_places, ordered_prices
+from bitcorn_ray.sources.formats.rows import BINANCE, UNORDERED, default_names, is_data, ordered_prices
 
 USUAL = ["timestamp", "open", "high", "low", "close", "volume"]
 LOW_FIRST = ["timestamp", "low", "high", "open", "close", "volume"]
@@ -50,10 +50,10 @@ def test_prices_in_an_order_that_nobody_writes_are_refused(random_bars, names):
 
 
 def test_places_are_named_by_their_number():
-    assert named_places(12) == list(BINANCE)
-    assert named_places(11) == list(BINANCE[:11])
-    assert named_places(6) == list(UNORDERED)
-    assert named_places(3) == ["0", "1", "2"]
+    assert default_names(12) == list(BINANCE)
+    assert default_names(11) == list(BINANCE[:11])
+    assert default_names(6) == list(UNORDERED)
+    assert default_names(3) == ["0", "1", "2"]
 
 
 @pytest.mark.parametrize(

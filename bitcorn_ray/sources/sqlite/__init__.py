@@ -1,0 +1,1 @@
+"""Bars in SQLite databases."""
