@@ -197,8 +197,9 @@ def check_configuration(block):
 def run_command(words, says, folder):
     """Parse a command; run it where it is quick, or where the page shows the error that it ends with."""
     command, name, rest = resolved(words)
-    command.make_context(name, list(rest))
     refused = says and says[0].startswith("bitcorn: ")
+    if not refused:
+        command.make_context(name, list(rest))
     if not refused and name not in QUICK and name.split()[0] not in QUICK:
         return
     if "--lineage" in words:  # the template's runs were never trained

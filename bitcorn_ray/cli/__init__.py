@@ -9,13 +9,14 @@ from __future__ import annotations
 import click
 
 from bitcorn_ray import __version__
-from bitcorn_ray.cli.cluster import SubmittingGroup, doctor
+from bitcorn_ray.cli.cluster import MainGroup, doctor
 from bitcorn_ray.cli.data import download, export, ingest, inspect, quality
 from bitcorn_ray.cli.demo import demo
 from bitcorn_ray.cli.evaluate import evaluate
 from bitcorn_ray.cli.features import audit_system, cache, features
 from bitcorn_ray.cli.forecast import forecast, watch
 from bitcorn_ray.cli.report import report
+from bitcorn_ray.cli.session import store_setting
 from bitcorn_ray.cli.train import reproduce, runs, train
 from bitcorn_ray.cli.tune import evolve, folds, leaderboard, tune
 from bitcorn_ray.logging import FORMATS, LEVELS, LogOutput, log_output
@@ -23,25 +24,28 @@ from bitcorn_ray.logging import FORMATS, LEVELS, LogOutput, log_output
 __all__ = ["main"]
 
 
-@click.group(cls=SubmittingGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=MainGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="bitcorn")
-@click.option("--address", help="Ray cluster, for all commands; with --submit its dashboard, such as http://head:8265.")
+@click.option(
+    "--address",
+    expose_value=False,
+    callback=store_setting,
+    help="Ray cluster, for all commands; with --submit its dashboard, such as http://head:8265.",
+)
 @click.option("--submit", is_flag=True, help="Run the command on the cluster, with the files of this folder.")
 @click.option(
     "--log-format",
     type=click.Choice(FORMATS),
     envvar="BITCORN_LOG",
-    help="Write logs to standard error, those of Ray's workers with them.  [default: BITCORN_LOG, else no logs]",
+    help="Write logs, including those of Ray's workers, to standard error.  [default: BITCORN_LOG, else no logs]",
 )
 @click.option(
     "--log-level",
     type=click.Choice(LEVELS, case_sensitive=False),
-    help="Lowest level that is logged.  [default: info, where logs are asked for]",
+    help="Lowest level to log; turns logs on.  [default: info]",
 )
 @click.pass_context
-def main(
-    context: click.Context, address: str | None, submit: bool, log_format: str | None, log_level: str | None
-) -> None:
+def main(context: click.Context, submit: bool, log_format: str | None, log_level: str | None) -> None:
     """From raw OHLCV bars to a multi-horizon forecaster: ingest, features, train, forecast.
 
     \b

@@ -1,25 +1,26 @@
-"""The doctor command, and --submit, which runs any command on a cluster."""
+"""The doctor command, and the group of all commands: how errors end, and --submit."""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import asdict
+from typing import Any
 
 import click
 
-from bitcorn_ray.cli.options import OrderedGroup, cache_dir_option, common_options, say
+from bitcorn_ray.cli import options
+from bitcorn_ray.cli.session import print_error, print_status, settings, show
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.report.console import show
 from bitcorn_ray.report.doctor import checks_table
 
 
 @click.command()
-@cache_dir_option
-@common_options
-def doctor(cache_dir: str | None, as_json: bool, address: str | None) -> None:
+@options.cache_dir
+@options.common
+def doctor(cache_dir: str | None) -> None:
     """Check an installation: Python, packages, Ray and all its nodes, GPUs, shared memory, storage, clocks.
 
-    What is not as it should be is told with its remedy. Ends with status 1 where anything fails.
+    Each problem is shown with its remedy. Exits with status 1 if a check fails.
 
     \b
     Example:
@@ -27,55 +28,67 @@ def doctor(cache_dir: str | None, as_json: bool, address: str | None) -> None:
       bitcorn doctor --address head:6379 --cache-dir s3://bucket/cache
       bitcorn --address http://head:8265 --submit doctor --cache-dir s3://bucket/cache
     """
-    from bitcorn_ray.on_ray.doctor import doctor as examine
+    from bitcorn_ray.on_ray.doctor import doctor as check_installation
 
-    rows = [asdict(check) for check in examine(address, cache_dir)]
-    show({"checks": rows}, lambda: checks_table(rows), as_json)
-    sys.exit(1 if any(row["state"] == "fail" for row in rows) else 0)
-
-
-_LOGS = ("log-format", "log-level")
+    checks = [asdict(check) for check in check_installation(settings().address, cache_dir)]
+    show({"checks": checks}, lambda _: checks_table(checks))
+    sys.exit(1 if any(check["state"] == "fail" for check in checks) else 0)
 
 
-class SubmittingGroup(OrderedGroup):
-    """The group of all commands, which with --submit runs none of them here but sends the command line to a cluster."""
+class MainGroup(options.CommandGroup):
+    """The group of all commands.
+
+    A BitcornError is printed as one line and exits with status 2. With --submit the command line is sent to a cluster.
+    """
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except BitcornError as error:
+            if settings().debug:
+                raise
+            print_error(str(error))
+            sys.exit(2)
+        except KeyboardInterrupt:
+            print_error(
+                "interrupted; finished work is kept: run the same command again to continue "
+                "(train, tune and evolve with --resume)"
+            )
+            sys.exit(130)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the command that was named, or in its place, with --submit, one that submits it."""
+        """Return the command of the arguments; with --submit, one that submits it."""
         name, command, rest = super().resolve_command(ctx, args)
         if not ctx.params["submit"] or command is None:
             return name, command, rest
-        # What cannot be understood there is told here, before anything is sent.
-        understood = command.make_context(name, list(rest), parent=ctx)
-        if understood.params.get("address"):
+        address = settings().address
+        command.make_context(name, list(rest), parent=ctx)  # report errors of usage before anything is sent
+        if settings().address != address:
             raise click.UsageError("with --submit, give --address before the command: it is the dashboard's")
-        # As single words, which a job's name does not take for the command.
-        logs = [f"--{option}={value}" for option in _LOGS if (value := ctx.params[option.replace("-", "_")])]
-        words, address = ["bitcorn", *logs, str(name), *rest], ctx.params["address"]
+        # Options with `=`, because the name of a job is its first word without a dash.
+        log_options = {"--log-format": ctx.params["log_format"], "--log-level": ctx.params["log_level"]}
+        words = ["bitcorn", *(f"{option}={value}" for option, value in log_options.items() if value), str(name), *rest]
         return name, click.Command(name, callback=lambda: _submit(address, words)), []
 
 
 def _submit(address: str | None, words: list[str]) -> None:
-    """Submit a command line, print its log, and end with its exit status."""
+    """Submit a command line, print its log, and exit with its status."""
     from bitcorn_ray.on_ray.jobs import submit_job
 
+    job = submit_job(address, words)
+    print_status(f"submitted as {job.name} to {job.address}")
+    job_options = f"{job.name} --address {job.address}"
     try:
-        job = submit_job(address, words)
-        say(f"submitted as {job.name} to {job.address}")
-        on = f"{job.name} --address {job.address}"
-        try:
-            sys.exit(job.follow(lambda text: click.echo(text, nl=False)))
-        except KeyboardInterrupt:
-            click.echo(
-                f"\nbitcorn: the job goes on, no longer followed; to follow it: ray job logs --follow {on}; to end it: "
-                f"ray job stop {on}, after which the same command goes on from what is finished",
-                err=True,
-            )
-            sys.exit(130)
-        except BitcornError as error:
-            raise BitcornError(f"{error}; the job may go on: ray job status {on}") from error
+        sys.exit(job.follow(lambda text: click.echo(text, nl=False)))
+    except KeyboardInterrupt:
+        click.echo()
+        print_error(
+            f"the job continues; to follow it: ray job logs --follow {job_options}; to stop it: ray job stop "
+            f"{job_options}, after which the same command continues from its finished work"
+        )
+        sys.exit(130)
     except BitcornError as error:
-        click.echo(f"bitcorn: {error}", err=True)
-        sys.exit(2)
+        raise BitcornError(f"{error}; the job may still run: ray job status {job_options}") from error

@@ -11,70 +11,59 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bitcorn_ray.cli.options import (
-    amount,
-    cache_dir_option,
-    common_options,
-    end_with_failures,
-    integers,
-    listed,
-    ray_if,
-    reading_options,
-    say,
-    system_of,
-)
+from bitcorn_ray.cli import options
+from bitcorn_ray.cli.session import connect_ray, exit_with_failures, load_system, print_status, settings, show
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.report.console import forecast_table, plain_rows, progress, show
+from bitcorn_ray.report.console import forecast_table, plain_rows, progress
 from bitcorn_ray.report.watch import WatchScreen, skill_table
+from bitcorn_ray.sources.options import Reading
 from bitcorn_ray.storage.location import Location, local_file, shown_uri
 
 if TYPE_CHECKING:
     from bitcorn_ray.forecasting.batch import PartitionForecast
     from bitcorn_ray.forecasting.forecaster import Forecaster
-    from bitcorn_ray.sources.options import Reading
+    from bitcorn_ray.forecasting.forecasts import Forecasts
 
-_changed_code = click.option(
-    "--allow-changed-code", is_flag=True, help="Forecast although the code of the features changed since the training."
-)
+_interval = options.amount({"ms": 1e-3, "s": 1, "m": 60, "h": 3_600})
 
 
 @click.command()
 @click.argument("run")
-@click.argument("source", required=False)
-@click.option("--db", help="The source, as an option.")
-@click.option("--symbols", "--symbol", help="Only these, separated by commas.  [default: those trained on]")
+@options.source()
+@options.symbols
 @click.option("--last", type=click.IntRange(1), help="Forecast from each of the last N bars.  [default: 1]")
 @click.option("--since", help="Forecast from every bar since a time, such as 2026-01-31.")
-@click.option("--horizons", help="Bars ahead, between those trained on.  [default: those]")
+@click.option(
+    "--horizons",
+    callback=options.integers,
+    help="Bars ahead, between those trained on.  [default: all of these]",
+)
 @click.option("--out", help="Parquet file for all forecasts.")
 @click.option("--plot", help="HTML file for a fan chart, which opens offline.")
 @click.option("--gpus", type=float, default=0.0, help="GPUs for each model.  [default: 0]")
-@_changed_code
-@cache_dir_option
-@common_options
-@reading_options
+@options.changed_code
+@options.cache_dir
+@options.common
+@options.reading
 def forecast(
     run: str,
-    source: str | None,
-    db: str | None,
-    symbols: str | None,
+    source: str,
+    symbols: list[str] | None,
     last: int | None,
     since: str | None,
-    horizons: str | None,
+    horizons: list[int] | None,
     out: str | None,
     plot: str | None,
     gpus: float,
     allow_changed_code: bool,
     cache_dir: str | None,
-    as_json: bool,
-    address: str | None,
     reading: Reading,
 ) -> None:
-    """Forecast from the last bar of each partition, from many, or from all of its history.
+    """Forecast from the last bar of each partition, from its last bars, or from all of its history.
 
-    SOURCE is a SQLite database, a Parquet or CSV file, or a folder of such files. What has no forecast, as bars are
-    missing for one, is counted and told. Bars are repaired as those were that the run was trained on. Ends with status
-    2 where a partition has none; the others are kept.
+    SOURCE is a SQLite database, a Parquet or CSV file, or a folder of such files. By default the symbols are those of
+    the training. Bars are repaired as in the training. Bars without a forecast are counted by reason. Exits with status
+    2 if a partition has none; the others are written.
 
     \b
     Example:
@@ -85,74 +74,93 @@ def forecast(
     from bitcorn_ray.forecasting.batch import plan_forecasts, run_forecasts, write_parquet
     from bitcorn_ray.report.fan import bars_to_draw, fan_panels, write_fan
 
-    if (source is None) == (db is None):
-        raise click.UsageError("give the source of bars once: as SOURCE or as --db")
-    if out and Location.of(out).address == Location.of(source or db or "").address:
-        raise BitcornError(f"--out is {shown_uri(out)}, where the bars are: give another name")
-    forecaster = load_forecaster(run, allow_changed_code)
-    asked = integers(horizons, "--horizons")
+    if out and Location.of(out).address == Location.of(source).address:
+        raise BitcornError(f"--out is {shown_uri(out)}, which is the source of bars: give another name")
+    forecaster = _load_forecaster(run, allow_changed_code)
     plan = plan_forecasts(
         forecaster,
-        source or db or "",
-        symbols=listed(symbols),
+        source,
+        symbols=symbols,
         last=last,
         since=since,
-        horizons=asked,
+        horizons=horizons,
         cache_dir=cache_dir,
-        keep_bars=bars_to_draw(asked or forecaster.run.config.horizons) if plot else 0,
+        keep_bars=bars_to_draw(horizons or forecaster.run.config.horizons) if plot else 0,
         reading=reading,
     )
-    on_ray = plan.worth_ray or bool(gpus) or bool(address)
-    with ray_if(on_ray, address), progress("forecasting", len(plan.jobs), as_json) as advance:
-        done = run_forecasts(plan, lambda each: advance(str(each.partition)), on_ray=on_ray, gpus=gpus)
-    there = [each for each in done if each.forecasts is not None]
-    written = write_parquet(there, out) if out and there else 0
-    if plot and there:
-        write_fan(fan_panels(there), plot)
-    _tell(there)
-    files = {"out": shown_uri(out), "rows": written} if out else {"forecast": _rows(there)}
-    result = {
-        "run": shown_uri(run),
-        "source": shown_uri(source or db or ""),
-        **files,
-        "plot": plot and shown_uri(plot),
-        "left_out": {str(each.partition): each.forecasts.left_out for each in there if each.forecasts},
-        "failed": {str(each.partition): each.error for each in done if each.error},
-        "notes": list(forecaster.notes),
-    }
-    show(result, lambda: tuple(item for each in there for item in _shown(each)), as_json)
-    end_with_failures(f"{each.partition} has no forecast: {each.error}" for each in done if each.error)
+    on_ray = plan.worth_ray or bool(gpus) or bool(settings().address)
+    with connect_ray(on_ray), progress("forecasting", len(plan.jobs), settings().as_json) as advance:
+        results = run_forecasts(plan, lambda result: advance(str(result.partition)), on_ray=on_ray, gpus=gpus)
+    done = [(result, result.forecasts) for result in results if result.forecasts is not None]
+    successful = [result for result, _ in done]
+    written = write_parquet(successful, out) if out and done else 0
+    if plot and done:
+        write_fan(fan_panels(successful), plot)
+    for result, forecasts in done:
+        _print_left_out(result, forecasts)
+    rows = [] if out else [row for _, forecasts in done for row in plain_rows(forecasts.to_table().to_pylist())]
+    show(
+        {
+            "run": shown_uri(run),
+            "source": shown_uri(source),
+            **({"out": shown_uri(out), "rows": written} if out else {"forecast": rows}),
+            "plot": plot and shown_uri(plot),
+            "left_out": {str(result.partition): forecasts.left_out for result, forecasts in done},
+            "failed": {str(result.partition): result.error for result in results if result.error},
+            "notes": list(forecaster.notes),
+        },
+        lambda _: tuple(item for _, forecasts in done for item in _last_forecast(forecasts)),
+    )
+    exit_with_failures(f"{result.partition} has no forecast: {result.error}" for result in results if result.error)
+
+
+def _print_left_out(result: PartitionForecast, forecasts: Forecasts) -> None:
+    if forecasts.left_out:
+        counts = ", ".join(f"{reason} for {count:,}" for reason, count in forecasts.left_out.items())
+        print_status(f"{result.partition}: {sum(forecasts.left_out.values()):,} bars have no forecast ({counts})")
+    if result.note:
+        print_status(f"{result.partition}: {result.note}")
+
+
+def _last_forecast(forecasts: Forecasts) -> tuple[Any, ...]:
+    """Return a title and the table of the last forecast of a partition."""
+    rows = plain_rows(forecasts.to_table().slice((len(forecasts) - 1) * len(forecasts.horizons)).to_pylist())
+    last = rows[0]
+    title = f"{forecasts.partition}, last bar {last['cutoff']}, close {forecasts.close[-1]:g}, {last['sample']}"
+    if len(forecasts) > 1:
+        title += f"; the last of {len(forecasts):,} cutoffs"
+    return title, forecast_table(rows)
 
 
 @click.command()
 @click.argument("run")
 @click.argument("source")
-@click.option("--symbols", help="Only these, separated by commas.  [default: those trained on]")
-@click.option("--interval", default="5s", show_default=True, help="Polling interval, such as 500ms, 5s or 1m.")
+@options.symbols
+@click.option(
+    "--interval", callback=_interval, default="5s", show_default=True, help="Polling interval, such as 500ms or 1m."
+)
 @click.option("--once", is_flag=True, help="Poll once, catch up on missed bars, and exit.")
 @click.option("--max-bars", type=click.IntRange(1), help="Exit after forecasts from this many bars.")
 @click.option("--out", help="The journal, a JSON Lines file.  [default: watch.jsonl in the run's folder]")
-@_changed_code
-@common_options
-@reading_options
+@options.changed_code
+@options.common
+@options.reading
 def watch(
     run: str,
     source: str,
-    symbols: str | None,
-    interval: str,
+    symbols: Sequence[str] | None,
+    interval: float,
     once: bool,
     max_bars: int | None,
     out: str | None,
     allow_changed_code: bool,
-    as_json: bool,
-    address: str | None,
     reading: Reading,
 ) -> None:
-    """Forecast at every new bar of a source, and keep how the forecasts turn out.
+    """Forecast at every new bar of a source, and record the outcomes of the forecasts.
 
-    Forecasts and outcomes go to a journal, from which a later watch goes on: it catches up on missed bars and forecasts
-    from none twice. Bars are forecast from once they have closed. Ctrl-C ends it and leaves all whole. With --json
-    each entry of the journal is printed as it is made.
+    Forecasts and outcomes are appended to a journal. A later watch continues it: it catches up on missed bars and
+    forecasts from no bar twice. Only closed bars are forecast from. Ctrl-C ends it without damage. With --json each
+    entry of the journal is printed at once.
 
     \b
     Example:
@@ -160,76 +168,48 @@ def watch(
     """
     from bitcorn_ray.forecasting.watch import Watcher
 
-    seconds = amount(interval, {"ms": 1e-3, "s": 1, "m": 60, "h": 3_600}, "--interval") or 0.0
-    forecaster = load_forecaster(run, allow_changed_code)
+    forecaster = _load_forecaster(run, allow_changed_code)
     journal = _journal(run, out)
-    made = 0
-    with Watcher(forecaster, source, journal, listed(symbols), reading) as watcher:
-        view = (
-            None
-            if as_json
-            else WatchScreen(f"{shown_uri(run)} watches {shown_uri(source)}; journal {journal}; Ctrl-C ends")
-        )
+    forecast_bars = 0
+    as_json = settings().as_json
+    title = f"{shown_uri(run)} watches {shown_uri(source)}; journal {journal}; Ctrl-C ends"
+    with Watcher(forecaster, source, journal, symbols, reading) as watcher:
+        screen = None if as_json else WatchScreen(title)
         try:
-            with view or nullcontext():
+            with screen or nullcontext():
                 while True:
                     entries = watcher.poll()
-                    made += sum(entry["kind"] != "outcome" for entry in entries)
+                    forecast_bars += sum(entry["kind"] != "outcome" for entry in entries)
                     for entry in entries if as_json else ():
                         click.echo(json.dumps(entry))
                     for partition, error in watcher.errors.items():
-                        say(f"{partition}: {error}")
-                    if view:
-                        view.update(entries, watcher.skill())
-                    if once or (max_bars is not None and made >= max_bars):
+                        print_status(f"{partition}: {error}")
+                    if screen:
+                        screen.update(entries, watcher.skill())
+                    if once or (max_bars is not None and forecast_bars >= max_bars):
                         break
-                    time.sleep(seconds)
+                    time.sleep(interval)
         except KeyboardInterrupt:
-            say(f"ended; {journal} is whole, and the same command goes on from it")
+            print_status(f"stopped; {journal} is complete, and the same command continues it")
         if not as_json:
-            show({}, lambda: skill_table(watcher.skill()), as_json)
+            show({}, lambda _: skill_table(watcher.skill()))
         failed = dict(watcher.errors)
-    end_with_failures(f"{partition} is not watched: {error}" for partition, error in failed.items())
+    exit_with_failures(f"{partition} is not watched: {error}" for partition, error in failed.items())
 
 
 def _journal(run: str, out: str | None) -> Path:
-    """File of the journal. Raises BitcornError for a URI: lines can only be added to a file here."""
-    place = out or Location.of(run).child("watch.jsonl").address
-    return local_file(place, "journal", "name one with --out")
+    """Return the file of the journal. Raises BitcornError for a URI, because an object cannot be appended to."""
+    return local_file(out or Location.of(run).child("watch.jsonl").address, "journal", "name one with --out")
 
 
-def load_forecaster(run: str, allow_changed_code: bool) -> Forecaster:
-    """Load a run, its feature system looked for in the working folder too, and say what there is to note."""
+def _load_forecaster(run: str, allow_changed_code: bool) -> Forecaster:
+    """Load a run with its feature system, which may be in the working folder, and print its notes."""
     from bitcorn_ray.forecasting.forecaster import Forecaster
     from bitcorn_ray.training.run import read_metadata
 
     spec = read_metadata(run)["feature_system"]
-    forecaster = Forecaster.load(run, system=system_of(spec) if spec else None, allow_changed_code=allow_changed_code)
+    system = load_system(spec) if spec else None
+    forecaster = Forecaster.load(run, system=system, allow_changed_code=allow_changed_code)
     for note in forecaster.notes:
-        say(f"note: {note}")
+        print_status(f"note: {note}")
     return forecaster
-
-
-def _tell(done: Sequence[PartitionForecast]) -> None:
-    """Say what was left out, on standard error."""
-    for each in done:
-        if each.forecasts is not None and each.forecasts.left_out:
-            counts = ", ".join(f"{reason} for {count:,}" for reason, count in each.forecasts.left_out.items())
-            say(f"{each.partition}: {sum(each.forecasts.left_out.values()):,} bars have no forecast ({counts})")
-        if each.note:
-            say(f"{each.partition}: {each.note}")
-
-
-def _rows(done: Sequence[PartitionForecast]) -> list[dict[str, Any]]:
-    return [row for each in done if each.forecasts for row in plain_rows(each.forecasts.to_table().to_pylist())]
-
-
-def _shown(each: PartitionForecast) -> tuple[Any, ...]:
-    """The last cutoff's forecast of a partition under its title."""
-    done = each.forecasts
-    assert done is not None
-    rows = plain_rows(done.to_table().slice((len(done) - 1) * len(done.horizons)).to_pylist())
-    title = f"{done.partition}, last bar {rows[0]['cutoff']}, close {done.close[-1]:g}, {rows[0]['sample']}"
-    if len(done) > 1:
-        title += f"; the last of {len(done):,} cutoffs"
-    return title, forecast_table(rows)

@@ -3,46 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
 import click
 
-from bitcorn_ray.cli.options import (
-    cache_dir_option,
-    common_options,
-    listed,
-    look_in_working_folder,
-    reading_options,
-    say,
-)
-from bitcorn_ray.report.console import show, size
-from bitcorn_ray.sources.options import Reading
+from bitcorn_ray.cli import options
+from bitcorn_ray.cli.session import import_from_working_folder, print_status, settings, show
+from bitcorn_ray.report.console import size
 
 
 @click.command()
 @click.argument("what")
 @click.argument("source", required=False)
 @click.option("--out", default="report.html", show_default=True, help="File or URI of the page.")
-@click.option("--symbols", help="Of the source only these, separated by commas.")
+@options.symbols
 @click.option("--level", default=0.01, show_default=True, help="Significance level of a sweep's verdict.")
-@click.option("--allow-changed-code", is_flag=True, help="Judge a run although the code of its features has changed.")
-@cache_dir_option
-@common_options
-@reading_options
-def report(
-    what: str,
-    source: str | None,
-    out: str,
-    symbols: str | None,
-    level: float,
-    allow_changed_code: bool,
-    cache_dir: str | None,
-    as_json: bool,
-    address: str | None,
-    reading: Reading,
-) -> None:
+@options.changed_code
+@options.cache_dir
+@options.common
+@options.reading
+def report(what: str, source: str | None, **arguments: Any) -> None:
     """Write one page that opens offline: about a run, a sweep, an evolution, the feature cache, or a source of bars.
 
-    WHAT is a folder or URI of one of these, or a database or file of bars. A run is judged on the bars of SOURCE.
+    WHAT is a folder or URI of one of these, or a database or file of bars. A run is evaluated on the bars of SOURCE.
 
     \b
     Example:
@@ -52,17 +35,8 @@ def report(
     """
     from bitcorn_ray.report.write import write_report
 
-    look_in_working_folder()
+    import_from_working_folder()
     done = write_report(
-        what,
-        source,
-        out=out,
-        symbols=listed(symbols),
-        cache_dir=cache_dir,
-        reading=reading,
-        level=level,
-        address=address,
-        allow_changed_code=allow_changed_code,
-        on_done=lambda name: say(f"done: {name}"),
+        what, source, address=settings().address, on_done=lambda name: print_status(f"done: {name}"), **arguments
     )
-    show(asdict(done), lambda: f"report on the {done.kind} {done.what}: {done.page}, {size(done.bytes)}", as_json)
+    show(asdict(done), lambda _: f"report on the {done.kind} {done.what}: {done.page}, {size(done.bytes)}")

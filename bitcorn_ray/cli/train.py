@@ -2,87 +2,87 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
-from bitcorn_ray.cli.options import (
-    OrderedGroup,
-    cache_dir_option,
-    clean_option,
-    common_options,
-    integers,
-    listed,
-    look_in_working_folder,
-    map_option,
-    ray_if,
-    say,
-    system_of,
-    table_option,
-)
+from bitcorn_ray.cli import options
+from bitcorn_ray.cli.session import connect_ray, import_from_working_folder, load_system, print_status, settings, show
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.models.registry import KINDS
 from bitcorn_ray.report.cleaning import cleaning_line
-from bitcorn_ray.report.console import show
 from bitcorn_ray.report.lineage import lineage_tables, reproduction_tables
 from bitcorn_ray.report.runs import comparison_tables, run_table, runs_table
 from bitcorn_ray.report.training import training_progress
 from bitcorn_ray.storage.location import Location, shown_uri
 
+_METADATA_SHOWN = ("symbol", "timeframe", "partitions", "best_epoch", "val_loss", "history", "cleaning")
 
+
+@options.parsed
+def _workers(text: str, option: str) -> int | tuple[int, ...]:
+    try:
+        numbers = tuple(int(part) for part in text.split(":"))
+    except ValueError:
+        numbers = ()
+    if len(numbers) not in (1, 2):
+        raise BitcornError(f"{option} is {text!r}: give a number of workers, or a range such as 1:4")
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
+# A parameter is named after the field of the configuration that it sets: `model__seq_len` is seq_len of model.
 @click.command()
 @click.option("--config", "config_file", help="YAML file of a RunConfig; command-line options override it.")
 @click.option("--db", help="Database of bars, or a file or folder of them.")
 @click.option("--symbol", help="Symbol to train on, such as BTCUSDT.")
-@click.option("--symbols", help="Symbols to train one model on, separated by commas.")
+@click.option("--symbols", callback=options.names, help="Symbols to train one model on, separated by commas.")
 @click.option("--timeframe", help="Timeframe to train on, such as 1h.")
-@click.option("--features", "system", help="Feature system.  [default: v2]")
-@click.option("--horizons", help="Bars ahead, separated by commas.  [default: 1,4,12]")
-@click.option("--seq-len", type=int, help="Bars per window.  [default: 64]")
-@click.option("--model", "kind", help=f"Kind of model: {', '.join(KINDS)}, or module:Class.  [default: lstm]")
-@click.option("--hidden-size", type=int, help="Units of each layer of an LSTM or GRU.  [default: 64]")
+@click.option("--features", help="Feature system.  [default: v2]")
 @click.option(
-    "--epochs", type=int, help="Maximum epochs; stops early when the validation loss stops improving.  [default: 5]"
+    "--horizons",
+    "model__horizons",
+    callback=options.integers,
+    help="Bars ahead, with commas.  [default: 1,4,12]",
 )
-@click.option("--test-frac", type=float, help="Fraction of the latest windows reserved for `evaluate`.  [default: 0]")
-@click.option("--deterministic", is_flag=True, default=None, help="The same seed gives the same run, bit for bit.")
+@click.option("--seq-len", "model__seq_len", type=int, help="Bars per window.  [default: 64]")
+@click.option("--model", "model__kind", help=f"Kind of model: {', '.join(KINDS)}, or module:Class.  [default: lstm]")
+@click.option("--hidden-size", "model__hidden_size", type=int, help="Units per layer of an LSTM or GRU.  [default: 64]")
+@click.option(
+    "--epochs",
+    "training__epochs",
+    type=int,
+    help="Maximum epochs; stops early when the validation loss stops improving.  [default: 5]",
+)
+@click.option(
+    "--test-frac",
+    "training__test_frac",
+    type=float,
+    help="Fraction of the latest windows reserved for `evaluate`.  [default: 0]",
+)
+@click.option(
+    "--deterministic",
+    "training__deterministic",
+    is_flag=True,
+    default=None,
+    help="The same seed gives the same run, bit for bit.",
+)
 @click.option(
     "--workers",
+    callback=_workers,
     help="Ray workers; 1:4 for as many of these as there is room for, 0 to train without Ray.  [default: 1]",
 )
 @click.option("--gpus", type=float, help="GPUs for each worker.  [default: 0]")
 @click.option("--out", help="Folder for the run.")
 @click.option("--resume", is_flag=True, help="Resume an interrupted training.")
 @click.option("--overwrite", is_flag=True, help="Replace the existing contents of the folder.")
-@table_option
-@map_option
-@clean_option
-@cache_dir_option
-@common_options
-def train(
-    config_file: str | None,
-    system: str | None,
-    symbols: str | None,
-    horizons: str | None,
-    seq_len: int | None,
-    kind: str | None,
-    hidden_size: int | None,
-    epochs: int | None,
-    test_frac: float | None,
-    deterministic: bool | None,
-    workers: str | None,
-    resume: bool,
-    overwrite: bool,
-    mapping: tuple[str, ...],
-    clean: str | None,
-    cache_dir: str | None,
-    as_json: bool,
-    address: str | None,
-    **fields: Any,
-) -> None:
+@options.table_name
+@options.column_map
+@options.clean
+@options.cache_dir
+@options.common
+def train(config_file: str | None, resume: bool, overwrite: bool, cache_dir: str | None, **fields: Any) -> None:
     """Train a model of several horizons on one or more partitions, on Ray Train.
 
     \b
@@ -92,38 +92,19 @@ def train(
       bitcorn train --db market.db --symbol BTCUSDT --timeframe 4h --clean gaps=forward:3 --out models/run_003
       bitcorn train --db market.db --symbol BTCUSDT --timeframe 1h --model strong_har --out models/run_004
     """
-    from bitcorn_ray.market.policy import parse_policy
     from bitcorn_ray.models.registry import model_class
-    from bitcorn_ray.sources.columns import parse_mapping
     from bitcorn_ray.sources.source import open_source
     from bitcorn_ray.training.config import RunConfig
     from bitcorn_ray.training.train import epoch_line, require_free, train_from_config
 
-    config = RunConfig.load(
-        config_file,
-        {
-            **fields,
-            "symbols": listed(symbols),
-            "features": system,
-            "workers": _workers(workers),
-            "mapping": parse_mapping(mapping),
-            "clean": None if clean is None else parse_policy(clean),
-            "model": {
-                "kind": kind,
-                "horizons": integers(horizons, "--horizons"),
-                "seq_len": seq_len,
-                "hidden_size": hidden_size,
-            },
-            "training": {"epochs": epochs, "test_frac": test_frac, "deterministic": deterministic},
-        },
-    )
+    config = RunConfig.load(config_file, _nested(fields))
     require_free(config.out, resume=resume, overwrite=overwrite)
-    open_source(config.db)  # what is not there is said before Ray has started
-    epochs_to_run = config.training.epochs if model_class(config.model.kind).traits.iterative else 1
-    with ray_if(bool(config.workers), address), training_progress(epochs_to_run, as_json) as (advance, finish):
+    open_source(config.db)  # report a missing source before Ray starts
+    epochs = config.training.epochs if model_class(config.model.kind).traits.iterative else 1
+    with connect_ray(bool(config.workers)), training_progress(epochs, settings().as_json) as (advance, finish):
 
         def on_epoch(result: Any) -> None:
-            say(epoch_line(result, epochs_to_run))
+            print_status(epoch_line(result, epochs))
             finish(result.epoch, result.val_loss)
 
         trained = train_from_config(
@@ -131,39 +112,37 @@ def train(
             cache_dir=cache_dir,
             resume=resume,
             on_epoch=on_epoch,
-            on_progress=lambda told: advance(told.epoch, told.done / told.windows, told.loss, told.samples_per_second),
-            log_fn=say,
+            on_progress=lambda step: advance(step.epoch, step.done / step.windows, step.loss, step.samples_per_second),
+            log_fn=print_status,
         )
-    told = ("symbol", "timeframe", "partitions", "best_epoch", "val_loss", "history", "cleaning")
-    summary = {"run": shown_uri(config.out), **{name: trained.metadata[name] for name in told}}
-    best = f"best epoch {summary['best_epoch']}, validation loss {summary['val_loss']:.4f}; run in {summary['run']}"
-    cleaned = (summary["cleaning"] or {"partitions": {}})["partitions"]
-    show(summary, lambda: (*(cleaning_line(*each) for each in cleaned.items()), best), as_json)
+
+    def render(run: Mapping[str, Any]) -> tuple[str, ...]:
+        cleaned = (run["cleaning"] or {"partitions": {}})["partitions"]
+        best = f"best epoch {run['best_epoch']}, validation loss {run['val_loss']:.4f}; run in {run['run']}"
+        return (*(cleaning_line(*partition) for partition in cleaned.items()), best)
+
+    show({"run": shown_uri(config.out), **{name: trained.metadata[name] for name in _METADATA_SHOWN}}, render)
 
 
-def _workers(text: str | None) -> int | tuple[int, ...] | None:
-    """Read 2 or 1:4. Raises BitcornError for anything else."""
-    if text is None:
-        return None
-    try:
-        numbers = tuple(int(part) for part in text.split(":"))
-    except ValueError:
-        numbers = ()
-    if len(numbers) not in (1, 2):
-        raise BitcornError(f"--workers is {text!r}: give a whole number, or the least and the most such as 1:4")
-    return numbers[0] if len(numbers) == 1 else numbers
+def _nested(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values with those of a section, such as `model__seq_len`, in a mapping of their own."""
+    values: dict[str, Any] = {}
+    for name, value in fields.items():
+        section, _, field = name.rpartition("__")
+        (values.setdefault(section, {}) if section else values)[field] = value
+    return values
 
 
-@click.group(cls=OrderedGroup)
+@click.group(cls=options.CommandGroup)
 def runs() -> None:
-    """Look at trained models, compare them, and import those of the older system."""
+    """List, show and compare trained models, and import those of the older system."""
 
 
 @runs.command("ls")
 @click.argument("folder", default="models")
-@common_options
-def runs_ls(folder: str, as_json: bool, address: str | None) -> None:
-    """List the runs in a folder and in the folders inside it, newest first.
+@options.common
+def runs_ls(folder: str) -> None:
+    """List the runs in a folder and its subfolders, newest first.
 
     \b
     Example:
@@ -174,25 +153,25 @@ def runs_ls(folder: str, as_json: bool, address: str | None) -> None:
     rows = []
     root = Location.of(folder)
     for name in find_runs(folder):
-        place = root.child(name) if name else root
+        location = root.child(name) if name else root
         try:
-            rows.append({"name": name or ".", **_summary(place.address)})
+            rows.append({"name": name or ".", **_summary(location.address)})
         except BitcornError as error:
-            rows.append({"name": name or ".", "run": place.shown, "created": None, "error": str(error)})
-            say(str(error))
+            rows.append({"name": name or ".", "run": location.shown, "created": None, "error": str(error)})
+            print_status(str(error))
     rows.sort(key=lambda row: row["created"] or "", reverse=True)
-    shown = shown_uri(folder)
-    show({"folder": shown, "runs": rows}, lambda: runs_table(rows) if rows else f"no runs in {shown}", as_json)
+    result = {"folder": root.shown, "runs": rows}
+    show(result, lambda result: runs_table(result["runs"]) if rows else f"no runs in {root.shown}")
 
 
 @runs.command("show")
 @click.argument("run")
-@click.option("--lineage", is_flag=True, help="Say what it was made of: data, code, configuration, versions, machines.")
-@common_options
-def runs_show(run: str, lineage: bool, as_json: bool, address: str | None) -> None:
-    """Say everything about one run: data, features, network, training, losses, calibration.
+@click.option("--lineage", is_flag=True, help="Show the origin: data, code, configuration, versions, machines.")
+@options.common
+def runs_show(run: str, lineage: bool) -> None:
+    """Show one run: data, features, network, training, losses, calibration.
 
-    With --json: all of its metadata, or all of its lineage. `bitcorn reproduce` makes it again from that.
+    With --json: all of its metadata, or all of its lineage. `bitcorn reproduce` trains it again from its lineage.
 
     \b
     Example:
@@ -203,17 +182,15 @@ def runs_show(run: str, lineage: bool, as_json: bool, address: str | None) -> No
     from bitcorn_ray.training.run import read_metadata
 
     if lineage:
-        recorded = run_lineage(run)
-        return show(recorded, lambda: lineage_tables(recorded), as_json)
-    row = _summary(run)
-    show(read_metadata(run) if as_json else row, lambda: run_table(row), as_json)
+        return show(run_lineage(run), lineage_tables)
+    show(read_metadata(run) if settings().as_json else _summary(run), run_table)
 
 
 @runs.command("compare")
 @click.argument("several", nargs=-1, required=True, metavar="RUN RUN...")
-@common_options
-def runs_compare(several: Sequence[str], as_json: bool, address: str | None) -> None:
-    """Say in what two or more runs differ, with their validation losses side by side.
+@options.common
+def runs_compare(several: Sequence[str]) -> None:
+    """Show the differences between two or more runs, with their validation losses side by side.
 
     \b
     Example:
@@ -223,46 +200,35 @@ def runs_compare(several: Sequence[str], as_json: bool, address: str | None) -> 
 
     if len(several) < 2:
         raise click.UsageError("give two runs or more")
-    result = comparison([_summary(run) for run in several])
-    show(result, lambda: comparison_tables(result), as_json)
+    show(comparison([_summary(run) for run in several]), comparison_tables)
 
 
 @runs.command("import")
 @click.argument("folder")
 @click.option("--out", required=True, help="Folder for the run.")
 @click.option("--trust-pickle", is_flag=True, help="Unpickle the scaler, which can run any code its writer put there.")
-@click.option("--system", default="v2", show_default=True, help="Feature system that computes its features.")
-@click.option("--timeframe", help="Timeframe of its bars, such as 1h, where its JSON file does not say it.")
-@click.option("--overwrite", is_flag=True, help="Replace a run that is there already.")
-@common_options
-def runs_import(
-    folder: str,
-    out: str,
-    trust_pickle: bool,
-    system: str,
-    timeframe: str | None,
-    overwrite: bool,
-    as_json: bool,
-    address: str | None,
-) -> None:
-    """Make a run of a trained model of the older system: model.pt, a pickled scaler and a JSON file.
+@options.system
+@click.option("--timeframe", help="Timeframe of its bars, such as 1h, if its JSON file lacks it.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing run.")
+@options.common
+def runs_import(folder: str, out: str, trust_pickle: bool, system: str, timeframe: str | None, overwrite: bool) -> None:
+    """Import a trained model of the older system: model.pt, a pickled scaler and a JSON file.
 
-    It forecasts what it did. As the older system kept no scores, its bands start on the bars that are forecast from,
-    and are infinite until there are enough of these.
+    The run gives the same forecasts. The older system stored no scores. The bands therefore start on the bars that are
+    forecast from, and are infinite until there are enough scores.
 
     \b
     Example:
       bitcorn runs import old/BTCUSDT_1h --trust-pickle --out models/old
     """
     from bitcorn_ray.training.legacy import import_older
-    from bitcorn_ray.training.run import is_run, run_storage, save_run
+    from bitcorn_ray.training.run import run_storage, save_run
 
     target = run_storage(out)
     target.require_writable()
     if not overwrite and target.names():
-        what = "a run" if is_run(out) else "something"
-        raise BitcornError(f"{target.shown} holds {what} already: give another --out, or --overwrite")
-    found = system_of(system)
+        raise BitcornError(f"{target.shown} is not empty: give another --out, or --overwrite")
+    found = load_system(system)
     run = import_older(folder, feature_system=found.spec, timeframe=timeframe, trust_pickle=trust_pickle)
     if absent := sorted(set(run.metadata["feature_cols"]) - set(found.features)):
         raise BitcornError(
@@ -270,9 +236,8 @@ def runs_import(
             "--system"
         )
     save_run(run, out)
-    say(f"imported {shown_uri(folder)} to {shown_uri(out)}")
-    row = _summary(out)
-    show(row, lambda: run_table(row), as_json)
+    print_status(f"imported {shown_uri(folder)} to {shown_uri(out)}")
+    show(_summary(out), run_table)
 
 
 def _summary(run: str) -> dict[str, Any]:
@@ -286,29 +251,25 @@ def _summary(run: str) -> dict[str, Any]:
 @click.argument("run")
 @click.option("--source", help="Source of the bars, if they have moved.  [default: the recorded one]")
 @click.option("--out", help="Folder or URI to keep the new run in.")
-@cache_dir_option
-@common_options
-def reproduce(
-    run: str, source: str | None, out: str | None, cache_dir: str | None, as_json: bool, address: str | None
-) -> None:
-    """Train a run again from what it recorded, and say in what the two differ.
+@options.cache_dir
+@options.common
+def reproduce(run: str, source: str | None, out: str | None, cache_dir: str | None) -> None:
+    """Train a run again from its lineage, and compare the two.
 
-    Bars that were appended since are left out; those that have changed are told, and so are code, versions and
-    machines. In deterministic mode, with all of these the same, losses and weights are equal to the bit, else losses
-    to 1e-6. Ends with status 1 where they are not.
+    Bars that were appended since are left out. Changed bars, code, versions and machines are reported. If none has
+    changed, a deterministic run has the same losses and weights to the bit; otherwise losses agree to 1e-6. Exits with
+    status 1 if they do not.
 
     \b
     Example:
       bitcorn reproduce models/run_001
       bitcorn reproduce s3://bucket/run --source s3://bucket/bars --json
     """
-    from bitcorn_ray.training.artifacts import strict_json
     from bitcorn_ray.training.lineage import run_lineage
-    from bitcorn_ray.tuning.reproduce import reproduce as make_again
+    from bitcorn_ray.tuning.reproduce import reproduce as train_again
 
-    look_in_working_folder()
-    with ray_if(run_lineage(run)["cluster"]["ray"], address):
-        done = make_again(run, source=source, out=out, cache_dir=cache_dir, log_fn=say)
-    result = json.loads(strict_json(done.to_json()))
-    show(result, lambda: reproduction_tables(result), as_json)
+    import_from_working_folder()
+    with connect_ray(run_lineage(run)["cluster"]["ray"]):
+        done = train_again(run, source=source, out=out, cache_dir=cache_dir, log_fn=print_status)
+    show(done.to_json(), reproduction_tables)
     sys.exit(0 if done.equal else 1)

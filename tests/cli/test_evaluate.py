@@ -3,19 +3,9 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner
 from small_runs import make_run
 
-from bitcorn_ray.cli import main
 from bitcorn_ray.market.simulate import simulate_bars
-
-
-@pytest.fixture
-def run():
-    def invoke(*arguments):
-        return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-    return invoke
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +54,7 @@ def test_a_configuration_is_trained_first_and_holds_a_tenth_out(run, market, tmp
     trained = json.loads((tmp_path / "trained" / "metadata.json").read_text())
     assert trained["training"]["test_frac"] == 0.1
     again = run("evaluate", config, "--cache-dir", tmp_path, "--json")
-    assert "it is judged as it is" in again.stderr
+    assert "is already trained" in again.stderr
     assert json.loads(again.stdout)["skill"] == json.loads(done.stdout)["skill"]
 
 

@@ -2,21 +2,11 @@ import json
 
 import pandas as pd
 import pytest
-from click.testing import CliRunner
 from reading import read_bars
 from small_runs import make_run
 
-from bitcorn_ray.cli import main
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.sources.ingest import write_bars
-
-
-@pytest.fixture
-def run():
-    def invoke(*arguments):
-        return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-    return invoke
 
 
 @pytest.fixture
@@ -167,7 +157,7 @@ def test_ctrl_c_ends_a_watch_and_leaves_the_journal_whole(folder, market_db):
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
-    assert "is whole, and the same command goes on from it" in err
+    assert "is complete, and the same command continues it" in err
     assert "Traceback" not in err
     assert "EWMA" in out
     assert [json.loads(line)["kind"] for line in (folder / "watch.jsonl").open()] == ["forecast", "forecast"]

@@ -1,14 +1,6 @@
 import json
 
 import pytest
-from click.testing import CliRunner
-
-from bitcorn_ray.cli import main
-
-
-@pytest.fixture
-def run():
-    return lambda *arguments: CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 def test_the_page_is_named(run, market_db, tmp_path):
