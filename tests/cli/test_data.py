@@ -390,7 +390,7 @@ def test_a_source_that_is_not_there_is_one_line(run, tmp_path):
     [
         ("timestamp:open:high:low:close:volume\n1577836800000:1:2:1:2:5\n", "has no column timestamp, open"),
         (f"<html>{'x' * 100_000}</html>\n", "has no column timestamp, open"),
-        ("ts,open,high,low,close,volume,note\n1577836800000,1,2,1,2,5,\xe4\n", "no UTF-8: save it as UTF-8"),
+        ("ts,open,high,low,close,volume,note\n1577836800000,1,2,1,2,5,\xe4\n", "save it as UTF-8"),
     ],
 )
 def test_a_file_that_cannot_be_understood_is_one_short_line(run, tmp_path, content, message):
