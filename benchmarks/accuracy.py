@@ -116,7 +116,6 @@ def compared(bars: Bars, contenders: Sequence[Contender]) -> list[Figure]:
 
 def common_cutoffs(bars: Bars, contenders: Sequence[Contender]) -> Rows:
     """Rows that every contender forecasts from with every seed, and after which no bar of the horizons is missing."""
-    assert bars.timestamp is not None
     every = np.arange(len(bars) - max(HORIZONS))
     whole = every[bars.timestamp[every + max(HORIZONS)] - bars.timestamp[every] == max(HORIZONS) * _HOUR]
     return reduce(np.intersect1d, (rows for each in contenders for rows, _ in each.forecasts), whole)
@@ -154,7 +153,6 @@ def _ours(contender: Contender, bars: Bars, model: LSTMConfig, training: Trainin
     TrainingJob(model, training, "cpu", folder / "run", None).run(inputs, resume=False)
     forecasts = Forecaster.load(folder / "run").forecast(bars, _PARTITION, first_tested)
     contender.seconds.append(time.perf_counter() - started)
-    assert bars.timestamp is not None
     contender.forecasts.append((np.searchsorted(bars.timestamp, forecasts.cutoffs), forecasts.returns.astype(float)))
 
 

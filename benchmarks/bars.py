@@ -62,7 +62,6 @@ def simulated_minutes(count: int) -> Bars:
     """One-minute bars: 100,000 simulated ones, one after another as often as are needed."""
     some = simulate_bars(100_000, seed=0, gaps=0, step_ms=60_000)
     columns = {name: np.resize(column, count) for name, column in some.columns().items()}
-    assert some.timestamp is not None
     columns["timestamp"] = int(some.timestamp[0]) // 86_400_000 * 86_400_000 + 60_000 * np.arange(count)
     return Bars(**columns)  # type: ignore[arg-type]
 

@@ -96,7 +96,6 @@ def make_run(folder: Path, bars: Bars) -> Path:
     """Save a run of an untrained model, calibrated on the last fifth of the bars."""
     system = find_system("v2")
     used = bars.take(slice(system.warmup_bars, None))
-    assert used.timestamp is not None
     matrix = np.ascontiguousarray(system.matrix(bars)[:, system.warmup_bars :].T)
     rows = PartitionBars(
         symbol="SIM",

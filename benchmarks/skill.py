@@ -113,7 +113,6 @@ def _judged(
     forecaster: Forecaster, symbol: str, bars: Bars, fit_end: int, first: int
 ) -> tuple[JudgedWindows, list[Any]]:
     """Forecasts of a symbol's rows from `first` on, less the last 24; rows are taken as they follow, gaps or not."""
-    assert bars.timestamp is not None
     partition = Partition(symbol, "1h")
     forecasts = forecaster.forecast(bars, partition, first)
     kept = np.searchsorted(bars.timestamp, forecasts.cutoffs) < len(bars) - max(HORIZONS)

@@ -67,7 +67,6 @@ class PartitionBars:
     @classmethod
     def of(cls, bars: Bars, partition: Partition, excluded_ends: Mask | None = None) -> Self:
         """Return the bars of a partition, which have times."""
-        assert bars.timestamp is not None
         return cls(
             symbol=partition.symbol,
             timeframe=partition.timeframe,

@@ -310,7 +310,6 @@ def recorded_source(source: str | Path) -> str:
 
 def partition_record(partition: Partition, bars: Bars, plan: EntryPlan) -> dict[str, Any]:
     """Return what a lineage records of the bars of one partition and of the cache entry of their features."""
-    assert bars.timestamp is not None
     inputs = bars.with_extra(plan.identity.system.inputs)
     return {
         "symbol": partition.symbol,

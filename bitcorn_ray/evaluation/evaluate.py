@@ -161,7 +161,6 @@ def judged_from(
     Returns them, remarks on the baselines, and the places of the judged windows among the forecasts.
     Raises BitcornError where nothing is left to judge, or to fit on.
     """
-    assert bars.timestamp is not None
     step, horizons = timeframe_ms(partition.timeframe), forecasts.horizons
     kept = np.flatnonzero(forecasts.cutoffs >= unseen_from)
     if len(kept) == 0:

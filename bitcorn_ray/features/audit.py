@@ -19,9 +19,8 @@ Shapes: F features, T bars.
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -312,7 +311,7 @@ class _Audit:
 
     def compute(self, scenario: Scenario) -> Matrix | None:
         usable = "nan" not in scenario.injected
-        columns: dict[str, Any] = {"timestamp": None, **scenario.bars.columns(), "extra": scenario.bars.extra}
+        columns = {field.name: getattr(scenario.bars, field.name) for field in fields(Bars)}
         try:
             return self.bare.matrix(Bars(**columns) if usable else UncheckedBars(**columns))
         except BitcornError as error:

@@ -164,7 +164,7 @@ def _compute(
             out[:, chunk.start : chunk.stop] = matrix
         if cache:
             own = bars.take(slice(chunk.start, chunk.stop))
-            columns: dict[str, NDArray[Any]] = {} if own.timestamp is None else {"timestamp": own.timestamp}
+            columns: dict[str, NDArray[Any]] = {"timestamp": own.timestamp} if own.timed else {}
             columns["bar"] = bar_hashes(own)
             cache.write_chunk(chunk.key, columns | dict(zip(system.features, matrix, strict=True)))
 

@@ -51,7 +51,7 @@ def closed_bars(bars: Bars, step: int, timeframe: str) -> Bars:
 
     Raises BitcornError for bars without times.
     """
-    if bars.timestamp is None:
+    if not bars.timed:
         raise BitcornError("a context of higher timeframes needs the time of each bar: add a timestamp column")
     if (near := np.diff(bars.timestamp) < step).any():
         row = int(near.argmax()) + 1
@@ -72,8 +72,6 @@ def closed_bars(bars: Bars, step: int, timeframe: str) -> Bars:
 
 def last_closed(bars: Bars, higher: Bars, step: int, timeframe: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return the row of the newest higher bar that has closed when each bar ends, (T,), and if there is one, (T,)."""
-    assert bars.timestamp is not None
-    assert higher.timestamp is not None
     closes = higher.timestamp + timeframe_ms(timeframe)
     rows = np.searchsorted(closes, bars.timestamp + step, side="right") - 1
     return rows, rows >= 0

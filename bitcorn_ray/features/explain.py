@@ -146,7 +146,7 @@ def _differences(what: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> I
 
 
 def _bar_changes(bars: Bars, entry: Mapping[str, Any], cache: FeatureCache) -> Iterator[str]:
-    timed = bars.timestamp is not None
+    timed = bars.timed
     stored = [_stored_bars(cache, chunk["key"], chunk["rows"], timed) for chunk in entry["chunks"]]
     if lost := stored.count(None):
         yield f"{lost} of {len(stored)} chunks of the earlier entry are missing or damaged"
@@ -154,7 +154,7 @@ def _bar_changes(bars: Bars, entry: Mapping[str, Any], cache: FeatureCache) -> I
     if not known:
         return
     old_hashes, new_hashes = np.concatenate([hashes for _, hashes in known]), bar_hashes(bars)
-    if bars.timestamp is None:
+    if not timed:
         old_times, new_times = np.arange(len(old_hashes)), np.arange(len(new_hashes))
     else:
         old_times, new_times = np.concatenate([times for times, _ in known]), bars.timestamp
@@ -180,7 +180,7 @@ def _stored_bars(
 def _rows(what: str, rows: NDArray[np.int64], bars: Bars) -> Iterator[str]:
     if len(rows):
         first, last = int(rows[0]), int(rows[-1])
-        times = "" if bars.timestamp is None else f", {bars.describe(first)} to {bars.describe(last)}"
+        times = f", {bars.describe(first)} to {bars.describe(last)}" if bars.timed else ""
         yield f"{len(rows)} bars were {what}: rows {first}..{last}{times}"
 
 

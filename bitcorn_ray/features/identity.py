@@ -61,10 +61,10 @@ class EntryPlan:
 
     def manifest(self, bars: Bars) -> dict[str, Any]:
         """Return what the cache records of this entry of these bars."""
-        system, times = self.identity.system, bars.timestamp
+        system = self.identity.system
 
         def at(row: int) -> str | int:
-            return row if times is None else show_time(int(times[row]))
+            return show_time(int(bars.timestamp[row])) if bars.timed else row
 
         return {
             "system": system.spec,
@@ -72,8 +72,8 @@ class EntryPlan:
             "features": list(system.features),
             "warmup": system.warmup_bars,
             "rows": len(bars) - system.warmup_bars,
-            "first_timestamp": None if times is None else at(system.warmup_bars),
-            "last_timestamp": None if times is None else at(len(bars) - 1),
+            "first_timestamp": at(system.warmup_bars) if bars.timed else None,
+            "last_timestamp": at(len(bars) - 1) if bars.timed else None,
             "identity": dict(self.identity.facts),
             "chunks": [
                 {"key": chunk.key, "rows": chunk.stop - chunk.start, "from": at(chunk.start), "to": at(chunk.stop - 1)}
@@ -124,7 +124,7 @@ def plan_entry(
 
     Raises BitcornError for too few bars, for times out of order, and as `identify` does.
     """
-    if bars.timestamp is not None:
+    if bars.timed:
         require_chronology(bars.timestamp)
     bars, step = bars.with_extra(system.inputs), bars.grid_step()
     on_grid = system.on_grid(step)
@@ -144,7 +144,7 @@ def plan_entry(
 
 def _boundaries(bars: Bars, step: int) -> list[tuple[int, int]]:
     """Cut where the time is a multiple of `CHUNK_BARS` steps since the epoch; by row if there are no times."""
-    if bars.timestamp is None:
+    if not bars.timed:
         cuts = np.arange(CHUNK_BARS, len(bars), CHUNK_BARS)
     else:
         length = CHUNK_BARS * (step or _MINUTE)

@@ -83,7 +83,7 @@ def suspicious_rows(bars: Bars, lookback: int, rng: np.random.Generator) -> list
     parts = [part for part in np.array_split(number, 256) if len(part)]
     best = [(score, np.array([part[np.argmax(score[part])] for part in parts])) for score in scores]
     kinds = [rows[np.argsort(-score[rows], kind="stable")] for score, rows in best]
-    if bars.timestamp is not None:
+    if bars.timed:
         distance = np.diff(bars.timestamp, prepend=bars.timestamp[0])
         gaps = number[distance > modal_step(bars.timestamp)]
         months = bars.timestamp.view("M8[ms]").astype("M8[M]").astype(np.int64)

@@ -232,8 +232,6 @@ class FeatureSystem:
         higher = closed_bars(bars, self._grid, timeframe)
         if len(higher) == 0:
             return [0] * len(rows)
-        assert bars.timestamp is not None
-        assert higher.timestamp is not None
         newest, closed = last_closed(bars, higher, self._grid, timeframe)
         first = []
         for row in rows:

@@ -200,7 +200,7 @@ class ForecastWorker:
                     bars, partition, first, features=features, horizons=plan.horizons, filled=loaded.filled
                 )
                 kept = bars.take(slice(max(len(bars) - plan.keep_bars, 0), None)) if plan.keep_bars else None
-                latest = bool(len(done)) and bars.timestamp is not None and done.cutoffs[-1] == bars.timestamp[-1]
+                latest = bool(len(done)) and done.cutoffs[-1] == bars.timestamp[-1]
                 why = None if latest else plan.forecaster.why_not(bars)
         except Exception as error:  # one partition must not take the others with it
             return _failed(partition, path, error)

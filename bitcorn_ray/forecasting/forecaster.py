@@ -161,7 +161,7 @@ class Forecaster:
     def _given(self, frame: pd.DataFrame) -> tuple[Bars, Partition, NDArray[np.bool_] | None]:
         """Return the bars of a frame, their partition, and a mask of filled bars if there is a column `filled`."""
         bars = read_frame(frame, self.system.inputs)
-        if bars.timestamp is None:
+        if not bars.timed:
             raise BitcornError("the bars have no timestamp: add one")
         if len(bars) == 0:
             raise BitcornError("there are no bars to forecast from: the frame is empty")
@@ -191,7 +191,6 @@ def first_row(bars: Bars, since: Any) -> int:
 
     Raises BitcornError if the time cannot be parsed, and if no bar is that late.
     """
-    assert bars.timestamp is not None
     first = 0 if since is None else int(np.searchsorted(bars.timestamp, milliseconds_of(since)))
     if first == len(bars):
         raise BitcornError(f"no bar opens at {since} or later: the last one is of {bars.describe(len(bars) - 1)}")

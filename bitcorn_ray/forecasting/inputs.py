@@ -71,7 +71,6 @@ class FeatureWindows:
         features: Floats | None = None,
         filled: Mask | None = None,
     ) -> None:
-        assert bars.timestamp is not None
         self.system, self.bars, self.times = system, bars, bars.timestamp
         self.seq_len, self.columns = run.config.seq_len, run.metadata["feature_cols"]
         self.step = timeframe_ms(run.metadata["timeframe"])
@@ -165,7 +164,6 @@ class ForecastInputs:
         cached: ForecastCache | None = None,
         filled: Mask | None = None,
     ) -> None:
-        assert bars.timestamp is not None
         self.run, self.system, self.bars, self.config = run, system, bars, run.config
         self.step, self.times = timeframe_ms(partition.timeframe), bars.timestamp
         self.numbers = self.times // self.step  # of the bars on the timeframe's grid

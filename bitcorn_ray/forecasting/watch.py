@@ -191,18 +191,15 @@ class Watcher:
 
     def _missed(self, known: Bars) -> int:
         """About how many bars may have come since the last look."""
-        assert known.timestamp is not None
         return max(int(time.time() * 1000) - int(known.timestamp[-1]), 0) // self._step % 100_000 + 1
 
     def _closed(self, bars: Bars) -> Bars:
         """Those whose time is over: the one that is still open would change after it was forecast from."""
-        assert bars.timestamp is not None
         return bars.take(bars.timestamp + self._step <= int(time.time() * 1000))
 
     def _forecasts(self, watched: _Watched) -> list[Entry]:
         bars = watched.bars
         assert bars is not None
-        assert bars.timestamp is not None
         first = len(bars) - 1
         if watched.last_cutoff is not None:
             first = int(np.searchsorted(bars.timestamp, watched.last_cutoff, side="right"))
@@ -237,11 +234,9 @@ class Watcher:
 
     def _ewma(self, bars: Bars, done: Forecasts) -> np.ndarray[Any, Any]:
         """Volatility over each horizon that the exponentially weighted variance says, (N, H)."""
-        assert bars.timestamp is not None
         rows = np.searchsorted(bars.timestamp, done.cutoffs)
         begin = max(int(rows[0]) - _EWMA_BARS, 0) if len(rows) else 0
         late = bars.take(slice(begin, None))
-        assert late.timestamp is not None
         history = History(
             timestamps=late.timestamp, high=late.high, low=late.low, close=late.close, timeframe_ms=self._step
         )
@@ -251,7 +246,6 @@ class Watcher:
         """Outcomes that are known now, and those that will never be, as bars are missing before the horizon's end."""
         bars = watched.bars
         assert bars is not None
-        assert bars.timestamp is not None
         numbers, entries = bars.timestamp // self._step, list[Entry]()
         for cutoff, forecast in watched.open.items():
             row = int(np.searchsorted(bars.timestamp, cutoff))
@@ -311,8 +305,6 @@ class Watcher:
 
 def _joined(known: Bars, newest: Bars) -> Bars | None:
     """Bars that go on from known ones; None where the newest do not reach back to these, or tell of them otherwise."""
-    assert known.timestamp is not None
-    assert newest.timestamp is not None
     if len(newest) == 0 or newest.timestamp[0] > known.timestamp[-1]:
         return None
     begin = int(np.searchsorted(known.timestamp, newest.timestamp[0]))

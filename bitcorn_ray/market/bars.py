@@ -25,23 +25,25 @@ _GRID_BARS = 2_048
 class Bars:
     """T bars of one partition.
 
-    timestamp: (T,) int64, milliseconds UTC of each bar's open, or None where the source has no times.
+    timestamp: (T,) int64, milliseconds UTC of each bar's open.
     open, high, low, close, volume: (T,) float64; prices in the quote currency, volume in the base currency.
-    extra: further columns (T,) float64 by name, such as `quote_volume`; only where they were asked for.
+    extra: further columns (T,) float64 by name, such as `quote_volume`; only the requested ones.
+    timed: False if the source has no times, and timestamp holds row numbers.
     """
 
-    timestamp: NDArray[np.int64] | None
+    timestamp: NDArray[np.int64]
     open: NDArray[np.float64]
     high: NDArray[np.float64]
     low: NDArray[np.float64]
     close: NDArray[np.float64]
     volume: NDArray[np.float64]
     extra: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    timed: bool = True
 
     def __post_init__(self) -> None:
         if taken := sorted(set(self.extra) & {*BAR_COLUMNS, "symbol", "timeframe"}):
             raise BitcornError(f"further columns {', '.join(taken)} have the names of bars' own columns: rename them")
-        lengths = {name: len(column) for name, column in {**self.columns(), **self.extra}.items()}
+        lengths = {name: len(column) for name, column in {**self._own(), **self.extra}.items()}
         if len(set(lengths.values())) > 1:
             raise BitcornError(f"columns of bars differ in length: {lengths}")
 
@@ -49,15 +51,16 @@ class Bars:
         return len(self.close)
 
     def columns(self) -> dict[str, NDArray[np.int64] | NDArray[np.float64]]:
-        """Return a bar's own arrays by column name, without `timestamp` where there are no times."""
-        present = {name: getattr(self, name) for name in BAR_COLUMNS}
-        return {name: column for name, column in present.items() if column is not None}
+        """Return the arrays by column name, without `extra`, and without `timestamp` if the bars have no times."""
+        return {name: column for name, column in self._own().items() if self.timed or name != "timestamp"}
+
+    def _own(self) -> dict[str, NDArray[np.int64] | NDArray[np.float64]]:
+        return {name: getattr(self, name) for name in BAR_COLUMNS}
 
     def take(self, rows: slice | NDArray[np.int64] | NDArray[np.bool_]) -> Bars:
         """Return the chosen rows, as a view where `rows` is a slice."""
-        timestamp = None if self.timestamp is None else self.timestamp[rows]
-        prices = {name: getattr(self, name)[rows] for name in (*PRICE_COLUMNS, "volume")}
-        return Bars(timestamp=timestamp, **prices, extra={name: column[rows] for name, column in self.extra.items()})
+        columns: dict[str, Any] = {name: column[rows] for name, column in self._own().items()}
+        return Bars(**columns, extra={name: column[rows] for name, column in self.extra.items()}, timed=self.timed)
 
     def with_extra(self, names: Sequence[str]) -> Bars:
         """Return the same bars with these further columns only. Raises BitcornError for one that they do not have."""
@@ -72,12 +75,12 @@ class Bars:
 
     def read_only(self) -> Bars:
         """Return the same bars as contiguous arrays that cannot be written to."""
-        columns = {}
-        for name, column in {**self.columns(), **self.extra}.items():
+        columns: dict[str, Any] = {}
+        for name, column in {**self._own(), **self.extra}.items():
             columns[name] = np.ascontiguousarray(column).view()
             columns[name].flags.writeable = False
         extra = {name: columns.pop(name) for name in self.extra}
-        return Bars(**{"timestamp": None, **columns}, extra=extra)  # type: ignore[arg-type]
+        return Bars(**columns, extra=extra, timed=self.timed)
 
     def require_usable(self) -> None:
         """Check that features can be computed from these bars.
@@ -85,7 +88,7 @@ class Bars:
         Raises BitcornError for times out of order or twice, missing values, prices that are not positive and negative
         volumes, with the first bar that is wrong.
         """
-        if self.timestamp is not None:
+        if self.timed:
             require_chronology(self.timestamp)
         for name in (*PRICE_COLUMNS, "volume"):
             column = getattr(self, name)
@@ -103,18 +106,18 @@ class Bars:
 
         The first ones decide: what is appended does not change the grid.
         """
-        return 0 if self.timestamp is None else modal_step(self.timestamp[:_GRID_BARS])
+        return modal_step(self.timestamp[:_GRID_BARS]) if self.timed else 0
 
     def describe(self, row: int) -> str:
-        """Return where a row is, for messages: its time where there are times, else its number."""
-        return f"row {row}" if self.timestamp is None else show_time(int(self.timestamp[row]))
+        """Return the time of a row, or its number if the bars have no times, for messages."""
+        return show_time(int(self.timestamp[row])) if self.timed else f"row {row}"
 
     def frame_columns(self) -> dict[str, Any]:
         """Return the columns as a frame holds them: `timestamp` is datetime64[ms, UTC]."""
         import pandas as pd
 
         columns: dict[str, Any] = {**self.columns(), **self.extra}
-        if self.timestamp is not None:
+        if self.timed:
             columns["timestamp"] = pd.DatetimeIndex(self.timestamp.view("M8[ms]")).tz_localize("UTC")
         return columns
 
@@ -142,11 +145,9 @@ def joined(parts: Sequence[Bars]) -> Bars:
     """Return bars that follow each other as one."""
     if len(parts) == 1:
         return parts[0]
-    columns: dict[str, Any] = {
-        name: np.concatenate([part.columns()[name] for part in parts]) for name in parts[0].columns()
-    }
+    columns: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in BAR_COLUMNS}
     extra = {name: np.concatenate([part.extra[name] for part in parts]) for name in parts[0].extra}
-    return Bars(**columns, extra=extra)
+    return Bars(**columns, extra=extra, timed=parts[0].timed)
 
 
 def modal_step(timestamp: NDArray[np.int64]) -> int:

@@ -52,7 +52,7 @@ def clean_bars(bars: Bars, policy: CleaningPolicy | None = None, timeframe: str 
     grid is needed and neither given nor to be seen.
     """
     policy = policy or CleaningPolicy()
-    if bars.timestamp is None:
+    if not bars.timed:
         raise BitcornError("bars without times cannot be cleaned: add a timestamp column")
     report: dict[str, Any] = {"policy": asdict(policy), "rows": len(bars)}
     moved = int((np.diff(bars.timestamp) < 0).sum())
@@ -60,7 +60,6 @@ def clean_bars(bars: Bars, policy: CleaningPolicy | None = None, timeframe: str 
         bars = bars.take(np.argsort(bars.timestamp, kind="stable"))
     report["sorted_rows"] = moved
     bars = _one_each(bars, policy, report)
-    assert bars.timestamp is not None
     step = timeframe_ms(timeframe) if timeframe else modal_step(bars.timestamp)
     if step:
         bars = _onto_grid(bars, step, policy, report)
@@ -95,7 +94,7 @@ def cleaning_record(
 
 def drop_duplicates(bars: Bars) -> Bars:
     """Keep the last stored row of each time; ``bars`` ascend in time, equal times in stored order."""
-    if bars.timestamp is None or len(bars) < 2:
+    if not bars.timed or len(bars) < 2:
         return bars
     last = np.append(np.diff(bars.timestamp) > 0, True)
     return bars if last.all() else bars.take(last)
@@ -111,7 +110,6 @@ def is_summed(column: str) -> bool:
 
 
 def _one_each(bars: Bars, policy: CleaningPolicy, report: dict[str, Any]) -> Bars:
-    assert bars.timestamp is not None
     again = np.flatnonzero(np.diff(bars.timestamp) == 0)
     if len(again) and policy.duplicates == "error":
         raise BitcornError(
@@ -127,7 +125,6 @@ def _one_each(bars: Bars, policy: CleaningPolicy, report: dict[str, Any]) -> Bar
 
 
 def _onto_grid(bars: Bars, step: int, policy: CleaningPolicy, report: dict[str, Any]) -> Bars:
-    assert bars.timestamp is not None
     phase = grid_phase(bars.timestamp, step)
     away = (bars.timestamp - phase) % step
     astray, snapped = np.flatnonzero(away), np.zeros(0, np.int64)
@@ -148,7 +145,6 @@ def _onto_grid(bars: Bars, step: int, policy: CleaningPolicy, report: dict[str, 
         keep[snapped] = True
     report["off_grid"] |= {"dropped": len(astray) - len(snapped), "snapped": len(snapped)}
     moved = replace(bars, timestamp=times).take(keep)
-    assert moved.timestamp is not None
     return moved.take(np.argsort(moved.timestamp, kind="stable"))
 
 
@@ -169,7 +165,6 @@ def _without_bad_prints(bars: Bars, step: int, policy: CleaningPolicy, report: d
 
 def _filled(bars: Bars, step: int, policy: CleaningPolicy, report: dict[str, Any]) -> tuple[Bars, NDArray[np.bool_]]:
     times = bars.timestamp
-    assert times is not None
     missing = np.diff(times) // max(step, 1) - 1
     too_long = missing > (policy.max_gap_size or missing.max(initial=0))
     count = np.where(too_long, 0, missing)
@@ -184,7 +179,7 @@ def _filled(bars: Bars, step: int, policy: CleaningPolicy, report: dict[str, Any
     source = np.repeat(np.arange(len(bars)), copies)
     place = np.arange(len(source)) - np.repeat(np.cumsum(copies) - copies, copies)
     filled = place > 0
-    columns = {name: column[source] for name, column in bars.columns().items()}
+    columns: dict[str, Any] = {name: column[source] for name, column in bars.columns().items()}
     columns["timestamp"] = times[source] + place * step
     before = source[filled]
     prices: NDArray[np.float64] = bars.close[before]
@@ -197,4 +192,4 @@ def _filled(bars: Bars, step: int, policy: CleaningPolicy, report: dict[str, Any
     columns["high"][filled], columns["low"][filled] = np.maximum(starts, prices), np.minimum(starts, prices)
     columns["volume"][filled] = 0.0
     extra = {name: np.where(filled & is_summed(name), 0.0, column[source]) for name, column in bars.extra.items()}
-    return Bars(**columns, extra=extra), filled  # type: ignore[arg-type]
+    return Bars(**columns, extra=extra), filled

@@ -50,7 +50,6 @@ def find_order(timestamp: Rows) -> tuple[str, int]:
 
 def find_duplicates(bars: Bars) -> Duplicates:
     """Compare rows of equal times; ``bars`` ascend in time, equal times in stored order."""
-    assert bars.timestamp is not None
     times, n = bars.timestamp, len(bars)
     again = np.flatnonzero(np.diff(times) == 0)
     if len(again) == 0:

@@ -67,16 +67,14 @@ def diagnose(
     say no time or no symbol, by reason. now_ms: the time now, ms UTC; a last bar whose end lies after it is unfinished.
     Raises BitcornError for rows without times, and for none at all.
     """
-    if rows.timestamp is None or len(rows) == 0:
+    if not rows.timed or len(rows) == 0:
         raise BitcornError("bars without times cannot be diagnosed: add a timestamp column")
     order, against = find_order(rows.timestamp)
     stored = rows.take(np.argsort(rows.timestamp, kind="stable"))
     duplicates, unique = find_duplicates(stored), drop_duplicates(stored)
-    assert unique.timestamp is not None
     step = timeframe_ms(timeframe) if timeframe else modal_step(unique.timestamp)
     on_grid = (unique.timestamp - grid_phase(unique.timestamp, step)) % max(step, 1) == 0
     bars = unique if on_grid.all() else unique.take(on_grid)
-    assert bars.timestamp is not None
     runs = silent_runs(bars, step)
     joined, invented = joined_rows(bars, step, runs), invented_rows(bars, runs, step)
     prints = bad_prints(bars, joined)
@@ -116,7 +114,7 @@ def diagnose(
         "last_bar": last,
         "coverage": cover_months(days),
     }
-    marks = {kind: np.unique(stored.timestamp[mask]) for kind, mask in impossible.items()} | {  # type: ignore[index]
+    marks = {kind: np.unique(stored.timestamp[mask]) for kind, mask in impossible.items()} | {
         "bad_prints": bars.timestamp[[each.row for each in prints]],
         "extreme_bars": bars.timestamp[[each.row for each in extremes[1]]],
         "duplicates": np.unique(duplicates.times),
@@ -161,7 +159,6 @@ def _places(
     stored: Bars, bars: Bars, duplicates: Duplicates, runs: SilentRuns, impossible: Mapping[str, Mask], off_grid: Rows
 ) -> dict[str, Any]:
     """Report where single rows and stretches are wrong."""
-    assert stored.timestamp is not None
     return {
         "duplicates": _duplicates(duplicates),
         "off_grid": _listed(off_grid),
@@ -182,7 +179,6 @@ def _still_bars(bars: Bars, joined: Mask) -> tuple[Mask, Mask]:
 
 def _last_bar(bars: Bars, step: int, now_ms: int) -> dict[str, Any]:
     """Tell whether the last bar is unfinished: `certain` by the clock, `suspected` by its volume, or `no`."""
-    assert bars.timestamp is not None
     before = bars.volume[-_LAST_BARS - 1 : -1]
     before = before[before > 0]
     state, why = "no", "its time is over, and its volume is not the least"

@@ -48,7 +48,7 @@ def silent_runs(bars: Bars, step: int) -> SilentRuns:
     Bars without volume at the very beginning or end are runs too.
     """
     times, n = bars.timestamp, len(bars)
-    if times is None or n == 0 or step <= 0:
+    if n == 0 or step <= 0:
         empty = np.zeros(0, np.int64)
         return SilentRuns(empty, empty, empty, np.zeros(0, bool))
     silent = bars.volume == 0 if (bars.volume != 0).any() else np.zeros(n, bool)
@@ -64,7 +64,6 @@ def silent_runs(bars: Bars, step: int) -> SilentRuns:
 
 def joined_rows(bars: Bars, step: int, runs: SilentRuns) -> NDArray[np.bool_]:
     """Mark the rows (T,) that follow their predecessor with no outage, of missing or invented bars, between them."""
-    assert bars.timestamp is not None
     joined = np.diff(bars.timestamp, prepend=bars.timestamp[0]) == step
     # Where nobody wanted to trade, the market goes on from where it was.
     gaps = np.flatnonzero(np.diff(bars.timestamp) > step)
@@ -77,7 +76,6 @@ def joined_rows(bars: Bars, step: int, runs: SilentRuns) -> NDArray[np.bool_]:
 
 def invented_rows(bars: Bars, runs: SilentRuns, step: int) -> NDArray[np.bool_]:
     """Mark the rows (T,) without volume that lie in an outage."""
-    assert bars.timestamp is not None
     invented = np.zeros(len(bars), bool)
     starts = np.searchsorted(bars.timestamp, runs.start[runs.outage])
     ends = np.searchsorted(bars.timestamp, (runs.start + runs.length * step)[runs.outage])

@@ -29,7 +29,7 @@ def quality_report(bars: Bars, timeframe: str | None = None, *, list_gaps: bool 
     counts the gaps, which is quicker where there are thousands.
     Every value is plain (int, float, str, list, dict, None), so that it can be written as JSON.
     """
-    times = bars.timestamp
+    times = bars.timestamp if bars.timed else None
     step = 0 if times is None else (timeframe_ms(timeframe) if timeframe else modal_step(times))
     unique = None if times is None else _unique(times)
     span = 0 if unique is None or step == 0 or len(unique) == 0 else int((unique[-1] - unique[0]) // step) + 1

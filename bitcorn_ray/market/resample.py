@@ -47,7 +47,7 @@ def resample_bars(bars: Bars, timeframe: str, to: str, *, incomplete: str = "dro
     step, length = timeframe_ms(timeframe), timeframe_ms(to)
     if length % step:
         raise BitcornError(f"{to} bars cannot be made of {timeframe} bars: give a multiple of {timeframe}")
-    if bars.timestamp is None:
+    if not bars.timed:
         raise BitcornError("bars without times cannot be resampled: add a timestamp column")
     times = bars.timestamp
     require_chronology(times)

@@ -193,7 +193,7 @@ def fan_panels(results: Sequence[PartitionForecast]) -> list[FanPanel]:
     panels = []
     for each in results:
         done, bars = each.forecasts, each.bars
-        if done is None or bars is None or bars.timestamp is None or len(done) == 0:
+        if done is None or bars is None or len(done) == 0:
             continue
         apart = max(done.horizons) * timeframe_ms(done.partition.timeframe)
         drawn = [len(done) - 1]

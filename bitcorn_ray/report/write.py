@@ -66,7 +66,6 @@ class Diagnosed:
         from bitcorn_ray.report.quality import QualityPanel
 
         bars, days = self.found.bars, self.found.days
-        assert bars.timestamp is not None
         return QualityPanel(
             name=str(self.stored.partition),
             source=self.stored.source,

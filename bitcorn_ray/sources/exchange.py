@@ -142,7 +142,7 @@ def _pages(
         if len(wanted):
             yield wanted
         # A page without bars is a time without trades, or before the market began: what follows it may have some.
-        begin = int(fresh.timestamp[-1]) + step if len(fresh) else begin + limit * step  # type: ignore[index]
+        begin = int(fresh.timestamp[-1]) + step if len(fresh) else begin + limit * step
 
 
 def _bars_of(rows: Sequence[Sequence[Any]]) -> Bars:

@@ -52,7 +52,9 @@ def read_frame(df: pd.DataFrame, extra: Sequence[str] = ()) -> Bars:
         except (TypeError, ValueError) as error:
             raise BitcornError(f"column {stored!r} holds values that are not numbers: {error}") from error
     kept = {name: prices.pop(name) for name in further}
-    return Bars(timestamp=frame_times(df), **prices, extra=kept)
+    times = frame_times(df)
+    timestamp = np.arange(len(df)) if times is None else times
+    return Bars(timestamp=timestamp, **prices, extra=kept, timed=times is not None)
 
 
 def frame_times(df: pd.DataFrame) -> NDArray[np.int64] | None:

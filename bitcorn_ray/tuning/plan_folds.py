@@ -98,7 +98,6 @@ def plan_folds(config: str | Path | Mapping[str, Any]) -> FoldPlan:
     for symbol in symbols:
         for timeframe in timeframes:
             loaded, step = load_bars(str(values["db"]), symbol, timeframe, reading=reading), timeframe_ms(timeframe)
-            assert loaded.bars.timestamp is not None
             timelines.append(Timeline(name=str(loaded.partition), instants=loaded.bars.timestamp + step, step=step))
     horizon = max(model.horizons)
     searched = {name: given for name, given in (values.get("search") or {}).items() if name in SEQ_LEN}

@@ -435,7 +435,7 @@ def test_our_systems_pass_on_simulated_bars_with_gaps(name):
 
 
 def test_v2_and_v4_pass_without_times_where_they_can():
-    bars = dataclasses.replace(simulate_bars(1_000, seed=5), timestamp=None)
+    bars = dataclasses.replace(simulate_bars(1_000, seed=5), timed=False)
     assert audit(bars, SYSTEMS["v2"], cuts=16).passed
     report = audit(bars, SYSTEMS["v4"], cuts=16)
     assert [finding.kind for finding in report.findings] == ["error"]

@@ -1,5 +1,7 @@
 """Higher timeframes: compared with pandas and a slow loop, and independent of the future."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -158,7 +160,11 @@ def test_the_context_is_the_newest_closed_value_per_bar():
     for timeframe in ("4h", "1d"):
         higher = resampled(bars, HOUR, timeframe)
         computed = probe.function(
-            Bars(timestamp=None, **{n: higher[n].to_numpy() for n in ("open", "high", "low", "close", "volume")})
+            Bars(
+                timestamp=np.arange(len(higher)),
+                timed=False,
+                **{n: higher[n].to_numpy() for n in ("open", "high", "low", "close", "volume")},
+            )
         )
         ends = higher.index + pd.Timedelta(PANDAS[timeframe])
         for t in range(first, len(bars)):
@@ -305,7 +311,7 @@ def test_few_bars_have_no_row(n):
 
 def test_bars_without_times_are_refused():
     bars = simulate_bars(300, seed=0)
-    timeless = Bars(**{**bars.columns(), "timestamp": None})
+    timeless = replace(bars, timed=False)
     with pytest.raises(BitcornError, match="needs the time of each bar: add a timestamp column"):
         closed_bars(timeless, HOUR, "1d")
     with pytest.raises(BitcornError, match="add a timestamp column"):

@@ -56,7 +56,7 @@ def test_one_bar_more_or_fewer_is_another_key(random_bars):
 
 def test_times_or_none_are_different_keys(random_bars):
     columns = random_bars(100).columns()
-    assert keys(Bars(**{**columns, "timestamp": None})) != keys(Bars(**columns))
+    assert keys(Bars(**columns, timed=False)) != keys(Bars(**columns))
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_the_size_is_a_power_of_two_within_the_documented_range():
 
 
 def test_without_times_the_cuts_are_by_row(small_chunks, random_bars):
-    bars = Bars(**{**random_bars(200).columns(), "timestamp": None})
+    bars = replace(random_bars(200), timed=False)
     assert [(c.start, c.stop) for c in plan_entry(bars, V2).chunks] == [(0, 64), (64, 128), (128, 192), (192, 200)]
 
 

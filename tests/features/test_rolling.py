@@ -195,7 +195,7 @@ def test_the_true_range_is_that_of_wilder_and_of_talib():
     # Opens that jump, so that the close before is outside of the bar.
     jump = np.exp(np.random.default_rng(7).normal(0, 0.01, len(bars)))
     bars = Bars(
-        timestamp=None,
+        timestamp=bars.timestamp,
         open=bars.open * jump,
         high=bars.high * jump,
         low=bars.low * jump,

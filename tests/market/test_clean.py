@@ -34,7 +34,7 @@ def test_bars_without_duplicates_are_not_copied(random_bars):
 
 
 def test_bars_without_times_are_left_as_they_are():
-    bars = Bars(timestamp=None, **{name: np.ones(3) for name in PRICES})
+    bars = Bars(timestamp=np.arange(3), timed=False, **{name: np.ones(3) for name in PRICES})
     assert drop_duplicates(bars) is bars
 
 
@@ -193,7 +193,7 @@ def test_hardly_any_bars_are_clean(random_bars):
         bars = random_bars(10).take(slice(0, rows))
         assert len(clean_bars(bars, CleaningPolicy(fill="forward")).bars) == rows
     with pytest.raises(BitcornError, match="without times"):
-        clean_bars(Bars(**{**bars.columns(), "timestamp": None}))
+        clean_bars(replace(bars, timed=False))
 
 
 def test_further_columns_go_along(random_bars):

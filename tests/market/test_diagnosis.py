@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -166,6 +167,6 @@ def test_hardly_any_bars_can_be_diagnosed(random_bars, rows):
 def test_what_has_no_times_cannot_be_diagnosed(random_bars):
     bars = random_bars(10)
     with pytest.raises(BitcornError, match="without times"):
-        diagnose(Bars(**{**bars.columns(), "timestamp": None}))
+        diagnose(replace(bars, timed=False))
     with pytest.raises(BitcornError, match="cannot be diagnosed"):
         diagnose(bars.take(slice(0, 0)))

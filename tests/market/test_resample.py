@@ -98,7 +98,7 @@ def test_bars_that_are_not_clean_are_refused(random_bars):
     with pytest.raises(BitcornError, match="must rise"):
         resample_bars(bars.take(np.array([0, 1, 1])), "1h", "4h")
     with pytest.raises(BitcornError, match="without times"):
-        resample_bars(Bars(**{**bars.columns(), "timestamp": None}), "1h", "4h")
+        resample_bars(replace(bars, timed=False), "1h", "4h")
     with pytest.raises(BitcornError, match="'drop' or 'mark'"):
         resample_bars(bars, "1h", "4h", incomplete="keep")
 

@@ -25,7 +25,8 @@ def same(a, b):
 def test_a_frame_and_back_is_the_same_bit_by_bit(rows, with_times):
     values = np.array([row[1:] for row in rows], dtype=np.float64).reshape(-1, 5)
     bars = Bars(
-        timestamp=np.array([row[0] for row in rows], dtype=np.int64) if with_times else None,
+        timestamp=np.array([row[0] for row in rows], dtype=np.int64) if with_times else np.arange(len(rows)),
+        timed=with_times,
         **{name: values[:, i].copy() for i, name in enumerate(["open", "high", "low", "close", "volume"])},
     )
     assert same(read_frame(bars.to_frame()), bars)
@@ -59,7 +60,7 @@ def test_times_of_an_index_are_milliseconds_utc(zone):
 
 def test_a_frame_without_times_makes_bars_without_times():
     bars = read_frame(some_bars().to_frame().drop(columns="timestamp"))
-    assert bars.timestamp is None
+    assert not bars.timed
     assert "timestamp" not in bars.columns()
     assert "timestamp" not in bars.to_frame()
     assert bars.describe(3) == "row 3"

@@ -156,7 +156,7 @@ def compute(
     short, medium, long, oscillator, fib: windows in bars, 2 <= short < medium < long.
     Raises BitcornError for bars without times.
     """
-    if bars.timestamp is None:
+    if not bars.timed:
         raise BitcornError("v4 needs the time of each bar: add a timestamp column")
     r = change(np.log(bars.close), 1)
     variances = rolling_means(r * r, short, medium, long)

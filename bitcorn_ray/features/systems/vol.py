@@ -78,7 +78,7 @@ def compute(bars: Bars, *, day: int = 24) -> dict[str, Array]:
 
     day: bars per day. Raises BitcornError for bars without times.
     """
-    if bars.timestamp is None:
+    if not bars.timed:
         raise BitcornError("vol needs the time of each bar: add a timestamp column")
     log_p = np.log(bars.close)
     r, s = change(log_p, 1), reference_volatility(log_p, 7 * day)

@@ -370,5 +370,5 @@ def _to_bars(arrow: pa.Table, extra: Mapping[str, str], where: str) -> tuple[Bar
 
 
 def _bars_of(columns: Mapping[str, NDArray[Any]], extra: Mapping[str, str]) -> Bars:
-    own = {name: column for name, column in columns.items() if name not in extra}
+    own: dict[str, Any] = {name: column for name, column in columns.items() if name not in extra}
     return Bars(**own, extra={name: columns[name] for name in extra})

@@ -125,7 +125,9 @@ def test_windowed_features_do_not_depend_on_where_the_bars_start():
 
 def test_a_constant_market_has_zero_range_and_deviation():
     still = np.full(80, 61_234.56)
-    bars = Bars(timestamp=None, open=still, high=still, low=still, close=still, volume=still)
+    bars = Bars(
+        timestamp=np.arange(len(still)), timed=False, open=still, high=still, low=still, close=still, volume=still
+    )
     computed = v2.compute(bars)
     assert np.isnan(computed["fib_composite"]).all()
     assert (computed["bb_width"][49:] == 0).all()
@@ -136,7 +138,9 @@ def test_a_constant_market_has_zero_range_and_deviation():
 def with_closes(closes):
     """Bars of these closes, with a range around them."""
     p = np.asarray(closes, np.float64)
-    return Bars(timestamp=None, open=p, high=p * 1.01, low=p * 0.99, close=p, volume=np.ones(len(p)))
+    return Bars(
+        timestamp=np.arange(len(p)), timed=False, open=p, high=p * 1.01, low=p * 0.99, close=p, volume=np.ones(len(p))
+    )
 
 
 def walk(seed, runs, length=600):

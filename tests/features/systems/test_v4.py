@@ -591,7 +591,7 @@ def test_a_mirrored_market_has_mirrored_directions():
 
 def test_bars_without_times_are_refused(random_bars):
     with pytest.raises(BitcornError, match="add a timestamp column"):
-        v4.compute(changed(random_bars(400), timestamp=None))
+        v4.compute(changed(random_bars(400), timed=False))
 
 
 @pytest.mark.parametrize(

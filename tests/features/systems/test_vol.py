@@ -1,6 +1,7 @@
 """vol: equal to a slow oracle, finite in extreme markets and across gaps, independent of the future."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -183,4 +184,4 @@ def test_other_day_lengths_and_refused_ones():
         with pytest.raises(BitcornError, match="intraday bars"):
             find_system(wrong).warmup_bars  # noqa: B018
     with pytest.raises(BitcornError, match="time of each bar"):
-        vol.compute(Bars(**{**simulate_bars(300, seed=1).columns(), "timestamp": None}))
+        vol.compute(replace(simulate_bars(300, seed=1), timed=False))
