@@ -1,11 +1,10 @@
-"""What a column of bars may be called: the one place to teach the reader a new name.
+"""Names that columns of bars may have: the one place to add a new name.
 
-1. Databases and files go through the same functions, so that a name understood in one is understood in the other.
-2. Columns are matched by name, never by position, without case and without what separates words: `Open Time`,
-   `open_time` and `openTime` are one name.
-3. The spellings of one of our columns stand in groups. The first group that occurs decides; where two columns of it
-   occur, which of them is meant is for the user to say. Base volume goes before volume, and volume before that of the
-   quote currency, which is never taken for it.
+1. Databases and files use the same functions, so that a name that works in one works in the other.
+2. Columns are matched by name, never by position, without case and separators: `Open Time`, `open_time` and `openTime`
+   are one name.
+3. The spellings of a column form groups in order of preference. The first group that occurs decides; if two columns of
+   it occur, the user must choose. Base volume is preferred to volume. Quote volume is never taken for it.
 """
 
 from __future__ import annotations
@@ -26,12 +25,12 @@ def _times(*names: str) -> tuple[str, ...]:
     return tuple(f"{name}{unit}" for name in names for unit in _UNITS)
 
 
-# Words for a price, other than those that are made of its name.
+# Short names of the prices.
 _PRICE_WORDS = {"open": ("o",), "high": ("h",), "low": ("l",), "close": ("c",)}
-# Spellings are in small letters, without what separates words.
+# Spellings are in lower case, without separators.
 _GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
-    # What says that it is the start of a bar is surer than any other time. Of the others numbers come before text:
-    # where a table has `ts` or `unix` and `timestamp` or `date`, the first is the number.
+    # The start of a bar is surer than any other time. Of the others, names of numbers come before those of text:
+    # in a table with `ts` or `unix` and `timestamp` or `date`, the first is the number.
     "timestamp": (
         _times(
             *("opentime", "opentimestamp", "opents", "starttime", "starttimestamp", "startts", "start", "begintime"),
@@ -95,7 +94,7 @@ _GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("bar",),
     ),
 }
-# Further numbers that a source may have, by the name that they are asked for.
+# Further numbers that a source may have, by the name to request them by.
 _EXTRA: dict[str, tuple[str, ...]] = {
     "quote_volume": (
         *("quotevolume", "quoteassetvolume", "volumequote", "quotevol", "volquote", "volccyquote", "qav"),
@@ -112,12 +111,11 @@ _NO_ASSETS = {"quote", "ma", "sma", "ema", "avg", "mean", "std", "ratio", "chang
 
 
 def match_columns(names: Sequence[str], mapping: Mapping[str, str] | None = None) -> tuple[dict[str, str], list[str]]:
-    """Find the columns of bars among ``names``.
+    """Find the columns of bars among `names`.
 
-    mapping: our name to the stored name, where the user says it; it decides.
-    Returns what was found (our name to the stored name; ``symbol`` and ``timeframe`` only where present) and the
-    bar columns that are missing.
-    Raises BitcornError for a mapping to what is not there, and where two columns could be one of ours.
+    mapping: our names to the stored ones, as the user gives them; they decide.
+    Returns (our names to the stored ones, with `symbol` and `timeframe` only if present, the missing bar columns).
+    Raises BitcornError for a mapping to a column that does not exist, and if two columns could be one of ours.
 
     >>> match_columns(["TS", "Open", "high", "low", "close", "quote volume"])[1]
     ['volume']
@@ -131,7 +129,7 @@ def match_columns(names: Sequence[str], mapping: Mapping[str, str] | None = None
         if ours in found:
             continue
         for group in groups:
-            if candidates := [each for name in group for each in stored.get(name, ())]:
+            if candidates := [column for name in group for column in stored.get(name, ())]:
                 found[ours] = _only(ours, candidates)
                 break
     if "volume" not in found and (of_assets := _of_assets(stored)):
@@ -143,9 +141,9 @@ def match_columns(names: Sequence[str], mapping: Mapping[str, str] | None = None
 def match_extra(names: Sequence[str], asked: Iterable[str], found: Mapping[str, str]) -> dict[str, str]:
     """Find further columns, by their stored name or by one of ours (`quote_volume`, `trades`, `taker_buy_volume`, ...).
 
-    found: the columns of bars, as `match_columns` found them.
-    Returns the asked name to the stored name. Raises BitcornError for one that is not there, naming those that are,
-    and for the name of a bar's own column.
+    asked: the requested names. found: the columns of bars, from `match_columns`.
+    Returns requested names to stored ones. Raises BitcornError for a column that does not exist, and for a bar's own
+    column.
     """
     left = [name for name in names if name not in found.values()]
     plain = {_plain(name): name for name in reversed(left)}
@@ -154,7 +152,7 @@ def match_extra(names: Sequence[str], asked: Iterable[str], found: Mapping[str, 
         if name in (*BAR_COLUMNS, "symbol", "timeframe"):
             raise BitcornError(f"{name} is a column of every bar: name further columns only")
         spellings = (_plain(name), *_EXTRA.get(name, ()))
-        stored = name if name in left else next((plain[each] for each in spellings if each in plain), None)
+        stored = name if name in left else next((plain[spelling] for spelling in spellings if spelling in plain), None)
         if stored is None:
             raise BitcornError(f"there is no further column {name!r}: there is {', '.join(left) or 'none'}")
         extra[name] = stored
@@ -162,12 +160,12 @@ def match_extra(names: Sequence[str], asked: Iterable[str], found: Mapping[str, 
 
 
 def parse_mapping(texts: Iterable[str]) -> dict[str, str]:
-    """Read mappings as users write them, our name = the stored name, separated by commas.
+    """Parse mappings as users write them: our name = the stored name, separated by commas.
 
     >>> parse_mapping(["open=o,high=h", "ts=time"])
     {'open': 'o', 'high': 'h', 'timestamp': 'time'}
 
-    Raises BitcornError for anything else, and for a name that is none of ours.
+    Raises BitcornError for anything else, and for an unknown name on the left.
     """
     mapping: dict[str, str] = {}
     for item in (item for text in texts for item in text.split(",")):
@@ -182,7 +180,7 @@ def parse_mapping(texts: Iterable[str]) -> dict[str, str]:
 
 
 def is_number(kind: pa.DataType) -> bool:
-    """Tell whether an Arrow column holds numbers, or nothing but nulls."""
+    """Return True if an Arrow column holds numbers, or only nulls."""
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind))
 
 
@@ -199,24 +197,24 @@ def _mapped(names: Sequence[str], mapping: Mapping[str, str]) -> dict[str, str]:
 
 
 def _only(ours: str, candidates: list[str]) -> str:
-    """Return the one candidate that is meant: the only one, or the only time whose name says its unit."""
+    """Return the only candidate, or the only time whose name says its unit."""
     if ours == "timestamp" and len(candidates) > 1:
         with_unit = [name for name in candidates if re.search(r"(?i)(ms|us|ns|unix)$", name)]
         candidates = with_unit if len(with_unit) == 1 else candidates
     if len(candidates) > 1:
         raise BitcornError(
-            f"columns {', '.join(candidates)} could each be the {ours}: say which by --map {ours}={candidates[0]}"
+            f"columns {', '.join(candidates)} could each be the {ours}: choose one by --map {ours}={candidates[0]}"
         )
     return candidates[0]
 
 
 def _of_assets(stored: Mapping[str, list[str]]) -> list[str]:
-    """Volumes that are named by their currency, as `Volume BTC` and `Volume USDT`: that of the base."""
+    """Return the base volume among volumes named by their currency, such as `Volume BTC` and `Volume USDT`."""
     assets = {match[1].upper(): names for plain, names in stored.items() if (match := _OF_ASSET.fullmatch(plain))}
     assets = {asset: names for asset, names in assets.items() if asset.lower() not in _NO_ASSETS}
     bases = [name for asset, names in assets.items() if asset not in QUOTES for name in names]
     others = [asset for asset in assets if asset in QUOTES and asset not in MONEY]
-    # Of coins that others are priced in, the base is what comes last among these.
+    # Of several quote coins the last one is the base.
     return bases or (assets[max(others, key=QUOTES.index)] if others else [])
 
 

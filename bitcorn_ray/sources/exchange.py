@@ -1,10 +1,10 @@
-"""Bars of an exchange into a database, through ccxt.
+"""Download bars of an exchange into a database, through ccxt.
 
-1. What the database has decides what is asked for: the bars before its first one down to the wished start, and those
-   after its last one up to now. An interrupted download goes on from there.
-2. Pages are asked for one after another at the pace that ccxt keeps for the exchange. An exchange that is not to be
-   reached, or says that it is asked too often, is asked again a few times, after as long as it says.
-3. A bar is stored once the exchange's own clock says that it has ended, never before.
+1. Only missing bars are requested: those before the first stored one, back to the requested start, and those after the
+   last stored one. An interrupted download resumes in this way.
+2. Pages are requested one after another at ccxt's rate limit of the exchange. If the exchange cannot be reached, or
+   reports too many requests, the request is repeated a few times, after the delay that the exchange asks for.
+3. A bar is stored only after it has ended by the exchange's own clock.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from bitcorn_ray.sources.upsert import stored_span
 
 _ATTEMPTS = 6
 _LONGEST_WAIT = 120.0
-_PAGE_BARS = 500  # what is asked for where the exchange does not say its most
+_PAGE_BARS = 500  # requested if the exchange does not say its limit
 
 
 @dataclass(frozen=True)
 class DownloadedPartition:
-    """What became of a partition: bars fetched, of these inserted and updated, and the time of the last stored bar."""
+    """Numbers of bars fetched, inserted and updated, and the time of the last stored bar."""
 
     partition: Partition
     rows: int
@@ -55,13 +55,13 @@ def download_bars(
     """Bring a database up to date with an exchange.
 
     exchange: of ccxt, see `opened_exchange`. symbols: in any spelling; a future by its settlement, BTC/USDT:USDT.
-    since: milliseconds UTC of the first wished bar. on_page: called with each stored page's partition and number of
+    since: milliseconds UTC of the first requested bar. on_page: called with each stored page's partition and number of
     bars. sleep: waits so many seconds.
     Each page is stored at once. Raises BitcornError for a symbol or timeframe that the exchange does not have, and
-    where it cannot be reached.
+    if it cannot be reached.
     """
     _require_timeframes(exchange, timeframes)
-    known = _asked(exchange, exchange.load_markets, sleep)
+    known = _requested(exchange, exchange.load_markets, sleep)
     partitions = [
         Partition(_market_of(exchange, known, symbol), timeframe_of_ms(timeframe_ms(timeframe)))
         for symbol in symbols
@@ -73,8 +73,8 @@ def download_bars(
 def opened_exchange(name: str, base_url: str | None = None) -> Any:
     """Return an exchange of ccxt that keeps to its rate limit.
 
-    base_url: where its API is to be reached, in place of the usual host: a proxy or a mirror.
-    Raises BitcornError where ccxt is not installed, for an unknown exchange, and for one without bars.
+    base_url: of a proxy or mirror, in place of the usual host.
+    Raises BitcornError if ccxt is not installed, for an unknown exchange, and for one without bars.
     """
     try:
         import ccxt
@@ -84,7 +84,7 @@ def opened_exchange(name: str, base_url: str | None = None) -> Any:
         alike = difflib.get_close_matches(name.lower(), ccxt.exchanges, 3)
         raise BitcornError(f"unknown exchange {name!r}: give a name that ccxt knows{_such_as(alike)}")
     exchange = getattr(ccxt, name)({"enableRateLimit": True})
-    exchange.requests_trust_env = True  # proxies and certificates as the environment says
+    exchange.requests_trust_env = True  # use proxies and certificates of the environment
     if not exchange.has.get("fetchOHLCV"):
         raise BitcornError(f"exchange {name} gives no bars: give another one")
     if base_url:
@@ -113,7 +113,7 @@ def _download(
         on_page(page.partition, page.rows)
 
     if span is not None and first_bar < span[0]:
-        # Stored as a whole: a part of it would hide from the next call what is still missing before the first bar.
+        # Stored as a whole: a part of it would hide a gap before the first bar from the next call.
         earlier = list(_pages(exchange, partition, first_bar, span[0], step, sleep))
         if earlier:
             stored(joined(earlier))
@@ -130,7 +130,7 @@ def _pages(
     """Yield the bars that open from `begin` on and before `end`, page by page."""
     limit = _page_limit(exchange, partition.symbol)
     while begin < end:
-        rows = _asked(
+        rows = _requested(
             exchange,
             partial(exchange.fetch_ohlcv, partition.symbol, partition.timeframe, since=begin, limit=limit),
             sleep,
@@ -141,22 +141,22 @@ def _pages(
         wanted = bars.take((bars.timestamp >= begin) & (bars.timestamp < end))
         if len(wanted):
             yield wanted
-        # A page without bars is a time without trades, or before the market began: what follows it may have some.
+        # An empty page is a time without trades, or before the market began: later pages may have bars.
         begin = int(fresh.timestamp[-1]) + step if len(fresh) else begin + limit * step
 
 
 def _bars_of(rows: Sequence[Sequence[Any]]) -> Bars:
-    """Bars of ccxt's rows (time in milliseconds, open, high, low, close, volume), ascending, one for each time."""
+    """Return the bars of ccxt's rows (time in ms, open, high, low, close, volume), ascending, one per time."""
     times = np.array([row[0] for row in rows], np.int64)
-    times, places = np.unique(times, return_index=True)
+    times, rows_of_time = np.unique(times, return_index=True)
     values = np.array([[np.nan if value is None else value for value in row[1:6]] for row in rows], np.float64)
-    columns = values.reshape(-1, 5)[places].T
+    columns = values.reshape(-1, 5)[rows_of_time].T
     named: Any = {name: np.ascontiguousarray(column) for name, column in zip(BAR_COLUMNS[1:], columns, strict=True)}
     return Bars(timestamp=times, **named)
 
 
-def _asked(exchange: Any, request: Callable[[], Any], sleep: Callable[[float], None]) -> Any:
-    """Return an answer. Raises BitcornError where the exchange refuses, or cannot be reached several times."""
+def _requested(exchange: Any, request: Callable[[], Any], sleep: Callable[[float], None]) -> Any:
+    """Return the response. Raises BitcornError if the exchange refuses, or cannot be reached repeatedly."""
     import ccxt
 
     for attempt in range(_ATTEMPTS):
@@ -172,7 +172,7 @@ def _asked(exchange: Any, request: Callable[[], Any], sleep: Callable[[float], N
 
 
 def _wait(exchange: Any, attempt: int) -> float:
-    """Seconds before the next attempt: as long as the exchange says, else twice as long each time."""
+    """Return the seconds before the next attempt: what the exchange asks for, else twice as long each time."""
     headers = {str(name).lower(): value for name, value in (exchange.last_response_headers or {}).items()}
     try:
         return min(float(headers["retry-after"]), _LONGEST_WAIT)
@@ -181,8 +181,10 @@ def _wait(exchange: Any, attempt: int) -> float:
 
 
 def _now(exchange: Any, sleep: Callable[[float], None]) -> int:
-    """Milliseconds UTC by the exchange's clock where it says it: one that is fast here would store unfinished bars."""
-    return int(_asked(exchange, exchange.fetch_time, sleep) if exchange.has.get("fetchTime") else time.time() * 1000)
+    """Return milliseconds UTC by the exchange's clock if possible: a fast local one would store unfinished bars."""
+    return int(
+        _requested(exchange, exchange.fetch_time, sleep) if exchange.has.get("fetchTime") else time.time() * 1000
+    )
 
 
 def _page_limit(exchange: Any, symbol: str) -> int:
@@ -194,8 +196,8 @@ def _require_timeframes(exchange: Any, timeframes: Sequence[str]) -> None:
     for timeframe in timeframes:
         name = timeframe_of_ms(timeframe_ms(timeframe))
         if name not in (exchange.timeframes or {}):
-            there = ", ".join(each for each in exchange.timeframes or {} if not each.endswith(("M", "s")))
-            raise BitcornError(f"{exchange.id} has no bars of {timeframe}: it has {there}")
+            exist = ", ".join(known for known in exchange.timeframes or {} if not known.endswith(("M", "s")))
+            raise BitcornError(f"{exchange.id} has no bars of {timeframe}: it has {exist}")
 
 
 def _market_of(exchange: Any, markets: dict[str, Any], symbol: str) -> str:
@@ -212,7 +214,7 @@ def _market_of(exchange: Any, markets: dict[str, Any], symbol: str) -> str:
 def _redirected(urls: Any, base_url: str) -> Any:
     """Replace scheme and host of every address."""
     if isinstance(urls, dict):
-        return {name: _redirected(each, base_url) for name, each in urls.items()}
+        return {name: _redirected(url, base_url) for name, url in urls.items()}
     base, parts = urlsplit(base_url), urlsplit(str(urls))
     return urlunsplit((base.scheme, base.netloc, base.path.rstrip("/") + parts.path, parts.query, ""))
 

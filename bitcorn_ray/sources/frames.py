@@ -1,4 +1,4 @@
-"""Bars out of a pandas frame, whatever its columns are called (see `columns`)."""
+"""Bars out of a pandas DataFrame, by the names of its columns (see `columns`)."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 def key_of_frame(df: pd.DataFrame, name: str) -> str | None:
-    """The symbol or timeframe of a frame: by its column, else by its attributes; None where neither says it.
+    """Return the symbol or timeframe of a frame, from its column or else its attributes; None if neither says it.
 
-    name: "symbol" or "timeframe". Raises BitcornError where the column holds several.
+    name: "symbol" or "timeframe". Raises BitcornError if the column holds several.
     """
     found, _ = match_columns([str(column) for column in df.columns])
     if name in found and len(df):
@@ -35,10 +35,10 @@ def key_of_frame(df: pd.DataFrame, name: str) -> str | None:
 
 
 def read_frame(df: pd.DataFrame, extra: Sequence[str] = ()) -> Bars:
-    """Bars of a frame with OHLCV columns; times from a column or a DatetimeIndex, or none.
+    """Return the bars of a frame with OHLCV columns; times come from a column or a DatetimeIndex, if there is one.
 
     extra: further columns to keep. Times may be epochs, datetimes or text (without a zone: UTC).
-    Raises BitcornError where a column is missing or is not numeric.
+    Raises BitcornError if a column is missing or is not numeric.
     """
     found, missing = match_columns([str(name) for name in df.columns])
     absent = [name for name in missing if name != "timestamp"]
@@ -58,10 +58,10 @@ def read_frame(df: pd.DataFrame, extra: Sequence[str] = ()) -> Bars:
 
 
 def frame_times(df: pd.DataFrame) -> NDArray[np.int64] | None:
-    """Times of a frame as int64 milliseconds UTC (T,), or None where it has none.
+    """Return the times of a frame as int64 milliseconds UTC (T,), or None if it has none.
 
-    They come from the column of times, else from a DatetimeIndex: epochs, datetimes or text (see `times`), those
-    without a zone as UTC. Raises BitcornError for missing times and for what is no time.
+    They come from the time column, else from a DatetimeIndex: epochs, datetimes or text (see `times`), as UTC without a
+    zone. Raises BitcornError for missing times and for values that are no times.
     """
     import pandas as pd
 
@@ -76,7 +76,7 @@ def frame_times(df: pd.DataFrame) -> NDArray[np.int64] | None:
     if missing := int(np.sum(times.isna())):
         raise BitcornError(f"{missing} rows have no timestamp: remove these rows")
     if pd.api.types.is_datetime64_any_dtype(times.dtype):
-        # The index form takes zones off, and Arrow's types, without boxing each value.
+        # The index converts zones and Arrow types without boxing each value.
         index = pd.DatetimeIndex(times)
         times = index if index.tz is None else index.tz_convert(None)
     values = times.to_numpy()

@@ -1,4 +1,4 @@
-"""Prices and volumes as numbers, whether they are stored as numbers or as text."""
+"""Read prices and volumes that are stored as numbers or as text."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ _MISSING = pa.array(["", "nan", "null", "none", "na", "n/a", "-"])
 
 
 def parse_numbers(column: pa.Array | pa.ChunkedArray) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Read a column of T numbers or of text that is numbers; what is missing is NaN.
+    """Read a column of T numbers, or of text that holds numbers.
 
-    Text without a number (empty, nan, null) is missing. Returns (the numbers (T,), which values are no numbers (T,)).
+    Returns (the numbers (T,), NaN for missing ones, which values are no numbers (T,)). Empty text, nan and null are
+    missing values.
     """
     kind = column.type
     if pa.types.is_dictionary(kind):

@@ -1,4 +1,4 @@
-"""What a user says about how a source is to be read, where its names do not say it."""
+"""Options for reading a source, for what its names do not say."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from bitcorn_ray.sources.columns import parse_mapping
 
 @dataclass(frozen=True)
 class Reading:
-    """How a source is to be read; by default its names decide.
+    """Options for reading a source; by default its names decide.
 
-    table: the one table of a database that is read. mapping: pairs of our column name and the stored one, which decide.
+    table: the one table of a database to read. mapping: pairs of our column name and the stored one.
     columns: further numeric columns to keep, by their stored name or one of ours (`quote_volume`, `trades`, ...).
-    policy: how bars are repaired once they are read; None repairs nothing but rows of one time.
+    policy: how to repair bars after reading; None only keeps one of several rows of one time.
     """
 
     table: str | None = None
@@ -25,11 +25,11 @@ class Reading:
 
     @property
     def chooses_among_rows(self) -> bool:
-        """Whether the user says which of several rows of one time counts, whatever tells them apart."""
+        """Whether the policy chooses among rows of one time, whatever tells them apart."""
         return self.policy is not None and self.policy.duplicates is not None
 
     def with_columns(self, names: Iterable[str]) -> Reading:
-        """Return this reading with these further columns too."""
+        """Return these options with further columns added."""
         return replace(self, columns=tuple(dict.fromkeys((*self.columns, *names))))
 
     @classmethod
@@ -40,9 +40,9 @@ class Reading:
         columns: Iterable[str] = (),
         policy: CleaningPolicy | None = None,
     ) -> Reading:
-        """Make one of plain values; mapping: a mapping of our names to stored ones, or texts such as `open=o,high=h`.
+        """Return options made from plain values.
 
-        Raises BitcornError for a mapping that is none.
+        mapping: our names to stored ones, or texts such as `open=o,high=h`. Raises BitcornError if it is not valid.
         """
         texts = [f"{ours}={stored}" for ours, stored in mapping.items()] if isinstance(mapping, Mapping) else mapping
         return cls(table, tuple(sorted(parse_mapping(texts).items())), tuple(dict.fromkeys(columns)), policy)

@@ -1,8 +1,8 @@
-"""Rows on their way into a database: a private table on the disk, so that they may be more than fit into memory.
+"""A private table on disk for rows on their way into a database, so that there may be more than fit into memory.
 
-Everything is read and checked into it before the database is touched. It is written through ADBC, which takes Arrow as
-it is, and read by Python's own SQLite, which writes the database: a connection that the user holds to that is of the
-same SQLite, and two copies in one process do not know of each other's locks.
+All rows are read and checked into it before the database is touched. ADBC writes it, since it takes Arrow directly;
+Python's own SQLite reads it and writes the database. The user's connections in this process are of the same SQLite copy
+then, and two copies in one process do not see each other's locks.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _CREATE = "CREATE TABLE incoming (part INTEGER, ts INTEGER, open REAL, high REAL
 
 @dataclass(frozen=True)
 class StagedSource:
-    """The rows of one source. partitions: by part, a number. rejected: rows by part (-1: none) and reason.
+    """The staged rows of one source.
 
-    first, end: its rows' numbers, the end excluded. ordered: no time of a part occurs twice, as each of them rises from
-    row to row, or falls.
+    partitions: by part, a number. rejected: numbers of rows by part (-1: none) and reason. first, end: range of its row
+    ids, end excluded. ordered: no time of a part occurs twice, as all parts rise from row to row, or all fall.
     """
 
     source: str
@@ -42,7 +42,7 @@ class StagedSource:
 
 
 class Staging:
-    """The table, and what its rows are. path: of the private database."""
+    """The table and its sources. path: of the private database."""
 
     def __init__(self, path: Path, connection: Any) -> None:
         self.path, self._connection = path, connection
@@ -52,11 +52,11 @@ class Staging:
 
     @property
     def may_repeat(self) -> bool:
-        """Whether a time of the source that is being read may have occurred twice in one of its partitions."""
+        """Whether a time may have occurred twice in a partition of the source that is being read."""
         return not self._order.is_strict
 
     def add(self, codes: NDArray[np.int64], bars: Bars) -> None:
-        """Append T bars of the source that is being read. codes: (T,) which of its partitions each belongs to."""
+        """Append T bars of the source that is being read. codes: (T,) indices of their partitions."""
         assert bars.timestamp is not None
         columns = dict(zip(("ts", *BAR_COLUMNS[1:]), bars.columns().values(), strict=True))
         batch = pa.record_batch({"part": codes + self._parts, **columns})
@@ -67,7 +67,7 @@ class Staging:
         self._order.add(codes, bars.timestamp)
 
     def finish(self, source: str, partitions: Sequence[Partition], rejected: Counter[tuple[int, str]]) -> None:
-        """End a source. partitions: of its codes. rejected: by code and reason."""
+        """Finish a source. partitions: by code. rejected: numbers of rows by code and reason."""
         first = self._parts
         self.sources.append(
             StagedSource(
@@ -84,13 +84,13 @@ class Staging:
 
 @contextmanager
 def staged() -> Iterator[Staging]:
-    """Open an empty staging table, which is gone after the block."""
+    """Open an empty staging table for the time of a block."""
     from adbc_driver_sqlite import dbapi
 
     with tempfile.TemporaryDirectory(prefix="bitcorn-ingest-") as folder:
         path = Path(folder) / "staging.db"
         with dbapi.connect(path.as_uri(), autocommit=True) as connection:
-            # What a crash leaves of it is of no use: nothing has to be safe.
+            # Nobody needs it after a crash.
             for sql in ("PRAGMA journal_mode = OFF", "PRAGMA synchronous = OFF", _CREATE):
                 with connection.cursor() as cursor:
                     cursor.execute(sql)
@@ -104,31 +104,21 @@ class _Order:
 
     def __init__(self) -> None:
         self._rises = self._falls = True
-        self._last = np.zeros(0, np.int64)  # by code; a code without rows so far has _NONE
+        self._codes = self._times = np.zeros(0, np.int64)  # the last row of each part
 
     @property
     def is_strict(self) -> bool:
-        """Tell whether no time can have occurred twice."""
+        """Whether no time can have occurred twice."""
         return self._rises or self._falls
 
     def add(self, codes: NDArray[np.int64], times: NDArray[np.int64]) -> None:
+        codes, times = np.concatenate((self._codes, codes)), np.concatenate((self._times, times))
         if len(codes) == 0 or not self.is_strict:
             return
         if (codes != codes[0]).any():
             order = np.argsort(codes, kind="stable")
             codes, times = codes[order], times[order]
-        most = int(codes[-1]) + 1
-        self._last = np.append(self._last, np.full(max(0, most - len(self._last)), _NONE))
-        starts = np.flatnonzero(np.r_[True, np.diff(codes) != 0])
-        steps = np.diff(times)
-        before = self._last[codes[starts]]
-        known = before != _NONE
-        steps[starts[1:] - 1] = 0
-        inside = np.ones(len(steps), bool)
-        inside[starts[1:] - 1] = False
-        joined = np.r_[steps[inside], (times[starts] - before)[known]]
-        self._rises, self._falls = self._rises and bool((joined > 0).all()), self._falls and bool((joined < 0).all())
-        self._last[codes[starts]] = times[np.r_[starts[1:] - 1, len(times) - 1]]
-
-
-_NONE = np.iinfo(np.int64).min
+        is_last = np.append(np.diff(codes) != 0, True)
+        steps = np.diff(times)[~is_last[:-1]]
+        self._rises, self._falls = self._rises and bool((steps > 0).all()), self._falls and bool((steps < 0).all())
+        self._codes, self._times = codes[is_last], times[is_last]

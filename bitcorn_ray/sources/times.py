@@ -1,15 +1,15 @@
-"""What time a bar has, in whichever form it is stored: int64 milliseconds UTC out of any Arrow column.
+"""Times of bars as int64 milliseconds UTC, out of any Arrow column.
 
-1. Numbers are epochs. Each row's magnitude says its unit, as real files mix them: from 1e8 seconds, from 1e11
-   milliseconds, from 1e14 microseconds, from 1e17 nanoseconds. Each of these is March 1973, before which there are no
-   epochs: smaller numbers are times of the day, spreadsheets' days, Julian days, and no times of bars.
-2. Numbers of 8 digits are YYYYMMDD. Those of 12 or 14 are YYYYMMDDHHMM[SS] where all of a column with so many digits
-   are such dates; as epochs they would be of 1976 and after 2570.
-3. Text is read by its shape, where each digit stands in a fixed place: rows of one shape are parsed together. An offset
-   (Z, +02:00) is applied; without one the time is UTC. Digits alone are a number written as text.
-4. Arrow's timestamps and dates are taken as they are, those without a zone as UTC.
+1. Numbers are epochs. Each row's magnitude says its unit, since real files mix them: seconds from 1e8, milliseconds
+   from 1e11, microseconds from 1e14, nanoseconds from 1e17, all of which are March 1973. Smaller numbers (times of the
+   day, spreadsheet days, Julian days) are no times.
+2. Numbers of 8 digits are YYYYMMDD. Those of 12 or 14 are YYYYMMDDHHMM[SS] if all numbers with so many digits are such
+   dates; as epochs they would be of 1976 and after 2570.
+3. Text is parsed by its shape (see `time_text`). An offset (Z, +02:00) is applied; without one the time is UTC. Digits
+   alone are a number written as text.
+4. Arrow's timestamps and dates are used as they are, without a zone as UTC.
 
-Parts of a millisecond are cut off, but for numbers in milliseconds, where they mean that the column holds no times.
+Fractions of a millisecond are cut off, except in milliseconds, where they mean that the column holds no times.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.sources.time_text import parse_text
 
 UNIT_BOUNDS = (("s", 0, 10**11), ("ms", 10**11, 10**14), ("us", 10**14, 10**17), ("ns", 10**17, 2**63))
-"""Each unit of numbers with the first number that is in it, and the first that is not."""
+"""Each unit of numbers with the range of its numbers, the end excluded."""
 
 _LEAST_EPOCH = 10**8
 _UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
-# Dates as numbers: the form, and what stands for the first and the last year that is taken for one.
+# Dates as numbers: the form, and the factor of the year.
 _COMPACT = (("YYYYMMDD", 10**4), ("YYYYMMDDHHMM", 10**8), ("YYYYMMDDHHMMSS", 10**10))
 _FIRST_YEAR, _LAST_YEAR = 1900, 2100
-# Between dates of 12 digits and of 14 lies nothing but milliseconds.
+# Numbers between dates of 12 and of 14 digits can only be milliseconds.
 _PLAIN_MS = ((_LAST_YEAR + 1) * 10**8, _FIRST_YEAR * 10**10)
 
 
 @dataclass(frozen=True)
 class ParsedTimes:
-    """T times as int64 milliseconds UTC, and how they were understood.
+    """T times as int64 milliseconds UTC, and how they were read.
 
-    how: in words. units: rows by unit (s, ms, us, ns, or the form of a text or date); more than one is a mixture.
+    how: in words. units: rows by unit (s, ms, us, ns, or the form of a text or date).
     """
 
     ms: NDArray[np.int64]
@@ -51,28 +51,25 @@ class ParsedTimes:
 
 
 def parse_times(column: pa.Array | pa.ChunkedArray, where: str) -> ParsedTimes:
-    """Read every time of a column; see the module for how.
+    """Return every time of a column.
 
-    where: names the column in errors. Raises BitcornError for missing times and for what is no time, naming the first.
+    where: names the column in errors. Raises BitcornError for missing times and for values that are no times.
     """
     if column.null_count:
         raise BitcornError(f"{column.null_count} rows of {where} have no time: remove them")
     parsed, bad = read_times(column)
     if bad.any():
         raise BitcornError(
-            f"{where} holds {column[int(bad.argmax())].as_py()!r} in {int(bad.sum())} of {len(bad)} rows, which is no "
-            "time: give epochs (s, ms, us or ns), ISO text such as 2024-01-31 15:00:00, or dates such as 20240131"
+            f"{where} holds {column[int(bad.argmax())].as_py()!r} in {int(bad.sum())} of {len(bad)} rows, which is not "
+            "a time: give epochs (s, ms, us or ns), ISO text such as 2024-01-31 15:00:00, or dates such as 20240131"
         )
     return parsed
 
 
 def read_times(column: pa.Array | pa.ChunkedArray) -> tuple[ParsedTimes, NDArray[np.bool_]]:
-    """Read the times of a column that can be read.
-
-    Returns (times, the rows (T,) that are missing or no times); these have 0 in `ms` and count in no unit.
-    """
+    """Return (the times of a column, which rows (T,) hold none); these rows have 0 in `ms` and count in no unit."""
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if isinstance(array, pa.ChunkedArray):  # what combining gives for no chunks
+    if isinstance(array, pa.ChunkedArray):  # the result of combining no chunks
         array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
     kind = array.type
     if pa.types.is_dictionary(kind):
@@ -98,10 +95,10 @@ def read_times(column: pa.Array | pa.ChunkedArray) -> tuple[ParsedTimes, NDArray
 
 
 def milliseconds(times: NDArray[Any], where: str) -> NDArray[np.int64]:
-    """Epochs in any unit as int64 milliseconds UTC.
+    """Return epochs in any unit as int64 milliseconds UTC.
 
-    ``where`` names the column in errors. Raises BitcornError for what is not a number, for numbers in milliseconds with
-    fractions, and for times that no bar has.
+    where: names the column in errors. Raises BitcornError for values that are not numbers, for milliseconds with
+    fractions, and for numbers too small for an epoch.
     """
     if times.dtype.kind not in "iuf":
         if len(times) == 0:
@@ -146,25 +143,25 @@ def _of_numbers(times: NDArray[Any]) -> tuple[ParsedTimes, NDArray[np.bool_]]:
 
 
 def _scaled(numbers: NDArray[Any], unit: str, factor: float) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return milliseconds, and which numbers are none, as they have a fraction."""
+    """Return milliseconds, and which numbers are invalid because of a fraction."""
     if numbers.dtype == np.int64:
         ms = numbers * int(factor) if factor >= 1 else numbers // round(1 / factor)
         return ms, np.zeros(len(ms), bool)
     scaled = numbers * factor
     whole = np.round(scaled) if unit in ("s", "ms") else np.floor(scaled)
-    # Seconds with decimals are not exact in binary: a hundredth of a millisecond is their rounding.
+    # Decimal seconds are not exact in binary: up to a hundredth of a millisecond is rounding.
     wrong = np.abs(scaled - whole) > 0.01 if unit in ("s", "ms") else np.zeros(len(numbers), bool)
     return whole.astype(np.int64), wrong
 
 
 def _dates(numbers: NDArray[Any]) -> Iterator[tuple[str, NDArray[np.int64], NDArray[np.int64]]]:
-    """Yield each form of dates written as numbers, where numbers of its length are dates: (form, rows, times)."""
+    """Yield (form, rows, times) of each form of dates written as numbers."""
     for form, after_year in _COMPACT:
         rows = np.flatnonzero((numbers >= _FIRST_YEAR * after_year) & (numbers < (_LAST_YEAR + 1) * after_year))
         if len(rows) == 0 or (numbers[rows] != np.floor(numbers[rows])).any():
             continue
         times, wrong, _ = parse_text(pa.array(numbers[rows].astype(np.int64)).cast(pa.string()))
-        may_differ = form == "YYYYMMDD"  # what is no date of 8 digits is no epoch either
+        may_differ = form == "YYYYMMDD"  # other numbers of 8 digits are no epochs either
         if not wrong.any() or (may_differ and not wrong.all()):
             yield form, rows[~wrong], times[~wrong]
 
@@ -172,7 +169,7 @@ def _dates(numbers: NDArray[Any]) -> Iterator[tuple[str, NDArray[np.int64], NDAr
 def _of_text(array: pa.Array) -> tuple[ParsedTimes, NDArray[np.bool_]]:
     array = array.cast(pa.string())
     ms, bad, units = parse_text(array)
-    # Digits that are no date, and numbers with a sign, point or exponent, are epochs.
+    # Digits that are no date, and numbers with a point or exponent, are epochs.
     if bad.any():
         rows = np.flatnonzero(bad)
         numbers, is_number = _numbers_of(array.take(pa.array(rows)))
@@ -186,7 +183,7 @@ def _of_text(array: pa.Array) -> tuple[ParsedTimes, NDArray[np.bool_]]:
 
 
 def _numbers_of(array: pa.Array) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Numbers of texts, and which texts are numbers; integers stay exact."""
+    """Return the numbers of texts, and which texts are numbers; integers stay exact."""
     trimmed = pc.utf8_trim_whitespace(array)
     if pc.all(pc.match_substring_regex(trimmed, r"^[0-9]{1,18}$")).as_py():
         return trimmed.cast(pa.int64()).to_numpy(), np.ones(len(array), bool)
@@ -209,7 +206,7 @@ def _of_timestamps(array: pa.Array) -> tuple[ParsedTimes, NDArray[np.bool_]]:
 
 
 def _in_words(units: dict[str, int]) -> str:
-    """Say in words which units and forms of numbers there are."""
+    """Describe the units and forms of numbers."""
     named = {_UNIT_NAMES.get(unit, unit): rows for unit, rows in units.items()}
     if len(units) == 1:
         (unit,) = units

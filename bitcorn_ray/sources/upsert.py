@@ -1,6 +1,6 @@
-"""The rows of a staging table into table `ohlcv`, by SQL, inside one transaction that the caller ends.
+"""Upsert the rows of a staging table into table `ohlcv` by SQL, inside one transaction that the caller ends.
 
-One row for each symbol, timeframe and time. A row that is equal to the stored one is left alone.
+There is one row per symbol, timeframe and time. A row that is equal to the stored one is not written.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ FROM staging.incoming AS i CROSS JOIN temp.parts AS p ON p.part = i.part
 CROSS JOIN main.ohlcv AS o ON o.symbol = p.symbol AND o.timeframe = p.timeframe AND o.ts = i.ts
 WHERE i.rowid >= :first AND i.rowid < :end
 """
-# Rows of one time within a source: each with the one that is kept, which is the first or the last of them.
+# Rows of one time within a source, except the one that is kept: the first or the last of them.
 _REPEATED = """
 CREATE TABLE temp.repeated AS
 SELECT i.rowid AS id, i.part AS part, {differ} AS differs
@@ -66,32 +66,32 @@ _CACHE_KB = 65_536
 
 
 class Target:
-    """A database that is being written. connection: inside the transaction; the staging table is attached."""
+    """A database inside a write transaction. connection: to it, with the staging table attached."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
         self._spellings = _Spellings(connection)
 
     def commit(self) -> None:
-        """End the transaction; the database is in WAL mode then, unless another process reads it just now."""
+        """Commit, and set WAL mode unless another process is reading the database."""
         self.connection.execute("COMMIT")
         with suppress(sqlite3.OperationalError):
             self.connection.execute(_WAL)
 
     def close(self) -> None:
-        """Close it; what was not committed is undone."""
+        """Close the connection and roll back what is not committed."""
         self.connection.close()
 
     def stored_name(self, partition: Partition) -> Partition:
-        """Return the partition as the table spells it, or will."""
+        """Return the partition as the table spells it."""
         return self._spellings.of(partition)
 
 
 def open_target(path: Path, staging: Path, on_conflict: Conflict = "replace") -> Target:
     """Open a database for writing, begin a transaction, and attach the staging table.
 
-    on_conflict: where rows may yet be refused, not even the journal's mode is changed before the transaction ends.
-    Raises sqlite3.Error where the file is no database or has another table `ohlcv`, and leaves it as it is.
+    on_conflict: with "error" even the journal mode stays unchanged until the transaction ends.
+    Raises sqlite3.Error if the file is no database or has another table `ohlcv`, and leaves it unchanged.
     """
     connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
     try:
@@ -102,7 +102,7 @@ def open_target(path: Path, staging: Path, on_conflict: Conflict = "replace") ->
         connection.execute(f"EXPLAIN {_UPSERT} {_REPLACE}", {"first": 0, "end": 0})
         connection.execute("ROLLBACK")
         if on_conflict != "error":
-            # Before the write: one that is cut short then leaves nothing that a reader would have to roll back.
+            # Set before writing: an interrupted write then leaves nothing that a reader would have to roll back.
             connection.execute(_WAL)
         connection.execute(f"PRAGMA main.cache_size = -{_CACHE_KB}")
         connection.execute("BEGIN IMMEDIATE")
@@ -119,7 +119,7 @@ def upsert_source(
     """Upsert the rows of one source.
 
     Yields (partition, rows, inserted, updated, unchanged, rejected by reason) for each of its partitions.
-    Raises BitcornError for a conflict that is refused.
+    Raises BitcornError for a refused conflict.
     """
     run = target.connection.execute
     names = {part: target.stored_name(partition) for part, partition in source.partitions.items()}
@@ -147,7 +147,7 @@ def upsert_source(
 
 
 class _Counts:
-    """Rows by part: as staged, stored before, stored with other values, equal to another row, rejected by reason."""
+    """Numbers of rows by part: staged, already stored, stored with other values, equal to another row, rejected."""
 
     def __init__(self, source: StagedSource) -> None:
         self.staged: Counter[int] = Counter()
@@ -158,7 +158,7 @@ class _Counts:
 
     def of(self, names: dict[int, Partition]) -> Iterator[tuple[Partition, int, int, int, int, dict[str, int]]]:
         for name in dict.fromkeys(names.values()):
-            yield self._total(name, [part for part, each in names.items() if each == name])
+            yield self._total(name, [part for part, other in names.items() if other == name])
         if any(part < 0 for part, _ in self.rejected):
             yield self._total(Partition("", ""), [-1])
 
@@ -178,9 +178,9 @@ class _Counts:
         return name, rows, inserted, of(self.updated), unchanged, dict(rejected)
 
 
-_KEPT = "differ from the stored row, which is kept"
-_EARLIER = "stand again in the file, with other values, and the first is kept"
-_LATER = "stand again in the file, with other values, and the last is kept"
+_KEPT = "differ from the stored row (kept the stored)"
+_EARLIER = "are duplicates with conflicting values (kept the first)"
+_LATER = "are duplicates with conflicting values (kept the last)"
 
 
 def _drop_repeated(
@@ -191,7 +191,7 @@ def _drop_repeated(
     source: str,
     names: dict[int, Partition],
 ) -> None:
-    """Keep one row of each time of a source."""
+    """Keep one row per time of a source."""
     order = "DESC" if on_conflict == "replace" else "ASC"
     connection.execute("DROP TABLE IF EXISTS temp.repeated")
     connection.execute(_REPEATED.format(differ=_DIFFER, order=order), span)
@@ -218,7 +218,7 @@ def _count_staged(connection: sqlite3.Connection, span: dict[str, int], counts: 
 def _count_stored(
     connection: sqlite3.Connection, span: dict[str, int], on_conflict: Conflict, counts: _Counts, source: str
 ) -> None:
-    """Count which rows are stored already, and which of these with other values."""
+    """Count the rows that are already stored, and those of them with other values."""
     query = f"SELECT i.part, count(*), sum({_DIFFER}) {_STORED} GROUP BY i.part"
     for part, stored, differing in connection.execute(query, span).fetchall():
         counts.stored[part] = stored
@@ -243,20 +243,20 @@ def _is_stored(connection: sqlite3.Connection, name: Partition) -> bool:
 
 
 class _Spellings:
-    """How the table spells its partitions: BTC/USDT 60m and btcusdt 1h are one."""
+    """The spellings of partitions in the table: BTC/USDT 60m and btcusdt 1h are one partition."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._symbols: dict[str, str] = {}
         self._timeframes: dict[tuple[str, int | None], str] = {}
-        # By leaps through the index, as DISTINCT would visit every row.
-        leap = (
+        # Searched from key to key in the index, since DISTINCT would visit every row.
+        following = (
             "SELECT symbol, timeframe FROM main.ohlcv WHERE (symbol, timeframe) > (?, ?) "
             "ORDER BY symbol, timeframe LIMIT 1"
         )
-        found = connection.execute(leap, ("", "")).fetchone()
+        found = connection.execute(following, ("", "")).fetchone()
         while found is not None:
             self._add(Partition(*found))
-            found = connection.execute(leap, found).fetchone()
+            found = connection.execute(following, found).fetchone()
 
     def of(self, partition: Partition) -> Partition:
         symbol = self._symbols.get(normalise_symbol(partition.symbol), partition.symbol)
@@ -273,9 +273,9 @@ class _Spellings:
 
 
 def stored_span(path: str | Path, partition: Partition) -> tuple[int, int] | None:
-    """First and last time of a partition in table `ohlcv` of a database, or None where there is none of it.
+    """Return the first and last time of a partition in table `ohlcv` of a database; None if it has no rows.
 
-    Raises BitcornError where the file cannot be read as a database.
+    Raises BitcornError if the file cannot be read as a database.
     """
     path = Path(path).expanduser()
     if not path.is_file():

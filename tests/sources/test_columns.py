@@ -103,7 +103,7 @@ def test_the_surest_time_is_taken(names, time):
 @pytest.mark.parametrize("other", ["o", "open_price"])
 def test_two_columns_that_could_be_one_are_refused_until_one_is_named(other):
     names = [*BAR_COLUMNS, other]
-    with pytest.raises(BitcornError, match=rf"columns open, {other} could each be the open: say which by --map open="):
+    with pytest.raises(BitcornError, match=rf"columns open, {other} could each be the open: choose one by --map open="):
         match_columns(names)
     assert match_columns(names, {"open": other})[0]["open"] == other
     assert match_columns(names, {"open": "OPEN"})[0]["open"] == "open"

@@ -330,7 +330,7 @@ def test_what_becomes_of_a_row_that_differs_is_for_the_caller_to_say(tmp_path):
     assert [row[6] for row in rows_of(path)] == [1.0, 2.5, 3.0, 4.0, 5.5, 6.0, 7.0]
     path, done = changed("keep")
     assert (done.inserted, done.updated, done.unchanged) == (1, 0, 4)
-    assert done.rejected == {"differ from the stored row, which is kept": 2}
+    assert done.rejected == {"differ from the stored row (kept the stored)": 2}
     assert [row[6] for row in rows_of(path)] == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
     with pytest.raises(BitcornError, match=r"BTCUSDT 1h at 2017-08-17T05:00:00Z with other values.*2 such rows"):
         changed("error")

@@ -178,7 +178,7 @@ def test_numbers_that_are_no_times_are_refused(value):
 
 @pytest.mark.parametrize("column", [pa.array([True]), pa.array([b"x"]), pa.array([[1]]), pa.array([1], pa.time32("s"))])
 def test_other_types_are_no_times(column):
-    with pytest.raises(BitcornError, match="which is no time"):
+    with pytest.raises(BitcornError, match="which is not a time"):
         parse_times(column, "t")
 
 

@@ -1,16 +1,15 @@
 """One read-only connection to a SQLite database, through ADBC straight into Arrow.
 
-1. What is read between two calls of `release` is one state of the database, whatever other processes write. Reading
-   never creates or changes a database, and holds its lock only that long. (Beside a database in WAL mode SQLite may
-   leave its two small side files.)
-2. A lock is waited for, but not for ever: `BUSY_SECONDS`.
-3. What a writer that was killed left in a rollback journal is rolled back, as any SQLite program would do that opens
-   the database; this needs the right to write it. A database in WAL mode in a folder that may only be read is read as
-   immutable where no -wal file lies beside it, and checked to be the same afterwards.
+1. Everything read between two calls of `release` is one state of the database, whatever other processes write. Reading
+   never creates or changes a database, and holds its lock only that long. (SQLite may leave the two small side files of
+   a database in WAL mode.)
+2. A locked database is tried again for `BUSY_SECONDS`.
+3. The rollback journal of a killed writer is rolled back, as by any SQLite program that opens the database; this needs
+   write access. A database in WAL mode in a read-only folder is read as immutable if it has no -wal file, and checked
+   to be unchanged afterwards.
 
-ADBC brings its own copy of SQLite, and two copies in one process do not know of each other's locks: do not read a
-database here that a thread of this same process is writing through another copy, such as Python's sqlite3. Other
-processes may write as they like.
+ADBC has its own copy of SQLite, and two copies in one process do not see each other's locks: do not read a database
+here while a thread of this process writes it through another copy, such as Python's sqlite3. Other processes may write.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from bitcorn_ray.storage.location import local_file
 from bitcorn_ray.storage.nodes import remedy_for_missing
 
 BUSY_SECONDS = 30.0
-"""How long a locked database is tried again before it is reported."""
+"""Seconds for which a locked database is tried again."""
 
 
 def quoted(identifier: str) -> str:
@@ -44,8 +43,8 @@ class Connection:
     def table(self, sql: str, keys: Mapping[str, Any] | None = None, batch_rows: int = 4_096) -> pa.Table:
         """Return the result of a query.
 
-        keys: its named parameters, in the order in which they first occur. batch_rows: ADBC decides a column's type in
-        its first batch and refuses another in a later one; it reserves the memory for so many.
+        keys: its named parameters, in the order of their first occurrence. batch_rows: ADBC decides a column's type by
+        its first batch of rows and refuses another type later; it reserves memory for one batch.
         """
         options = {"adbc.sqlite.query.batch_rows": max(batch_rows, 1)}
         with self._connection.cursor(adbc_stmt_kwargs=options) as cursor:
@@ -58,7 +57,7 @@ class Connection:
         return list(zip(*columns, strict=True))
 
     def release(self) -> None:
-        """End the transaction: the lock is given back, and what is read next is a state of its own."""
+        """End the transaction and release the lock; the next read sees a new state."""
         self._connection.commit()
 
 
@@ -71,8 +70,7 @@ def local_database(path: str | Path) -> Path:
 def connected(db_path: str | Path) -> Iterator[Connection]:
     """Open a database for reading.
 
-    Raises BitcornError where it is missing, cannot be read, is locked all the time, or holds what only a writer can
-    bring in order.
+    Raises BitcornError if it is missing, cannot be read, stays locked, or needs a recovery that only a writer can do.
     """
     from adbc_driver_manager import Error as AdbcError
 
@@ -100,7 +98,7 @@ def connected(db_path: str | Path) -> Iterator[Connection]:
 
 
 def _opened(stack: ExitStack, path: Path, mode: str) -> Connection:
-    """Open a database and begin to read, which is when SQLite says that it cannot."""
+    """Open a database and read from it, which is when SQLite reports failures."""
     from adbc_driver_sqlite import dbapi
 
     uri = f"{path.absolute().as_uri()}?{mode}"
@@ -111,10 +109,10 @@ def _opened(stack: ExitStack, path: Path, mode: str) -> Connection:
 
 
 def _opened_with_care(stack: ExitStack, path: Path) -> Connection:
-    """Open a database that cannot be opened without a right to write."""
+    """Open a database that SQLite cannot open without write access."""
     from adbc_driver_manager import Error as AdbcError
 
-    real = path.resolve()  # SQLite puts its files beside the database, not beside a link to it
+    real = path.resolve()  # SQLite's files are beside the database, not beside a link to it
     journal, log = (real.with_name(real.name + ending) for ending in ("-journal", "-wal"))
     if journal.exists() and journal.stat().st_size:
         try:
@@ -122,8 +120,8 @@ def _opened_with_care(stack: ExitStack, path: Path) -> Connection:
                 _opened(recovery, path, "mode=rw")
         except AdbcError as error:
             raise BitcornError(
-                f"{path} was left in the middle of a write, which {journal.name} beside it undoes, and this process "
-                "may not write it: open the database once with the right to write, or copy both files and read the copy"
+                f"{path} was left in the middle of a write, which {journal.name} can undo, but this process "
+                "may not write it: open the database once with write access, or copy both files and read the copy"
             ) from error
         return _opened(stack, path, "mode=ro")
     if log.exists():

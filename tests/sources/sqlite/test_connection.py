@@ -207,7 +207,7 @@ def test_a_journal_that_cannot_be_rolled_back_is_told(read_only):
         connection.execute('CREATE TABLE "odd ""name" (x INTEGER)')
     connection.close()
     process(KILLED, path)
-    with closed(), pytest.raises(BitcornError, match=r"left in the middle of a write, which a\.db-journal beside it"):
+    with closed(), pytest.raises(BitcornError, match=r"left in the middle of a write, which a\.db-journal can undo"):
         connected(path).__enter__()
     assert (folder / "a.db-journal").exists()
 

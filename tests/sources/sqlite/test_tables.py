@@ -75,7 +75,7 @@ def test_what_only_looks_like_bars_is_ignored_with_the_reason(tmp_path):
     assert ignored["later"] == "it is empty"
     assert ignored["shops"] == "column \"open\" of table shops holds 'at nine', which is not a number"
     assert ignored["names"] == "column \"ts\" of table names holds 'monday', which is not a time"
-    assert "columns open, o could each be the open: say which by --map open=open" in ignored["twice"]
+    assert "columns open, o could each be the open: choose one by --map open=open" in ignored["twice"]
     assert "cannot be read" in ignored["gone"]
     assert not any(name.startswith("words_") for name in ignored)
 
