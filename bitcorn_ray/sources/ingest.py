@@ -28,7 +28,7 @@ from bitcorn_ray.sources.files import BarFile, opened_file
 from bitcorn_ray.sources.options import Reading
 from bitcorn_ray.sources.sqlite.connection import local_database
 from bitcorn_ray.sources.staging import Staging, staged
-from bitcorn_ray.sources.upsert import Conflict, open_target, upsert_source
+from bitcorn_ray.sources.upsert import Conflict, RowCounts, open_target, upsert_source
 from bitcorn_ray.storage.location import shown_uri
 
 
@@ -134,9 +134,9 @@ def _write(
         path.parent.mkdir(parents=True, exist_ok=True)
         with closing(open_target(path, staging.path, on_conflict)) as target:
             done = [
-                IngestedPartition(source.source, *counts)
+                _ingested(source.source, partition, counts)
                 for source in staging.sources
-                for counts in upsert_source(target, source, on_conflict, on_rows)
+                for partition, counts in upsert_source(target, source, on_conflict, on_rows).items()
             ]
             target.commit()
             return done
@@ -146,3 +146,10 @@ def _write(
     finally:
         if is_new and path.is_file() and path.stat().st_size == 0:  # SQLite created it and nothing was written
             path.unlink()
+
+
+def _ingested(source: str, partition: Partition, counts: RowCounts) -> IngestedPartition:
+    rows = counts.inserted + counts.updated + counts.unchanged + counts.rejected.total()
+    return IngestedPartition(
+        source, partition, rows, counts.inserted, counts.updated, counts.unchanged, dict(counts.rejected)
+    )

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -60,6 +61,7 @@ FROM (
 JOIN staging.incoming AS i ON i.rowid = r.id JOIN staging.incoming AS o ON o.rowid = r.kept
 WHERE r.id <> r.kept
 """
+_STAGED = "SELECT part, count(*) FROM staging.incoming WHERE rowid >= :first AND rowid < :end GROUP BY part"
 _WAL = "PRAGMA main.journal_mode = WAL"
 _CHUNK_ROWS = 250_000
 _CACHE_KB = 65_536
@@ -113,12 +115,22 @@ def open_target(path: Path, staging: Path, on_conflict: Conflict = "replace") ->
         raise
 
 
+@dataclass
+class RowCounts:
+    """What happened to the rows of one partition. rejected: by reason."""
+
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+
+
 def upsert_source(
     target: Target, source: StagedSource, on_conflict: Conflict, on_rows: Callable[[int], None]
-) -> Iterator[tuple[Partition, int, int, int, int, dict[str, int]]]:
+) -> dict[Partition, RowCounts]:
     """Upsert the rows of one source.
 
-    Yields (partition, rows, inserted, updated, unchanged, rejected by reason) for each of its partitions.
+    Returns counts by partition as stored; rows without a partition belong to the one with empty names.
     Raises BitcornError for a refused conflict.
     """
     run = target.connection.execute
@@ -128,71 +140,36 @@ def upsert_source(
         "INSERT INTO temp.parts VALUES (?, ?, ?)", [(part, n.symbol, n.timeframe) for part, n in names.items()]
     )
     span = {"first": source.first, "end": source.end}
-    counts = _Counts(source)
-    if not source.ordered or len(set(names.values())) < len(names):
+    counts = {name: RowCounts() for name in names.values()}
+    for (part, reason), count in source.rejected.items():
+        counts.setdefault(names.get(part, Partition("", "")), RowCounts()).rejected[reason] += count
+    if not source.ordered or len(counts) < len(names):
         _drop_repeated(target.connection, span, on_conflict, counts, source.source, names)
-    _count_staged(target.connection, span, counts)
+    for part, count in run(_STAGED, span).fetchall():
+        counts[names[part]].inserted += count
     if any(_is_stored(target.connection, name) for name in names.values()):
-        _count_stored(target.connection, span, on_conflict, counts, source.source)
-    order = "" if source.ordered else "ORDER BY i.part, i.ts"
-    if counts.staged == counts.stored and not counts.updated:
+        _count_stored(target.connection, span, on_conflict, counts, source.source, names)
+    if not any(count.inserted or count.updated for count in counts.values()):
         on_rows(source.end - source.first)
-        yield from counts.of(names)
-        return
+        return counts
+    order = "" if source.ordered else "ORDER BY i.part, i.ts"
     for first in range(source.first, source.end, _CHUNK_ROWS):
         end = min(first + _CHUNK_ROWS, source.end)
         run(f"{_UPSERT} {order} {_REPLACE if on_conflict == 'replace' else _KEEP}", {"first": first, "end": end})
         on_rows(end - first)
-    yield from counts.of(names)
-
-
-class _Counts:
-    """Numbers of rows by part: staged, already stored, stored with other values, equal to another row, rejected."""
-
-    def __init__(self, source: StagedSource) -> None:
-        self.staged: Counter[int] = Counter()
-        self.stored: Counter[int] = Counter()
-        self.updated: Counter[int] = Counter()
-        self.equal: Counter[int] = Counter()
-        self.rejected = Counter(source.rejected)
-
-    def of(self, names: dict[int, Partition]) -> Iterator[tuple[Partition, int, int, int, int, dict[str, int]]]:
-        for name in dict.fromkeys(names.values()):
-            yield self._total(name, [part for part, other in names.items() if other == name])
-        if any(part < 0 for part, _ in self.rejected):
-            yield self._total(Partition("", ""), [-1])
-
-    def _total(self, name: Partition, parts: list[int]) -> tuple[Partition, int, int, int, int, dict[str, int]]:
-        rejected: Counter[str] = Counter()
-        for (part, reason), count in self.rejected.items():
-            if part in parts and count:
-                rejected[reason] += count
-
-        def of(counts: Counter[int]) -> int:
-            return sum(counts[part] for part in parts)
-
-        differing = sum(count for (part, reason), count in self.rejected.items() if part in parts and reason == _KEPT)
-        inserted = of(self.staged) - of(self.stored)
-        unchanged = of(self.stored) - of(self.updated) - differing + of(self.equal)
-        rows = inserted + of(self.updated) + unchanged + rejected.total()
-        return name, rows, inserted, of(self.updated), unchanged, dict(rejected)
-
-
-_KEPT = "differ from the stored row (kept the stored)"
-_EARLIER = "are duplicates with conflicting values (kept the first)"
-_LATER = "are duplicates with conflicting values (kept the last)"
+    return counts
 
 
 def _drop_repeated(
     connection: sqlite3.Connection,
     span: dict[str, int],
     on_conflict: Conflict,
-    counts: _Counts,
+    counts: dict[Partition, RowCounts],
     source: str,
     names: dict[int, Partition],
 ) -> None:
     """Keep one row per time of a source."""
-    order = "DESC" if on_conflict == "replace" else "ASC"
+    order, kept = ("DESC", "last") if on_conflict == "replace" else ("ASC", "first")
     connection.execute("DROP TABLE IF EXISTS temp.repeated")
     connection.execute(_REPEATED.format(differ=_DIFFER, order=order), span)
     query = "SELECT part, differs, count(*), min(id) FROM temp.repeated GROUP BY part, differs"
@@ -204,37 +181,37 @@ def _drop_repeated(
                 "choose by --on-conflict keep (the first) or replace (the last)"
             )
         if differs:
-            counts.rejected[part, _LATER if on_conflict == "replace" else _EARLIER] += count
+            counts[names[part]].rejected[f"are duplicates with conflicting values (kept the {kept})"] += count
         else:
-            counts.equal[part] += count
+            counts[names[part]].unchanged += count
     connection.execute("DELETE FROM staging.incoming WHERE rowid IN (SELECT id FROM temp.repeated)")
 
 
-def _count_staged(connection: sqlite3.Connection, span: dict[str, int], counts: _Counts) -> None:
-    query = "SELECT part, count(*) FROM staging.incoming WHERE rowid >= :first AND rowid < :end GROUP BY part"
-    counts.staged.update(dict(connection.execute(query, span).fetchall()))
-
-
 def _count_stored(
-    connection: sqlite3.Connection, span: dict[str, int], on_conflict: Conflict, counts: _Counts, source: str
+    connection: sqlite3.Connection,
+    span: dict[str, int],
+    on_conflict: Conflict,
+    counts: dict[Partition, RowCounts],
+    source: str,
+    names: dict[int, Partition],
 ) -> None:
     """Count the rows that are already stored, and those of them with other values."""
     query = f"SELECT i.part, count(*), sum({_DIFFER}) {_STORED} GROUP BY i.part"
     for part, stored, differing in connection.execute(query, span).fetchall():
-        counts.stored[part] = stored
-        if not differing:
-            continue
-        if on_conflict == "error":
+        if differing and on_conflict == "error":
             first = f"SELECT p.symbol, p.timeframe, i.ts {_STORED} AND {_DIFFER} LIMIT 1"
             symbol, timeframe, time = connection.execute(first, span).fetchone()
             raise BitcornError(
                 f"{source} holds {symbol} {timeframe} at {show_time(time)} with other values than are stored "
                 f"({differing} such rows): choose by --on-conflict keep (the stored) or replace (those of the file)"
             )
-        if on_conflict == "keep":
-            counts.rejected[part, _KEPT] += differing
-        else:
-            counts.updated[part] = differing
+        count = counts[names[part]]
+        count.inserted -= stored
+        count.unchanged += stored - differing
+        if on_conflict == "replace":
+            count.updated += differing
+        elif differing:
+            count.rejected["differ from the stored row (kept the stored)"] += differing
 
 
 def _is_stored(connection: sqlite3.Connection, name: Partition) -> bool:

@@ -8,7 +8,7 @@ import pytest
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.sources import upsert
 from bitcorn_ray.sources.staging import staged
-from bitcorn_ray.sources.upsert import open_target, upsert_source
+from bitcorn_ray.sources.upsert import RowCounts, open_target, upsert_source
 
 
 def written(path, parts, bars, commit=True):
@@ -17,7 +17,7 @@ def written(path, parts, bars, commit=True):
         staging.add(np.arange(len(bars)) % len(parts), bars)
         staging.finish("x", parts, Counter())
         with closing(open_target(path, staging.path)) as target:
-            done = list(upsert_source(target, staging.sources[0], "replace", lambda _: None))
+            done = upsert_source(target, staging.sources[0], "replace", lambda _: None)
             if commit:
                 target.connection.execute("COMMIT")
     return done
@@ -31,23 +31,19 @@ def test_nothing_is_stored_before_the_caller_commits(tmp_path, random_bars):
 
 def test_a_partition_keeps_the_spelling_that_is_stored(tmp_path, random_bars):
     path, bars = tmp_path / "a.db", random_bars(6)
-    assert written(path, [Partition("btc/usdt", "60m")], bars)[0][0] == Partition("btc/usdt", "1h")
+    assert list(written(path, [Partition("btc/usdt", "60m")], bars)) == [Partition("btc/usdt", "1h")]
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("UPDATE ohlcv SET timeframe = '60m'")
         connection.commit()
-    [done] = written(path, [Partition("BTCUSDT", "1h")], bars)
-    assert done == (Partition("btc/usdt", "60m"), 6, 0, 0, 6, {})
+    done = written(path, [Partition("BTCUSDT", "1h")], bars)
+    assert done == {Partition("btc/usdt", "60m"): RowCounts(unchanged=6)}
 
 
 def test_many_chunks_and_partitions_are_written_whole(tmp_path, random_bars, monkeypatch):
     monkeypatch.setattr(upsert, "_CHUNK_ROWS", 7)
     bars = random_bars(100)
     done = written(tmp_path / "a.db", [Partition(name, "1h") for name in "ABC"], bars.take(np.arange(99, -1, -1)))
-    assert [(name.symbol, rows, inserted) for name, rows, inserted, *_ in done] == [
-        ("A", 34, 34),
-        ("B", 33, 33),
-        ("C", 33, 33),
-    ]
+    assert {name.symbol: counts.inserted for name, counts in done.items()} == {"A": 34, "B": 33, "C": 33}
     with closing(sqlite3.connect(tmp_path / "a.db")) as connection:
         stored = connection.execute("SELECT ts, close FROM ohlcv ORDER BY ts").fetchall()
     assert stored == list(zip(bars.timestamp.tolist(), bars.close.tolist(), strict=True))
