@@ -21,14 +21,12 @@ from benchmarks.bars import REAL
 from benchmarks.memory import proc_mib
 from benchmarks.timing import Figure
 from bitcorn_ray.storage.storage import Storage
-from bitcorn_ray.tuning.config import SweepConfig
+from bitcorn_ray.tuning.config import Resources, SweepConfig, SweepOptions
 from bitcorn_ray.tuning.data import sweep_data
 from bitcorn_ray.tuning.folder import SweepFolder
-from bitcorn_ray.tuning.options import Resources, SweepOptions
-from bitcorn_ray.tuning.search import Outcome, suggester_of
+from bitcorn_ray.tuning.search import Trial, suggester_of
 from bitcorn_ray.tuning.space import Space
-from bitcorn_ray.tuning.study import trial_plan
-from bitcorn_ray.tuning.trial import run_trial, train_fold
+from bitcorn_ray.tuning.trial import TrialPlan, run_trial, train_fold
 
 _CPUS = 2
 _MODEL = {"horizons": [1, 4, 12], "hidden_size": 32}
@@ -84,9 +82,9 @@ def asha(seeds: int = 10, trials: int = 16, folds: int = 8, epochs: int = 2, tra
                 for scheduler in seconds:
                     options = {"search": "random", "trials": trials, "scheduler": scheduler, "seed": seed}
                     out = str(folder / f"{scheduler}{seed}")
-                    took, outcomes = _searched({**values, "out": out, "sweep": options}, folder / "cache")
+                    took, tried = _searched({**values, "out": out, "sweep": options}, folder / "cache")
                     seconds[scheduler].append(took)
-                    whole = [outcome.losses for outcome in outcomes.values() if outcome.state == "finished"]
+                    whole = [trial.losses for trial in tried.values() if trial.state == "finished"]
                     winners[scheduler] = np.array(min(whole, key=np.mean))
                 best = winners["none"]
                 error = best.std(ddof=1) / np.sqrt(len(best))
@@ -100,26 +98,26 @@ def asha(seeds: int = 10, trials: int = 16, folds: int = 8, epochs: int = 2, tra
 def sharing(trials: int = 32, megabytes: int = 256) -> list[Figure]:
     """So many trials at once that read one matrix: what each has for itself afterwards, all together."""
     from bitcorn_ray.on_ray.session import ray_session
-    from bitcorn_ray.tuning.distribute import TrialEvent, hold, run_trials
+    from bitcorn_ray.tuning.distribute import put_shared, run_trials
 
     grown = list[float]()
 
-    def on_event(event: TrialEvent) -> None:
-        if event.kind == "fold":
-            grown.append(event.told["fold_loss"])
+    def on_trial(trial: Trial) -> None:
+        if trial.state == "running":
+            grown.extend(trial.losses)
 
     with tempfile.TemporaryDirectory() as name, ray_session("local", cpus=_CPUS):
-        held = hold({"big": np.random.default_rng(0).random(megabytes << 17)})
+        shared = put_shared({"big": np.random.default_rng(0).random(megabytes << 17)})
         started = time.perf_counter()
         run_trials(
             partial(_reading, Path(name), trials),
-            held,
+            shared,
             dict,
             suggester_of("grid", Space.parse({"x": {"choice": list(range(trials))}}), 0),
             SweepOptions(trials=trials, resources=Resources(cpu=_CPUS / trials)),
             folds=1,
             storage=Storage(name),
-            on_event=on_event,
+            on_trial=on_trial,
         )
         seconds = time.perf_counter() - started
     assert len(grown) == trials
@@ -145,7 +143,7 @@ def driver(trials: int = 2_000) -> list[Figure]:
                 SweepOptions(search="random", trials=count),
                 folds=1,
                 storage=Storage(name),
-                on_event=lambda event: None,
+                on_trial=lambda trial: None,
             )
             return time.perf_counter() - started
 
@@ -172,30 +170,29 @@ def _values(trials: int, folds: int, epochs: int, train: str) -> dict[str, Any]:
     }
 
 
-def _searched(values: Mapping[str, Any], cache: Path) -> tuple[float, dict[str, Outcome]]:
+def _searched(values: Mapping[str, Any], cache: Path) -> tuple[float, dict[str, Trial]]:
     """Seconds of a search on Ray, from reading the features to the last trial's end, and what came of its points."""
-    from bitcorn_ray.tuning.distribute import TrialEvent, hold, run_trials
+    from bitcorn_ray.tuning.distribute import put_shared, run_trials
 
-    outcomes = dict[str, Outcome]()
+    trials = dict[str, Trial]()
 
-    def on_event(event: TrialEvent) -> None:
-        if event.outcome is not None:
-            outcomes[event.trial] = event.outcome
+    def on_trial(trial: Trial) -> None:
+        trials[trial.name] = trial
 
     config, started = SweepConfig.load(values), time.perf_counter()
     data, folder = sweep_data(config, cache_dir=cache), SweepFolder(config.run.out)
-    plan = trial_plan(config, data, folder)
+    plan = TrialPlan.of(config, data.folds, data.identities, folder.records)
     run_trials(
         partial(run_trial, plan),
-        hold({"bars": data.bars, **data.variants}),
+        put_shared({"bars": data.bars, **data.variants}),
         lambda point: config.at(point).to_json(),
         suggester_of(config.sweep.search, config.space, config.sweep.seed),
         config.sweep,
         folds=len(plan.folds),
         storage=folder.storage,
-        on_event=on_event,
+        on_trial=on_trial,
     )
-    return time.perf_counter() - started, outcomes
+    return time.perf_counter() - started, trials
 
 
 def _plainly(values: Mapping[str, Any], cache: Path) -> float:

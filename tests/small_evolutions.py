@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 
 from small_sweeps import FOLDS, MODEL, TRAINING
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.tuning.search import Outcome
 
 SYSTEMS = ["v2", "own_systems:momentum:window=5"]
 
@@ -63,34 +63,33 @@ def evolve_here(monkeypatch, stop_after=None):
     stop_after: trials after which Ctrl-C is pressed.
     """
     from bitcorn_ray.on_ray import session
-    from bitcorn_ray.tuning import distribute as sweeps
+    from bitcorn_ray.tuning import distribute
 
     ran = []
 
-    def run_trials(work, held, configure, suggester, options, *, folds, storage, on_event, past):
-        for name, point in past.begun:
+    def run_trials(work, shared, configure, suggester, options, *, folds, storage, on_trial, earlier):
+        for begun in earlier:
             if stop_after is not None and len(ran) >= stop_after:
                 return "interrupted"
-            about = {"trial": name, "point": point, "configuration": configure(point)}
-            on_event(sweeps.TrialEvent(kind="chosen", **about))
+            trial = replace(begun, setting=configure(begun.point))
+            on_trial(trial)
             losses, error = [], None
 
-            def report(told, losses=losses, about=about):
-                losses.append(told["fold_loss"])
-                on_event(sweeps.TrialEvent(kind="fold", told=told, **about))
+            def report(fold, losses=losses, trial=trial):
+                losses.append(fold["fold_loss"])
+                on_trial(replace(trial, losses=tuple(losses)))
 
             try:
-                work(held.get, about["configuration"], report)
+                work(shared.get, trial.setting, report)
             except BitcornError as failed:
                 error = str(failed)
-            ran.append(name)
-            outcome = Outcome("failed" if error else "finished", tuple(losses))
-            on_event(sweeps.TrialEvent(kind="ended", outcome=outcome, error=error, **about))
+            ran.append(trial.name)
+            on_trial(replace(trial, state="failed" if error else "finished", losses=tuple(losses), error=error))
             if error and options.max_failures == 0:
                 return "failures"
         return "done"
 
-    monkeypatch.setattr(sweeps, "run_trials", run_trials)
+    monkeypatch.setattr(distribute, "run_trials", run_trials)
     monkeypatch.setattr(session, "ray_session", lambda address: nullcontext())
-    monkeypatch.setattr(sweeps, "hold", dict)
+    monkeypatch.setattr(distribute, "put_shared", dict)
     return ran

@@ -7,9 +7,8 @@ from dataclasses import replace
 from bitcorn_ray.tuning.config import SweepConfig
 from bitcorn_ray.tuning.data import sweep_data
 from bitcorn_ray.tuning.folder import SweepFolder
-from bitcorn_ray.tuning.records import Trial, training_code
-from bitcorn_ray.tuning.study import trial_plan
-from bitcorn_ray.tuning.trial import run_trial
+from bitcorn_ray.tuning.search import Trial
+from bitcorn_ray.tuning.trial import TrialPlan, run_trial
 
 MODEL = {"horizons": [1, 4], "seq_len": 8, "num_layers": 1, "hidden_size": 4, "reference_span": 24, "dropout": 0.0}
 TRAINING = {"epochs": 1, "threads": 1, "deterministic": True, "batch_size": 128}
@@ -43,8 +42,8 @@ def make_sweep(values, stop_last_after=None):
     """
     config = SweepConfig.load(values)
     folder, data = SweepFolder(config.run.out), sweep_data(config)
-    folder.begin(config, data.identities, data.bars, training_code())
-    plan = trial_plan(config, data, folder)
+    plan = TrialPlan.of(config, data.folds, data.identities, folder.records)
+    folder.begin(config, data.identities, data.bars, plan.code)
     points = list(config.space.points())
     for number, point in enumerate(points, start=1):
         setting, losses = config.at(point).to_json(), []
@@ -54,7 +53,7 @@ def make_sweep(values, stop_last_after=None):
             own,
             lambda name: data.bars if name == "bars" else data.variants[name],
             setting,
-            lambda told, losses=losses: losses.append(told["fold_loss"]),
+            lambda fold, losses=losses: losses.append(fold["fold_loss"]),
         )
         state = "finished" if len(losses) == len(plan.folds) else "stopped"
         folder.journal.write(

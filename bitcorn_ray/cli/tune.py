@@ -32,7 +32,7 @@ def folds(config: str, plot: str | None) -> None:
       bitcorn folds sweep.yaml --plot folds.html --json
     """
     from bitcorn_ray.report.folds import folds_table, write_folds
-    from bitcorn_ray.tuning.plan_folds import plan_folds
+    from bitcorn_ray.tuning.data import plan_folds
 
     plan = plan_folds(config).to_json()
     written = {}

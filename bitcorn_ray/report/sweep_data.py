@@ -19,11 +19,9 @@ from bitcorn_ray.report.judgement import Track
 from bitcorn_ray.report.sweep_page import SweepReport
 from bitcorn_ray.training.artifacts import strict_json
 from bitcorn_ray.tuning.folder import SweepFolder
-from bitcorn_ray.tuning.importance import search_importance
 from bitcorn_ray.tuning.leaderboard import leaderboard
-from bitcorn_ray.tuning.records import Trial
-from bitcorn_ray.tuning.results import best_of, stitched, sweep_result
-from bitcorn_ray.tuning.stored import StoredSweep, read_sweep
+from bitcorn_ray.tuning.results import StoredSweep, best_of, read_sweep, stitched, sweep_result
+from bitcorn_ray.tuning.search import Trial, search_importance
 
 
 def sweep_report(place: str | Path, *, level: float = 0.01, cache_dir: str | Path | None = None) -> SweepReport:

@@ -75,7 +75,7 @@ def trials_table(trials: Sequence[Mapping[str, Any]], most: int = _ROWS) -> Tabl
 def leaderboard_tables(result: Mapping[str, Any], most: int = _ROWS) -> tuple[Table | str, ...]:
     """The verdict, for each question a row a trial and a baseline, by mean loss on the test windows, and the trials.
 
-    result: as `SweepJudgement.to_json` gives it.
+    result: as `SweepLeaderboard.to_json` gives it.
     """
     parts = [part for answer in result["answers"] for part in _answer_table(answer, result["folds"], most)]
     return (result["verdict"], *parts, _configurations(result, most), *result["remarks"])
@@ -92,7 +92,7 @@ def _configurations(result: Mapping[str, Any], most: int) -> Table:
 def standings(answer: Mapping[str, Any], most: int) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Names of columns, and rows by mean loss: trials from the best on, at most so many, and all baselines among them.
 
-    answer: to a question, as `SweepJudgement.to_json` gives it. Gains over a baseline that are significant for that
+    answer: to a question, as `SweepLeaderboard.to_json` gives it. Gains over a baseline that are significant for that
     trial alone have a star.
     """
     names = list(answer["baselines"])

@@ -1,4 +1,4 @@
-"""SweepConfig: a run's fields in one YAML file with `folds`, `search` and `sweep` beside them.
+"""SweepConfig: the fields of a run and the sections `folds`, `search` and `sweep`, in one YAML file.
 
 db: market.db
 symbol: BTCUSDT
@@ -19,11 +19,11 @@ sweep: {search: tpe, scheduler: asha, trials: 32}
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from bitcorn_ray.datasets.folds import FoldsConfig
 from bitcorn_ray.errors import BitcornError
@@ -32,18 +32,89 @@ from bitcorn_ray.models.base import ModelConfig
 from bitcorn_ray.models.neural.config import TrainingConfig
 from bitcorn_ray.models.registry import config_class, model_config
 from bitcorn_ray.training.config import RunConfig, read_yaml, validated
-from bitcorn_ray.tuning.options import SweepOptions
 from bitcorn_ray.tuning.space import SEQ_LEN, Point, Space
 
 _ALIASES = {"seq_len": "model.seq_len", "model.cell": "model.kind"}
 _MOST_VARIANTS = 64
-# Fields that a search may not reach, and why.
+# Fields that cannot be searched, and why.
 _FIXED = {
-    "model.horizons": "losses of other horizons cannot be compared",
-    "training.val_frac": "folds say what validates",
-    "training.test_frac": "folds say what tests",
-    "training.seed": "`sweep.seeds` repeats trials with several",
+    "model.horizons": "losses of different horizons cannot be compared",
+    "training.val_frac": "`folds` determines the validation windows",
+    "training.test_frac": "`folds` determines the test windows",
+    "training.seed": "`sweep.seeds` repeats each trial with several seeds",
 }
+SCHEDULERS = ("none", "asha", "median", "hyperband")
+OBJECTIVES = ("qlike", "gaussian_nll")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """The resources of one trial; with a part of a GPU, or of a CPU, several trials share one."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    cpu: float = 1
+    gpu: float = 0
+
+    def __post_init__(self) -> None:
+        if not (0 < self.cpu < math.inf and 0 <= self.gpu < math.inf):
+            raise BitcornError(f"resources are {self.cpu} CPUs and {self.gpu} GPUs: give some CPU, and 0 GPUs or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialOptions:
+    """The options that the sections `sweep` and `evolve` share.
+
+    objective: loss on the validation windows by which trials are compared, whatever they were trained on, mean over
+    windows and horizons: "qlike" of the variance, or "gaussian_nll" of the return. Test windows choose nothing.
+    seeds: trainings of each fold, with training.seed and the following seeds. resources: of a trial. max_hours: after
+    which no trial begins and running ones end. max_failures: share of the trials that may fail. seed: of the search.
+    """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    objective: str = "qlike"
+    seeds: int = 1
+    resources: Resources = field(default_factory=Resources)
+    max_hours: float | None = None
+    max_failures: float = 0.25
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.objective not in OBJECTIVES:
+            raise BitcornError(f"objective is {self.objective!r}: use {', '.join(OBJECTIVES)}")
+        self.require_at_least(1, "seeds")
+        if self.max_hours is not None and not self.max_hours > 0:
+            raise BitcornError(f"max_hours is {self.max_hours}: it must be above 0, or left out")
+        if not 0 <= self.max_failures <= 1:
+            raise BitcornError(f"max_failures is {self.max_failures}: it is a share of the trials, from 0 to 1")
+
+    def require_at_least(self, minimum: int, *names: str) -> None:
+        """Raise BitcornError if an option is below a minimum."""
+        for name in names:
+            if getattr(self, name) < minimum:
+                raise BitcornError(f"{name} is {getattr(self, name)}: it must be at least {minimum}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepOptions(TrialOptions):
+    """The section `sweep`.
+
+    search: "tpe", "random", "grid" or module:callable (see `search`). scheduler: stops a trial whose running mean over
+    folds is bad: "asha", "hyperband" (asynchronous, three brackets), "median", or "none". trials: maximum number.
+    """
+
+    search: str = "tpe"
+    scheduler: str = "none"
+    trials: int = 16
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require_at_least(1, "trials")
+        if self.scheduler not in SCHEDULERS:
+            raise BitcornError(f"scheduler is {self.scheduler!r}: use {', '.join(SCHEDULERS)}")
+        if self.search not in ("tpe", "random", "grid") and ":" not in self.search:
+            raise BitcornError(f"search is {self.search!r}: use tpe, random, grid or module:callable")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +130,8 @@ class TrialConfig:
     features: tuple[str, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the same in plain values, for `from_json`."""
-        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))  # tuples are lists there
+        """Return plain values for `from_json`, with lists for tuples."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return plain
 
     @classmethod
@@ -77,9 +148,9 @@ class TrialConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepConfig:
-    """One sweep.
+    """The configuration of a sweep.
 
-    run: common to all trials. Its `out` is the folder of the sweep, its workers train the best trial in the end.
+    run: fields that all trials share. Its `out` is the folder of the sweep, and its workers train the best trial.
     Raises BitcornError for fields that a search cannot reach and for values that these cannot have.
     """
 
@@ -93,7 +164,7 @@ class SweepConfig:
             raise BitcornError("folds.validation is 0: trials are compared on validation windows, so give a length")
         for dimension in self.space.dimensions:
             _require_reachable(dimension.name, self.model_kinds)
-            for value in dimension.corners:
+            for value in dimension.extremes:
                 if not dimension.name.startswith(("system", "features")):
                     self.at({dimension.name: value})
         self._require_variants()
@@ -133,7 +204,7 @@ class SweepConfig:
     @property
     def longest_seq_len(self) -> int:
         """Return the longest window of any trial, in bars."""
-        return self.space.greatest(SEQ_LEN, self.run.model.seq_len)
+        return self.space.maximum(SEQ_LEN, self.run.model.seq_len)
 
     def at(self, point: Point) -> TrialConfig:
         """Return the configuration of a point's trial. Raises BitcornError for values that do not fit together.
@@ -156,31 +227,24 @@ class SweepConfig:
                 parameters[inner] = value
             elif section == "system":
                 system = value
-        subset = point.get("features")
-        return TrialConfig(
-            model=model_config(model),
-            training=validated(TrainingConfig, training, "training"),
-            system=_with_parameters(system, parameters),
-            features=None if subset is None else tuple(subset),
-        )
+        values = {"model": model, "training": training, "system": _with_parameters(system, parameters)}
+        return TrialConfig.from_json({**values, "features": point.get("features")})
 
     def variants(self) -> tuple[str, ...]:
         """Return the specs of all feature systems with their parameters that the search can reach, in order.
 
         Raises BitcornError for a continuous parameter, and for too many of them.
         """
-        wanted = [each for each in self.space.dimensions if each.name.partition(".")[0] == "system"]
-        choices = []
-        for dimension in wanted:
+        systems = Space(tuple(each for each in self.space.dimensions if each.name.partition(".")[0] == "system"))
+        for dimension in systems.dimensions:
             if dimension.options is None:
                 raise BitcornError(
                     f"{dimension.name} is searched by {dimension.kind}: features of every variant are computed before "
                     "the trials, so give a choice or an int with a step"
                 )
-            choices.append(dimension.options)
         specs: dict[str, None] = {}
-        for values in product(*choices):
-            specs[self.at(dict(zip((each.name for each in wanted), values, strict=True))).system] = None
+        for point in systems.points():
+            specs[self.at(point).system] = None
             if len(specs) > _MOST_VARIANTS:
                 raise BitcornError(
                     f"the search reaches more than {_MOST_VARIANTS} variants of features, which are all computed "
@@ -189,7 +253,7 @@ class SweepConfig:
         return tuple(specs)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the same in plain values, as in a file."""
+        """Return plain values, as in a file."""
         search = {each.name: {each.kind: list(each.values)} for each in self.space.dimensions}
         return {**asdict(self.run), "folds": asdict(self.folds), "search": search, "sweep": asdict(self.sweep)}
 
@@ -203,18 +267,18 @@ class SweepConfig:
         for dimension in self.space.dimensions:
             section, _, parameter = dimension.name.partition(".")
             if section == "system" and parameter and not any(parameter in each.all_parameters for each in systems):
-                told = ", ".join(sorted({each.name for each in systems}))
-                raise BitcornError(f"search.{dimension.name}: none of the systems {told} has a parameter {parameter}")
+                names = ", ".join(sorted({each.name for each in systems}))
+                raise BitcornError(f"search.{dimension.name}: none of the systems {names} has a parameter {parameter}")
             if section == "features":
                 known = [] if any(each.context for each in systems) else [each.features for each in systems]
-                for subset in dimension.corners:
+                for subset in dimension.extremes:
                     _require_subset(subset, known)
 
 
 def read_sections(config: str | Path | Mapping[str, Any], name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the fields of a YAML file, or of its values, without a section, and the fields of this section.
+    """Return the fields of a YAML file, or of its values, without a section, and the fields of that section.
 
-    Raises BitcornError for a missing or malformed file, and if the section has no fields.
+    Raises BitcornError for a missing or malformed file, and if the section is not a mapping.
     """
     values = dict(config) if isinstance(config, Mapping) else read_yaml(config)
     options = values.pop(name, None) or {}
@@ -224,7 +288,7 @@ def read_sections(config: str | Path | Mapping[str, Any], name: str) -> tuple[di
 
 
 def _require_reachable(name: str, kinds: tuple[str, ...]) -> None:
-    """Raise BitcornError for an unknown field, or one that cannot be searched. kinds: of models that are searched."""
+    """Raise BitcornError for an unknown field, or one that cannot be searched. kinds: of the models."""
     full = _ALIASES.get(name, name)
     section, _, inner = full.partition(".")
     owners: dict[str, list[Any]] = {"model": [config_class(kind) for kind in kinds], "training": [TrainingConfig]}
@@ -249,7 +313,7 @@ def _require_subset(subset: Any, known: list[tuple[str, ...]]) -> None:
 
 
 def _with_parameters(spec: Any, parameters: Mapping[str, Any]) -> str:
-    """Return the spec of a system with those of the parameters that it has."""
+    """Return the spec of a system with the parameters that it has, of those that are searched."""
     if not isinstance(spec, str):
         raise BitcornError(f"system is {spec!r}: name a feature system, such as v2")
     system = find_system(spec)

@@ -1,11 +1,10 @@
-"""Front door to the leaderboard of a sweep: what its trials are worth on test windows, all of them counted.
+"""The leaderboard of a sweep: the skill of its trials on test windows, with all trials counted.
 
-1. Take the recorded forecasts of every trial, for each fold the windows that all have which came so far. 2. Put the
-baselines of the evaluation beside them, see `baselines`. 3. Ask whether volatility is predictable, and direction, see
-`validation.leaderboard`.
+1. For each fold, take the recorded forecasts at the windows that all its trials share. 2. Add the baselines of the
+evaluation, see `baselines`. 3. Test whether volatility and direction are predictable, see `metrics.comparison`.
 
-A sweep that still runs, or was cut short, can be judged as far as it came.
-Shapes: T bars, N windows, H horizons, K trials, S seeds.
+A sweep that runs or was interrupted is compared on the folds that it finished.
+Shapes: T bars, N windows of a partition, M instants, H horizons, K trials, S seeds.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitcorn_ray.datasets.folds import Fold, FoldRows
+from bitcorn_ray.datasets.folds import FoldRows
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.evaluation.baselines import Baselines
 from bitcorn_ray.metrics.comparison import Leaderboard, TrialComparison
-from bitcorn_ray.metrics.comparison import leaderboard as judged
+from bitcorn_ray.metrics.comparison import leaderboard as compare_trials
 from bitcorn_ray.metrics.hac import average_by_instant
 from bitcorn_ray.metrics.losses import qlike
 from bitcorn_ray.metrics.signal import rank_scores, sign_losses, sign_scores
@@ -30,20 +29,19 @@ from bitcorn_ray.storage.location import shown_uri
 from bitcorn_ray.tuning.baselines import SweepBaselines
 from bitcorn_ray.tuning.config import TrialConfig
 from bitcorn_ray.tuning.folder import SweepFolder
-from bitcorn_ray.tuning.records import FoldRecord, Trial
-from bitcorn_ray.tuning.results import fold_records
-from bitcorn_ray.tuning.stored import read_sweep
+from bitcorn_ray.tuning.records import FoldRecord
+from bitcorn_ray.tuning.results import fold_records, read_sweep
+from bitcorn_ray.tuning.search import Trial
 
 Float = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
-_ALWAYS = {"always up": 1.0, "always down": -1.0}
-_MEASURES = ("volatility loss", "volatility score", "direction loss", "direction score")
+_CONSTANT_SIGNS = {"always up": 1.0, "always down": -1.0}
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepJudgement:
-    """A sweep judged. trials: what was tried, by name. remarks: on baselines that could not be compared with."""
+class SweepLeaderboard:
+    """The leaderboard of a sweep. trials: all of them, by name. remarks: on baselines that are left out."""
 
     sweep: str
     board: Leaderboard
@@ -51,188 +49,172 @@ class SweepJudgement:
     remarks: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Everything in plain values."""
+        """Return plain values."""
         trials = {name: {"state": each.state, "search": dict(each.point)} for name, each in self.trials.items()}
         return {"sweep": self.sweep, **asdict(self.board), "trials": trials, "remarks": list(self.remarks)}
 
 
 @dataclass(frozen=True)
 class _FoldTable:
-    """One fold by instant: columns (M, K) by measure, for the trials `there`, and (M,) of each baseline by question.
+    """One fold by instant.
 
-    remarks: on baselines, by partition and baseline.
+    measures: (4, M, K) loss and score of volatility, then of direction, NaN for trials without the fold. baselines:
+    losses (M,) by question and title. remarks: on baselines, by partition and title.
     """
 
     number: int
-    there: list[int]
-    measures: dict[str, Float]
-    baselines: dict[str, dict[str, Float]]
+    measures: Float
+    baselines: dict[tuple[str, str], Float]
     remarks: dict[tuple[str, str], str]
 
 
 def leaderboard(
     sweep: str | Path, *, level: float = 0.01, seed: int = 0, cache_dir: str | Path | None = None
-) -> SweepJudgement:
-    """Compare the trials of a sweep on its test windows with each other and baselines, counting all that were tried.
+) -> SweepLeaderboard:
+    """Compare the trials of a sweep on its test windows with each other and with baselines, all trials counted.
 
-    sweep: folder or URI that `tune` wrote; the baselines are kept there. level: of the whole verdict. seed: of the
-    bootstrap. cache_dir: of features, for the ridge regression.
-    Raises BitcornError where the folder holds no sweep, or no trial has a fold, and as the baselines do.
+    sweep: folder or URI that `tune` wrote; the baselines are stored there. level: significance level of the whole
+    verdict. seed: of the bootstrap. cache_dir: of features, for the ridge regression.
+    Raises BitcornError if the folder holds no sweep, or no trial has a fold, and as the baselines do.
     """
     folder = SweepFolder(sweep)
-    read = read_sweep(folder)
-    config, bars, trials, plan = read.config, read.bars, read.trials, read.plan
-    found = {name: fold_records(plan, each) for name, each in trials.items() if each.setting and each.state != "failed"}
-    found = {name: records for name, records in found.items() if records}
-    if not found:
+    stored = read_sweep(folder)
+    trials, folds = stored.trials, stored.plan.folds
+    known = [each for each in trials.values() if each.setting and each.state != "failed"]
+    records = {each.name: found for each in known if (found := fold_records(stored.plan, each))}
+    if not records:
         raise BitcornError(
             f"none of the {len(trials)} trials of the sweep in {folder.shown} has a fold: nothing to compare"
         )
     baselines = SweepBaselines(
         folder=folder,
-        config=config,
-        bars=bars,
-        identities=plan.identities,
-        setting=TrialConfig.from_json(trials[_best(found)].setting),
+        config=stored.config,
+        bars=stored.bars,
+        identities=stored.plan.identities,
+        setting=TrialConfig.from_json(trials[_best_by_validation(records)].setting),
         cache_dir=cache_dir,
     )
     tables = list[_FoldTable]()
-    for place, fold in enumerate(plan.folds):
-        there = [column for column, records in enumerate(found.values()) if len(records) > place]
-        if there:
-            of_fold = [list(found.values())[column][place] for column in there]
-            tables.append(_fold_table(there, of_fold, baselines, fold, _later(plan.folds, place)))
-    board = judged(
-        _questions(tables, len(found), max(config.run.model.horizons)),
-        list(found),
+    for index, fold in enumerate(folds):
+        of_fold = [own[index] if len(own) > index else None for own in records.values()]
+        if any(of_fold):
+            later = [after.rows for after in folds[index + 1 :]]
+            tables.append(_fold_table(of_fold, baselines, fold.number, fold.rows, later))
+    board = compare_trials(
+        _questions(tables, max(stored.config.run.model.horizons)),
+        list(records),
         tried=len(trials),
         level=level,
         seed=seed,
     )
-    return SweepJudgement(sweep=shown_uri(sweep), board=board, trials=trials, remarks=tuple(_remarks(tables)))
+    return SweepLeaderboard(sweep=shown_uri(sweep), board=board, trials=trials, remarks=tuple(_remarks(tables)))
 
 
-def _best(found: Mapping[str, Sequence[Sequence[FoldRecord]]]) -> str:
-    """Name of the trial with the lowest validation loss among those that came furthest: not all have ended."""
-    means = {name: np.mean([record.loss for of_fold in folds for record in of_fold]) for name, folds in found.items()}
-    return min(found, key=lambda name: (-len(found[name]), means[name]))
-
-
-def _later(folds: Sequence[Any], place: int) -> list[Sequence[FoldRows]]:
-    return [fold.rows for fold in folds[place + 1 :]]
+def _best_by_validation(records: Mapping[str, Sequence[Sequence[FoldRecord]]]) -> str:
+    """Return the name of the trial with the lowest validation loss among those with the most folds."""
+    means = {name: np.mean([record.loss for of_fold in folds for record in of_fold]) for name, folds in records.items()}
+    return min(records, key=lambda name: (-len(records[name]), means[name]))
 
 
 def _fold_table(
-    there: list[int],
-    records: Sequence[Sequence[FoldRecord]],
+    records: Sequence[Sequence[FoldRecord] | None],
     baselines: SweepBaselines,
-    fold: Fold,
+    number: int,
+    fold: Sequence[FoldRows],
     later: Sequence[Sequence[FoldRows]],
 ) -> _FoldTable:
-    """Losses and scores of some trials in one fold, averaged over partitions at each instant.
+    """Return the losses and scores of the trials in one fold, averaged over partitions at each instant.
 
-    records: of each trial, one a seed. later: the folds after it, whose test windows are theirs.
+    records: of each trial, one per seed; None without the fold. later: the following folds, to which the windows in
+    their test ranges belong.
     """
-    times, values, names = list[Rows](), list[Float](), list[str]()
+    present = [column for column, of_trial in enumerate(records) if of_trial]
+    trials = [of_trial for of_trial in records if of_trial]
+    times, tables = list[Rows](), list[dict[Any, Float]]()
     remarks = dict[tuple[str, str], str]()
-    for place, one in enumerate(baselines.bars):
-        shared = _shared_windows(records, place)
-        rows = np.searchsorted(one.timestamp, shared)
+    for index, bars in enumerate(baselines.bars):
+        shared = _shared_windows(trials, index)
+        rows = np.searchsorted(bars.timestamp, shared)
         for after in later:
-            shared, rows = (
-                kept[(rows < after[place].test.start) | (rows >= after[place].test.stop)] for kept in (shared, rows)
-            )
-        own = fold.rows[place]
+            own_rows = (rows < after[index].test.start) | (rows >= after[index].test.stop)
+            shared, rows = shared[own_rows], rows[own_rows]
+        own = fold[index]
         if not len(rows) or not own.train.length:
             continue
-        made = baselines.of(place, own)
-        remarks |= {(one.name, name): text for name, text in made.remarks.items()}
-        happened, came = (each[rows] for each in one.outcomes(baselines.config.run.model.horizons))
-        columns = _measured(records, place, shared, happened, came)
-        columns |= _measured_baselines(made, rows - own.test.start, happened, came)
-        kept = np.isfinite(np.column_stack(list(columns.values()))).all(1)
-        common = [name for name in names if name in columns] if names else list(columns)
-        if names and common != names:  # a baseline that could not be fitted here
-            keep = [names.index(name) for name in common]
-            values = [each[:, keep] for each in values]
-        names = common
-        times.append(shared[kept])
-        values.append(np.column_stack([columns[name][kept] for name in names]))
-    if not times or not any(len(each) for each in times):
-        raise BitcornError(f"the trials have no test window of fold {fold.number} in common: give longer test ranges")
-    averages = average_by_instant(times, values)
-    by_name = {name: averages[:, column] for column, name in enumerate(names)}
-    return _FoldTable(
-        fold.number,
-        there,
-        {measure: np.column_stack([by_name[f"{measure}/{k}"] for k in range(len(there))]) for measure in _MEASURES},
-        {question: _under(question, by_name) for question in ("volatility", "direction")},
-        remarks,
-    )
+        made = baselines.forecasts(index, own)
+        remarks |= {(bars.name, name): text for name, text in made.remarks.items()}
+        returns, variances = (each[rows] for each in bars.outcomes(baselines.config.run.model.horizons))
+        columns: dict[Any, Float] = dict(enumerate(_measures(trials, index, shared, returns, variances).T))
+        columns |= _baseline_losses(made, rows - own.test.start, returns, variances)
+        known = np.isfinite(np.column_stack(list(columns.values()))).all(1)
+        times.append(shared[known])
+        tables.append({name: values[known] for name, values in columns.items()})
+    if not any(len(each) for each in times):
+        raise BitcornError(f"the trials have no test window of fold {number} in common: give longer test ranges")
+    # A baseline that could not be fitted on every partition is left out.
+    names = [name for name in tables[0] if all(name in table for table in tables)]
+    averages = average_by_instant(times, [np.column_stack([table[name] for name in names]) for table in tables])
+    measures = np.full((4, len(averages), len(records)), np.nan)
+    measures[:, :, present] = averages[:, : 4 * len(trials)].reshape(len(averages), 4, -1).transpose(1, 0, 2)
+    losses = {name: averages[:, column] for column, name in enumerate(names) if isinstance(name, tuple)}
+    return _FoldTable(number, measures, losses, remarks)
 
 
-def _under(question: str, by_name: dict[str, Float]) -> dict[str, Float]:
-    """The baselines of a question, of names such as "volatility/EWMA"."""
-    return {name.partition("/")[2]: each for name, each in by_name.items() if name.startswith(f"{question}/")}
-
-
-def _shared_windows(records: Sequence[Sequence[FoldRecord]], place: int) -> Rows:
-    """Times of a partition's windows that all records have, ascending."""
+def _shared_windows(trials: Sequence[Sequence[FoldRecord]], index: int) -> Rows:
+    """Return the times of a partition's windows that all records have, ascending."""
     shared: Rows | None = None
-    for record in (each for of_trial in records for each in of_trial):
-        own = record.times[record.places == place]
+    for record in (each for of_trial in trials for each in of_trial):
+        own = record.times[record.partitions == index]
         shared = own if shared is None else np.intersect1d(shared, own)
     return np.empty(0, np.int64) if shared is None else shared
 
 
-def _measured(
-    records: Sequence[Sequence[FoldRecord]], place: int, shared: Rows, happened: Float, came: Float
-) -> dict[str, Float]:
-    """Each measure of each trial at N windows of one partition: (N,) by name. happened, came: (N, H)."""
-    fold, columns = np.zeros(len(shared), np.int64), dict[str, Float]()
-    for k, of_trial in enumerate(records):
-        at = [np.searchsorted(each.times[each.places == place], shared) for each in of_trial]
-        returns = np.stack([r.returns[r.places == place][i] for r, i in zip(of_trial, at, strict=True)], axis=2)
-        sigma = np.stack([r.volatilities[r.places == place][i] for r, i in zip(of_trial, at, strict=True)], axis=2)
-        variances = np.square(sigma, dtype=np.float64)
-        columns[f"volatility loss/{k}"] = qlike(variances, came[..., None]).mean((1, 2))
-        columns[f"volatility score/{k}"] = rank_scores(variances, came, fold).mean(1)
-        columns[f"direction loss/{k}"] = sign_losses(returns, happened).mean(1)
-        columns[f"direction score/{k}"] = sign_scores(returns, happened, fold).mean(1)
-    return columns
+def _measures(
+    trials: Sequence[Sequence[FoldRecord]], index: int, shared: Rows, returns: Float, variances: Float
+) -> Float:
+    """Return the measures (N, 4 * K) of the trials at windows of one partition, those of one kind side by side.
+
+    returns, variances: (N, H), realised.
+    """
+    fold, measures = np.zeros(len(shared), np.int64), np.empty((len(shared), 4, len(trials)))
+    for k, of_trial in enumerate(trials):
+        own = [np.flatnonzero(each.partitions == index) for each in of_trial]
+        at = [rows[np.searchsorted(each.times[rows], shared)] for each, rows in zip(of_trial, own, strict=True)]
+        expected = np.stack([each.returns[rows] for each, rows in zip(of_trial, at, strict=True)], axis=2)
+        sigma = np.stack([each.volatilities[rows] for each, rows in zip(of_trial, at, strict=True)], axis=2)
+        forecast = np.square(sigma, dtype=np.float64)
+        measures[:, 0, k] = qlike(forecast, variances[..., None]).mean((1, 2))
+        measures[:, 1, k] = rank_scores(forecast, variances, fold).mean(1)
+        measures[:, 2, k] = sign_losses(expected, returns).mean(1)
+        measures[:, 3, k] = sign_scores(expected, returns, fold).mean(1)
+    return measures.reshape(len(shared), -1)
 
 
-def _measured_baselines(made: Baselines, rows: Rows, happened: Float, came: Float) -> dict[str, Float]:
-    """Each baseline's loss at N windows, rows of its forecasts: (N,) by name, such as "volatility/EWMA"."""
-    columns = {f"volatility/{name}": qlike(each[rows], came).mean(1) for name, each in made.variances.items()}
-    signs = {name: np.full(happened.shape, sign) for name, sign in _ALWAYS.items()}
-    signs |= {name: each[rows] for name, each in made.returns.items() if name != "random walk"}  # which has no sign
-    return columns | {f"direction/{name}": sign_losses(each[..., None], happened)[:, 0] for name, each in signs.items()}
+def _baseline_losses(made: Baselines, rows: Rows, returns: Float, variances: Float) -> dict[tuple[str, str], Float]:
+    """Return the loss (N,) of each baseline by question and title. rows: of the windows among its forecasts."""
+    losses = {("volatility", name): qlike(each[rows], variances).mean(1) for name, each in made.variances.items()}
+    signs = {name: np.full(returns.shape, sign) for name, sign in _CONSTANT_SIGNS.items()}
+    signs |= {name: each[rows] for name, each in made.returns.items() if name != "random walk"}  # its return is zero
+    return losses | {("direction", name): sign_losses(each[..., None], returns)[:, 0] for name, each in signs.items()}
 
 
-def _questions(tables: Sequence[_FoldTable], trials: int, horizon: int) -> list[TrialComparison]:
-    """Put the folds one after another; NaN where a trial did not come so far."""
-
-    def stacked(measure: str) -> Float:
-        parts = []
-        for table in tables:
-            part = np.full((len(table.measures[measure]), trials), np.nan)
-            part[:, table.there] = table.measures[measure]
-            parts.append(part)
-        return np.concatenate(parts)
+def _questions(tables: Sequence[_FoldTable], horizon: int) -> list[TrialComparison]:
+    """Return the questions over all folds, one after another."""
+    measures = np.concatenate([table.measures for table in tables], axis=1)
+    folds = np.concatenate([np.full(table.measures.shape[1], table.number, np.int64) for table in tables])
+    common = [name for name in tables[0].baselines if all(name in table.baselines for table in tables)]
+    losses = {name: np.concatenate([table.baselines[name] for table in tables]) for name in common}
 
     def baselines(question: str) -> dict[str, Float]:
-        common = [name for name in tables[0].baselines[question] if all(name in t.baselines[question] for t in tables)]
-        return {name: np.concatenate([table.baselines[question][name] for table in tables]) for name in common}
+        return {title: values for (of, title), values in losses.items() if of == question}
 
-    folds = np.concatenate([np.full(len(t.measures["volatility loss"]), t.number, np.int64) for t in tables])
     return [
         TrialComparison(
             name="volatility",
             loss="QLIKE",
-            losses=stacked("volatility loss"),
+            losses=measures[0],
             score="rank correlation",
-            scores=stacked("volatility score"),
+            scores=measures[1],
             baselines=baselines("volatility"),
             folds=folds,
             horizon=horizon,
@@ -240,11 +222,11 @@ def _questions(tables: Sequence[_FoldTable], trials: int, horizon: int) -> list[
         TrialComparison(
             name="direction",
             loss="share of wrong signs",
-            losses=stacked("direction loss"),
+            losses=measures[2],
             score="right signs beyond chance",
-            scores=stacked("direction score"),
+            scores=measures[3],
             baselines=baselines("direction"),
-            knowing_nothing=tuple(_ALWAYS),
+            knowing_nothing=tuple(_CONSTANT_SIGNS),
             folds=folds,
             horizon=horizon,
         ),
@@ -252,15 +234,15 @@ def _questions(tables: Sequence[_FoldTable], trials: int, horizon: int) -> list[
 
 
 def _remarks(tables: Sequence[_FoldTable]) -> list[str]:
-    """What to know about baselines: fits that failed, by fold, and those that some fold has and others have not."""
-    places = dict[tuple[str, str, str], list[str]]()
+    """Return remarks on baselines: failed fits by fold, and baselines that some folds lack."""
+    folds = dict[tuple[str, str, str], list[str]]()
     for table in tables:
         for (partition, name), text in table.remarks.items():
-            places.setdefault((name, partition, text), []).append(str(table.number))
-    told = [
-        f"{name} on {partition}, fold{'s' * (len(folds) > 1)} {', '.join(folds)}: {text}"
-        for (name, partition, text), folds in places.items()
+            folds.setdefault((name, partition, text), []).append(str(table.number))
+    remarks = [
+        f"{name} on {partition}, fold{'s' * (len(numbers) > 1)} {', '.join(numbers)}: {text}"
+        for (name, partition, text), numbers in folds.items()
     ]
-    every = {name for table in tables for name in table.baselines["volatility"]}
-    lacking = sorted(name for name in every if any(name not in table.baselines["volatility"] for table in tables))
-    return [*told, *(f"{name} could not be fitted in every fold, and is left out" for name in lacking)]
+    fitted = [{title for question, title in table.baselines if question == "volatility"} for table in tables]
+    lacking = sorted({title for titles in fitted for title in titles if not all(title in each for each in fitted)})
+    return [*remarks, *(f"{name} could not be fitted in every fold, and is left out" for name in lacking)]

@@ -1,7 +1,7 @@
-"""What a sweep comes to, as files in its folder.
+"""The results of a sweep as files in its folder, and a sweep read back from its folder.
 
     sweep.json          all trials, the best one, the folds
-    trials.parquet      a row a trial: state, losses, and each field that was searched
+    trials.parquet      a row per trial: state, losses, and each field that was searched
     forecasts.parquet   out-of-sample forecasts of the best trial, the test windows of all folds stitched together
 
 Shapes: N windows, H horizons.
@@ -12,7 +12,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -28,16 +28,50 @@ from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.metrics.calibration import RollingConformal, conformal_scores
 from bitcorn_ray.training.artifacts import strict_json
 from bitcorn_ray.training.run import PastScores
-from bitcorn_ray.tuning.config import TrialConfig
+from bitcorn_ray.tuning.config import SweepConfig, TrialConfig
+from bitcorn_ray.tuning.data import FoldPlan
 from bitcorn_ray.tuning.folder import SweepFolder
-from bitcorn_ray.tuning.records import FoldRecord, Trial
+from bitcorn_ray.tuning.records import FoldRecord
+from bitcorn_ray.tuning.search import Trial
+from bitcorn_ray.tuning.space import Point
 from bitcorn_ray.tuning.trial import TrialPlan, fold_keys
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredSweep:
+    """A sweep or an evolution read from its folder, complete or not.
+
+    trials: by name. plan: what they share. folds: the folds for display. written: the recorded configuration in plain
+    values.
+    """
+
+    config: SweepConfig
+    bars: tuple[PartitionBars, ...]
+    trials: dict[str, Trial]
+    plan: TrialPlan
+    folds: FoldPlan
+    written: Mapping[str, Any]
+
+
+def read_sweep(folder: SweepFolder) -> StoredSweep:
+    """Return a sweep, or an evolution as one. Raises BitcornError if the folder holds none, or a damaged one."""
+    written, bars = folder.plan(), folder.bars()
+    config = SweepConfig.from_json(written["config"])
+    folds = FoldPlan.of_sweep(config, bars)
+    return StoredSweep(
+        config=config,
+        bars=bars,
+        trials=folder.journal.read(),
+        plan=TrialPlan.of(config, folds.folds, written["identities"], folder.records, written["code"]),
+        folds=folds,
+        written=written["config"],
+    )
 
 
 def write_results(
     folder: SweepFolder, ended: str, trials: Sequence[Trial], folds: Mapping[str, Any], forecasts: pa.Table | None
 ) -> None:
-    """Write the results. folds: as `FoldPlan.to_json` gives them. forecasts: of the best trial, see `stitched`."""
+    """Write the results. folds: of `FoldPlan.to_json`. forecasts: of the best trial, see `stitched`."""
     if forecasts is not None:
         folder.storage.publish("forecasts.parquet", parquet_bytes(forecasts))
     folder.storage.publish("trials.parquet", parquet_bytes(_trials_table(trials, len(folds["folds"]))))
@@ -71,71 +105,61 @@ def best_of(trials: Sequence[Trial]) -> Trial | None:
 
 def fold_records(plan: TrialPlan, trial: Trial) -> list[list[FoldRecord]]:
     """Return the records of a trial: for each finished fold, one per seed."""
-    records, setting, found = plan.records, TrialConfig.from_json(trial.setting), []
+    setting, found = TrialConfig.from_json(trial.setting), []
     for fold in plan.folds:
-        of_fold = [records.load(key) for key in fold_keys(plan, setting, fold)]
-        whole = [record for record in of_fold if record is not None]
-        if len(whole) < plan.seeds:
+        records = [plan.records.load(key) for key in fold_keys(plan, setting, fold)]
+        complete = [record for record in records if record is not None]
+        if len(complete) < plan.seeds:
             break
-        found.append(whole)
+        found.append(complete)
     return found
 
 
 def stitched(plan: TrialPlan, bars: Sequence[PartitionBars], trial: Trial, horizons: Sequence[int]) -> pa.Table | None:
-    """Forecasts of all test windows of a trial by its first seed, None without any.
+    """Return the forecasts of all test windows of a trial by its first seed, None without any.
 
-    The columns of `Forecasts.to_table`, and fold and realised_return (log, of the horizon), in time order for each
-    partition. Where test ranges overlap, the later fold counts. A fold's bands begin on the scores of its validation
-    windows, and go on with those of its test windows, each once its horizon has passed.
+    The columns are those of `Forecasts.to_table`, `fold` and `realised_return` (log, of the horizon). Rows are in time
+    order for each partition. Where test ranges overlap, the later fold counts. The bands of a fold start from the
+    scores of its validation windows and take in those of its test windows, each once its horizon has passed.
     """
-    made = list[tuple[int, int, Forecasts]]()
-    for fold, of_fold in zip(plan.folds, fold_records(plan, trial), strict=False):
-        for place, one in enumerate(bars):
-            forecasts = _forecasts(of_fold[0], place, one, horizons)
-            if len(forecasts):
-                made.append((place, fold.number, forecasts))
-    tables = [
-        _with_outcome(forecasts, number, bars[place], _last_said(forecasts, place, number, made))
-        for place, number, forecasts in sorted(made, key=lambda each: each[:2])
-    ]
+    tables = list[pa.Table]()
+    folds = list(zip(plan.folds, fold_records(plan, trial), strict=False))
+    for index, own in enumerate(bars):
+        forecasts = [_forecasts(records[0], index, own, horizons) for _, records in folds]
+        for number, ((fold, _), made) in enumerate(zip(folds, forecasts, strict=True)):
+            later = np.concatenate([np.empty(0, np.int64), *(each.cutoffs for each in forecasts[number + 1 :])])
+            if len(made):
+                tables.append(_with_outcome(made, fold.number, own, ~np.isin(made.cutoffs, later)))
     return pa.concat_tables(tables) if tables else None
 
 
-def _forecasts(record: FoldRecord, place: int, one: PartitionBars, horizons: Sequence[int]) -> Forecasts:
+def _forecasts(record: FoldRecord, index: int, bars: PartitionBars, horizons: Sequence[int]) -> Forecasts:
     """Return the forecasts of a fold for the test windows of one partition, with bands."""
-    own, past = record.places == place, record.past_places == place
-    cutoffs, returns, volatilities = record.times[own], record.returns[own], record.volatilities[own]
-    rows = np.searchsorted(one.timestamp, cutoffs)
-    scores = conformal_scores(returns, volatilities, _realised_returns(one, rows, horizons))
-    conformal, asked = RollingConformal(horizons), cutoffs // one.step
-    validated = PastScores(record.past_times[past] // one.step, record.past_scores[past])
+    tested, validated = record.partitions == index, record.validation_partitions == index
+    cutoffs, returns, volatilities = record.times[tested], record.returns[tested], record.volatilities[tested]
+    rows = np.searchsorted(bars.timestamp, cutoffs)
+    scores = conformal_scores(returns, volatilities, _realised_returns(bars, rows, horizons))
+    conformal, ends = RollingConformal(horizons), cutoffs // bars.step
+    past = PastScores(record.validation_times[validated] // bars.step, record.validation_scores[validated])
     return Forecasts(
-        partition=Partition(one.symbol, one.timeframe),
+        partition=Partition(bars.symbol, bars.timeframe),
         horizons=tuple(horizons),
         coverages=conformal.coverages,
         cutoffs=cutoffs,
-        close=one.close[rows],
+        close=bars.close[rows],
         returns=returns,
         volatilities=volatilities,
-        widths=roll_bands(conformal, validated, asked, scores.astype(np.float32), asked),
+        widths=roll_bands(conformal, past, ends, scores.astype(np.float32), ends),
         sample=np.full(len(rows), "test"),
     )
 
 
-def _last_said(
-    forecasts: Forecasts, place: int, number: int, made: Sequence[tuple[int, int, Forecasts]]
-) -> NDArray[np.bool_]:
-    """Which of a fold's windows (N,) no later fold forecasts too."""
-    later = [each.cutoffs for other, fold, each in made if other == place and fold > number]
-    return ~np.isin(forecasts.cutoffs, np.concatenate(later)) if later else np.ones(len(forecasts), bool)
-
-
-def _with_outcome(forecasts: Forecasts, number: int, one: PartitionBars, kept: NDArray[np.bool_]) -> pa.Table:
-    """Some windows (N,) as rows, with the fold and what came."""
-    came = _realised_returns(one, np.searchsorted(one.timestamp, forecasts.cutoffs), forecasts.horizons)
+def _with_outcome(forecasts: Forecasts, fold: int, bars: PartitionBars, kept: NDArray[np.bool_]) -> pa.Table:
+    """Return the kept windows (N,) as rows, with the fold and the realised returns."""
+    realised = _realised_returns(bars, np.searchsorted(bars.timestamp, forecasts.cutoffs), forecasts.horizons)
     table = plain_table(forecasts.to_table())
-    table = table.append_column("fold", pa.array(np.full(table.num_rows, number, np.int32)))
-    table = table.append_column("realised_return", pa.array(came.ravel()))
+    table = table.append_column("fold", pa.array(np.full(table.num_rows, fold, np.int32)))
+    table = table.append_column("realised_return", pa.array(realised.ravel()))
     return table.filter(pa.array(np.repeat(kept, len(forecasts.horizons))))
 
 
@@ -152,25 +176,34 @@ def _trials_table(trials: Sequence[Trial], folds: int) -> pa.Table:
         "folds": pa.array([len(each.losses) for each in trials], pa.int32()),
         "seconds": pa.array([each.seconds for each in trials], pa.float64()),
         "error": pa.array([each.error for each in trials], pa.string()),
+        **loss_columns([each.losses for each in trials], folds),
+        **point_columns([each.point for each in trials]),
     }
-    for fold in range(folds):
-        values = [each.losses[fold] if fold < len(each.losses) else None for each in trials]
-        columns[f"loss_fold_{fold}"] = pa.array(values, pa.float64())
-    for name in dict.fromkeys(name for each in trials for name in each.point):
-        columns[f"search.{name}"] = _column([each.point.get(name) for each in trials])
     return pa.table(columns)
 
 
-def _column(values: list[Any]) -> pa.Array:
-    """Values of one kind as they are, others as JSON."""
-    try:
-        return pa.array(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
-        return pa.array([json.dumps(value) for value in values], pa.string())
+def loss_columns(losses: Sequence[Sequence[float]], folds: int) -> dict[str, pa.Array]:
+    """Return a column per fold of the losses of trials, null where a trial has not finished the fold."""
+    return {
+        f"loss_fold_{fold}": pa.array([own[fold] if fold < len(own) else None for own in losses], pa.float64())
+        for fold in range(folds)
+    }
+
+
+def point_columns(points: Sequence[Point]) -> dict[str, pa.Array]:
+    """Return a column per searched field, as JSON if its values have several types."""
+    columns = {}
+    for name in dict.fromkeys(name for point in points for name in point):
+        values = [point.get(name) for point in points]
+        try:
+            columns[f"search.{name}"] = pa.array(values)
+        except (pa.ArrowInvalid, pa.ArrowTypeError):
+            columns[f"search.{name}"] = pa.array([json.dumps(value) for value in values], pa.string())
+    return columns
 
 
 def parquet_bytes(table: pa.Table) -> bytes:
-    """A table as a compressed Parquet file."""
+    """Return a table as a compressed Parquet file."""
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
     return sink.getvalue()

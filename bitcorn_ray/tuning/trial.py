@@ -2,10 +2,10 @@
 
 1. For each fold, copy the rows that it needs from the shared, read-only features, and scale them by the fold's own
    training rows. 2. Fit the model. 3. Forecast the validation windows, whose loss compares trials, and the test
-   windows, whose forecasts are kept. 4. Record the fold, report, and continue with the next one.
+   windows, whose forecasts are recorded. 4. Record the fold, report, and continue with the next one.
 
-Losses are of the bars at which the longest window of any trial is complete. A long window is missing for longer after a
-gap, when markets are wild, and would look better for that alone.
+Losses are taken at the bars at which the longest window of any trial is complete. A long window is missing for longer
+after a gap, when markets are volatile, and would otherwise look better for that alone.
 
 A trial runs in any process: a function fetches the data, on Ray from the object store.
 Shapes: T rows of all partitions, F features, N windows, H horizons.
@@ -30,8 +30,8 @@ from bitcorn_ray.metrics.calibration import conformal_scores
 from bitcorn_ray.metrics.losses import gaussian_nll, qlike
 from bitcorn_ray.models.base import FitContext, FitResult, Model, Shape, WindowSet
 from bitcorn_ray.models.registry import model_class
-from bitcorn_ray.tuning.config import TrialConfig
-from bitcorn_ray.tuning.records import FoldRecord, Records, record_key
+from bitcorn_ray.tuning.config import SweepConfig, TrialConfig
+from bitcorn_ray.tuning.records import FoldRecord, Records, record_key, training_code
 
 if TYPE_CHECKING:
     from sklearn.preprocessing import StandardScaler
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 _log = logger_of(__name__)
 
 Rows = NDArray[np.int64]
-Float = NDArray[np.float64]
 Floats = NDArray[np.float32]
 
 # Options that do not change the result.
@@ -51,20 +50,40 @@ _NOT_IN_KEY = ("threads", "checkpoint_epochs", "checkpoint_minutes", "val_frac",
 class TrialPlan:
     """The data and options that all trials of a sweep share.
 
-    folds: in the order of training. seeds: trainings of each fold. objective: see `SweepOptions`. judged_seq_len:
+    folds: in the order of training. seeds: trainings of each fold. objective: see `TrialOptions`. longest_seq_len:
     length of the longest window of any trial, which is complete wherever losses are taken. device: "cpu" or "cuda".
-    records: of the finished folds. identities: of the data, by system. code: fingerprint of the code that trains, see
-    `training_code`; None for a sweep of a version that did not record it.
+    records: of the finished folds. identities: hashes of the data, by system. code: fingerprint, see `training_code`.
     """
 
     folds: tuple[Fold, ...]
     seeds: int
     objective: str
-    judged_seq_len: int
+    longest_seq_len: int
     device: str
     records: Records
     identities: Mapping[str, str]
-    code: str | None
+    code: str
+
+    @classmethod
+    def of(
+        cls,
+        config: SweepConfig,
+        folds: Sequence[Fold],
+        identities: Mapping[str, str],
+        records: Records,
+        code: str | None = None,
+    ) -> TrialPlan:
+        """Return the plan of a sweep. code: fingerprint of the code that trained, by default of the present code."""
+        return cls(
+            folds=tuple(folds),
+            seeds=config.sweep.seeds,
+            objective=config.sweep.objective,
+            longest_seq_len=config.longest_seq_len,
+            device="cuda" if config.sweep.resources.gpu else "cpu",
+            records=records,
+            identities=identities,
+            code=training_code(*config.model_kinds) if code is None else code,
+        )
 
 
 def run_trial(
@@ -97,7 +116,7 @@ def run_trial(
                         fold.rows,
                         plan.objective,
                         plan.device,
-                        plan.judged_seq_len,
+                        plan.longest_seq_len,
                     )
                     records.save(key, record)
                     trained += record.seconds
@@ -121,9 +140,6 @@ def fold_keys(plan: TrialPlan, setting: TrialConfig, fold: Fold) -> list[str]:
     A key holds the data, the configuration, the fold and the code that trains.
     """
     values = setting.to_json()
-    if plan.code is None:  # the keys of a version without model kinds
-        kind = values["model"].pop("kind")
-        values["model"]["cell"] = kind
     training = {name: value for name, value in values["training"].items() if name not in _NOT_IN_KEY}
     rows = [asdict(own) for own in fold.rows]
     return [
@@ -134,9 +150,9 @@ def fold_keys(plan: TrialPlan, setting: TrialConfig, fold: Fold) -> list[str]:
             {**training, "seed": training["seed"] + offset},
             values["features"],
             rows,
-            *([] if plan.code is None else [plan.code]),
+            plan.code,
             # If all windows have one length, it is in the model's configuration.
-            *([plan.judged_seq_len] if plan.judged_seq_len != setting.model.seq_len else []),
+            *([plan.longest_seq_len] if plan.longest_seq_len != setting.model.seq_len else []),
         )
         for offset in range(plan.seeds)
     ]
@@ -149,23 +165,23 @@ def train_fold(
     fold: Sequence[FoldRows],
     objective: str,
     device: str = "cpu",
-    judged_seq_len: int = 1,
+    longest_seq_len: int = 1,
 ) -> FoldRecord:
     """Train one fold and forecast its windows.
 
-    judged_seq_len: losses are of the windows at whose end so many bars are complete.
+    longest_seq_len: losses are taken at the windows at whose end so many bars are complete.
     Raises BitcornError if the fold cannot be trained, or if forecasts are not finite.
     """
     started = time.perf_counter()
-    data, _, _ = fold_dataset(bars, variant, setting, fold, history=judged_seq_len)
-    judged = data.whole_windows([one.step for one in bars], judged_seq_len)
-    if not len(np.intersect1d(data.validation_ends, judged)):
+    data, _, _ = fold_dataset(bars, variant, setting, fold, history=longest_seq_len)
+    compared = data.whole_windows([one.step for one in bars], longest_seq_len)
+    if not len(np.intersect1d(data.validation_ends, compared)):
         raise BitcornError(
-            f"no validation window has {judged_seq_len} whole bars: search shorter seq_len, or fill gaps"
+            f"no validation window has {longest_seq_len} whole bars: search shorter seq_len, or fill gaps"
         )
     model, result = fitted_model(data, setting, device)
-    loss, expected, sigma = _judged(model, data, data.validation_ends, judged, objective)
-    test_loss, returns, volatilities = _judged(model, data, data.test_ends, judged, objective)
+    loss, expected, sigma = _forecast_and_loss(model, data, data.validation_ends, compared, objective)
+    test_loss, returns, volatilities = _forecast_and_loss(model, data, data.test_ends, compared, objective)
     assert data.timestamp is not None
     return FoldRecord(
         loss=loss,
@@ -174,12 +190,12 @@ def train_fold(
         epochs=len(result.history),
         seconds=time.perf_counter() - started,
         times=data.timestamp[data.test_ends],
-        places=data.partition_of(data.test_ends).astype(np.int16),
+        partitions=data.partition_of(data.test_ends).astype(np.int16),
         returns=returns,
         volatilities=volatilities,
-        past_times=data.timestamp[data.validation_ends],
-        past_places=data.partition_of(data.validation_ends).astype(np.int16),
-        past_scores=conformal_scores(expected, sigma, data.returns[data.validation_ends]).astype(np.float32),
+        validation_times=data.timestamp[data.validation_ends],
+        validation_partitions=data.partition_of(data.validation_ends).astype(np.int16),
+        validation_scores=conformal_scores(expected, sigma, data.returns[data.validation_ends]).astype(np.float32),
     )
 
 
@@ -204,14 +220,17 @@ def fold_dataset(
     return build_fold_dataset(variant.matrix, columns, bars, setting.model, fold, all_rows=all_rows, history=history)
 
 
-def _judged(
-    model: Model, data: Dataset, ends: Rows, judged: Rows, objective: str
-) -> tuple[float, NDArray[np.float32], NDArray[np.float32]]:
-    """Return the mean loss of the judged among some windows, and the returns and volatilities (N, H) of all."""
+def _forecast_and_loss(
+    model: Model, data: Dataset, ends: Rows, compared: Rows, objective: str
+) -> tuple[float, Floats, Floats]:
+    """Return the mean loss of the windows that are compared, and the forecast returns and volatilities (N, H) of all.
+
+    ends: last rows of the windows. compared: rows at which losses are taken.
+    """
     returns, volatilities = forecast_rows(model, data, data.matrix, ends)
     if not (np.isfinite(returns).all() and np.isfinite(volatilities).all() and (volatilities > 0).all()):
         raise BitcornError("forecasts are not finite, or volatilities not above 0: lower the learning rate")
-    kept = np.isin(ends, judged)
+    kept = np.isin(ends, compared)
     if not kept.any():
         return float("nan"), returns, volatilities
     return mean_loss(data, ends[kept], returns[kept], volatilities[kept], objective), returns, volatilities

@@ -55,7 +55,7 @@ def test_a_sweep_is_run_and_gone_on_with(run, ray_cluster, tune_config, tmp_path
     assert told["run"] == str(tmp_path / "sweep" / "best")
     again = run("tune", tune_config, "--out", tmp_path / "sweep")
     assert again.exit_code == 2
-    assert "--resume goes on" in again.stderr
+    assert "continue it with --resume" in again.stderr
     resumed = run("tune", tune_config, "--out", tmp_path / "sweep", "--resume")
     assert resumed.exit_code == 0, resumed.stderr
     assert "t0002" in resumed.stdout
@@ -90,7 +90,7 @@ def test_an_evolution_is_run_and_resumed(run, evolve_config, tmp_path, monkeypat
     assert "generation 2 of 2: 4 trained, best validation loss" in done.stderr
     again = run("evolve", evolve_config, "--out", out)
     assert again.exit_code == 2
-    assert "--resume goes on" in again.stderr
+    assert "continue it with --resume" in again.stderr
     resumed = run("evolve", evolve_config, "--out", out, "--resume", "--generations", 2)
     assert resumed.exit_code == 0, resumed.stderr
     assert "(winner)" in resumed.stdout

@@ -86,7 +86,7 @@ def test_a_sweep_is_submitted_followed_and_its_exit_code_passed_on(site, observe
     assert load_run(swept.child("best").address).metadata["feature_cols"] == ["momentum"]
     again = submit(site, "tune", "observed.yaml")
     assert again.returncode == 2
-    assert "--resume goes on with it" in again.stdout
+    assert "continue it with --resume" in again.stdout
 
 
 def test_a_database_that_only_the_submitting_machine_has_is_told_of(site):

@@ -10,7 +10,7 @@ from bitcorn_ray.data_loader import compute_features
 from bitcorn_ray.features.receipts import PartitionStatus
 from bitcorn_ray.models.base import EpochResult, Progress
 from bitcorn_ray.on_ray import monitoring as metrics
-from bitcorn_ray.tuning.search import Outcome
+from bitcorn_ray.tuning.search import Trial
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_trials_are_counted_by_how_they_ended_and_their_folds_by_where_they_came
     metrics.record_trial("sweeps/a", 1, True, None)
     metrics.record_trial("sweeps/a", 1, False, None)
     assert recorded["bitcorn_trials_running", "sweeps/a"] == 1
-    metrics.record_trial("sweeps/a", 0, None, Outcome("stopped", (1.0, 2.0)))
+    metrics.record_trial("sweeps/a", 0, None, Trial(name="t1", point={}, state="stopped", losses=(1.0, 2.0)))
     assert recorded == {
         ("bitcorn_folds_done", "sweeps/a", "reused"): 1,
         ("bitcorn_folds_done", "sweeps/a", "trained"): 1,

@@ -5,7 +5,7 @@ import pytest
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.on_ray.nodes import ask_nodes, at_once, room_for
-from bitcorn_ray.tuning.options import Resources
+from bitcorn_ray.tuning.config import Resources
 
 
 def test_each_node_answers_for_itself(ray_cluster):

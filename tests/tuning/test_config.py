@@ -5,7 +5,7 @@ import yaml
 from small_sweeps import sweep_values
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.tuning.config import SweepConfig, TrialConfig
+from bitcorn_ray.tuning.config import Resources, SweepConfig, SweepOptions, TrialConfig
 
 
 def config(**changes):
@@ -75,3 +75,26 @@ def test_a_parameter_is_given_to_the_systems_that_have_it():
 def test_what_cannot_be_swept_is_refused(changes, match):
     with pytest.raises(BitcornError, match=match):
         config(**changes)
+
+
+def test_by_default_a_trial_takes_a_cpu():
+    assert SweepOptions().resources == Resources(cpu=1, gpu=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"scheduler": "best"}, "use none, asha"),
+        ({"objective": "mse"}, "use qlike"),
+        ({"search": "best"}, "use tpe"),
+        ({"trials": 0}, "trials is 0"),
+        ({"seeds": 0}, "seeds is 0"),
+        ({"max_hours": 0}, "max_hours is 0"),
+        ({"max_failures": 2}, "max_failures is 2"),
+    ],
+)
+def test_impossible_options_are_refused(changes, match):
+    with pytest.raises(BitcornError, match=match):
+        SweepOptions(**changes)
+    with pytest.raises(BitcornError, match="0 CPUs"):
+        Resources(cpu=0)

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.tuning.options import Resources, SweepOptions
-from bitcorn_ray.tuning.search import Outcome, suggester_of
+from bitcorn_ray.tuning.config import Resources, SweepOptions
+from bitcorn_ray.tuning.distribute import scheduler_of
+from bitcorn_ray.tuning.search import Suggester, Trial, suggester_of
 from bitcorn_ray.tuning.space import Space
 
 SPACE = Space.parse({"x": {"choice": [1, 2, 3, 4, 5, 6]}})
@@ -19,33 +20,37 @@ SPACE = Space.parse({"x": {"choice": [1, 2, 3, 4, 5, 6]}})
 
 @pytest.fixture
 def sweep(ray_cluster, tmp_path):
-    """A function that runs trials over four folds; returns why they ended, and the events by kind."""
+    """A function that runs trials over four folds; returns why they ended, and the updates of trials by kind."""
     from bitcorn_ray.storage.storage import Storage
-    from bitcorn_ray.tuning.distribute import hold, run_trials
+    from bitcorn_ray.tuning.distribute import put_shared, run_trials
 
-    def run(work, search="grid", shared=None, past=None, configure=dict, on_event=None, **options):
-        events = []
+    def run(work, search="grid", shared=None, earlier=(), configure=dict, on_trial=None, **options):
+        updates = {"begun": [], "fold": [], "ended": []}
 
-        def told(event):
-            events.append(event)
-            if on_event:
-                on_event(event)
+        def record(trial):
+            updates["ended" if trial.state != "running" else "fold" if trial.losses else "begun"].append(trial)
+            if on_trial:
+                on_trial(trial)
 
         ended = run_trials(
             work,
-            hold(dict(shared or {})),
+            put_shared(dict(shared or {})),
             configure,
             suggester_of(search, SPACE, 0) if isinstance(search, str) else search,
             SweepOptions(**{"trials": 6, **options}),
             folds=4,
             storage=Storage(tmp_path),
-            on_event=told,
-            past=past,
+            on_trial=record,
+            earlier=earlier,
         )
         assert list(tmp_path.glob("ray-*")) == []
-        return ended, {kind: [e for e in events if e.kind == kind] for kind in ("chosen", "fold", "ended")}
+        return ended, updates
 
     return run
+
+
+def finished(x):
+    return Trial(name=f"t{x:04d}", point={"x": x}, state="finished", losses=(x,) * 4)
 
 
 def scored():
@@ -68,12 +73,12 @@ def test_trials_report_their_folds_and_read_what_is_shared_in_one_copy(sweep):
         for fold in range(1, 5):
             report({"fold": fold, "fold_loss": scored_fold, "loss": scored_fold, "seconds": 0.0, "reused": False})
 
-    ended, events = sweep(work, shared={"big": np.zeros(1 << 18)})
+    ended, updates = sweep(work, shared={"big": np.zeros(1 << 18)})
     assert ended == "done"
-    assert [event.trial for event in events["chosen"]] == [f"t{number:04d}" for number in range(1, 7)]
-    assert len(events["fold"]) == 24
-    outcomes = {event.point["x"]: event.outcome for event in events["ended"]}
-    assert outcomes == {x: Outcome("finished", (x,) * 4) for x in range(1, 7)}
+    assert [trial.name for trial in updates["begun"]] == [f"t{number:04d}" for number in range(1, 7)]
+    assert len(updates["fold"]) == 24
+    outcomes = {trial.point["x"]: (trial.state, trial.losses) for trial in updates["ended"]}
+    assert outcomes == {x: ("finished", (x,) * 4) for x in range(1, 7)}
 
 
 def test_many_trials_hold_one_copy(sweep, tmp_path):
@@ -101,7 +106,7 @@ def test_many_trials_hold_one_copy(sweep, tmp_path):
         together("measured")
 
     space = Space.parse({"x": {"choice": list(range(trials))}})
-    _, events = sweep(
+    _, updates = sweep(
         work,
         search=suggester_of("grid", space, 0),
         shared={"big": np.random.default_rng(0).random(size // 8)},
@@ -110,7 +115,7 @@ def test_many_trials_hold_one_copy(sweep, tmp_path):
     )
     assert len(list(tmp_path.glob("measured-*"))) == trials
     copy = size / 2**20
-    private, shares = ([e.told["fold_loss"] for e in events["fold"] if e.told["fold"] == fold] for fold in (1, 2))
+    private, shares = ([each.losses[-1] for each in updates["fold"] if len(each.losses) == fold] for fold in (1, 2))
     assert len(private) == len(shares) == trials
     assert sum(private) <= 0.2 * copy
     assert sum(shares) <= 1.2 * copy
@@ -127,27 +132,25 @@ def test_trials_leave_next_to_nothing_in_the_driver(sweep, trials, most):
     space = Space.parse({"x": {"uniform": [0, 1]}})
     sweep(scored(), search=suggester_of("random", space, 1), trials=20)  # loads what loads lazily
     before = anonymous()
-    _, events = sweep(scored(), search=suggester_of("random", space, 0), trials=trials)
-    del events
+    _, updates = sweep(scored(), search=suggester_of("random", space, 0), trials=trials)
+    del updates
     assert anonymous() - before <= most
 
 
 def test_a_scheduler_stops_bad_trials_after_their_first_folds(sweep):
     for scheduler in ("asha", "median"):
-        _, events = sweep(scored(), scheduler=scheduler, resources=Resources(cpu=2))
-        outcomes = {event.point["x"]: event.outcome for event in events["ended"]}
-        assert outcomes[1].state == "finished"
-        assert outcomes[6] == Outcome("stopped", (6.0,))
+        _, updates = sweep(scored(), scheduler=scheduler, resources=Resources(cpu=2))
+        outcomes = {trial.point["x"]: (trial.state, trial.losses) for trial in updates["ended"]}
+        assert outcomes[1][0] == "finished"
+        assert outcomes[6] == ("stopped", (6.0,))
 
 
 def test_a_scheduler_knows_the_trials_of_an_earlier_sweep(sweep):
-    from bitcorn_ray.tuning.distribute import Past
-
-    past = Past(ended=[({"x": x}, Outcome("finished", (x,) * 4)) for x in (1, 2, 3, 4)], begun=[("t0005", {"x": 6})])
+    earlier = [*map(finished, (1, 2, 3, 4)), Trial(name="t0005", point={"x": 6})]
     for scheduler in ("asha", "median"):
-        _, events = sweep(scored(), scheduler=scheduler, past=past)
-        assert [event.trial for event in events["chosen"]] == ["t0005", "t0006"]
-        assert {event.point["x"]: len(event.outcome.losses) for event in events["ended"]} == {5: 1, 6: 1}
+        _, updates = sweep(scored(), scheduler=scheduler, earlier=earlier)
+        assert [trial.name for trial in updates["begun"]] == ["t0005", "t0006"]
+        assert {trial.point["x"]: len(trial.losses) for trial in updates["ended"]} == {5: 1, 6: 1}
 
 
 def test_a_failing_trial_is_told_and_the_others_go_on(sweep):
@@ -161,20 +164,20 @@ def test_a_failing_trial_is_told_and_the_others_go_on(sweep):
             raise BitcornError("no three")
         return point
 
-    ended, events = sweep(work, configure=configure, max_failures=0.5)
+    ended, updates = sweep(work, configure=configure, max_failures=0.5)
     assert ended == "done"
-    errors = {event.point["x"]: event.error for event in events["ended"] if event.error}
+    errors = {trial.point["x"]: trial.error for trial in updates["ended"] if trial.error}
     assert errors == {2: "ZeroDivisionError: two", 3: "no three"}
-    assert sum(event.outcome.state == "failed" for event in events["ended"]) == 2
+    assert sum(trial.state == "failed" for trial in updates["ended"]) == 2
 
 
 def test_too_many_failures_end_the_sweep(sweep):
     def work(fetch, configuration, report):
         raise BitcornError("never")
 
-    ended, events = sweep(work, max_failures=0.25, resources=Resources(cpu=2))
+    ended, updates = sweep(work, max_failures=0.25, resources=Resources(cpu=2))
     assert ended == "failures"
-    assert len(events["ended"]) == 2  # more than a quarter of six
+    assert len(updates["ended"]) == 2  # more than a quarter of six
 
 
 def test_storage_that_fails_is_no_trial_s_fault_and_ends_the_sweep(sweep):
@@ -187,11 +190,12 @@ def test_storage_that_fails_is_no_trial_s_fault_and_ends_the_sweep(sweep):
 
     seen = []
     with pytest.raises(BitcornError, match="no space left"):
-        sweep(work, on_event=seen.append, resources=Resources(cpu=2))
-    assert [(event.kind, event.point["x"]) for event in seen if event.kind != "fold"] == [
-        ("chosen", 1),
-        ("ended", 1),
-        ("chosen", 2),
+        sweep(work, on_trial=seen.append, resources=Resources(cpu=2))
+    assert [(trial.state, trial.point["x"], len(trial.losses)) for trial in seen] == [
+        ("running", 1, 0),
+        ("running", 1, 1),
+        ("stopped", 1, 1),
+        ("running", 2, 0),
     ]
 
 
@@ -207,13 +211,13 @@ def test_a_trial_whose_worker_is_killed_begins_again(sweep, tmp_path):
             if configuration["x"] == 2:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    ended, events = sweep(work, trials=3, max_failures=0.5)
+    ended, updates = sweep(work, trials=3, max_failures=0.5)
     assert ended == "done"
     assert died.exists()
-    outcomes = {event.point["x"]: event for event in events["ended"]}
-    assert outcomes[1].outcome == Outcome("finished", (1.0, 2.0, 3.0, 4.0))
-    assert outcomes[2].error == "its process died 3 times"
-    assert outcomes[3].outcome.state == "finished"
+    trials = {trial.point["x"]: trial for trial in updates["ended"]}
+    assert (trials[1].state, trials[1].losses) == ("finished", (1.0, 2.0, 3.0, 4.0))
+    assert trials[2].error == "its process died 3 times"
+    assert trials[3].state == "finished"
 
 
 def slow():
@@ -228,21 +232,21 @@ def slow():
 def test_ctrl_c_ends_the_trials_in_good_order(sweep):
     before = signal.getsignal(signal.SIGINT)
 
-    def interrupt(event):
-        if event.kind == "fold":
+    def interrupt(trial):
+        if trial.losses:
             threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
 
-    ended, events = sweep(slow(), on_event=interrupt, resources=Resources(cpu=2))
+    ended, updates = sweep(slow(), on_trial=interrupt, resources=Resources(cpu=2))
     assert ended == "interrupted"
-    assert len(events["fold"]) == 1
-    assert events["ended"] == []
+    assert len(updates["fold"]) == 1
+    assert updates["ended"] == []
     assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_after_so_many_hours_it_ends(sweep):
-    ended, events = sweep(slow(), max_hours=1 / 3600)
+    ended, updates = sweep(slow(), max_hours=1 / 3600)
     assert ended == "time"
-    assert events["ended"] == []
+    assert updates["ended"] == []
 
 
 def test_more_than_ray_has_is_refused(sweep):
@@ -258,7 +262,7 @@ from pathlib import Path
 import ray
 from bitcorn_ray.tuning.space import Space
 from bitcorn_ray.tuning.search import suggester_of
-from bitcorn_ray.tuning.options import Resources, SweepOptions
+from bitcorn_ray.tuning.config import Resources, SweepOptions
 from bitcorn_ray.on_ray.session import ray_session
 from bitcorn_ray.tuning.distribute import run_trials
 from bitcorn_ray.storage.storage import Storage
@@ -279,7 +283,7 @@ def main():
     options = SweepOptions(trials=2, resources=Resources(cpu=0.5, gpu=0.5))
     losses = []
     ended = run_trials(work, {}, dict, suggester, options, folds=1, storage=Storage(folder / "sweep"),
-        on_event=lambda event: event.kind == "fold" and losses.append(event.told["fold_loss"]))
+        on_trial=lambda trial: trial.state == "running" and losses.extend(trial.losses))
     print(ended, losses)
 
 main()
@@ -298,19 +302,41 @@ def test_two_trials_share_a_gpu(tmp_path):
 
 
 def test_what_a_search_raises_ends_the_sweep(sweep):
-    class Broken:
+    class Broken(Suggester):
         def ask(self):
             raise BitcornError("no point")
-
-        def tell(self, point, outcome):
-            pass
 
     with pytest.raises(BitcornError, match="no point"):
         sweep(scored(), search=Broken())
 
 
 def test_a_finished_sweep_has_nothing_to_do(sweep):
-    from bitcorn_ray.tuning.distribute import Past
+    earlier = [finished(x) for x in range(1, 7)]
+    assert sweep(scored(), earlier=earlier) == ("done", {"begun": [], "fold": [], "ended": []})
 
-    past = Past(ended=[({"x": x}, Outcome("finished", (x,) * 4)) for x in range(1, 7)])
-    assert sweep(scored(), past=past) == ("done", {"chosen": [], "fold": [], "ended": []})
+
+def decisions(scheduler, losses):
+    """The decisions of a scheduler on trials that report the loss of their first fold, one after another."""
+    made = []
+    for number, loss in enumerate(losses):
+        trial = type("Trial", (), {"trial_id": f"t{number}"})()
+        scheduler.on_trial_add(None, trial)
+        made.append(scheduler.on_trial_result(None, trial, {"fold": 1, "loss": loss}))
+    return made
+
+
+def test_hyperband_has_brackets_and_asha_one():
+    assert [len(scheduler_of(name, 12, [])._brackets) for name in ("asha", "hyperband")] == [1, 3]
+
+
+def test_schedulers_stop_bad_trials_after_their_first_fold():
+    losses = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    assert decisions(scheduler_of("asha", 4, []), losses)[-1] == "STOP"
+    assert decisions(scheduler_of("median", 4, []), losses)[-1] == "STOP"
+    assert set(decisions(scheduler_of("none", 4, []), losses)) == {"CONTINUE"}
+
+
+def test_schedulers_count_earlier_trials():
+    earlier = [*map(finished, (1, 2, 3, 4)), Trial(name="t5", point={"x": 5}, state="failed")]
+    for name in ("asha", "median"):
+        assert decisions(scheduler_of(name, 4, earlier), [5.0, 0.5]) == ["STOP", "CONTINUE"]

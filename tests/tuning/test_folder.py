@@ -27,7 +27,7 @@ def test_what_is_no_sweep_is_told(tmp_path):
     (tmp_path / "plan.json").write_text('{"format": 2}')
     with pytest.raises(BitcornError, match="format 2: update"):
         SweepFolder(tmp_path).plan()
-    (tmp_path / "plan.json").write_text('{"format": 1, "partitions": []}')
+    (tmp_path / "plan.json").write_text('{"format": 1, "code": "c", "partitions": []}')
     (tmp_path / "bars.npz").write_text("torn")
     with pytest.raises(BitcornError, match=r"is damaged: bars\.npz"):
         SweepFolder(tmp_path).bars()
@@ -39,12 +39,12 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path):
     folder.storage.publish(".writing-1a2b", b"torn")  # a sweep that was cut short as it began
     folder.require_free(resume=False)
     folder.storage.publish("plan.json", b"{}")
-    with pytest.raises(BitcornError, match="sweep holds a sweep or evolution: --resume goes on with it"):
+    with pytest.raises(BitcornError, match="sweep holds a sweep or evolution: continue it with --resume"):
         folder.require_free(resume=False)
     folder.require_free(resume=True)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
-    with pytest.raises(BitcornError, match="mine holds something already, and no sweep or evolution"):
+    with pytest.raises(BitcornError, match="mine holds other files than a sweep or evolution"):
         SweepFolder(tmp_path / "mine").require_free(resume=True)
     with pytest.raises(BitcornError, match="no folder that may be written"):
         SweepFolder(tmp_path / "mine" / "notes.txt").require_free(resume=False)

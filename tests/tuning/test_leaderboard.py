@@ -9,8 +9,8 @@ from small_sweeps import make_sweep, sweep_values
 from bitcorn_ray import leaderboard
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.metrics.losses import qlike
-from bitcorn_ray.tuning.records import Trial
 from bitcorn_ray.tuning.results import fold_records
+from bitcorn_ray.tuning.search import Trial
 
 
 @pytest.fixture

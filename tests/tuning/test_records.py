@@ -10,7 +10,9 @@ import pytest
 import bitcorn_ray
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.storage.storage import Storage
-from bitcorn_ray.tuning.records import FoldRecord, Journal, Records, Trial, record_key, training_code
+from bitcorn_ray.tuning.folder import Journal
+from bitcorn_ray.tuning.records import FoldRecord, Records, record_key, training_code
+from bitcorn_ray.tuning.search import Trial
 
 
 def record(loss=1.0):
@@ -21,12 +23,12 @@ def record(loss=1.0):
         epochs=2,
         seconds=0.5,
         times=np.arange(3),
-        places=np.zeros(3, np.int16),
+        partitions=np.zeros(3, np.int16),
         returns=np.ones((3, 2), np.float32),
         volatilities=np.ones((3, 2), np.float32),
-        past_times=np.arange(4),
-        past_places=np.zeros(4, np.int16),
-        past_scores=np.ones((4, 2), np.float32),
+        validation_times=np.arange(4),
+        validation_partitions=np.zeros(4, np.int16),
+        validation_scores=np.ones((4, 2), np.float32),
     )
 
 

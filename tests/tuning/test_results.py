@@ -5,10 +5,11 @@ import pyarrow.parquet as pq
 import pytest
 from small_sweeps import make_sweep, sweep_values
 
+from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.metrics.calibration import conformal_quantile
 from bitcorn_ray.tuning.folder import SweepFolder
-from bitcorn_ray.tuning.records import Trial
-from bitcorn_ray.tuning.results import best_of, fold_records, stitched, write_results
+from bitcorn_ray.tuning.results import best_of, fold_records, read_sweep, stitched, write_results
+from bitcorn_ray.tuning.search import Trial
 
 
 def trial(name, losses, state="finished", **changes):
@@ -58,7 +59,7 @@ def test_bands_come_from_scores_that_were_known_when_a_forecast_was_made(market_
     hour = 3_600_000
     for fold, (record,) in zip(plan.folds, fold_records(plan, only), strict=True):
         for place, one in enumerate(data.bars):
-            own, past = record.places == place, record.past_places == place
+            own, past = record.partitions == place, record.validation_partitions == place
             if not own.any():
                 continue  # the shorter series has ended
             assert past.sum() > 80  # of five days of validation, less what a gap takes
@@ -67,8 +68,8 @@ def test_bands_come_from_scores_that_were_known_when_a_forecast_was_made(market_
             for column, horizon in enumerate((1, 4)):
                 came = np.log(one.close[rows + horizon] / one.close[rows])
                 off = np.abs(came - record.returns[own, column]) / record.volatilities[own, column]
-                bars = np.concatenate([record.past_times[past], record.times[own]]) // hour
-                scores = np.concatenate([record.past_scores[past, column], off.astype(np.float32)])
+                bars = np.concatenate([record.validation_times[past], record.times[own]]) // hour
+                scores = np.concatenate([record.validation_scores[past, column], off.astype(np.float32)])
                 at = shown[shown["horizon"] == horizon]
                 for number in (0, 1, 5, 40, own.sum() - 1):
                     known = scores[bars + horizon <= record.times[own][number] // hour]
@@ -81,7 +82,7 @@ def test_bands_come_from_scores_that_were_known_when_a_forecast_was_made(market_
 
 def test_results_are_one_json_and_one_parquet(tmp_path):
     folder = SweepFolder(tmp_path)
-    folder.storage.publish("plan.json", json.dumps({"format": 1, "config": {"out": "x"}}).encode())
+    folder.storage.publish("plan.json", json.dumps({"format": 1, "code": "c", "config": {"out": "x"}}).encode())
     trials = [trial("a", (1.0, 3.0)), Trial(name="b", point={"model.hidden_size": [1]}, state="failed", error="no")]
     write_results(folder, "done", trials, {"folds": [{}, {}], "partitions": []}, None)
     told = json.loads((tmp_path / "sweep.json").read_text())
@@ -91,3 +92,20 @@ def test_results_are_one_json_and_one_parquet(tmp_path):
     assert table["loss_fold_1"] == [3.0, None]
     assert table["search.model.hidden_size"] == ["4", "[1]"]  # of several kinds
     assert table["error"] == [None, "no"]
+
+
+def test_a_sweep_is_read_back_as_it_was_cut(market_db, tmp_path):
+    folder, plan, data = make_sweep(sweep_values(market_db, tmp_path / "sweep"), stop_last_after=1)
+    read = read_sweep(folder)
+    assert (read.plan.folds, read.plan.seeds, read.plan.identities) == (plan.folds, plan.seeds, plan.identities)
+    assert read.plan.records.storage.address == plan.records.storage.address
+    assert [one.name for one in read.bars] == [one.name for one in data.bars]
+    assert np.array_equal(read.bars[0].close, data.bars[0].close)
+    assert [trial.state for trial in read.trials.values()] == ["finished", "stopped"]
+    assert len(read.folds.to_json()["folds"]) == 2
+    assert read.config.space.names == ("training.learning_rate",)
+
+
+def test_what_is_no_sweep_is_told(tmp_path):
+    with pytest.raises(BitcornError, match="holds no sweep"):
+        read_sweep(SweepFolder(tmp_path))

@@ -146,13 +146,13 @@ def test_a_folder_that_holds_something_is_left_alone(market_db, tmp_path):
     out = tmp_path / "sweep"
     out.mkdir()
     (out / "notes.txt").write_text("mine")
-    with pytest.raises(BitcornError, match="holds something already, and no sweep or evolution"):
+    with pytest.raises(BitcornError, match="holds other files than a sweep or evolution"):
         tune(sweep_values(market_db, out))
     (out / "notes.txt").unlink()
     begun = SweepFolder(out)
     config = SweepConfig.load(sweep_values(market_db, out))
     begun.begin(config, {"v2": "of other bars"}, [], "code")
-    with pytest.raises(BitcornError, match="holds a sweep or evolution: --resume goes on"):
+    with pytest.raises(BitcornError, match="holds a sweep or evolution: continue it with --resume"):
         tune(sweep_values(market_db, out))
     with pytest.raises(BitcornError, match="another configuration"):
         tune(sweep_values(market_db, out, model={"hidden_size": 5}), resume=True)

@@ -37,7 +37,7 @@ def plan_of(data, tmp_path, seeds=1):
         folds=data.folds,
         seeds=seeds,
         objective="qlike",
-        judged_seq_len=8,
+        longest_seq_len=8,
         device="cpu",
         records=Records(tmp_path / "records"),
         identities=data.identities,
@@ -98,14 +98,14 @@ def test_losses_are_of_the_same_windows_however_long_a_trials_own_are(tmp_path, 
     ends = inputs.validation_ends[judged]
     model, _ = fitted_model(inputs, short, "cpu")
     forecasts = forecast_rows(model, inputs, inputs.matrix, ends)
-    record = train_fold(data.bars, variant, short, fold, "qlike", judged_seq_len=24)
+    record = train_fold(data.bars, variant, short, fold, "qlike", longest_seq_len=24)
     assert record.loss == pytest.approx(mean_loss(inputs, ends, *forecasts, "qlike"), rel=1e-6)
     assert record.loss != train_fold(data.bars, variant, short, fold, "qlike").loss
-    assert len(record.past_times) == len(inputs.validation_ends)  # bands still begin on all of them
+    assert len(record.validation_times) == len(inputs.validation_ends)  # bands still begin on all of them
     own = train_fold(data.bars, variant, long, fold, "qlike")
-    assert own.loss == train_fold(data.bars, variant, long, fold, "qlike", judged_seq_len=24).loss
+    assert own.loss == train_fold(data.bars, variant, long, fold, "qlike", longest_seq_len=24).loss
     with pytest.raises(BitcornError, match="no validation window has 400 whole bars: search shorter seq_len"):
-        train_fold(data.bars, variant, short, fold, "qlike", judged_seq_len=400)
+        train_fold(data.bars, variant, short, fold, "qlike", longest_seq_len=400)
 
 
 def test_features_may_be_some_of_the_system_in_any_order(made):
@@ -156,7 +156,7 @@ def test_keys_tell_configurations_seeds_and_data_apart(made, tmp_path):
         *fold_keys(plan, replace(setting, features=("rsi_14",)), fold),
         *fold_keys(replace(plan, identities={"v2": "other"}), setting, fold),
         *fold_keys(replace(plan, objective="gaussian_nll"), setting, fold),
-        *fold_keys(replace(plan, judged_seq_len=9), setting, fold),
+        *fold_keys(replace(plan, longest_seq_len=9), setting, fold),
     ]
     assert len(set(other)) == 14
 

@@ -1,12 +1,12 @@
-"""Front door to evolution: which features, of several systems together, forecast with the fewest of them.
+"""Evolution: search the subsets of several systems' features that forecast well with few features.
 
 1. Read the configuration, cut the folds, and hold out the last ones. 2. Prepare the features of each system once, and
-put them side by side into Ray's object store. 3. Let NSGA-II choose a generation, train each of its individuals on the
-search folds, on Ray Tune, tell what came of them, and so on. 4. Of the Pareto front of all, choose the winner by the
-search folds. 5. Train the front, and each system whole, on the folds held out, and judge them on test windows that
-nothing was chosen by; shuffle the winner's features there. 6. Write the results, the winner as a feature system.
+put them side by side into Ray's object store. 3. Let NSGA-II choose a generation, train its individuals on the search
+folds, on Ray Tune, tell it their losses, and repeat. 4. Choose the winner from the Pareto front of all individuals, by
+the search folds. 5. Train the front, and each complete system, on the held-out folds, and evaluate them on test windows
+that chose nothing; shuffle the winner's features there. 6. Write the results, the winner as a feature system.
 
-With `resume` the generations are gone through again: what is recorded is not trained, and comes out as it did.
+With `resume` the generations are repeated from the start: recorded trials are not trained again, and give the same.
 """
 
 from __future__ import annotations
@@ -19,10 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.tuning.data import fold_plan
-from bitcorn_ray.tuning.evolution.config import EvolveConfig
-from bitcorn_ray.tuning.evolution.data import evolve_data
-from bitcorn_ray.tuning.evolution.importance import Importance, Shuffles, importance_trial, is_known, read_importance
+from bitcorn_ray.tuning.evolution.config import EvolveConfig, evolve_data
+from bitcorn_ray.tuning.evolution.importance import Shuffles, importance_trial, is_known, read_importance
 from bitcorn_ray.tuning.evolution.population import Individual, Population, pareto_front, survival
 from bitcorn_ray.tuning.evolution.results import (
     EvaluatedIndividual,
@@ -31,15 +29,12 @@ from bitcorn_ray.tuning.evolution.results import (
     choose_winner,
     write_results,
 )
-from bitcorn_ray.tuning.folder import SweepFolder
-from bitcorn_ray.tuning.records import Trial
+from bitcorn_ray.tuning.folder import OnTrial, SweepFolder, TrialRecorder
 from bitcorn_ray.tuning.results import fold_records
-from bitcorn_ray.tuning.search import Outcome
-from bitcorn_ray.tuning.space import Point, point_key
-from bitcorn_ray.tuning.study import trial_plan
+from bitcorn_ray.tuning.search import Suggester, Trial
+from bitcorn_ray.tuning.space import point_key
 from bitcorn_ray.tuning.trial import TrialPlan, run_trial
 
-OnTrial = Callable[[Trial], None]
 OnGeneration = Callable[[Generation], None]
 
 
@@ -57,179 +52,139 @@ def evolve(
     draw_page: Callable[[Mapping[str, Any]], str] | None = None,
     log_fn: Callable[[str], None] | None = None,
 ) -> Evolution:
-    """Search subsets of features with a low validation loss and few features, and judge them on folds held out.
+    """Search subsets of features with a low validation loss and few features, and evaluate them on held-out folds.
 
-    config: a YAML file, or its values: see `EvolveConfig`. out, generations, max_hours: before the file's. resume: go
-    on with an evolution in that folder. address: of a Ray cluster, see `ray_session`; the folder must be seen by all
-    its nodes. on_trial: called whenever a trial begins, has done a fold, or ends. on_generation: called after each.
-    draw_page: returns the page of a result, evolution.html; None writes no page. log_fn: called with a line now and
-    then.
-    Raises BitcornError for impossible configurations, too few folds, a folder that holds something already, more failed
-    trials than `evolve.max_failures` allows (what was done is kept), and as `sweep_data` does.
+    config: a YAML file, or its values: see `EvolveConfig`. out, generations, max_hours: override the file's. resume:
+    continue an evolution in that folder. address: of a Ray cluster, see `ray_session`; all its nodes must see the
+    folder. on_trial: called when a trial begins, finishes a fold or ends. on_generation: called after each generation.
+    draw_page: returns the page of a result, evolution.html; None writes no page. log_fn: called with lines about the
+    progress.
+    Raises BitcornError for impossible configurations, too few folds, a folder with other files, more failed trials than
+    `evolve.max_failures` allows (finished folds are kept), and as `sweep_data` does.
     """
     from bitcorn_ray.on_ray.session import ray_session
-    from bitcorn_ray.tuning.distribute import hold
+    from bitcorn_ray.tuning.distribute import put_shared
 
     overrides = {"out": None if out is None else str(out), "generations": generations, "max_hours": max_hours}
-    loaded, say = EvolveConfig.load(config, overrides), log_fn or (lambda line: None)
-    folder = SweepFolder(loaded.sweep.run.out)
+    loaded, log = EvolveConfig.load(config, overrides), log_fn or (lambda line: None)
+    options, folder = loaded.options, SweepFolder(loaded.sweep.run.out)
     folder.require_free(resume)
     data = evolve_data(loaded, cache_dir=cache_dir, log_fn=log_fn)
-    searched = len(data.folds) - loaded.options.held_out
+    searched = len(data.folds) - options.held_out
     if searched < 1:
         raise BitcornError(
-            f"there are {len(data.folds)} folds and evolve.held_out is {loaded.options.held_out}: no fold is left to "
+            f"there are {len(data.folds)} folds and evolve.held_out is {options.held_out}: no fold is left to "
             "search on; give shorter ranges, or hold out fewer"
         )
-    plan = trial_plan(loaded.sweep, data, folder)
+    plan = TrialPlan.of(loaded.sweep, data.folds, data.identities, folder.records)
     folder.begin(loaded.sweep, data.identities, data.bars, plan.code, loaded.to_json())
-    told = _Told(folder, on_trial, say)
-    say(f"{searched} folds to search on, {loaded.options.held_out} held out; {len(loaded.features)} features")
-    every = fold_plan(loaded.sweep, data).to_json()["folds"]
-    cut = {"search": every[:searched], "held_out": every[searched:]}
+    recorder = TrialRecorder(folder, on_trial, log)
+    log(f"{searched} folds to search on, {options.held_out} held out; {len(loaded.features)} features")
+    folds = data.plan.to_json()["folds"]
+    write = partial(
+        write_results, folder, loaded, {"search": folds[:searched], "held_out": folds[searched:]}, draw_page
+    )
     with ray_session(address):
         shared: dict[str, Any] = {"bars": data.bars, **data.variants}
         data.variants.clear()
-        trials = _Trials(loaded, folder, hold(shared), told, time.monotonic())
-        made, ended = _generations(trials, replace(plan, folds=plan.folds[:searched]), on_generation)
-        front = pareto_front([each for each in told.individuals() if each.losses])
+        runner = _Runner(loaded, folder, put_shared(shared), log)
+        search_plan = replace(plan, folds=plan.folds[:searched])
+        made, ended = _evolve_generations(runner, search_plan, recorder, on_generation)
+        front = pareto_front([each for each in _individuals(recorder) if each.losses])
         evolution = Evolution(
             folder=folder.storage.address,
             ended=ended,
-            tried=len(told.trials),
+            tried=len(recorder.trials),
             generations=tuple(made),
             front=tuple(EvaluatedIndividual(individual=each) for each in front),
         )
-        write_results(folder, loaded, evolution, cut, draw_page)
+        write(evolution)
         if ended == "failures":
-            raise BitcornError(told.failures(loaded))
+            raise BitcornError(recorder.failures(f"of each generation at most {options.max_failures:.0%}"))
         if ended != "interrupted":
-            evolution = _judged(trials, evolution, replace(plan, folds=plan.folds[searched:]), say)
-            write_results(folder, loaded, evolution, cut, draw_page)
+            evolution = _evaluate(runner, evolution, replace(plan, folds=plan.folds[searched:]))
+            write(evolution)
     return evolution
 
 
-class _Told:
-    """Keeps the trials as they stand, notes them in the journal, and hands them on."""
-
-    def __init__(self, folder: SweepFolder, on_trial: OnTrial | None, say: Callable[[str], None]) -> None:
-        self._journal, self._on_trial, self._say = folder.journal, on_trial or (lambda trial: None), say
-        self.trials: dict[str, Trial] = {}
-        self._before = {point_key(each.point): each for each in folder.journal.read().values()}
-
-    def known(self, point: Point) -> Trial | None:
-        """The trial of a point that is over, of this or an interrupted evolution."""
-        key = point_key(point)
-        if key not in self.trials and (before := self._before.get(key)) and before.state in ("finished", "failed"):
-            self.trials[key] = before
-            self._on_trial(before)
-        trial = self.trials.get(key)
-        return trial if trial is not None and trial.state in ("finished", "failed") else None
-
-    def individual(self, point: Point) -> Individual:
-        """What came of a point."""
-        trial = self.trials[point_key(point)]
-        return Individual(
-            name=trial.name, point=dict(trial.point), losses=trial.losses if trial.state == "finished" else ()
-        )
-
-    def individuals(self) -> list[Individual]:
-        """All points that were tried, in the order in which they were chosen."""
-        ordered = sorted(self.trials.values(), key=lambda trial: int(trial.name.removeprefix("t")))
-        return [self.individual(dict(trial.point)) for trial in ordered]
-
-    def failures(self, config: EvolveConfig) -> str:
-        """Say how many trials failed, and why the first one did."""
-        failed = [each for each in self.trials.values() if each.state == "failed"]
-        return (
-            f"{len(failed)} of {len(self.trials)} trials failed, of each generation at most "
-            f"{config.options.max_failures:.0%} may; the first, {failed[0].name}: {failed[0].error}"
-        )
-
-    def __call__(self, event: Any) -> None:
-        """Take in an event of `run_trials`."""
-        key = point_key(event.point)
-        trial = self._journal.take(self.trials.get(key), event)
-        if event.error is not None:
-            self._say(f"trial {trial.name} failed: {event.error}")
-        self.trials[key] = trial
-        self._on_trial(trial)
-
-
-class _Given:
-    """Suggests nothing: `run_trials` is given the points."""
-
-    def ask(self) -> Point | None:
-        return None
-
-    def expect(self, point: Point) -> None:
-        pass
-
-    def tell(self, point: Point, outcome: Outcome) -> None:
-        pass
-
-
 @dataclass
-class _Trials:
-    """Runs trials on what lies in the object store. held: references to it. started: by the monotonic clock."""
+class _Runner:
+    """Runs trials on data in the object store. errors: of trials on the held-out folds, by name."""
 
     config: EvolveConfig
     folder: SweepFolder
-    held: Mapping[str, Any]
-    told: _Told
-    started: float
+    shared: Mapping[str, Any]
+    log: Callable[[str], None]
+    started: float = field(default_factory=time.monotonic)
     errors: dict[str, str] = field(default_factory=dict)
 
-    def run(self, points: Sequence[tuple[str, Point]], work: Any, folds: int, on_event: Any, timed: bool) -> str:
-        """Run the trials of some points by their names; returns why they ended, see `run_trials`."""
-        from bitcorn_ray.tuning.distribute import Past, run_trials
-
-        options = self.config.options.sweep(len(points))
-        hours = None
-        if timed and options.max_hours is not None:
-            hours = options.max_hours - (time.monotonic() - self.started) / 3600
+    def search(self, trials: Sequence[Trial], plan: TrialPlan, recorder: TrialRecorder) -> str:
+        """Run trials on the search folds within `max_hours`, and return why they ended, see `run_trials`."""
+        hours = self.config.options.max_hours
+        if hours is not None:
+            hours -= (time.monotonic() - self.started) / 3600
             if hours <= 0:
                 return "time"
+        return self._run(trials, partial(run_trial, plan), plan, recorder, hours)
+
+    def evaluate(self, trials: Sequence[Trial], work: Any, plan: TrialPlan) -> str:
+        """Run trials on the held-out folds, and return why they ended. Failures are logged, and leave gaps."""
+
+        def on_trial(trial: Trial) -> None:
+            if trial.error is not None:
+                self.errors[trial.name] = trial.error
+
+        return self._run(trials, work, plan, on_trial, None)
+
+    def _run(self, trials: Sequence[Trial], work: Any, plan: TrialPlan, on_trial: OnTrial, hours: float | None) -> str:
+        from bitcorn_ray.tuning.distribute import run_trials
+
         return run_trials(
             work,
-            self.held,
-            lambda point: self.config.at(point).to_json(),
-            _Given(),
-            replace(options, max_hours=hours),
-            folds=folds,
+            self.shared,
+            lambda point: self.config.sweep.at(point).to_json(),
+            Suggester(),
+            replace(self.config.options.sweep(len(trials)), max_hours=hours),
+            folds=len(plan.folds),
             storage=self.folder.storage,
-            on_event=on_event,
-            past=Past(begun=points),
+            on_trial=on_trial,
+            earlier=trials,
         )
 
-    def also(self, event: Any) -> None:
-        """Take in an event of trials that are no part of the evolution."""
-        if event.error is not None:
-            self.errors[event.trial] = event.error
+
+def _individuals(recorder: TrialRecorder) -> list[Individual]:
+    """Return the individual of every trial, in the order in which the points were chosen."""
+    return [Individual.of(trial) for trial in sorted(recorder.trials.values(), key=lambda trial: int(trial.name[1:]))]
 
 
-def _generations(trials: _Trials, plan: TrialPlan, on_generation: OnGeneration | None) -> tuple[list[Generation], str]:
-    """Go through the generations; returns them, and why they ended."""
-    config, told = trials.config, trials.told
-    population = Population(config.groups, config.sweep.space, config.options.population, config.options.seed)
+def _evolve_generations(
+    runner: _Runner, plan: TrialPlan, recorder: TrialRecorder, on_generation: OnGeneration | None
+) -> tuple[list[Generation], str]:
+    """Run the generations, and return them and why they ended."""
+    config, options = runner.config, runner.config.options
+    population = Population(config.groups, config.sweep.space, options.population, options.seed)
+    journal = runner.folder.journal.read().values()
+    ended_before = {point_key(each.point): each for each in journal if each.state in ("finished", "failed")}
     made, names = list[Generation](), dict[str, str]()
-    for number in range(1, config.options.generations + 1):
+    for number in range(1, options.generations + 1):
         points = population.ask()
         unique = {point_key(point): point for point in points}
-        for key in unique:  # by the order in which points are chosen, whatever of them is known already
+        for key in unique:  # names follow the order in which points are chosen, trained before or not
             names.setdefault(key, f"t{len(names) + 1:04d}")
-        new = [(names[key], point) for key, point in unique.items() if told.known(point) is None]
-        ended = trials.run(new, partial(run_trial, plan), len(plan.folds), told, True) if new else "done"
+            if key not in recorder.trials and key in ended_before:
+                recorder.restore(ended_before[key])
+        new = [Trial(name=names[key], point=point) for key, point in unique.items() if key not in recorder.trials]
+        ended = runner.search(new, plan, recorder) if new else "done"
         if ended != "done":
             return made, ended
-        survivors = population.tell({key: told.individual(point).loss for key, point in unique.items()})
-        alive = [told.individual(dict(told.trials[key].point)) for key in survivors]
+        known = {key: Individual.of(trial) for key, trial in recorder.trials.items()}
+        alive = [known[key] for key in population.tell({key: known[key].loss for key in unique})]
         made.append(
             Generation(
                 number=number,
-                individuals=tuple(told.individual(point) for point in points),
+                individuals=tuple(known[point_key(point)] for point in points),
                 survivors=tuple(each.name for each in alive),
-                front=tuple(each.name for each in pareto_front(told.individuals())),
+                front=tuple(each.name for each in pareto_front(_individuals(recorder))),
                 trained=len(new),
                 survival=survival(alive, config.features),
             )
@@ -239,46 +194,42 @@ def _generations(trials: _Trials, plan: TrialPlan, on_generation: OnGeneration |
     return made, "done"
 
 
-def _judged(trials: _Trials, evolution: Evolution, plan: TrialPlan, say: Callable[[str], None]) -> Evolution:
-    """Judge the front and the systems whole on the test windows of held-out folds, which choose nothing."""
-    config, front = trials.config, [each.individual for each in evolution.front]
+def _evaluate(runner: _Runner, evolution: Evolution, plan: TrialPlan) -> Evolution:
+    """Evaluate the front and the complete systems on the test windows of held-out folds, which choose nothing."""
+    config, options, front = runner.config, runner.config.options, [each.individual for each in evolution.front]
     winner = choose_winner(front)
-    say(f"winner {winner.name}: {len(winner.features)} features; judging the front of {len(front)} on held-out folds")
-    wholes = dict(zip(config.systems, config.groups, strict=True)) if len(config.systems) > 1 else {}
-    wholes["all features"] = config.features
-    others = [
-        Individual(name=name, point={**winner.point, "features": list(features)}) for name, features in wholes.items()
+    runner.log(
+        f"winner {winner.name}: {len(winner.features)} features; evaluating the front of {len(front)} on held-out folds"
+    )
+    complete = dict(zip(config.systems, config.groups, strict=True)) if len(config.systems) > 1 else {}
+    complete["all features"] = config.features
+    compared = [
+        Individual(name=name, point={**winner.point, "features": list(features)}) for name, features in complete.items()
     ]
 
-    def losses_of(one: Individual) -> tuple[float, ...] | None:
-        trial = Trial(name=one.name, point=one.point, setting=config.at(one.point).to_json())
+    def evaluated(one: Individual) -> EvaluatedIndividual:
+        trial = Trial(name=one.name, point=one.point, setting=config.sweep.at(one.point).to_json())
         records = fold_records(plan, trial)
         losses = tuple(sum(each.test_loss for each in of_fold) / len(of_fold) for of_fold in records)
-        return losses if len(losses) == len(plan.folds) else None
+        return EvaluatedIndividual(individual=one, held_out=losses if len(losses) == len(plan.folds) else None)
 
-    waiting = {point_key(each.point): each for each in (*others, *front) if losses_of(each) is None}
-    pending = [(each.name, each.point) for each in waiting.values()]
-    # Those that fail are told; a front with gaps is worth more than none.
-    ended = trials.run(pending, partial(run_trial, plan), len(plan.folds), trials.also, False) if pending else "done"
-    importance = _importance(trials, winner, plan) if ended != "interrupted" else []
-    for name, error in trials.errors.items():
-        say(f"{name} could not be judged on held-out folds: {error}")
+    waiting = {point_key(each.point): each for each in (*compared, *front) if evaluated(each).held_out is None}
+    pending = [Trial(name=each.name, point=each.point) for each in waiting.values()]
+    ended = runner.evaluate(pending, partial(run_trial, plan), plan) if pending else "done"
+    setting = config.sweep.at(winner.point)
+    shuffles = Shuffles(count=options.shuffles, block=options.block or setting.model.seq_len, seed=options.seed)
+    importance = (plan, shuffles, runner.folder)
+    if ended != "interrupted" and not is_known(*importance, setting):
+        trial = Trial(name="importance", point=winner.point)
+        runner.evaluate([trial], partial(importance_trial, *importance), plan)
+    for name, error in runner.errors.items():
+        runner.log(f"{name} could not be evaluated on held-out folds: {error}")
     return replace(
         evolution,
         ended=ended if ended == "interrupted" else evolution.ended,
-        front=tuple(EvaluatedIndividual(individual=one, held_out=losses_of(one)) for one in front),
+        front=tuple(evaluated(each) for each in front),
         winner=winner.name,
         system=config.system_of(winner.features).spec,
-        compared=tuple(EvaluatedIndividual(individual=one, held_out=losses_of(one)) for one in others),
-        importance=tuple(importance),
+        compared=tuple(evaluated(each) for each in compared),
+        importance=() if ended == "interrupted" else tuple(read_importance(*importance, setting)),
     )
-
-
-def _importance(trials: _Trials, winner: Individual, plan: TrialPlan) -> list[Importance]:
-    """What the winner's features are worth on the held-out folds; nothing where that could not be found out."""
-    options, setting = trials.config.options, trials.config.at(winner.point)
-    shuffles = Shuffles(count=options.shuffles, block=options.block or setting.model.seq_len, seed=options.seed)
-    if not is_known(plan, shuffles, trials.folder, setting):
-        work = partial(importance_trial, plan, shuffles, trials.folder)
-        trials.run([("importance", winner.point)], work, len(plan.folds), trials.also, False)
-    return read_importance(plan, shuffles, trials.folder, setting)

@@ -1,11 +1,11 @@
-"""Permutation importance out of sample: what the forecasts of a fold's test windows lose without a feature's order.
+"""Permutation importance out of sample: the loss increase on test windows after a feature is shuffled.
 
 1. Train the fold as the sweep does, and take the loss of its test windows. 2. For a feature, cut the rows that these
-windows see, in each partition, into blocks of rows that follow one another, and put the blocks in another order, in
-that feature's column alone: what it says of a time is lost, its own distribution and most of its course are not.
-3. The loss increase, of each of several orders, is the importance: near zero, or below, the model makes nothing of it.
+windows read, in each partition, into blocks of consecutive rows, and permute the blocks in that feature's column alone:
+the feature no longer matches the time, but keeps its distribution and most of its autocorrelation. 3. The loss increase
+over several permutations is the importance. Near zero or below, the model does not use the feature.
 
-Correlated features stand in for one another, so that each can look unimportant while all of them together are not.
+Correlated features replace one another, so that each can look unimportant although they are important together.
 Shapes: T rows, F features, N windows, H horizons.
 """
 
@@ -42,7 +42,7 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class Shuffles:
-    """How features are shuffled. count: of orders. block: rows kept together. seed: of the orders."""
+    """How features are shuffled. count: of permutations. block: rows that stay together. seed: of the permutations."""
 
     count: int
     block: int
@@ -51,7 +51,7 @@ class Shuffles:
 
 @dataclass(frozen=True, kw_only=True)
 class Importance:
-    """Of one feature: mean loss increase over folds and orders, and its standard error over these."""
+    """The importance of a feature: mean loss increase over folds and permutations, and its standard error."""
 
     feature: str
     increase: float
@@ -59,11 +59,11 @@ class Importance:
 
 
 def shuffled_rows(data: Dataset, seq_len: int, block: int, rng: np.random.Generator) -> tuple[Rows, Rows]:
-    """Rows (M,) that test windows see, ascending, and from which row each takes its value: blocks change places.
+    """Return the rows (M,) that test windows read, ascending, and the rows whose values they get.
 
-    Rows stay in their partition. Raises BitcornError where a partition's rows are too few for two blocks.
+    Blocks are permuted within their partition. Raises BitcornError if a partition has too few rows for two blocks.
     """
-    seen, source = list[Rows](), list[Rows]()
+    read, source = list[Rows](), list[Rows]()
     starts = data.partition_starts
     for first, stop in pairwise(starts):
         ends = data.test_ends[(data.test_ends >= first) & (data.test_ends < stop)]
@@ -72,17 +72,17 @@ def shuffled_rows(data: Dataset, seq_len: int, block: int, rng: np.random.Genera
             blocks = np.split(rows, range(block, len(rows), block))
             if len(blocks) < 2:
                 raise BitcornError(
-                    f"test windows see {len(rows)} rows, which make no two blocks of {block}: give a smaller "
+                    f"test windows read {len(rows)} rows, too few for two blocks of {block}: give a smaller "
                     "evolve.block, or longer test ranges"
                 )
             order = rng.permutation(len(blocks))
             if (order == np.arange(len(blocks))).all():  # likely of two or three
                 order = np.roll(order, 1)
-            seen.append(rows)
-            source.append(np.concatenate([blocks[place] for place in order]))
-    if not seen:
+            read.append(rows)
+            source.append(np.concatenate([blocks[block_index] for block_index in order]))
+    if not read:
         raise BitcornError("a fold has no test window: give longer test ranges")
-    return np.concatenate(seen), np.concatenate(source)
+    return np.concatenate(read), np.concatenate(source)
 
 
 def fold_importance(
@@ -94,27 +94,27 @@ def fold_importance(
     shuffles: Shuffles,
     device: str = "cpu",
 ) -> dict[str, Any]:
-    """Train a fold; `loss` of its test windows, and `shuffled`: losses, one an order, by feature.
+    """Train a fold and return `loss`, of its test windows, and `shuffled`: losses by feature, one per permutation.
 
     Raises BitcornError as `fit` and `shuffled_rows` do.
     """
     data, _, _ = fold_dataset(bars, variant, setting, fold)
     model, _ = fitted_model(data, setting, device)
     names = variant.features if setting.features is None else setting.features
-    matrix, found = data.matrix.copy(), dict[str, list[float]]()
-    whole = _test_loss(model, data, matrix, setting, objective)
+    matrix, shuffled = data.matrix.copy(), dict[str, list[float]]()
+    loss = _test_loss(model, data, matrix, setting, objective)
     for column, name in enumerate(names):
         losses = []
         for number in range(shuffles.count):
-            # Every feature is shuffled by the same orders.
+            # The permutations are the same for every feature.
             rows, source = shuffled_rows(
                 data, setting.model.seq_len, shuffles.block, np.random.default_rng([shuffles.seed, number])
             )
             matrix[rows, column] = data.matrix[source, column]
             losses.append(_test_loss(model, data, matrix, setting, objective))
         matrix[:, column] = data.matrix[:, column]
-        found[name] = losses
-    return {"loss": whole, "shuffled": found}
+        shuffled[name] = losses
+    return {"loss": loss, "shuffled": shuffled}
 
 
 def importance_trial(
@@ -125,35 +125,34 @@ def importance_trial(
     configuration: Mapping[str, Any],
     report: Callable[[Mapping[str, Any]], None],
 ) -> None:
-    """The importance in each fold of a plan, as a trial; what is in the folder already is not done again."""
+    """Compute the importance in each fold of a plan, as a trial, unless the folder has it."""
     setting = TrialConfig.from_json(configuration)
-    for done, fold in enumerate(plan.folds, start=1):
-        name = _file(plan, shuffles, setting, done - 1)
+    for number, (fold, name) in enumerate(zip(plan.folds, _files(plan, shuffles, setting), strict=True), start=1):
         if not folder.storage.has(name):
             found = fold_importance(
                 fetch("bars"), fetch(setting.system), setting, fold.rows, plan.objective, shuffles, plan.device
             )
             folder.storage.publish(name, json.dumps(found).encode())
         loss = json.loads(bytes(folder.storage.read(name)))["loss"]
-        report({"fold": done, "fold_loss": loss, "loss": loss, "seconds": 0.0, "reused": False})
+        report({"fold": number, "fold_loss": loss, "loss": loss, "seconds": 0.0, "reused": False})
 
 
 def is_known(plan: TrialPlan, shuffles: Shuffles, folder: SweepFolder, setting: TrialConfig) -> bool:
-    """Tell whether `importance_trial` is done with all folds."""
-    names = [_file(plan, shuffles, setting, place) for place in range(len(plan.folds))]
+    """Return True if the folder has the importance in all folds."""
+    names = _files(plan, shuffles, setting)
     return len(folder.storage.existing(names)) == len(names)
 
 
 def read_importance(plan: TrialPlan, shuffles: Shuffles, folder: SweepFolder, setting: TrialConfig) -> list[Importance]:
-    """What `importance_trial` found, the most important feature first; nothing where a fold is missing."""
+    """Return the importance of each feature, the most important first; empty if a fold is missing."""
     if not is_known(plan, shuffles, folder, setting):
         return []
     increases = dict[str, list[float]]()
-    for place in range(len(plan.folds)):
-        found = json.loads(bytes(folder.storage.read(_file(plan, shuffles, setting, place))))
+    for name in _files(plan, shuffles, setting):
+        found = json.loads(bytes(folder.storage.read(name)))
         for feature, losses in found["shuffled"].items():
             increases.setdefault(feature, []).extend(loss - found["loss"] for loss in losses)
-    made = [
+    importance = [
         Importance(
             feature=feature,
             increase=float(np.mean(each)),
@@ -161,11 +160,13 @@ def read_importance(plan: TrialPlan, shuffles: Shuffles, folder: SweepFolder, se
         )
         for feature, each in increases.items()
     ]
-    return sorted(made, key=lambda each: -each.increase)
+    return sorted(importance, key=lambda each: -each.increase)
 
 
-def _file(plan: TrialPlan, shuffles: Shuffles, setting: TrialConfig, place: int) -> str:
-    return f"importance-{record_key(fold_keys(plan, setting, plan.folds[place]), asdict(shuffles))}.json"
+def _files(plan: TrialPlan, shuffles: Shuffles, setting: TrialConfig) -> list[str]:
+    """Return the name of the file of each fold."""
+    keys = (record_key(fold_keys(plan, setting, fold), asdict(shuffles)) for fold in plan.folds)
+    return [f"importance-{key}.json" for key in keys]
 
 
 def _test_loss(model: Model, data: Dataset, matrix: NDArray[np.float32], setting: TrialConfig, objective: str) -> float:

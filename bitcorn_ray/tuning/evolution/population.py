@@ -1,12 +1,12 @@
-"""Populations of feature subsets and hyperparameters, generation by generation: Optuna's NSGA-II, asked and told.
+"""Populations of feature subsets and hyperparameters, generation by generation, by Optuna's NSGA-II.
 
 1. The first generation has all features, those of each system alone, and random subsets. 2. Each later one is bred from
-the survivors: of all before, those that no other beats in both loss and number of features, then the next such layer,
-as many as the population has; among equals those with the most room around them. 3. A point that was tried is not
-chosen again while there are others.
+the survivors: of all earlier individuals, those that no other beats in both loss and number of features, then the next
+such layer, up to the size of the population; within a layer, those with the most distant neighbours. 3. A point is not
+chosen twice while there are others.
 
-With the same seed, and told the same, it chooses the same points: an evolution that was cut short is gone through
-again, and what is known of it is not trained. Shapes: P individuals, F features.
+With the same seed and the same losses it chooses the same points. An interrupted evolution is therefore repeated from
+the start, and recorded trials are not trained again. Shapes: P individuals, F features.
 """
 
 from __future__ import annotations
@@ -16,33 +16,39 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bitcorn_ray.tuning.search import distribution_of, quiet_optuna, value_of
+from bitcorn_ray.tuning.search import Trial, distributions_of, quiet_optuna, value_of
 from bitcorn_ray.tuning.space import Point, Space, point_key
 
-_TRIES = 20  # for a point that is new
+_ATTEMPTS = 20  # to draw a new point
 
 
 @dataclass(frozen=True, kw_only=True)
 class Individual:
-    """A point with what came of it. losses: of the search folds; empty where it failed."""
+    """A point with its losses on the search folds, empty if it failed."""
 
     name: str
     point: Point
     losses: tuple[float, ...] = ()
 
+    @classmethod
+    def of(cls, trial: Trial) -> Individual:
+        """Return the individual of a trial."""
+        losses = trial.losses if trial.state == "finished" else ()
+        return cls(name=trial.name, point=dict(trial.point), losses=losses)
+
     @property
     def features(self) -> tuple[str, ...]:
-        """Names of its features."""
+        """Return the names of its features."""
         return tuple(self.point["features"])
 
     @property
     def loss(self) -> float:
-        """Mean over the folds, infinite where it failed."""
+        """Return the mean over the folds, infinite if it failed."""
         return math.fsum(self.losses) / len(self.losses) if self.losses else math.inf
 
 
 class Population:
-    """Chooses points: whether each feature is in, by its name, and the dimensions of a space."""
+    """Chooses points: a subset of features, by name, and values of the dimensions of a space."""
 
     def __init__(self, groups: Sequence[Sequence[str]], space: Space, size: int, seed: int) -> None:
         optuna = quiet_optuna()
@@ -50,24 +56,24 @@ class Population:
         self._features = [name for group in groups for name in group]
         either = optuna.distributions.CategoricalDistribution([False, True])
         self._distributions: dict[str, Any] = {f"feature {name}": either for name in self._features}
-        self._distributions |= {each.name: distribution_of(each) for each in space.dimensions}
+        self._distributions |= distributions_of(space)
         self._sampler = optuna.samplers.NSGAIISampler(population_size=size, seed=seed)
         self._study = optuna.create_study(directions=["minimize", "minimize"], sampler=self._sampler)
-        for kept in [self._features, *(groups if len(groups) > 1 else [])][:size]:
-            self._study.enqueue_trial({f"feature {name}": name in kept for name in self._features})
+        for chosen in [self._features, *(groups if len(groups) > 1 else [])][:size]:
+            self._study.enqueue_trial({f"feature {name}": name in chosen for name in self._features})
         self._asked: list[tuple[Any, Point | None]] = []
         self._seen: set[str] = set()
         self._generation = 0
 
     def ask(self) -> list[Point]:
-        """Choose the points of the next generation, (P,) less those without any feature; some may be known."""
+        """Return the points (P,) of the next generation, less those without any feature; some may be known."""
         self._asked = [self._next() for _ in range(self.size)]
         return [point for _, point in self._asked if point is not None]
 
     def tell(self, losses: Mapping[str, float]) -> list[str]:
-        """Take in the losses of the generation by `point_key`; returns the keys of the survivors, best layers first.
+        """Record the losses of the generation by `point_key`, and return the keys of the survivors, best layers first.
 
-        An infinite loss is that of a point that failed: nothing is bred from it while there are others.
+        A point that failed has an infinite loss: nothing is bred from it while there are others.
         """
         worst = (math.inf, float(len(self._features) + 1))
         for trial, point in self._asked:
@@ -81,26 +87,29 @@ class Population:
         return list(dict.fromkeys(keys))
 
     def _next(self) -> tuple[Any, Point | None]:
-        for attempt in range(_TRIES):
+        for attempt in range(_ATTEMPTS):
             trial = self._study.ask(self._distributions)
             point = self._point(trial.params)
             key = None if point is None else point_key(point)
-            if (key is not None and key not in self._seen) or attempt == _TRIES - 1:
+            if (key is not None and key not in self._seen) or attempt == _ATTEMPTS - 1:
                 break
             self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
         if key is not None:
             self._seen.add(key)
         return trial, point
 
-    def _point(self, chosen: Mapping[str, Any]) -> Point | None:
-        """The point of an individual's genes; None without any feature."""
-        kept = [name for name in self._features if chosen[f"feature {name}"]]
-        searched = {each.name: value_of(each, chosen[each.name]) for each in self._space.dimensions}
-        return {"features": kept, **searched} if kept else None
+    def _point(self, params: Mapping[str, Any]) -> Point | None:
+        """Return the point of Optuna's parameters, None without any feature."""
+        features = [name for name in self._features if params[f"feature {name}"]]
+        searched = {each.name: value_of(each, params[each.name]) for each in self._space.dimensions}
+        return {"features": features, **searched} if features else None
 
 
 def pareto_front(individuals: Sequence[Individual]) -> list[Individual]:
-    """Those that no other beats in loss and number of features, fewest features first; of equals the first."""
+    """Return those that no other beats in both loss and number of features, fewest features first.
+
+    Of equal individuals the first counts.
+    """
     front = list[Individual]()
     for one in sorted(individuals, key=lambda each: (len(each.features), each.loss)):
         if math.isfinite(one.loss) and (not front or one.loss < front[-1].loss):
@@ -109,5 +118,5 @@ def pareto_front(individuals: Sequence[Individual]) -> list[Individual]:
 
 
 def survival(individuals: Sequence[Individual], features: Sequence[str]) -> dict[str, float]:
-    """Share of some individuals that have each feature, 0 to 1."""
+    """Return the share of individuals, 0 to 1, that have each feature."""
     return {name: sum(name in each.features for each in individuals) / max(1, len(individuals)) for name in features}

@@ -1,12 +1,12 @@
-"""What an evolution came to, and its files beside those of a sweep.
+"""The result of an evolution, and its files.
 
 evolution.json      generations, front, winner, importance
-evolution.parquet   a row an individual of each generation: losses, and whether it has each feature
+evolution.parquet   a row per individual of each generation: losses, and whether it has each feature
 evolution.html      front and survival of the features, as a page that opens offline
 system.json         the winner's features, as a feature system: `--system evolved/first/system.json`
 winner.yaml         its configuration: `bitcorn train --config evolved/first/winner.yaml`
 
-The others are those of a sweep, see `sweeps.folder`.
+The other files are those of a sweep, see `tuning.folder`.
 """
 
 from __future__ import annotations
@@ -28,15 +28,16 @@ from bitcorn_ray.tuning.evolution.config import EvolveConfig
 from bitcorn_ray.tuning.evolution.importance import Importance
 from bitcorn_ray.tuning.evolution.population import Individual
 from bitcorn_ray.tuning.folder import SweepFolder
-from bitcorn_ray.tuning.results import parquet_bytes
+from bitcorn_ray.tuning.results import loss_columns, parquet_bytes, point_columns
 
 
 @dataclass(frozen=True, kw_only=True)
 class Generation:
-    """One generation. number: from 1. individuals: all of it. survivors: of all so far, what the next is bred from.
+    """One generation.
 
-    front: names of those on the Pareto front of all so far. trained: how many were new. survival: share of the
-    survivors that have each feature.
+    number: from 1. survivors: names of the individuals, of all generations so far, that the next one is bred from.
+    front: names on the Pareto front of all so far. trained: number of new individuals. survival: share of the survivors
+    that have each feature.
     """
 
     number: int
@@ -48,11 +49,11 @@ class Generation:
 
     @property
     def best(self) -> float:
-        """The lowest loss of this generation."""
+        """Return the lowest loss of this generation."""
         return min(each.loss for each in self.individuals)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, the individuals by their names."""
+        """Return plain values, with the names of the individuals."""
         return {
             "generation": self.number,
             "individuals": [one.name for one in self.individuals],
@@ -95,7 +96,7 @@ class Evolution:
 
     folder: of its files, a URI with its secrets. ended: "done", "time" or "interrupted". tried: number of different
     individuals. front: the Pareto front of all, fewest features first. winner: name of one of the front, chosen on the
-    search folds. system: text of its feature system. compared: each complete system, and all together, with the
+    search folds. system: spec of its feature system. compared: each complete system, and all together, with the
     winner's hyperparameters, on the held-out folds. importance: of the winner's features, the most important first.
     The last four are empty after an interruption.
     """
@@ -111,7 +112,7 @@ class Evolution:
     importance: tuple[Importance, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything as plain values."""
+        """Return plain values."""
         return {
             "format": 1,
             "evolution": shown_uri(self.folder),
@@ -133,12 +134,12 @@ def choose_winner(front: Sequence[Individual]) -> Individual:
     best wins. Raises BitcornError for an empty front.
     """
     if not front:
-        raise BitcornError("no individual was trained on all folds: give more time, or look why trials failed")
+        raise BitcornError("no individual was trained on all folds: give more time, or see why trials failed")
     best = min(front, key=lambda each: each.loss)
     for each in sorted(front, key=lambda each: len(each.features)):
-        away = np.subtract(each.losses, best.losses)
-        error = np.std(away, ddof=1) / np.sqrt(len(away)) if len(away) > 1 else 0.0
-        if away.mean() <= error:
+        differences = np.subtract(each.losses, best.losses)
+        error = np.std(differences, ddof=1) / np.sqrt(len(differences)) if len(differences) > 1 else 0.0
+        if differences.mean() <= error:
             return each
     return best
 
@@ -146,13 +147,14 @@ def choose_winner(front: Sequence[Individual]) -> Individual:
 def write_results(
     folder: SweepFolder,
     config: EvolveConfig,
-    evolution: Evolution,
     folds: Mapping[str, Any],
     draw_page: Callable[[Mapping[str, Any]], str] | None,
+    evolution: Evolution,
 ) -> None:
-    """Write all results of an evolution.
+    """Write the results of an evolution.
 
-    folds: the searched and the held-out ones, for the JSON. draw_page: returns the page of the result in plain values.
+    folds: the search folds and the held-out ones, for the JSON. draw_page: returns the page of the result in plain
+    values.
     """
     result = {**evolution.to_json(), "folds": dict(folds), "config": recorded_config(config.to_json())}
     folder.storage.publish("evolution.parquet", _parquet(evolution, config.features))
@@ -168,8 +170,8 @@ def write_results(
 
 
 def _run_yaml(folder: SweepFolder, config: EvolveConfig, winner: Individual, system: str) -> bytes:
-    """The winner's configuration for `bitcorn train`."""
-    setting = config.at(winner.point)
+    """Return the winner's configuration for `bitcorn train`."""
+    setting = config.sweep.at(winner.point)
     run = replace(
         config.sweep.run,
         features=system,
@@ -184,23 +186,20 @@ def _run_yaml(folder: SweepFolder, config: EvolveConfig, winner: Individual, sys
 
 def _parquet(evolution: Evolution, features: Sequence[str]) -> bytes:
     rows = [(generation, one) for generation in evolution.generations for one in generation.individuals]
+    individuals = [one for _, one in rows]
     front = {each.individual.name for each in evolution.front}
     columns: dict[str, Any] = {
         "generation": pa.array([generation.number for generation, _ in rows], pa.int32()),
-        "individual": pa.array([one.name for _, one in rows], pa.string()),
+        "individual": pa.array([one.name for one in individuals], pa.string()),
         "survives": pa.array([one.name in generation.survivors for generation, one in rows], pa.bool_()),
-        "front": pa.array([one.name in front for _, one in rows], pa.bool_()),
-        "count": pa.array([len(one.features) for _, one in rows], pa.int32()),
-        "loss": pa.array([one.loss if one.losses else None for _, one in rows], pa.float64()),
+        "front": pa.array([one.name in front for one in individuals], pa.bool_()),
+        "count": pa.array([len(one.features) for one in individuals], pa.int32()),
+        "loss": pa.array([one.loss if one.losses else None for one in individuals], pa.float64()),
     }
-    for fold in range(max((len(one.losses) for _, one in rows), default=0)):
-        values = [one.losses[fold] if fold < len(one.losses) else None for _, one in rows]
-        columns[f"loss_fold_{fold}"] = pa.array(values, pa.float64())
-    for name in dict.fromkeys(name for _, one in rows for name in one.point if name != "features"):
-        # As JSON where values are of several kinds.
-        searched = [one.point.get(name) for _, one in rows]
-        same = len({type(value) for value in searched}) == 1 and isinstance(searched[0], int | float | str)
-        columns[f"search.{name}"] = pa.array(searched if same else [json.dumps(value) for value in searched])
+    columns |= loss_columns(
+        [one.losses for one in individuals], max((len(one.losses) for one in individuals), default=0)
+    )
+    columns |= point_columns([{name: v for name, v in one.point.items() if name != "features"} for one in individuals])
     for name in features:
-        columns[f"feature.{name}"] = pa.array([name in one.features for _, one in rows], pa.bool_())
+        columns[f"feature.{name}"] = pa.array([name in one.features for one in individuals], pa.bool_())
     return parquet_bytes(pa.table(columns))

@@ -115,7 +115,7 @@ def test_an_evolution_that_was_cut_short_goes_on_without_repeating_anything(mark
     evolve_here(monkeypatch, stop_after=6)
     cut = evolve(values)
     assert (cut.ended, cut.winner, len(cut.generations), cut.tried) == ("interrupted", None, 1, 6)
-    with pytest.raises(BitcornError, match="--resume goes on"):
+    with pytest.raises(BitcornError, match="continue it with --resume"):
         evolve(values)
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cut" / "records").iterdir()}
     ran = evolve_here(monkeypatch)
@@ -161,7 +161,7 @@ def test_failures_and_time_end_it(market_db, tmp_path, monkeypatch):
 def test_what_cannot_be_is_told_before_anything_runs(market_db, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
-    with pytest.raises(BitcornError, match="holds something already, and no sweep or evolution"):
+    with pytest.raises(BitcornError, match="holds other files than a sweep or evolution"):
         evolve(evolve_values(market_db, tmp_path / "mine"))
     with pytest.raises(BitcornError, match=r"there are 4 folds and evolve\.held_out is 9: no fold is left"):
         evolve(evolve_values(market_db, tmp_path / "out", folds={"last": None, "train": "35d"}, evolve={"held_out": 9}))
@@ -184,7 +184,7 @@ def test_after_a_killed_driver_nothing_is_repeated_and_the_same_comes_out(
     values = evolve_values(market_db, out, training={"epochs": 8}, evolve={"shuffles": 1})
     before = kill_driver("evolve", values, cache_dir, records=5)  # within the second generation of four
     assert len(before) >= 5
-    with pytest.raises(BitcornError, match="--resume goes on"):
+    with pytest.raises(BitcornError, match="continue it with --resume"):
         evolve(values)
     done = evolve(values, resume=True, on_generation=seen.append)
     assert [each.number for each in seen] == [1, 2]

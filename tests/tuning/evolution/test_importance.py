@@ -9,8 +9,7 @@ from bitcorn_ray.datasets.dataset import Dataset
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.models.base import Prediction
 from bitcorn_ray.models.neural.config import LSTMConfig
-from bitcorn_ray.tuning.evolution.config import EvolveConfig
-from bitcorn_ray.tuning.evolution.data import evolve_data
+from bitcorn_ray.tuning.evolution.config import EvolveConfig, evolve_data
 from bitcorn_ray.tuning.evolution.importance import (
     Shuffles,
     fold_importance,
@@ -20,8 +19,7 @@ from bitcorn_ray.tuning.evolution.importance import (
     shuffled_rows,
 )
 from bitcorn_ray.tuning.folder import SweepFolder
-from bitcorn_ray.tuning.study import trial_plan
-from bitcorn_ray.tuning.trial import train_fold
+from bitcorn_ray.tuning.trial import TrialPlan, train_fold
 
 SHUFFLES = Shuffles(count=3, block=8, seed=0)
 
@@ -49,7 +47,7 @@ def test_an_order_is_never_the_old_one():
 
 
 def test_too_few_rows_are_told():
-    with pytest.raises(BitcornError, match="see 5 rows, which make no two blocks of 8"):
+    with pytest.raises(BitcornError, match="read 5 rows, too few for two blocks of 8"):
         shuffled_rows(windows([10], [0, 20]), 5, 8, np.random.default_rng(0))
     with pytest.raises(BitcornError, match="no test window"):
         shuffled_rows(windows([], [0, 20]), 5, 8, np.random.default_rng(0))
@@ -59,13 +57,13 @@ def test_too_few_rows_are_told():
 def case(market_db, tmp_path):
     config = EvolveConfig.load(evolve_values(market_db, tmp_path))
     data, folder = evolve_data(config), SweepFolder(tmp_path / "out")
-    return config, data, folder, trial_plan(config.sweep, data, folder)
+    return config, data, folder, TrialPlan.of(config.sweep, data.folds, data.identities, folder.records)
 
 
 def test_the_loss_is_that_of_the_sweep_and_shuffles_repeat(case):
     config, data, _, plan = case
     (variant,) = data.variants.values()
-    setting = config.at({"features": ["raw_vol_30", "range"]})
+    setting = config.sweep.at({"features": ["raw_vol_30", "range"]})
     found = fold_importance(data.bars, variant, setting, data.folds[1].rows, plan.objective, SHUFFLES)
     again = fold_importance(data.bars, variant, setting, data.folds[1].rows, plan.objective, SHUFFLES)
     record = train_fold(data.bars, variant, setting, data.folds[1].rows, plan.objective)
@@ -117,7 +115,7 @@ def test_a_feature_that_says_it_all_is_worth_more_than_noise(case):
 
 def test_what_was_found_is_kept_and_read(case):
     config, data, folder, plan = case
-    setting, told = config.at({"features": ["raw_vol_30", "range"]}), []
+    setting, told = config.sweep.at({"features": ["raw_vol_30", "range"]}), []
     fetch = {"bars": data.bars, **data.variants}.__getitem__
     assert read_importance(plan, SHUFFLES, folder, setting) == []
     importance_trial(plan, SHUFFLES, folder, fetch, setting.to_json(), told.append)

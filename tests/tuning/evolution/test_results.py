@@ -66,7 +66,7 @@ def written(market_db, tmp_path):
         compared=(EvaluatedIndividual(individual=individual("v2", ["rsi_14"]), held_out=(3.0,)),),
         importance=(Importance(feature="range", increase=0.1, standard_error=None),),
     )
-    write_results(folder, config, evolution, {"search": [], "held_out": []}, evolution_page)
+    write_results(folder, config, {"search": [], "held_out": []}, evolution_page, evolution)
     return folder, config, evolution
 
 
