@@ -17,9 +17,8 @@ import pyarrow as pa
 
 from benchmarks.bars import BYTES_A_BAR, many_partitions, minutes_database, simulated_minutes
 from benchmarks.timing import Figure, measure
-from bitcorn_ray.market.bars import Bars
-from bitcorn_ray.market.clean import drop_duplicates
-from bitcorn_ray.market.quality import quality_report
+from bitcorn_ray.market.bars import Bars, drop_duplicates
+from bitcorn_ray.market.diagnosis import quality_report
 from bitcorn_ray.market.resample import resample_bars
 from bitcorn_ray.sources.inspect import inspect_source
 from bitcorn_ray.sources.source import open_source
@@ -68,8 +67,8 @@ def read() -> list[Figure]:
         pandas = measure("pandas.read_sql of the same columns", lambda: _by_pandas(path), runs=2)
         work = f"bars = drop_duplicates(open_source({str(path)!r}).read('SIM', '1m')[0]); quality_report(bars, '1m')"
         seconds, peak = _peak(
-            "from bitcorn_ray.market.clean import drop_duplicates\n"
-            "from bitcorn_ray.market.quality import quality_report\n"
+            "from bitcorn_ray.market.bars import drop_duplicates\n"
+            "from bitcorn_ray.market.diagnosis import quality_report\n"
             "from bitcorn_ray.sources.source import open_source",
             work,
         )

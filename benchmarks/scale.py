@@ -132,7 +132,7 @@ def plain_workers() -> Iterator[list[Any]]:
 
 
 def _serve(pipe: Any) -> None:
-    import bitcorn_ray.market.quality
+    import bitcorn_ray.market.diagnosis
     import bitcorn_ray.sources.source  # noqa: F401 - imported before the clock starts
 
     pipe.send(True)

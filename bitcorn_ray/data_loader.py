@@ -52,7 +52,7 @@ class MarketDataResult:
     """Bars of one partition.
 
     dataframe: `timestamp` (datetime64[ms, UTC], the bar's open), open, high, low, close, volume (float64), ascending,
-    one row for each time. quality_report: what is wrong with them, in plain JSON-ready values (see `market.quality`).
+    one row for each time. quality_report: what is wrong with them, in plain JSON-ready values (see `market.diagnosis`).
     """
 
     dataframe: pd.DataFrame

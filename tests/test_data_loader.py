@@ -325,7 +325,7 @@ def test_a_system_itself_its_module_and_a_context_are_understood(market_db):
     ("spoil", "message"),
     [
         (lambda df: df.iloc[::-1], "timestamps must rise"),
-        (lambda df: pd.concat([df.iloc[:50], df.iloc[49:]]), "stands twice"),
+        (lambda df: pd.concat([df.iloc[:50], df.iloc[49:]]), "is repeated"),
         (lambda df: df.drop(columns="close"), "no column close"),
         (lambda df: df.assign(close="x"), "not numbers"),
         (lambda df: df.assign(low=df.low.where(df.index != 70)), "low must be a finite number above 0, but is nan"),
@@ -472,7 +472,7 @@ def test_the_dtype_is_the_asked_one(features):
         (lambda df: df, {"seq_len": 5_000}, "too few: seq_len 5000 and horizon 1 need at least 5001"),
         (lambda df: df, {"horizon": 0}, "horizons are"),
         (lambda df: df.iloc[::-1], {}, "timestamps must rise"),
-        (lambda df: pd.concat([df, df.tail(1)]), {}, "stands twice"),
+        (lambda df: pd.concat([df, df.tail(1)]), {}, "is repeated"),
         (lambda df: df.drop(columns="timestamp"), {}, "no timestamp"),
         (lambda df: df.drop(columns="rsi_14"), {}, "no column rsi_14"),
         (lambda df: df.assign(rsi_14=np.nan), {"fit_scaler": False}, "no valid window is left"),

@@ -32,8 +32,8 @@ from bitcorn_ray.fingerprint.code import CodeIdentity, require_same_code
 from bitcorn_ray.logging import log_failure, logged, logger_of
 from bitcorn_ray.market.bars import Bars
 from bitcorn_ray.market.clean import cleaning_counts
+from bitcorn_ray.market.diagnosis import quality_flags, quality_report
 from bitcorn_ray.market.partition import Partition, normalise_symbol
-from bitcorn_ray.market.quality import quality_flags, quality_report
 from bitcorn_ray.sources.loading import load_partition
 from bitcorn_ray.sources.reader import PartitionReader
 from bitcorn_ray.sources.source import open_file, shown_source

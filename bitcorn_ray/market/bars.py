@@ -1,4 +1,4 @@
-"""Bars as arrays: what every room computes on."""
+"""Bars as arrays, the common input of all computations, and their times."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Bars:
     timestamp: (T,) int64, milliseconds UTC of each bar's open.
     open, high, low, close, volume: (T,) float64; prices in the quote currency, volume in the base currency.
     extra: further columns (T,) float64 by name, such as `quote_volume`; only the requested ones.
-    timed: False if the source has no times, and timestamp holds row numbers.
+    timed: False if the source has no times, and timestamp contains row numbers.
     """
 
     timestamp: NDArray[np.int64]
@@ -42,7 +42,7 @@ class Bars:
 
     def __post_init__(self) -> None:
         if taken := sorted(set(self.extra) & {*BAR_COLUMNS, "symbol", "timeframe"}):
-            raise BitcornError(f"further columns {', '.join(taken)} have the names of bars' own columns: rename them")
+            raise BitcornError(f"further columns {', '.join(taken)} have the names of bar columns: rename them")
         lengths = {name: len(column) for name, column in {**self._own(), **self.extra}.items()}
         if len(set(lengths.values())) > 1:
             raise BitcornError(f"columns of bars differ in length: {lengths}")
@@ -54,27 +54,24 @@ class Bars:
         """Return the arrays by column name, without `extra`, and without `timestamp` if the bars have no times."""
         return {name: column for name, column in self._own().items() if self.timed or name != "timestamp"}
 
-    def _own(self) -> dict[str, NDArray[np.int64] | NDArray[np.float64]]:
-        return {name: getattr(self, name) for name in BAR_COLUMNS}
-
     def take(self, rows: slice | NDArray[np.int64] | NDArray[np.bool_]) -> Bars:
-        """Return the chosen rows, as a view where `rows` is a slice."""
+        """Return the chosen rows, as a view if `rows` is a slice."""
         columns: dict[str, Any] = {name: column[rows] for name, column in self._own().items()}
         return Bars(**columns, extra={name: column[rows] for name, column in self.extra.items()}, timed=self.timed)
 
     def with_extra(self, names: Sequence[str]) -> Bars:
-        """Return the same bars with these further columns only. Raises BitcornError for one that they do not have."""
+        """Return the bars with these further columns only. Raises BitcornError for a column that they do not have."""
         if absent := [name for name in names if name not in self.extra]:
-            there = ", ".join(self.extra) or "none"
+            known = ", ".join(self.extra) or "none"
             raise BitcornError(
-                f"the bars have no further column {', '.join(absent)} (they have {there}): load them with it"
+                f"the bars have no further column {', '.join(absent)} (they have {known}): load them with it"
             )
-        return (
-            self if set(names) == set(self.extra) else replace(self, extra={name: self.extra[name] for name in names})
-        )
+        if set(names) == set(self.extra):
+            return self
+        return replace(self, extra={name: self.extra[name] for name in names})
 
     def read_only(self) -> Bars:
-        """Return the same bars as contiguous arrays that cannot be written to."""
+        """Return the same bars as contiguous, read-only arrays."""
         columns: dict[str, Any] = {}
         for name, column in {**self._own(), **self.extra}.items():
             columns[name] = np.ascontiguousarray(column).view()
@@ -85,8 +82,8 @@ class Bars:
     def require_usable(self) -> None:
         """Check that features can be computed from these bars.
 
-        Raises BitcornError for times out of order or twice, missing values, prices that are not positive and negative
-        volumes, with the first bar that is wrong.
+        Raises BitcornError for times out of order or repeated, missing values, prices that are not positive, and
+        negative volumes, with the first such bar.
         """
         if self.timed:
             require_chronology(self.timestamp)
@@ -102,9 +99,9 @@ class Bars:
                 )
 
     def grid_step(self) -> int:
-        """Most frequent distance of the first bars in milliseconds, 0 without times.
+        """Return the most frequent distance of the first bars in milliseconds, 0 without times.
 
-        The first ones decide: what is appended does not change the grid.
+        Only the first bars count, so that appended bars do not change the grid.
         """
         return modal_step(self.timestamp[:_GRID_BARS]) if self.timed else 0
 
@@ -113,7 +110,7 @@ class Bars:
         return show_time(int(self.timestamp[row])) if self.timed else f"row {row}"
 
     def frame_columns(self) -> dict[str, Any]:
-        """Return the columns as a frame holds them: `timestamp` is datetime64[ms, UTC]."""
+        """Return the columns of a frame: `timestamp` is datetime64[ms, UTC]."""
         import pandas as pd
 
         columns: dict[str, Any] = {**self.columns(), **self.extra}
@@ -127,22 +124,25 @@ class Bars:
 
         return pd.DataFrame(self.frame_columns(), copy=False)
 
+    def _own(self) -> dict[str, NDArray[np.int64] | NDArray[np.float64]]:
+        return {name: getattr(self, name) for name in BAR_COLUMNS}
+
 
 def require_chronology(timestamp: NDArray[np.int64]) -> None:
-    """Raise BitcornError where times do not rise from bar to bar, with the first place."""
+    """Raise BitcornError if times do not rise from bar to bar, with the first such bar."""
     steps = np.diff(timestamp)
     if (steps > 0).all():
         return
     row = int((steps <= 0).argmax()) + 1
-    what = "twice" if steps[row - 1] == 0 else "after a later one"
+    fault = "is repeated" if steps[row - 1] == 0 else "follows a later one"
     raise BitcornError(
-        f"timestamps must rise: {show_time(int(timestamp[row]))} stands {what} (row {row}; "
-        f"{int((steps <= 0).sum())} such rows in all): sort the bars by timestamp and keep one bar for each"
+        f"timestamps must rise: {show_time(int(timestamp[row]))} {fault} (row {row}; {int((steps <= 0).sum())} such "
+        "rows in all): sort the bars by timestamp and keep one bar for each"
     )
 
 
 def joined(parts: Sequence[Bars]) -> Bars:
-    """Return bars that follow each other as one."""
+    """Return consecutive bars as one."""
     if len(parts) == 1:
         return parts[0]
     columns: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in BAR_COLUMNS}
@@ -150,14 +150,22 @@ def joined(parts: Sequence[Bars]) -> Bars:
     return Bars(**columns, extra=extra, timed=parts[0].timed)
 
 
+def drop_duplicates(bars: Bars) -> Bars:
+    """Keep the last stored row of each time; ``bars`` ascend in time, equal times in stored order."""
+    if not bars.timed or len(bars) < 2:
+        return bars
+    last = np.append(np.diff(bars.timestamp) > 0, True)
+    return bars if last.all() else bars.take(last)
+
+
 def modal_step(timestamp: NDArray[np.int64]) -> int:
     """Return the most frequent distance between neighbouring times, in milliseconds; 0 for fewer than two times."""
-    # What more than half of the steps are is the most frequent one, and a few of them tell what to try.
-    first = np.diff(timestamp[:_SAMPLE])
-    candidate = int(np.sort(first)[len(first) // 2]) if len(first) else 0
-    if candidate > 0 and np.count_nonzero(np.diff(timestamp) == candidate) > len(timestamp) / 2:
-        return candidate
     steps = np.diff(timestamp)
+    # Fast path: a distance of more than half of the steps is the most frequent one, and the first steps suggest it.
+    first = steps[: _SAMPLE - 1]
+    candidate = int(np.sort(first)[len(first) // 2]) if len(first) else 0
+    if candidate > 0 and np.count_nonzero(steps == candidate) > len(timestamp) / 2:
+        return candidate
     steps = steps[steps > 0]
     if len(steps) == 0:
         return 0
@@ -165,8 +173,29 @@ def modal_step(timestamp: NDArray[np.int64]) -> int:
     return int(values[counts.argmax()])
 
 
+def grid_phase(timestamp: NDArray[np.int64], step: int) -> int:
+    """Return the most frequent remainder of times and a step: 0 for most, Monday for weeks, 8:00 for some days.
+
+    >>> grid_phase(np.array([0, 3_600_000, 7_260_000]), 3_600_000)
+    0
+    """
+    if len(timestamp) == 0 or step <= 0:
+        return 0
+    phases, counts = np.unique(timestamp % step, return_counts=True)
+    return int(phases[counts.argmax()])
+
+
+def missing_bars(timestamp: NDArray[np.int64], step: int) -> NDArray[np.int64]:
+    """Return how many bars are missing between neighbouring times: (T,) -> (T - 1,).
+
+    In a gap that is no multiple of the step, these are the bars that would have fitted.
+    """
+    missing: NDArray[np.int64] = -(-np.diff(timestamp) // step) - 1
+    return missing
+
+
 def show_time(timestamp: int) -> str:
-    """Milliseconds UTC as people and JSON read it.
+    """Return milliseconds UTC as text, for people and JSON.
 
     >>> show_time(1502942400000)
     '2017-08-17T04:00:00Z'
@@ -175,7 +204,7 @@ def show_time(timestamp: int) -> str:
 
 
 def show_times(timestamps: NDArray[np.int64]) -> list[str]:
-    """Many times at once, as `show_time` writes one.
+    """Return many times as `show_time` writes them.
 
     >>> show_times(np.array([1502942400000, 0]))
     ['2017-08-17T04:00:00Z', '1970-01-01T00:00:00Z']

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.market.bars import Bars
-from bitcorn_ray.market.clean import clean_bars, drop_duplicates
+from bitcorn_ray.market.bars import Bars, drop_duplicates
+from bitcorn_ray.market.clean import clean_bars
+from bitcorn_ray.market.diagnosis import quality_report
 from bitcorn_ray.market.partition import Partition, is_requested
 from bitcorn_ray.market.policy import CleaningPolicy
-from bitcorn_ray.market.quality import quality_report
 from bitcorn_ray.market.resample import derived_partitions, resample_bars
 from bitcorn_ray.market.timeframe import timeframe_ms
 from bitcorn_ray.sources.options import Reading

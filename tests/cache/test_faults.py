@@ -30,7 +30,7 @@ from bitcorn_ray.features.compute import Origin, compute_jobs, finish_features, 
 from bitcorn_ray.features.plan import plan_features
 from bitcorn_ray.features.registry import SYSTEMS
 from bitcorn_ray.fingerprint import code as fingerprint
-from bitcorn_ray.market.clean import drop_duplicates
+from bitcorn_ray.market.bars import drop_duplicates
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.simulate import simulate_bars
 from bitcorn_ray.storage.publish import TEMPORARY

@@ -14,7 +14,7 @@ from bitcorn_ray.features.compute import Origin, prepare, update
 from bitcorn_ray.features.identity import plan_entry
 from bitcorn_ray.features.registry import SYSTEMS
 from bitcorn_ray.market.bars import Bars
-from bitcorn_ray.market.quality import quality_report
+from bitcorn_ray.market.diagnosis import quality_report
 from bitcorn_ray.market.simulate import simulate_bars
 from bitcorn_ray.sources.frames import read_frame
 

@@ -379,7 +379,7 @@ def test_unusable_volumes_are_refused_with_their_time(random_bars, volume):
         SYSTEMS["v2"].compute(bars)
 
 
-@pytest.mark.parametrize(("back", "what"), [(60_000, "after a later one"), (0, "twice")])
+@pytest.mark.parametrize(("back", "what"), [(60_000, "follows a later one"), (0, "is repeated")])
 def test_times_that_do_not_rise_are_refused(random_bars, back, what):
     bars = random_bars(100)
     bars.timestamp[60] = bars.timestamp[59] - back

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from small_bars import some_bars, with_extra
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.market.bars import Bars, joined, modal_step, require_chronology, show_time
+from bitcorn_ray.market.bars import Bars, grid_phase, joined, modal_step, require_chronology, show_time
+
+HOUR = 3_600_000
 
 
 def test_a_frame_of_bars_has_utc_times():
@@ -70,8 +72,8 @@ def test_a_volume_of_zero_is_usable():
 @pytest.mark.parametrize(
     ("order", "message"),
     [
-        ([0, 1, 1, 2, 1], r"2017-08-17T05:00:00Z stands twice \(row 2\D+2 such"),
-        ([0, 2, 1], r"2017-08-17T05:00:00Z stands after a later one \(row 2\D+1 such"),
+        ([0, 1, 1, 2, 1], r"2017-08-17T05:00:00Z is repeated \(row 2\D+2 such"),
+        ([0, 2, 1], r"2017-08-17T05:00:00Z follows a later one \(row 2\D+1 such"),
     ],
 )
 def test_times_that_do_not_rise_are_refused_with_the_first_place(order, message):
@@ -123,7 +125,7 @@ def test_further_columns_are_chosen_by_name():
 
 
 @pytest.mark.parametrize(
-    ("extra", "message"), [({"close": np.ones(5)}, "names of bars' own"), ({"x": np.ones(4)}, "'x': 4")]
+    ("extra", "message"), [({"close": np.ones(5)}, "names of bar columns"), ({"x": np.ones(4)}, "'x': 4")]
 )
 def test_further_columns_that_do_not_fit_are_refused(extra, message):
     with pytest.raises(BitcornError, match=message):
@@ -136,3 +138,14 @@ def test_bars_that_follow_each_other_are_one_with_their_further_columns():
     assert joined(parts).to_frame().equals(bars.to_frame())
     assert joined(parts).extra.keys() == bars.extra.keys() != set()
     assert joined([bars]) is bars
+
+
+@given(st.integers(0, HOUR - 1), st.lists(st.integers(0, HOUR - 1), max_size=5))
+def test_the_phase_is_where_most_times_lie(phase, strays):
+    times = np.concatenate([phase + HOUR * np.arange(20), np.array(strays, dtype=np.int64)])
+    assert grid_phase(times, HOUR) == phase
+
+
+def test_the_phase_of_nothing_is_the_epoch():
+    assert grid_phase(np.array([], dtype=np.int64), HOUR) == 0
+    assert grid_phase(np.array([5, 6]), 0) == 0

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.market.bars import Bars
-from bitcorn_ray.market.clean import clean_bars, cleaning_counts, drop_duplicates
+from bitcorn_ray.market.bars import Bars, drop_duplicates
+from bitcorn_ray.market.clean import clean_bars, cleaning_counts
 from bitcorn_ray.market.policy import CleaningPolicy
 from bitcorn_ray.market.simulate import simulate_bars
 

@@ -2,6 +2,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,10 +10,21 @@ from raw_files import cryptodatadownload, real_bars
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import Bars
-from bitcorn_ray.market.diagnosis import LISTED, diagnose
+from bitcorn_ray.market.diagnosis import (
+    COSTS,
+    LISTED,
+    cover_days,
+    cover_months,
+    diagnose,
+    find_duplicates,
+    find_order,
+    score_defects,
+    value_defects,
+)
 from bitcorn_ray.market.simulate import simulate_bars
 
 HOUR = 3_600_000
+START = 1_502_942_400_000  # 2017-08-17T04:00:00Z
 
 
 def kinds(diagnosis):
@@ -170,3 +182,127 @@ def test_what_has_no_times_cannot_be_diagnosed(random_bars):
         diagnose(replace(bars, timed=False))
     with pytest.raises(BitcornError, match="cannot be diagnosed"):
         diagnose(bars.take(slice(0, 0)))
+
+
+COLUMNS = ("open", "high", "low", "close", "volume")
+
+
+def two_rows(first, second):
+    columns = {name: np.array([a, b], dtype=np.float64) for name, a, b in zip(COLUMNS, first, second, strict=True)}
+    return Bars(timestamp=np.array([HOUR, HOUR]), **columns)
+
+
+FINE = (37_100.123456, 37_600.4, 37_000.25, 37_584.76, 798.276499)
+
+
+@pytest.mark.parametrize(
+    ("other", "kind"),
+    [
+        (FINE, "equal"),
+        ((37_100.12, 37_600.4, 37_000.25, 37_584.76, 798.28), "rounding"),
+        ((37_100.123456, 37_600.4, 37_000.25, 37_584.76, 798.0), "rounding"),
+        ((37_100.123456, 37_500.0, 37_050.0, 37_200.0, 120.5), "unfinished"),
+        ((37_100.123456, 37_600.4, 37_000.25, 37_584.77, 798.276499), "conflict"),
+        ((37_100.123456, 37_700.0, 37_050.0, 37_200.0, 120.5), "conflict"),
+        ((37_090.0, 37_500.0, 37_050.0, 37_200.0, 120.5), "conflict"),
+        ((np.nan, 37_600.4, 37_000.25, 37_584.76, 798.276499), "conflict"),
+    ],
+)
+def test_rows_of_one_time_are_compared_in_either_order(other, kind):
+    for rows in ((FINE, other), (other, FINE)):
+        assert find_duplicates(two_rows(*rows))[1].tolist() == [kind]
+
+
+def test_missing_values_are_equal_to_missing_values():
+    nothing = (np.nan,) * 5
+    assert find_duplicates(two_rows(nothing, nothing))[1].tolist() == ["equal"]
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from([1.0, 2.0])), max_size=40))
+def test_each_row_but_the_last_of_its_time_is_a_duplicate(rows):
+    times = np.cumsum(np.array([step for step, _ in rows], dtype=np.int64))
+    value = np.array([v for _, v in rows])
+    found, kind = find_duplicates(Bars(timestamp=times, open=value, high=value, low=value, close=value, volume=value))
+    frame = pd.DataFrame({"t": times, "v": value})
+    again = frame[frame["t"].duplicated(keep="last")]
+    assert found.tolist() == again["t"].tolist()
+    last = frame.groupby("t")["v"].last()
+    assert (kind == "equal").tolist() == (again["v"].to_numpy() == last[again["t"]].to_numpy()).tolist()
+
+
+@given(st.lists(st.integers(0, 50), unique=True, min_size=2, max_size=30))
+def test_sorted_rows_are_in_order_either_way(times):
+    up = np.sort(np.array(times))
+    assert find_order(up) == ("ascending", 0)
+    assert find_order(up[::-1]) == ("descending", 0)
+
+
+def test_rows_against_the_order_are_counted():
+    assert find_order(np.array([1, 2, 9, 3, 4, 4, 5])) == ("ascending", 1)
+    assert find_order(np.array([9, 7, 8, 5, 6, 1, 1])) == ("descending", 2)
+    assert find_order(np.array([], dtype=np.int64)) == ("ascending", 0)
+
+
+value = st.sampled_from([1.0, 1.0, 2.0, 3.0, 0.0, -1.0, float("nan"), float("inf")])
+
+
+@given(st.lists(st.tuples(value, value, value, value, value), max_size=30))
+def test_impossible_values_are_those_of_a_slow_loop(rows):
+    columns = np.array(rows, dtype=np.float64).reshape(-1, 5).T
+    bars = Bars(timestamp=HOUR * np.arange(len(rows)), **dict(zip(COLUMNS, columns, strict=True)))
+    found = value_defects(bars)
+    for n, (o, h, low, c, v) in enumerate(rows):
+        assert found["missing_values"][n] == (not all(np.isfinite([o, h, low, c, v])))
+        assert found["non_positive_prices"][n] == any(price <= 0 for price in (o, h, low, c))
+        assert found["negative_volume"][n] == (v < 0)
+        contradicts = any(h < each for each in (o, low, c)) or any(low > each for each in (o, h, c))
+        assert found["ohlc_violations"][n] == contradicts
+
+
+counts = st.dictionaries(st.sampled_from(sorted(COSTS)), st.integers(0, 10_000))
+
+
+def test_clean_bars_have_a_hundred_points_and_no_reasons():
+    assert score_defects(dict.fromkeys(COSTS, 0), 1_000) == (100.0, [])
+
+
+@given(counts, st.integers(1, 100_000))
+def test_a_score_is_what_its_reasons_leave(found, bars):
+    score, reasons = score_defects(found, bars)
+    assert 0 <= score <= 100
+    assert score == pytest.approx(max(0, 100 - sum(reason["cost"] for reason in reasons)), abs=0.2)
+    assert {reason["kind"]: reason["count"] for reason in reasons} == {k: n for k, n in found.items() if n}
+    assert [r["cost"] for r in reasons] == sorted((r["cost"] for r in reasons), reverse=True)
+    assert all(reason["cost"] <= COSTS[reason["kind"]][2] for reason in reasons)
+
+
+@given(counts, st.sampled_from(sorted(COSTS)), st.integers(1, 100))
+def test_more_defects_never_score_better(found, kind, more):
+    worse = {**found, kind: found.get(kind, 0) + more}
+    assert score_defects(worse, 5_000)[0] <= score_defects(found, 5_000)[0]
+
+
+@given(
+    st.sampled_from([900_000, HOUR, 4 * HOUR, 24 * HOUR, 7 * 24 * HOUR]),
+    st.lists(st.tuples(st.integers(1, 5), st.booleans()), min_size=1, max_size=60),
+)
+def test_days_are_those_of_pandas(step, rows):
+    times = START + step * np.cumsum([n for n, _ in rows])
+    real = np.array([flag for _, flag in rows])
+    days = cover_days(times, real, step)
+    grid = pd.Series(1, index=pd.to_datetime(np.arange(times[0], times[-1] + 1, step), unit="ms"))
+    there = pd.Series(real.astype(int), index=pd.to_datetime(times, unit="ms"))
+    assert days.expected.tolist() == grid.resample("D").sum().tolist()
+    assert days.there.tolist() == there.resample("D").sum().tolist()
+    assert days.first_day == times[0] // (24 * HOUR)
+    by_month = {str(month): int(n) for month, n in grid.resample("MS").sum().items() if n}
+    found = cover_months(days)
+    assert {f"{each['month']}-01 00:00:00": each["expected"] for each in found} == by_month
+    assert sum(each["there"] for each in found) == real.sum()
+    for each in found:
+        assert each["share"] == pytest.approx(each["there"] / each["expected"], abs=1e-4)
+
+
+def test_no_bars_cover_no_days():
+    days = cover_days(np.zeros(0, np.int64), np.zeros(0, bool), HOUR)
+    assert (len(days.expected), cover_months(days)) == (0, [])

@@ -5,9 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from raw_files import cryptodatadownload
 
-from bitcorn_ray.market.bars import Bars
-from bitcorn_ray.market.clean import drop_duplicates
-from bitcorn_ray.market.outages import invented_rows, joined_rows, silent_runs
+from bitcorn_ray.market.bars import Bars, drop_duplicates
+from bitcorn_ray.market.outages import continuous_rows, invented_rows, silent_runs
 from bitcorn_ray.sources.frames import read_frame
 
 MINUTE = 60_000
@@ -79,7 +78,7 @@ def test_real_minutes_without_a_trade_are_told_from_outages(data_dir):
     assert found.missing.sum() == 25_492
     assert (~found.outage).sum() > 17_000
     assert found.outage[found.length > 20].all()
-    assert found.silent_bars(True, True) + found.silent_bars(False, True) == 25_492
+    assert found.missing.sum() == 25_492
 
 
 def test_rows_without_volume_in_the_outages_of_a_raw_file_are_invented(data_dir):
@@ -89,8 +88,8 @@ def test_rows_without_volume_in_the_outages_of_a_raw_file_are_invented(data_dir)
     invented = invented_rows(bars, runs, 3_600_000)
     assert invented.sum() == 117
     assert (bars.volume[invented] == 0).all()
-    assert runs.silent_bars(outage=True, missing=True) == 16
-    joined = joined_rows(bars, 3_600_000, runs)
+    assert runs.missing[runs.outage].sum() == 16
+    joined = continuous_rows(bars, 3_600_000, runs)
     assert not joined[invented].any()
     assert not joined[0]
 
@@ -112,7 +111,7 @@ def test_a_market_goes_on_where_it_rested_and_not_where_it_was_cut_off():
     traded[2_000:2_060] = False
     bars = bars_of(np.flatnonzero(traded))
     runs = silent_runs(bars, MINUTE)
-    joined = joined_rows(bars, MINUTE, runs)
+    joined = continuous_rows(bars, MINUTE, runs)
     assert not joined[0]
     outages = set((runs.start + runs.length * MINUTE)[runs.outage].tolist())
     assert set(bars.timestamp[~joined][1:].tolist()) == outages

@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from raw_files import cryptodatadownload, real_bars
 
-from bitcorn_ray.market.bars import Bars
-from bitcorn_ray.market.clean import drop_duplicates
+from bitcorn_ray.market.bars import Bars, drop_duplicates
 from bitcorn_ray.market.prints import bad_closes, bad_prints, extreme_bars, usual_size
 from bitcorn_ray.market.simulate import simulate_bars
 

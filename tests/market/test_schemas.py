@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from reading import list_partitions, read_bars
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.market.clean import drop_duplicates
+from bitcorn_ray.market.bars import drop_duplicates
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.sources.options import Reading
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from bitcorn_ray.market.quality import quality_report
+from bitcorn_ray.market.diagnosis import quality_report
 from bitcorn_ray.market.simulate import simulate_bars
 
 HOUR = 3_600_000

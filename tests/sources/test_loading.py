@@ -9,9 +9,9 @@ from reading import read_bars
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import Bars
 from bitcorn_ray.market.clean import clean_bars
+from bitcorn_ray.market.diagnosis import quality_report
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.policy import CleaningPolicy
-from bitcorn_ray.market.quality import quality_report
 from bitcorn_ray.market.resample import resample_bars
 from bitcorn_ray.sources.loading import load_bars, load_partition
 from bitcorn_ray.sources.options import Reading

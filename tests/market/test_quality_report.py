@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitcorn_ray.market.bars import Bars
-from bitcorn_ray.market.quality import quality_flags, quality_report
+from bitcorn_ray.market.diagnosis import quality_flags, quality_report
 from bitcorn_ray.sources.frames import read_frame
 
 HOUR = 3_600_000
