@@ -9,6 +9,7 @@ Shapes: T bars, N windows of a partition, M instants, H horizons, K trials, S se
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,6 +38,11 @@ Float = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
 _CONSTANT_SIGNS = {"always up": 1.0, "always down": -1.0}
+# Name, loss, score and uninformed baselines, in the order of `_measures`.
+_QUESTIONS = (
+    ("volatility", "QLIKE", "rank correlation", ()),
+    ("direction", "share of wrong signs", "right signs beyond chance", tuple(_CONSTANT_SIGNS)),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,40 +211,28 @@ def _questions(tables: Sequence[_FoldTable], horizon: int) -> list[TrialComparis
     common = [name for name in tables[0].baselines if all(name in table.baselines for table in tables)]
     losses = {name: np.concatenate([table.baselines[name] for table in tables]) for name in common}
 
-    def baselines(question: str) -> dict[str, Float]:
-        return {title: values for (of, title), values in losses.items() if of == question}
-
     return [
         TrialComparison(
-            name="volatility",
-            loss="QLIKE",
-            losses=measures[0],
-            score="rank correlation",
-            scores=measures[1],
-            baselines=baselines("volatility"),
+            name=name,
+            loss=loss,
+            losses=measures[2 * question],
+            score=score,
+            scores=measures[2 * question + 1],
+            baselines={title: values for (of, title), values in losses.items() if of == name},
+            knowing_nothing=uninformed,
             folds=folds,
             horizon=horizon,
-        ),
-        TrialComparison(
-            name="direction",
-            loss="share of wrong signs",
-            losses=measures[2],
-            score="right signs beyond chance",
-            scores=measures[3],
-            baselines=baselines("direction"),
-            knowing_nothing=tuple(_CONSTANT_SIGNS),
-            folds=folds,
-            horizon=horizon,
-        ),
+        )
+        for question, (name, loss, score, uninformed) in enumerate(_QUESTIONS)
     ]
 
 
 def _remarks(tables: Sequence[_FoldTable]) -> list[str]:
     """Return remarks on baselines: failed fits by fold, and baselines that some folds lack."""
-    folds = dict[tuple[str, str, str], list[str]]()
+    folds = defaultdict[tuple[str, str, str], list[str]](list)
     for table in tables:
         for (partition, name), text in table.remarks.items():
-            folds.setdefault((name, partition, text), []).append(str(table.number))
+            folds[name, partition, text].append(str(table.number))
     remarks = [
         f"{name} on {partition}, fold{'s' * (len(numbers) > 1)} {', '.join(numbers)}: {text}"
         for (name, partition, text), numbers in folds.items()

@@ -104,41 +104,24 @@ def run_trial(
         raise BitcornError(f"no features of system {setting.system} were prepared: there is {list(plan.identities)}")
     for done, fold in enumerate(plan.folds, start=1):
         fold_losses, trained = [], 0.0
-        with logged(_log, "fold", fold=fold.number) as known:
+        with logged(_log, "fold", fold=fold.number) as facts:
             for offset, key in enumerate(fold_keys(plan, setting, fold)):
                 record = records.load(key)
                 if record is None:
                     seeded = replace(setting, training=replace(setting.training, seed=setting.training.seed + offset))
-                    record = train_fold(
-                        fetch("bars"),
-                        fetch(setting.system),
-                        seeded,
-                        fold.rows,
-                        plan.objective,
-                        plan.device,
-                        plan.longest_seq_len,
-                    )
+                    data = fetch("bars"), fetch(setting.system)
+                    record = train_fold(*data, seeded, fold.rows, plan.objective, plan.device, plan.longest_seq_len)
                     records.save(key, record)
                     trained += record.seconds
                 fold_losses.append(record.loss)
             losses.append(float(np.mean(fold_losses)))
-            known.update(loss=losses[-1], reused=not trained)
-        report(
-            {
-                "fold": done,
-                "fold_loss": losses[-1],
-                "loss": float(np.mean(losses)),
-                "seconds": trained,
-                "reused": not trained,
-            }
-        )
+            facts.update(loss=losses[-1], reused=not trained)
+        mean = float(np.mean(losses))
+        report({"fold": done, "fold_loss": losses[-1], "loss": mean, "seconds": trained, "reused": not trained})
 
 
 def fold_keys(plan: TrialPlan, setting: TrialConfig, fold: Fold) -> list[str]:
-    """Return the keys of the records of a fold, one a seed.
-
-    A key holds the data, the configuration, the fold and the code that trains.
-    """
+    """Return the keys of the records of a fold, one per seed, see `records`."""
     values = setting.to_json()
     training = {name: value for name, value in values["training"].items() if name not in _NOT_IN_KEY}
     rows = [asdict(own) for own in fold.rows]
@@ -237,7 +220,10 @@ def _forecast_and_loss(
 
 
 def forecast_rows(model: Model, data: Dataset, matrix: Floats, ends: Rows) -> tuple[Floats, Floats]:
-    """Return the returns and volatilities (N, H) of windows that end at some rows. matrix: (T, F), as the dataset's."""
+    """Return the forecast returns and volatilities (N, H) of windows that end at some rows.
+
+    matrix: (T, F), in place of the dataset's.
+    """
     forecast = model.predict(WindowSet.of_dataset(data, ends, model.config, matrix))
     return forecast.returns.astype(np.float32), forecast.volatilities.astype(np.float32)
 
