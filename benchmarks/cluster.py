@@ -104,7 +104,7 @@ def _handed_out(packed: bytes, groups: list[list[int]]) -> None:
     from bitcorn_ray.on_ray import map as balanced
 
     done: list[int]
-    done, lost = balanced._mapped(packed, groups, lambda _: None)
+    done, lost = balanced._map_groups(packed, groups, lambda _: None)
     assert (len(done), lost) == (len(groups), [])
 
 

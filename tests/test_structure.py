@@ -19,6 +19,7 @@ ROOMS = (
     "fingerprint",
     "cache",
     "on_ray",
+    "doctor",
     "metrics",
     "market",
     "sources",

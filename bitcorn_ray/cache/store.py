@@ -17,10 +17,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,6 +33,7 @@ from bitcorn_ray.storage.location import shown_uri
 from bitcorn_ray.storage.nodes import require_lasting
 from bitcorn_ray.storage.publish import TEMPORARY
 from bitcorn_ray.storage.storage import Storage, StoredFile
+from bitcorn_ray.storage.traffic import count_traffic
 
 FEATURE_CACHE_DIR = Path("cache/data_pipeline")
 """The default cache folder, below the working directory. The environment variable BITCORN_CACHE_DIR overrides it."""
@@ -98,7 +97,7 @@ class FeatureCache:
             return len(content)
 
         sizes = self.storage.side_by_side(read, list(chunks), _READERS)
-        count_traffic(Traffic(bytes_read=sum(sizes)))
+        count_traffic(bytes_read=sum(sizes))
         return {key for (key, _), size in zip(chunks, sizes, strict=True) if not size}
 
     def missing_chunks(self, key: str, names: Sequence[str], rows: Mapping[str, int]) -> set[str]:
@@ -117,7 +116,7 @@ class FeatureCache:
         """Publish a chunk of columns (rows,). Raises BitcornError if the cache cannot be written."""
         content = encode_chunk(key, columns)
         self.storage.publish(chunk_name(key), content)
-        count_traffic(Traffic(bytes_written=len(content)))
+        count_traffic(bytes_written=len(content))
 
     def read_column(self, key: str, name: str, dtype: Any, rows: int) -> NDArray[Any] | None:
         """Return a column (rows,) of a chunk, or None if the chunk is missing or damaged."""
@@ -401,38 +400,3 @@ def keys_in(record: Any) -> Iterator[str]:
 
 def _hashed(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-# Traffic of this process, for monitoring
-
-
-@dataclass(frozen=True, kw_only=True)
-class Traffic:
-    """Counts of chunks that were in the cache (hits) or not (misses), and bytes of chunks read and written."""
-
-    hits: int = 0
-    misses: int = 0
-    bytes_read: int = 0
-    bytes_written: int = 0
-
-    def __add__(self, other: Traffic) -> Traffic:
-        return Traffic(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
-
-    def __sub__(self, other: Traffic) -> Traffic:
-        return Traffic(**{f.name: getattr(self, f.name) - getattr(other, f.name) for f in fields(self)})
-
-
-_total = Traffic()
-_lock = threading.Lock()
-
-
-def traffic() -> Traffic:
-    """Return the traffic of this process since it started."""
-    return _total
-
-
-def count_traffic(more: Traffic) -> None:
-    """Add to the traffic of this process."""
-    global _total
-    with _lock:
-        _total += more

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitcorn_ray.cache.store import FeatureCache, Traffic, count_traffic
+from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.identity import Chunk, EntryPlan, bar_hashes, plan_entry
 from bitcorn_ray.features.plan import FeatureJob, FeaturePlan, FeatureWork
@@ -37,6 +37,7 @@ from bitcorn_ray.market.partition import Partition, normalise_symbol
 from bitcorn_ray.sources.loading import load_partition
 from bitcorn_ray.sources.reader import PartitionReader
 from bitcorn_ray.sources.source import open_file, shown_source
+from bitcorn_ray.storage.traffic import count_traffic
 
 _log = logger_of(__name__)
 
@@ -146,7 +147,7 @@ def read_chunks(cache: FeatureCache, plan: EntryPlan, out: NDArray[np.float32]) 
 
 
 def _count(plan: EntryPlan, missing: list[Chunk]) -> None:
-    count_traffic(Traffic(hits=len(plan.chunks) - len(missing), misses=len(missing)))
+    count_traffic(hits=len(plan.chunks) - len(missing), misses=len(missing))
 
 
 def _compute(

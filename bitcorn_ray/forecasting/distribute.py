@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 
 import ray
 
-from bitcorn_ray.cache.store import traffic
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.fingerprint.code import CodeIdentity
 from bitcorn_ray.on_ray.map import one_operator
-from bitcorn_ray.on_ray.monitoring import count_traffic
+from bitcorn_ray.on_ray.monitoring import record_traffic
 from bitcorn_ray.on_ray.pickling import pack, unpack
 from bitcorn_ray.on_ray.versions import guarded
+from bitcorn_ray.storage.traffic import traffic
 
 _RETRIES = 2  # of a job whose actor died
 _REFUSED = "refused"  # the one result that is a mapping
@@ -70,8 +70,8 @@ def map_with_actors(
             max_task_retries=_RETRIES,
         )
         for row in dataset.iter_rows():
-            result, moved = pickle.loads(row["result"])
-            count_traffic(moved)
+            result, counts = pickle.loads(row["result"])
+            record_traffic(counts)
             if isinstance(result, dict) and _REFUSED in result:
                 raise BitcornError(result[_REFUSED])
             waiting.pop(row["place"])

@@ -1,8 +1,8 @@
 """Submitting a command to a cluster as a Ray job, with the files of a folder, and following it.
 
-1. What the folder would send is counted by Ray's own rules: .gitignore and .rayignore leave out, and .git, .venv and
-__pycache__ are. Too much is refused before anything is sent. 2. The job runs the command in a copy of the folder, on
-the head; every worker has that copy too. 3. Its log is followed, and where the connection breaks, gone on with.
+1. List the files of the folder by Ray's own rules (.gitignore, .rayignore), and refuse too many bytes.
+2. Submit the job. It runs the command in a copy of the folder on the head; every worker has that copy too.
+3. Follow the log. If the connection breaks, connect again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import re
 import shlex
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,82 +25,71 @@ from ray.exceptions import AuthenticationError
 
 from bitcorn_ray.errors import BitcornError
 
-_MOST_BYTES = 50 << 20  # configurations and modules are kilobytes; Ray keeps what is sent in the head's memory
-_LARGEST_SHOWN = 3
+_MAX_BYTES = 50 << 20  # configurations and modules are kilobytes; Ray keeps the files in the head's memory
 _PACKAGING = "ray._private.runtime_env.packaging"
-_TRIES = 5  # to reach a dashboard that answered before, one after another
-_UNREACHED = (RuntimeError, OSError, ClientError)  # those of requests are an OSError
+_ATTEMPTS = 5  # in a row, to reach a dashboard that answered before
+_CONNECTION_ERRORS = (RuntimeError, OSError, ClientError)  # those of requests are an OSError
 _CACHE = "BITCORN_CACHE_DIR"
 _ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A command that was submitted. name: its submission id. address: of the dashboard. client: Ray's, to it."""
+    """A submitted command. name: its submission id. address: of the dashboard. client: of Ray, for the dashboard."""
 
     name: str
     address: str
     client: Any
 
     def follow(self, on_text: Callable[[str], None]) -> int:
-        """Hand the log on as it comes, until the job ends; returns its exit code, 1 where it has none.
+        """Call a function with new text of the log until the job ends, and return its exit code, 1 if it has none.
 
-        Raises BitcornError where the cluster is no longer reached, though the job may go on.
+        Raises BitcornError if the cluster cannot be reached any more; the job may still run.
         """
-        log, failures = _Log(on_text), 0
+        printed = failures = 0
+
+        async def tail() -> None:
+            nonlocal printed
+            position = 0  # a new connection starts at the beginning of the log
+            async for text in self.client.tail_job_logs(self.name):
+                if new := text[max(0, printed - position) :]:
+                    on_text(new)
+                position += len(text)
+                printed = max(printed, position)
+
         while True:
-            whole = log.tail(self.client.tail_job_logs(self.name))
+            try:
+                asyncio.run(tail())
+                complete = True
+            except _CONNECTION_ERRORS:  # an idle connection may break
+                complete = False
             try:
                 details = self.client.get_job_info(self.name)
-            except _UNREACHED as error:
+            except _CONNECTION_ERRORS as error:
                 failures += 1
-                if failures == _TRIES:
-                    raise BitcornError(f"{self.address} is no longer reached: {_line(error)}") from error
+                if failures == _ATTEMPTS:
+                    reason = " ".join(str(error).split()) or type(error).__name__
+                    raise BitcornError(f"{self.address} cannot be reached any more: {reason}") from error
             else:
-                over = details.status.is_terminal()
-                failures = failures + 1 if over and not whole else 0
-                if over and (whole or failures == _TRIES):
+                ended = details.status.is_terminal()
+                failures = failures + 1 if ended and not complete else 0
+                if ended and (complete or failures == _ATTEMPTS):
                     return 1 if details.driver_exit_code is None else int(details.driver_exit_code)
             time.sleep(1)
 
 
-class _Log:
-    """A log that is told once, though it comes from its beginning whenever a connection is made."""
-
-    def __init__(self, on_text: Callable[[str], None]) -> None:
-        self.on_text, self.told = on_text, 0
-
-    def tail(self, texts: AsyncIterator[str]) -> bool:
-        """Hand on what is new; tells whether it came to its end, or broke off, as idle connections do."""
-        try:
-            asyncio.run(self._tail(texts))
-        except _UNREACHED:
-            return False
-        return True
-
-    async def _tail(self, texts: AsyncIterator[str]) -> None:
-        seen = 0
-        async for text in texts:
-            if new := text[max(0, self.told - seen) :]:
-                self.on_text(new)
-            seen += len(text)
-            self.told = max(self.told, seen)
-
-
 def submit_job(address: str | None, command: Sequence[str], folder: str | Path = ".") -> Job:
-    """Submit a command line as a job, with the files of a folder.
+    """Submit a command line as a job, with the files of a folder, see `files_to_send`.
 
-    address: of the dashboard, http://host:8265; by default RAY_API_SERVER_ADDRESS or RAY_ADDRESS. command: its words,
-    without secrets, as Ray shows them. folder: where the job runs a copy of, see `files_to_send`.
-    Raises BitcornError where no dashboard is reached, and for more files than should be sent that way.
+    address: of the dashboard, http://host:8265; by default RAY_API_SERVER_ADDRESS or RAY_ADDRESS. command: its words.
+    Raises BitcornError if no dashboard is reached, for secrets in the command, and for too many files.
     """
     address = _dashboard(address)
-    for word in command:
-        _require_open(word)
     environment = {"PYTHONUNBUFFERED": "1"}
-    if "://" in (cache := os.environ.get(_CACHE, "")):  # a folder of this machine says nothing there
-        _require_open(cache)
+    if "://" in (cache := os.environ.get(_CACHE, "")):  # a folder of this machine means nothing there
         environment[_CACHE] = cache
+    for text in (*command, environment.get(_CACHE, "")):
+        _require_no_secret(text)
     files_to_send(folder)
     client = _client(address)
     first = next((word for word in command[1:] if not word.startswith("-")), "job")
@@ -115,57 +104,56 @@ def submit_job(address: str | None, command: Sequence[str], folder: str | Path =
 
 
 def files_to_send(folder: str | Path) -> dict[Path, int]:
-    """Return the files of a folder that would go with a job, and their bytes.
+    """Return the files of a folder that a job would get, and their bytes.
 
-    Raises BitcornError where these are more than a job should bring along, with the largest of them.
+    Raises BitcornError for more than 50 MB, with the largest files.
     """
     from ray._private import ray_constants
-    from ray._private.runtime_env import packaging  # Ray has no other way to ask for what it would send
+    from ray._private.runtime_env import packaging  # Ray has no public function for this
 
     root, sizes = Path(folder).absolute(), dict[Path, int]()
 
-    def count(path: Path) -> None:
+    def add(path: Path) -> None:
         if path.is_file():
             sizes[path.relative_to(root)] = path.stat().st_size
 
     excludes = [packaging._get_excludes(root, ray_constants.get_runtime_env_default_excludes())]
     with_gitignore = os.environ.get(ray_constants.RAY_RUNTIME_ENV_IGNORE_GITIGNORE, "0") != "1"
-    packaging._dir_travel(root, excludes, count, include_gitignore=with_gitignore, logger=_silent())
-    if (total := sum(sizes.values())) > _MOST_BYTES:
-        largest = sorted(sizes, key=lambda path: -sizes[path])[:_LARGEST_SHOWN]
-        told = ", ".join(f"{path} {sizes[path] / 1e6:.0f} MB" for path in largest)
+    packaging._dir_travel(root, excludes, add, include_gitignore=with_gitignore, logger=_quiet_logger())
+    if (total := sum(sizes.values())) > _MAX_BYTES:
+        largest = sorted(sizes, key=lambda path: -sizes[path])[:3]
+        listed = ", ".join(f"{path} {sizes[path] / 1e6:.0f} MB" for path in largest)
         raise BitcornError(
-            f"{root} would send {total / 1e6:.0f} MB with the job, of at most {_MOST_BYTES / 1e6:.0f} MB, the largest "
-            f"{told}: name them in .rayignore or submit from a folder of its own; bars go to shared storage by "
+            f"{root} would send {total / 1e6:.0f} MB with the job, of at most {_MAX_BYTES / 1e6:.0f} MB, the largest "
+            f"{listed}: name them in .rayignore or submit from another folder; put bars on shared storage by "
             "bitcorn export SOURCE --to s3://bucket/bars, and features by --cache-dir s3://bucket/cache"
         )
     return sizes
 
 
 def cluster_version(address: str) -> str:
-    """Version of Ray at a dashboard's address. Raises BitcornError where it is not reached."""
+    """Return the version of Ray at a dashboard's address. Raises BitcornError if it is not reached."""
     client = _client(address)
     with _reaching(address):
         return str(client._do_request("GET", "/api/version").json()["ray_version"])
 
 
 def _dashboard(address: str | None) -> str:
-    found = address or next(filter(None, map(os.environ.get, _ADDRESSES)), None)
-    if found is None:
-        raise BitcornError("nowhere to submit to: give the dashboard, bitcorn --address http://head:8265 --submit ...")
+    found = address or next(filter(None, map(os.environ.get, _ADDRESSES)), "")
     if not found.startswith(("http://", "https://")):
-        raise BitcornError(f"{found!r} is no dashboard to submit to: give its address, such as http://head:8265")
+        given = f"{found!r} is not a dashboard" if found else "no dashboard was given"
+        raise BitcornError(f"{given}: give its address, as in bitcorn --address http://head:8265 --submit ...")
     return found.rstrip("/")
 
 
 def _client(address: str) -> Any:
-    # Ray would go by these before the address that it is given.
+    # Ray would prefer these variables to the address that it is given.
     hidden = {name: os.environ.pop(name) for name in _ADDRESSES if name in os.environ}
     try:
         with _reaching(address):
             from ray.job_submission import JobSubmissionClient
 
-            _silent()
+            _quiet_logger()
             return JobSubmissionClient(address)
     finally:
         os.environ.update(hidden)
@@ -183,22 +171,18 @@ def _reaching(address: str) -> Iterator[None]:
         raise BitcornError(f"the cluster at {address} does not take jobs from here: {reason}; {remedy}") from error
 
 
-def _require_open(word: str) -> None:
+def _require_no_secret(text: str) -> None:
     """Raise BitcornError for a URI with a secret: Ray stores and shows the command and environment of a job."""
-    if re.search(r"://[^/@]*:[^@]*@", word):
+    if re.search(r"://[^/@]*:[^@]*@", text):
         raise BitcornError(
-            f"{re.sub('//.*@', '//', word.partition('?')[0])} was given with a secret, which the cluster would store "
+            f"{re.sub('//.*@', '//', text.partition('?')[0])} was given with a secret, which the cluster would store "
             "and show: leave it out, and give the nodes its credentials, as AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY or by a role"
         )
 
 
-def _silent() -> logging.Logger:
-    """Set Ray's loggers to warnings, which set themselves otherwise when they are imported; return that of packages."""
+def _quiet_logger() -> logging.Logger:
+    """Set Ray's loggers, which set their own level when they are imported, to warnings; return that of packages."""
     for name in ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", _PACKAGING):
         logging.getLogger(name).setLevel(logging.WARNING)
     return logging.getLogger(_PACKAGING)
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

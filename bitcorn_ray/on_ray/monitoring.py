@@ -1,30 +1,29 @@
-"""What an operator watches, as metrics of Ray, which each node exports for Prometheus.
+"""Metrics for operators, which each node of a cluster exports for Prometheus.
 
-All metrics are declared here. They are recorded in the driver, where what happens arrives anyhow, so that no pure
-function knows of them; what only workers know travels with their results. Ray adds `ray_` before a name, `_total`
-behind that of a counter, and labels such as SessionName and WorkerId, which here is the driver's.
-A private Ray exports nothing, and there nothing is recorded.
+All metrics are declared here. They are recorded in the driver, where all events arrive, so that no pure function knows
+of them. Counts of workers travel with their results. Ray adds the prefix `ray_`, the suffix `_total` of a counter, and
+labels such as SessionName and WorkerId, here of the driver. A private Ray exports nothing, so nothing is recorded.
 """
 
 from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from bitcorn_ray.cache.store import Traffic, traffic
 from bitcorn_ray.on_ray.versions import is_private
+from bitcorn_ray.storage.traffic import traffic
 
-_REPEAT_SECONDS = 5.0  # half of what lies between two reports of Ray's
+_REPEAT_SECONDS = 5.0  # half of Ray's interval between two reports
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Metric:
-    """A metric. name: as Ray is told. description: with the unit. tags: names of what tells its series apart."""
+    """A metric. name: for Ray. description: with the unit. tags: names of the labels that distinguish its series."""
 
     name: str
     description: str
@@ -32,12 +31,12 @@ class _Metric:
 
     @property
     def exported(self) -> str:
-        """Name by which Prometheus finds it."""
+        """Name in Prometheus."""
         return f"ray_{self.name}"
 
     @cached_property
-    def rays(self) -> Any:
-        """Ray's own metric, made when it is first recorded."""
+    def ray_metric(self) -> Any:
+        """Metric of Ray, created when it is first recorded."""
         from ray.util import metrics
 
         kind: Any = getattr(metrics, type(self).__name__)
@@ -49,44 +48,41 @@ class Counter(_Metric):
 
     @property
     def exported(self) -> str:
-        """Name by which Prometheus finds it."""
+        """Name in Prometheus."""
         return f"{super().exported}_total"
 
     def add(self, value: float = 1, **tags: str) -> None:
         """Add a value of at least 0."""
-        if value > 0 and _is_exported():  # Ray refuses to add nothing
-            self.rays.inc(value, tags=tags)
+        if value > 0 and _is_exported():  # Ray refuses to add 0
+            self.ray_metric.inc(value, tags=tags)
 
 
 class Gauge(_Metric):
-    """A value that comes and goes, and is told for as long as it is held, see `held_gauges`."""
+    """A value that changes; see `repeated_gauges`."""
 
     def set(self, value: float, **tags: str) -> None:
         """Set the value."""
         if _is_exported():
-            self.rays.set(value, tags=tags)
-            _held[self, tuple(tags.items())] = value
+            self.ray_metric.set(value, tags=tags)
+            _gauges[self, tuple(tags.items())] = value
 
     def forget(self, **tags: str) -> None:
-        """Tell the value no more."""
-        _held.pop((self, tuple(tags.items())), None)
+        """Stop exporting the value."""
+        _gauges.pop((self, tuple(tags.items())), None)
 
 
-_held: dict[tuple[Gauge, tuple[tuple[str, str], ...]], float] = {}
+_gauges: dict[tuple[Gauge, tuple[tuple[str, str], ...]], float] = {}
 
 
 @contextmanager
-def held_gauges() -> Iterator[None]:
-    """Tell the values of gauges again and again while a block runs.
-
-    Ray tells each value once, and its nodes drop it 20 seconds later; but a loss holds until there is another.
-    """
-    over = threading.Event()
+def repeated_gauges() -> Iterator[None]:
+    """Set all gauges again and again during a block, because nodes drop a value 20 seconds after it was set."""
+    stopped = threading.Event()
 
     def repeat() -> None:
-        while not over.wait(_REPEAT_SECONDS):
-            for (gauge, tags), value in list(_held.items()):
-                gauge.rays.set(value, tags=dict(tags))
+        while not stopped.wait(_REPEAT_SECONDS):
+            for (gauge, tags), value in list(_gauges.items()):
+                gauge.ray_metric.set(value, tags=dict(tags))
 
     thread = threading.Thread(target=repeat, daemon=True)
     if _is_exported():
@@ -94,10 +90,10 @@ def held_gauges() -> Iterator[None]:
     try:
         yield
     finally:
-        over.set()
+        stopped.set()
         if thread.is_alive():
             thread.join()
-        _held.clear()
+        _gauges.clear()
 
 
 PARTITIONS = Counter(
@@ -105,14 +101,16 @@ PARTITIONS = Counter(
     description="partitions whose features were computed, were in the cache already (hit), or failed",
     tags=("system", "outcome"),
 )
-HITS = Counter(name="bitcorn_cache_hits", description="chunks of features that were needed and in the cache")
-MISSES = Counter(name="bitcorn_cache_misses", description="chunks of features that were needed and computed")
-BYTES_READ = Counter(name="bitcorn_cache_read_bytes", description="bytes of chunks read from the cache")
-BYTES_WRITTEN = Counter(name="bitcorn_cache_written_bytes", description="bytes of chunks written to the cache")
-EPOCHS = Counter(name="bitcorn_epochs_done", description="epochs of a training that are finished", tags=("run",))
+TRAFFIC = {
+    "hits": Counter(name="bitcorn_cache_hits", description="chunks of features that were needed and in the cache"),
+    "misses": Counter(name="bitcorn_cache_misses", description="chunks of features that were needed and computed"),
+    "bytes_read": Counter(name="bitcorn_cache_read_bytes", description="bytes of chunks read from the cache"),
+    "bytes_written": Counter(name="bitcorn_cache_written_bytes", description="bytes of chunks written to the cache"),
+}
+EPOCHS = Counter(name="bitcorn_epochs_done", description="finished epochs of a training", tags=("run",))
 SAMPLES = Gauge(
     name="bitcorn_samples_per_second",
-    description="windows that a training's workers train on in a second, together",
+    description="windows per second of all workers of a training together",
     tags=("run",),
 )
 LOSS = Gauge(
@@ -121,24 +119,20 @@ LOSS = Gauge(
     tags=("run", "part"),
 )
 TRIALS_RUNNING = Gauge(
-    name="bitcorn_trials_running", description="trials that were begun and are not over", tags=("sweep",)
+    name="bitcorn_trials_running", description="trials that have started and not ended", tags=("sweep",)
 )
 TRIALS = Counter(
     name="bitcorn_trials_done",
-    description="trials that are over: finished, stopped early, or failed",
+    description="trials that have ended: finished, stopped early, or failed",
     tags=("sweep", "state"),
 )
 FOLDS = Counter(
     name="bitcorn_folds_done",
-    description="folds of trials that are done: trained, or reused from an earlier run of the sweep",
+    description="finished folds of trials: trained, or reused from an earlier run of the sweep",
     tags=("sweep", "source"),
 )
 
-METRICS = (
-    *(PARTITIONS, HITS, MISSES, BYTES_READ, BYTES_WRITTEN),
-    *(EPOCHS, SAMPLES, LOSS),
-    *(TRIALS_RUNNING, TRIALS, FOLDS),
-)
+METRICS = (PARTITIONS, *TRAFFIC.values(), EPOCHS, SAMPLES, LOSS, TRIALS_RUNNING, TRIALS, FOLDS)
 """Every metric of this package."""
 
 
@@ -148,34 +142,32 @@ def record_partition(system: str, status: Any) -> None:
     PARTITIONS.add(system=system, outcome=outcome)
 
 
-def count_traffic(moved: Traffic) -> None:
-    """Count what a process has had from the cache and put into it."""
-    HITS.add(moved.hits)
-    MISSES.add(moved.misses)
-    BYTES_READ.add(moved.bytes_read)
-    BYTES_WRITTEN.add(moved.bytes_written)
+def record_traffic(counts: Mapping[str, int]) -> None:
+    """Count the cache traffic of a process, see `storage.traffic`."""
+    for name, count in counts.items():
+        TRAFFIC[name].add(count)
 
 
-_counted = Traffic()
+_recorded = traffic()
 
 
-def count_own_traffic() -> None:
-    """Count what this process has had from the cache since this was called last."""
-    global _counted
+def record_own_traffic() -> None:
+    """Count the cache traffic of this process since the last call."""
+    global _recorded
     if _is_exported():
-        now = traffic()
-        count_traffic(now - _counted)
-        _counted = now
+        total = traffic()
+        record_traffic(total - _recorded)
+        _recorded = total
 
 
 def record_progress(run: str, progress: Any) -> None:
-    """Tell how fast a training is, and its loss so far. run: its place, as it may be shown."""
+    """Record the speed of a training and its loss so far. run: its folder or URI without secrets."""
     SAMPLES.set(progress.samples_per_second, run=run)
     LOSS.set(progress.loss, run=run, part="train")
 
 
 def record_epoch(run: str, result: Any) -> None:
-    """Tell of an epoch. run: its place, as it may be shown."""
+    """Record a finished epoch. run: its folder or URI without secrets."""
     EPOCHS.add(run=run)
     SAMPLES.set(result.samples_per_second, run=run)
     LOSS.set(result.train_loss, run=run, part="train")
@@ -183,17 +175,17 @@ def record_epoch(run: str, result: Any) -> None:
 
 
 def forget_training(run: str) -> None:
-    """Tell no more of a training that is over."""
+    """Stop exporting the gauges of a training that has ended."""
     SAMPLES.forget(run=run)
     for part in ("train", "validation"):
         LOSS.forget(run=run, part=part)
 
 
 def record_trial(sweep: str, running: int, reused: bool | None, outcome: Any) -> None:
-    """Count a fold or the end of a trial.
+    """Record a finished fold or trial of a sweep.
 
-    sweep: its place, as it may be shown. running: trials that are not over. reused: whether the fold that is done was
-    done before, None where it is not about a fold. outcome: of the trial that is over, if one is.
+    running: number of running trials. reused: if a fold has finished, whether it was reused, else None. outcome: of the
+    trial, if it has ended.
     """
     if reused is not None:
         FOLDS.add(sweep=sweep, source="reused" if reused else "trained")
@@ -203,7 +195,7 @@ def record_trial(sweep: str, running: int, reused: bool | None, outcome: Any) ->
 
 
 def record_running(sweep: str, trials: int) -> None:
-    """Tell how many trials were begun and are not over. sweep: its place, as it may be shown."""
+    """Record the number of running trials of a sweep."""
     TRIALS_RUNNING.set(trials, sweep=sweep)
 
 

@@ -1,8 +1,8 @@
-"""Code on workers that need not have it, or may have another version of it: the user's own, and that which compares.
+"""Pickling by value, for code that workers do not have or have in another version.
 
-1. What is sent is pickled with the functions and classes of the user's modules inside, not by the modules' names.
-2. Functions with an `lru_cache` are pickled by what they wrap, with a cache of their own.
-3. For imports inside functions the modules travel too: each is unpickled where a worker imports its name.
+1. Functions and classes of the user's modules are pickled by value and not by the names of their modules.
+2. A function with an `lru_cache` is pickled as the wrapped function, with an empty cache.
+3. For imports inside functions the modules travel too: each is unpickled when a worker imports its name.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from bitcorn_ray.fingerprint.code import CodeIdentity, loaded_user_modules
 
 
 def pack(value: Any, code: CodeIdentity) -> bytes:
-    """Store a function or object, and the user's modules that its code is from, for `unpack` in another process.
+    """Pickle a function or object with the user's modules of its code, for `unpack` in another process.
 
     Raises BitcornError for what cannot be pickled.
     """
@@ -35,38 +35,35 @@ def pack(value: Any, code: CodeIdentity) -> bytes:
             stored = cloudpickle.dumps(value)
         except Exception as error:
             raise BitcornError(
-                f"what {code.function} reads cannot be sent to workers ({type(error).__name__}: {error}): make it "
+                f"what {code.function} reads cannot be sent to workers ({type(error).__name__}: {error}): create it "
                 "inside the function, or keep plain values, arrays and functions in the module"
             ) from error
         sources = {}
         for module in modules:
-            with suppress(Exception):  # one that holds what cannot be pickled is missing only where it is imported
+            with suppress(Exception):  # without it, only an import inside a function fails
                 sources[module.__name__] = cloudpickle.dumps(module)
     return pickle.dumps((sources, stored))
 
 
 def dumped_by_value(function: Callable[..., Any]) -> bytes:
-    """Pickle a function, or a partial of one, with its code and all else that its module has, and not by its name.
-
-    So it does in another process what it does here, whatever version of the module that process has.
-    """
+    """Pickle a function, or a partial of one, with the code of its module: the receiver may have another version."""
     with _by_value([sys.modules[getattr(function, "func", function).__module__]]):
         return cloudpickle.dumps(function)
 
 
 def unpack(stored: bytes) -> Any:
-    """Return what was packed, with globals of its own, and let its code import the modules that came with it."""
+    """Return what was packed, with globals of its own; its code can import the modules that travelled with it."""
     sources, value = pickle.loads(stored)
-    for name in sources:  # of an earlier version
+    for name in sources:  # remove an earlier version
         sys.modules.pop(name, None)
         package, _, last = name.rpartition(".")
         vars(sys.modules.get(package, ModuleType(""))).pop(last, None)
-    sys.meta_path[:] = [_Finder(sources), *(each for each in sys.meta_path if not isinstance(each, _Finder))]
+    sys.meta_path[:] = [_Finder(sources), *(finder for finder in sys.meta_path if not isinstance(finder, _Finder))]
     return pickle.loads(value)
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds modules by name in what was packed. A package around them that is in no other place is empty."""
+    """Finds packed modules by name. A parent package that exists nowhere else is empty."""
 
     def __init__(self, sources: Mapping[str, bytes]) -> None:
         self.sources = sources
@@ -87,7 +84,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return pickle.loads(self.sources[spec.name]) if spec.name in self.sources else None
 
     def exec_module(self, module: ModuleType) -> None:
-        """Do nothing: it was executed where it was packed."""
+        """Do nothing: the module was executed before it was packed."""
 
 
 @contextmanager
@@ -104,7 +101,7 @@ def _by_value(modules: Sequence[ModuleType]) -> Iterator[None]:
 
 
 def _reduced(function: Any) -> str | tuple[Any, ...]:
-    """How to pickle a function with a cache: by its name, but for those of the user."""
+    """Return how to pickle a function with a cache: by its name, or by value if it is the user's."""
     name, home = function.__qualname__, function.__module__
     if home == "__main__" or home in cloudpickle.list_registry_pickle_by_value() or "<locals>" in name:
         return _cached, (function.__wrapped__, function.cache_parameters())

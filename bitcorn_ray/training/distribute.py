@@ -31,7 +31,7 @@ from bitcorn_ray.models.base import EpochResult, FitContext, FitResult, Model, M
 from bitcorn_ray.models.neural.checkpoint import CheckpointFolder
 from bitcorn_ray.models.neural.config import TrainingConfig
 from bitcorn_ray.models.registry import model_class, model_config
-from bitcorn_ray.on_ray.monitoring import count_own_traffic, forget_training, record_epoch, record_progress
+from bitcorn_ray.on_ray.monitoring import forget_training, record_epoch, record_own_traffic, record_progress
 from bitcorn_ray.on_ray.nodes import room_for
 from bitcorn_ray.on_ray.versions import guarded, is_private
 
@@ -72,7 +72,7 @@ def fit_on_ray(
     is not distributed uses one. checkpoints: a snapshot of the same training is resumed. run: its folder or URI, for
     logs and metrics.
     """
-    count_own_traffic()  # of the inputs
+    record_own_traffic()  # of the inputs
     least, most = (workers, workers) if isinstance(workers, int) else workers
     if not model_class(config.kind).traits.distributed:
         least = most = 1

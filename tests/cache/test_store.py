@@ -3,22 +3,20 @@ import multiprocessing
 import sys
 import threading
 import time
+from collections import Counter
 
 import pytest
 from comparing import age_entry, assert_same_bytes
 
 from bitcorn_ray.cache.store import (
     FeatureCache,
-    Traffic,
     chunk_name,
-    count_traffic,
     is_ours,
     is_understood,
     key_of,
     link_folder,
     manifest_name,
     source_id,
-    traffic,
 )
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.compute import Origin, prepare, update
@@ -27,6 +25,7 @@ from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.simulate import simulate_bars
 from bitcorn_ray.storage.publish import TEMPORARY
 from bitcorn_ray.storage.storage import StoredFile
+from bitcorn_ray.storage.traffic import count_traffic, traffic
 
 V2 = SYSTEMS["v2"]
 
@@ -296,12 +295,12 @@ def test_traffic_counts_hits_misses_and_bytes(random_bars, tmp_path):
     size = sum(path.stat().st_size for path in (tmp_path / "features").glob("*.parquet"))
     assert chunks > 1
     computed = traffic()
-    assert computed - start == Traffic(misses=chunks, bytes_written=size)
+    assert computed - start == Counter(misses=chunks, bytes_written=size)
     prepare(bars, system, cache, None)
     read = traffic()
-    assert read - computed == Traffic(hits=chunks, bytes_read=size)
+    assert read - computed == Counter(hits=chunks, bytes_read=size)
     update(bars, system, cache, None)
-    assert traffic() - read == Traffic(hits=chunks)
+    assert traffic() - read == Counter(hits=chunks)
 
 
 def test_without_a_cache_there_is_no_traffic(random_bars):
@@ -315,7 +314,7 @@ def test_concurrent_threads_lose_no_counts():
 
     def add():
         for _ in range(2_000):
-            count_traffic(Traffic(hits=1, bytes_read=3))
+            count_traffic(hits=1, bytes_read=3)
 
     threads = [threading.Thread(target=add) for _ in range(8)]
     sys.setswitchinterval(1e-6)  # they take turns within an addition
@@ -326,4 +325,4 @@ def test_concurrent_threads_lose_no_counts():
             thread.join()
     finally:
         sys.setswitchinterval(interval)
-    assert traffic() - before == Traffic(hits=16_000, bytes_read=48_000)
+    assert traffic() - before == Counter(hits=16_000, bytes_read=48_000)

@@ -10,7 +10,7 @@ from bitcorn_ray.on_ray.jobs import Job, cluster_version, files_to_send, submit_
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder as a user has it: a configuration, modules, and much that is left at home."""
+    """A folder as a user has it: a configuration, modules, and ignored files."""
     made = tmp_path / "project"
     for name, content in {
         "sweep.yaml": "db: s3://bucket/bars",
@@ -34,7 +34,7 @@ def names(sizes):
     return sorted(map(str, sizes))
 
 
-def test_what_is_ignored_stays_at_home(folder):
+def test_ignored_files_are_not_sent(folder):
     assert names(files_to_send(folder)) == [
         ".gitignore",
         ".rayignore",
@@ -58,16 +58,16 @@ def test_the_files_that_are_counted_are_those_that_ray_packs(folder, tmp_path):
     assert sorted(packed) == names(files_to_send(folder))
 
 
-def test_too_much_is_refused_with_the_largest_and_what_to_do(folder):
+def test_too_many_bytes_are_refused_with_the_largest_files_and_a_remedy(folder):
     for name, size in {"bars.parquet": 40 << 20, "own/big.npy": 20 << 20, "small.csv": 10}.items():
         with open(folder / name, "wb") as file:
             file.truncate(size)
     with pytest.raises(
         BitcornError, match=r"would send 63 MB .*the largest bars.parquet 42 MB, own/big.npy 21 MB"
-    ) as told:
+    ) as caught:
         files_to_send(folder)
-    assert "bitcorn export" in str(told.value)
-    assert ".rayignore" in str(told.value)
+    assert "bitcorn export" in str(caught.value)
+    assert ".rayignore" in str(caught.value)
     (folder / ".rayignore").write_text("*.parquet\n")
     assert "bars.parquet" not in names(files_to_send(folder))
 
@@ -102,9 +102,9 @@ def test_a_secret_is_not_sent(client, folder, monkeypatch, where):
     uri = "s3://key:se/cret@bucket/cache?region=x"
     words = ["bitcorn", "features", "--cache-dir", uri] if where == "word" else ["bitcorn", "doctor"]
     monkeypatch.setenv("BITCORN_CACHE_DIR", uri)
-    with pytest.raises(BitcornError, match=r"^s3://bucket/cache was given with a secret") as told:
+    with pytest.raises(BitcornError, match=r"^s3://bucket/cache was given with a secret") as caught:
         submit_job("http://head:8265", words, folder)
-    assert "se/cret" not in str(told.value)
+    assert "se/cret" not in str(caught.value)
     assert client.submitted == []
 
 
@@ -144,20 +144,20 @@ class Cluster:
 
 
 @pytest.mark.parametrize(("code", "passed_on"), [(0, 0), (2, 2), (None, 1)])
-def test_the_log_is_told_once_whatever_breaks_and_the_exit_code_passed_on(monkeypatch, code, passed_on):
+def test_the_log_is_printed_once_when_connections_break_and_the_exit_code_is_returned(monkeypatch, code, passed_on):
     monkeypatch.setattr(jobs.time, "sleep", lambda seconds: None)
-    told = []
+    texts = []
     job = Job(name="x", address="http://head:8265", client=Cluster(["one\n", "two\n", "three\n"], [1, 0, 2], code))
-    assert job.follow(told.append) == passed_on
-    assert "".join(told) == "one\ntwo\nthree\n"
+    assert job.follow(texts.append) == passed_on
+    assert "".join(texts) == "one\ntwo\nthree\n"
 
 
-def test_connections_of_a_long_job_may_break_as_often_as_they_like(monkeypatch):
+def test_connections_of_a_long_job_may_break_any_number_of_times(monkeypatch):
     monkeypatch.setattr(jobs.time, "sleep", lambda seconds: None)
-    told = []
+    texts = []
     client = Cluster(["one\n", "two\n"], [1] * 50, 0, asked=50)
-    assert Job(name="x", address="http://head:8265", client=client).follow(told.append) == 0
-    assert "".join(told) == "one\ntwo\n"
+    assert Job(name="x", address="http://head:8265", client=client).follow(texts.append) == 0
+    assert "".join(texts) == "one\ntwo\n"
 
 
 def test_a_job_whose_log_is_lost_still_has_its_exit_code(monkeypatch):
@@ -165,7 +165,7 @@ def test_a_job_whose_log_is_lost_still_has_its_exit_code(monkeypatch):
     assert Job(name="x", address="http://head:8265", client=Cluster([], [0] * 99, 3)).follow(print) == 3
 
 
-def test_a_cluster_that_is_gone_is_told(monkeypatch):
+def test_a_lost_cluster_is_an_error(monkeypatch):
     monkeypatch.setattr(jobs.time, "sleep", lambda seconds: None)
     client = Cluster(["one\n"], [0] * 99, 0)
 
@@ -173,5 +173,5 @@ def test_a_cluster_that_is_gone_is_told(monkeypatch):
         raise OSError("connection refused")
 
     client.get_job_info = gone
-    with pytest.raises(BitcornError, match=r"http://head:8265 is no longer reached: connection refused"):
+    with pytest.raises(BitcornError, match=r"http://head:8265 cannot be reached any more: connection refused"):
         Job(name="x", address="http://head:8265", client=client).follow(print)

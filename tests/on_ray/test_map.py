@@ -19,7 +19,7 @@ from bitcorn_ray.features.registry import find_system
 from bitcorn_ray.fingerprint.code import code_identity
 from bitcorn_ray.market.bars import Bars
 from bitcorn_ray.market.partition import Partition
-from bitcorn_ray.on_ray.map import _dealt, map_balanced
+from bitcorn_ray.on_ray.map import _balanced, map_balanced
 from bitcorn_ray.sources.ingest import write_bars
 
 _JOBS = """
@@ -112,7 +112,7 @@ def mapped(function, jobs, sizes=None):
 
 @given(st.lists(st.integers(0, 10_000), max_size=60), st.integers(1, 20))
 def test_jobs_are_dealt_once_and_the_largest_group_first(sizes, count):
-    groups = _dealt(sizes, count)
+    groups = _balanced(sizes, count)
     assert sorted(place for group in groups for place in group) == list(range(len(sizes)))
     assert len(groups) == min(count, len(sizes))
     assert all(groups)
@@ -124,7 +124,7 @@ def test_jobs_are_dealt_once_and_the_largest_group_first(sizes, count):
 
 @given(st.lists(st.integers(1, 100), min_size=1, max_size=8), st.integers(2, 4))
 def test_no_group_is_much_larger_than_it_must_be(sizes, count):
-    largest = max(sum(sizes[place] for place in group) for group in _dealt(sizes, count))
+    largest = max(sum(sizes[place] for place in group) for group in _balanced(sizes, count))
     # Graham's bound of the LPT rule.
     assert largest <= smallest_largest(sizes, count) * (4 / 3 - 1 / (3 * count)) + 1e-9
 

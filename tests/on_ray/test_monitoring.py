@@ -5,17 +5,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from bitcorn_ray.cache.store import Traffic, count_traffic, traffic
 from bitcorn_ray.data_loader import compute_features
 from bitcorn_ray.features.receipts import PartitionStatus
 from bitcorn_ray.models.base import EpochResult, Progress
 from bitcorn_ray.on_ray import monitoring as metrics
+from bitcorn_ray.storage.traffic import count_traffic, traffic
 from bitcorn_ray.tuning.search import Trial
 
 
 @pytest.fixture
 def recorded(monkeypatch):
-    """What is recorded, as on a cluster: sums of counters and last values of gauges, by name and tags."""
+    """Sums of counters and last values of gauges by name and tags, as recorded on a cluster."""
     values = {}
 
     def stand_in(metric):
@@ -29,12 +29,12 @@ def recorded(monkeypatch):
 
         return SimpleNamespace(inc=inc, set=lambda value, tags: values.update({key(tags): value}))
 
-    monkeypatch.setattr(metrics._Metric, "rays", property(stand_in))
+    monkeypatch.setattr(metrics._Metric, "ray_metric", property(stand_in))
     monkeypatch.setattr(metrics, "_is_exported", lambda: True)
-    metrics.count_own_traffic()  # of earlier tests
+    metrics.record_own_traffic()  # of earlier tests
     values.clear()
     yield values
-    metrics._held.clear()
+    metrics._gauges.clear()
 
 
 def test_names_are_as_prometheus_wants_them():
@@ -47,10 +47,10 @@ def test_names_are_as_prometheus_wants_them():
         assert metric.exported == f"ray_{metric.name}" + ("_total" if isinstance(metric, metrics.Counter) else "")
 
 
-def test_the_page_tells_of_all_of_them():
+def test_the_page_lists_all_metrics():
     page = (Path(__file__).parent.parent.parent / "docs" / "cluster.md").read_text()
-    told = re.findall(r"^\| `(ray_\w+)` \| (.*?) \| (.*) \|$", page, flags=re.MULTILINE)
-    assert told == [
+    listed = re.findall(r"^\| `(ray_\w+)` \| (.*?) \| (.*) \|$", page, flags=re.MULTILINE)
+    assert listed == [
         (metric.exported, ", ".join(f"`{tag}`" for tag in metric.tags), metric.description)
         for metric in metrics.METRICS
     ]
@@ -63,12 +63,12 @@ def test_partitions_are_counted_by_system_and_outcome(recorded):
     assert recorded == {(name, "v2", "hit"): 1, (name, "v2", "computed"): 2, (name, "v2", "failed"): 1}
 
 
-def test_what_this_process_reads_is_counted_once(recorded):
-    count_traffic(Traffic(hits=2, misses=1, bytes_read=10, bytes_written=5))
-    metrics.count_own_traffic()
-    metrics.count_own_traffic()
-    count_traffic(Traffic(hits=1))
-    metrics.count_own_traffic()
+def test_traffic_of_this_process_is_counted_once(recorded):
+    count_traffic(hits=2, misses=1, bytes_read=10, bytes_written=5)
+    metrics.record_own_traffic()
+    metrics.record_own_traffic()
+    count_traffic(hits=1)
+    metrics.record_own_traffic()
     assert recorded == {
         ("bitcorn_cache_hits",): 3,
         ("bitcorn_cache_misses",): 1,
@@ -88,29 +88,29 @@ def test_a_training_is_followed_by_its_run(recorded):
     }
 
 
-def test_a_gauge_is_told_again_for_as_long_as_it_is_held(recorded, monkeypatch):
+def test_a_gauge_is_repeated_until_it_is_forgotten(recorded, monkeypatch):
     monkeypatch.setattr(metrics, "_REPEAT_SECONDS", 0.001)
 
-    def told_again():
+    def repeated():
         recorded.clear()
         until = time.monotonic() + 30
         while not recorded and time.monotonic() < until:
             time.sleep(0.01)
         return dict(recorded)
 
-    with metrics.held_gauges():
+    with metrics.repeated_gauges():
         metrics.record_epoch("runs/a", EpochResult(1, 0.7, 0.8, [0.7], [0.8], True, 1e-3, 1.0, 400.0))
         metrics.record_running("sweeps/a", 2)
-        assert ("bitcorn_epochs_done", "runs/a") not in told_again()  # a sum must not grow by it
+        assert ("bitcorn_epochs_done", "runs/a") not in repeated()  # a sum must not grow by it
         metrics.forget_training("runs/a")
-        told_again()  # what was on its way
-        assert told_again() == {("bitcorn_trials_running", "sweeps/a"): 2}
+        repeated()  # a value that was being set
+        assert repeated() == {("bitcorn_trials_running", "sweeps/a"): 2}
     recorded.clear()
     time.sleep(0.05)
     assert recorded == {}
 
 
-def test_trials_are_counted_by_how_they_ended_and_their_folds_by_where_they_came_from(recorded):
+def test_trials_are_counted_by_state_and_folds_by_source(recorded):
     metrics.record_trial("sweeps/a", 1, None, None)
     metrics.record_trial("sweeps/a", 1, True, None)
     metrics.record_trial("sweeps/a", 1, False, None)
@@ -124,9 +124,7 @@ def test_trials_are_counted_by_how_they_ended_and_their_folds_by_where_they_came
     }
 
 
-def test_what_workers_move_through_the_cache_is_counted_with_what_they_compute(
-    market_db, ray_cluster, cache_dir, recorded
-):
+def test_cache_traffic_of_workers_is_counted(market_db, ray_cluster, cache_dir, recorded):
     here = traffic()
     compute_features(market_db, symbols=["BBBUSDT"])
     size = sum(path.stat().st_size for path in (cache_dir / "features").glob("*.parquet"))
@@ -143,8 +141,8 @@ def test_what_workers_move_through_the_cache_is_counted_with_what_they_compute(
 
 def test_a_private_ray_exports_nothing_and_nothing_is_recorded(ray_cluster, monkeypatch):
     made = []
-    monkeypatch.setattr(metrics._Metric, "rays", property(lambda metric: made.append(metric.name)))
+    monkeypatch.setattr(metrics._Metric, "ray_metric", property(lambda metric: made.append(metric.name)))
     metrics.PARTITIONS.add(system="v2", outcome="computed")
     metrics.LOSS.set(0.5, run="runs/a", part="train")
-    metrics.count_own_traffic()
+    metrics.record_own_traffic()
     assert made == []

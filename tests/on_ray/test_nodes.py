@@ -24,7 +24,7 @@ def test_what_a_node_cannot_do_is_its_error(ray_cluster):
 
 
 def test_a_silent_node_is_not_waited_for(ray_cluster):
-    (answer,) = ask_nodes(lambda: time.sleep(60), patience=0.5)
+    (answer,) = ask_nodes(lambda: time.sleep(60), timeout=0.5)
     assert answer.error == "did not answer within 0.5 seconds"
     assert ask_nodes(os.getpid)[0].error is None
 
@@ -35,11 +35,11 @@ def cluster_of(monkeypatch):
     import ray
 
     def make(*nodes):
-        told = [
+        listed = [
             {"Alive": alive, "Resources": {"CPU": cpus, **({"GPU": gpus} if gpus else {})}}
             for alive, cpus, gpus in [*((True, *node) for node in nodes), (False, 64.0, 8.0)]
         ]
-        monkeypatch.setattr(ray, "nodes", lambda: told)
+        monkeypatch.setattr(ray, "nodes", lambda: listed)
         totals = {"CPU": sum(cpus for cpus, _ in nodes), "GPU": sum(gpus for _, gpus in nodes)}
         monkeypatch.setattr(ray, "cluster_resources", lambda: totals)
 

@@ -71,9 +71,9 @@ def test_logs_of_workers_come_to_standard_error_where_they_are_asked_for():
     worker = subprocess.run(
         [sys.executable, "-c", _WORKER], env=environment, check=True, capture_output=True, text=True, timeout=120
     )
-    told = [json.loads(line) for line in worker.stderr.splitlines()]
-    assert [each["message"] for each in told] == ["fold begun", "fold done"]
-    for each in told:
+    records = [json.loads(line) for line in worker.stderr.splitlines()]
+    assert [each["message"] for each in records] == ["fold begun", "fold done"]
+    for each in records:
         assert (each["partition"], each["trial"], each["fold"]) == ("AAAUSDT 1h", "t0001", 3)
         assert each["task_name"] == "work"
         assert {"job_id", "node_id", "worker_id"} <= set(each)
@@ -92,10 +92,10 @@ def test_a_dashboard_is_no_place_to_work_at_and_the_error_says_what_is(monkeypat
 
 _LOSING = """
 import socket, threading, time
-from bitcorn_ray.on_ray.session import _end_where_lost
+from bitcorn_ray.on_ray.session import _exit_if_lost
 head, over = socket.create_server(("127.0.0.1", 0)), threading.Event()
 at = "%s:%d" % head.getsockname()
-watch = threading.Thread(target=_end_where_lost, args=(at, over))
+watch = threading.Thread(target=_exit_if_lost, args=(at, over))
 watch.start()
 time.sleep(3)
 print("still there", flush=True)

@@ -23,7 +23,7 @@ def on_a_cluster(monkeypatch):
     monkeypatch.setattr(versions, "is_private", lambda: False)
 
 
-def test_what_is_installed_is_told_by_its_versions():
+def test_installed_versions_are_listed():
     found = installed([*libraries(), "nosuchpackage"])
     assert found["python"] == f"{sys.version_info.major}.{sys.version_info.minor}"
     assert found["bitcorn_ray"].startswith(f"{bitcorn_ray.__version__} (code ")
@@ -73,7 +73,7 @@ def test_a_worker_compares_before_it_works_whatever_its_own_code_is(tmp_path):
 def test_without_another_way_the_worker_raises(monkeypatch):
     assert pickle.loads(ray.cloudpickle.dumps(guarded(abs)))(-3) == 3
     monkeypatch.setattr(bitcorn_ray, "_installed", {}, raising=False)  # as in a process that has not looked yet
-    monkeypatch.setattr(versions, "libraries", lambda: ["nosuchpackage"])
+    monkeypatch.setattr(versions, "libraries", lambda: ("nosuchpackage",))
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "1.0")
     refusing = guarded(abs)
     monkeypatch.undo()  # which the worker does not know of
@@ -91,8 +91,8 @@ def test_a_private_ray_has_no_nodes_to_compare(ray_cluster, monkeypatch):
 @pytest.fixture
 def unlike_the_workers(ray_cluster, monkeypatch):
     """As if this process had another bitcorn_ray than the workers of its cluster."""
-    told = {**installed(libraries()), "bitcorn_ray": "9.9 (code x)"}
-    monkeypatch.setattr(bitcorn_ray, "_installed", {tuple(libraries()): told}, raising=False)
+    other = {**installed(libraries()), "bitcorn_ray": "9.9 (code x)"}
+    monkeypatch.setattr(bitcorn_ray, "_installed", {libraries(): other}, raising=False)
 
 
 def test_jobs_of_features_are_refused(unlike_the_workers):

@@ -1,17 +1,16 @@
 import importlib.metadata
-import os
 import time
 import types
 from pathlib import Path
 
 import pytest
 
-from bitcorn_ray.on_ray import doctor as module
-from bitcorn_ray.on_ray.doctor import Check, doctor, pins
+from bitcorn_ray import doctor as module
+from bitcorn_ray.doctor import Check, doctor, pins
 from bitcorn_ray.on_ray.nodes import NodeReply
 from bitcorn_ray.storage.storage import Storage
 
-_ROOT = Path(__file__).parent.parent.parent
+_ROOT = Path(__file__).parent.parent
 
 
 def by_name(checks):
@@ -25,7 +24,7 @@ def other_version(monkeypatch):
     module_of = importlib.metadata.distributions
 
     def change(package, version):
-        def told(name):
+        def version_of(name):
             if name != package:
                 return here(name)
             if version is None:
@@ -34,17 +33,17 @@ def other_version(monkeypatch):
 
         def all_of_them():
             for each in module_of():
-                yield types.SimpleNamespace(metadata=each.metadata, version=told(each.metadata["Name"]) or "")
+                yield types.SimpleNamespace(metadata=each.metadata, version=version_of(each.metadata["Name"]) or "")
 
         monkeypatch.setattr("bitcorn_ray._installed", {}, raising=False)
-        monkeypatch.setattr(importlib.metadata, "version", told)
+        monkeypatch.setattr(importlib.metadata, "version", version_of)
         if version is not None:
             monkeypatch.setattr(importlib.metadata, "distributions", all_of_them)
 
     return change
 
 
-def test_the_package_brings_the_pins_of_the_project():
+def test_the_pins_are_the_constraints_of_the_project():
     lines = (_ROOT / "constraints.txt").read_text().split()
     assert [f"{name}=={version}" for name, version in pins().items()] == lines
     assert pins()["ray"] == importlib.metadata.version("ray")
@@ -54,13 +53,13 @@ def test_a_sound_installation_passes_and_leaves_nothing_in_the_cache(ray_cluster
     seen = []
     checks = doctor("local", on_check=seen.append)
     assert checks == seen
-    told = {check.name: check.state for check in checks}
-    assert list(told) == [
+    check = {check.name: check.state for check in checks}
+    assert list(check) == [
         *("python", "packages", "storage", "ray", "nodes", "versions", "gpus", "/dev/shm", "clock"),
         "storage on the nodes",
     ]
-    assert set(told.values()) <= {"ok", "warn"}  # a container's shared memory may be small
-    assert {told[name] for name in ("python", "storage", "ray", "nodes", "versions", "clock")} == {"ok"}
+    assert set(check.values()) <= {"ok", "warn"}  # a container's shared memory may be small
+    assert {check[name] for name in ("python", "storage", "ray", "nodes", "versions", "clock")} == {"ok"}
     assert "1 node, 2 CPUs, 0 GPUs" in by_name(checks)["nodes"].found
     assert list(Storage(cache_dir).files()) == []
 
@@ -85,28 +84,29 @@ def test_storage_that_cannot_be_written_fails_with_a_remedy(ray_cluster, s3_uri,
         assert checks["ray"].state == "ok"
 
 
-def test_a_node_that_has_a_folder_of_its_own_is_found(tmp_path):
-    probe, elsewhere = b"12345678", tmp_path / "elsewhere"
-    assert "does not see" in module._seen(str(elsewhere), "uses/probe", probe)
+def test_a_node_without_the_shared_cache_is_found(tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    probe = module._Probe(address=str(elsewhere), name="uses/probe", content=b"12345678")
+    assert "of its own" in module._storage_problem(str(elsewhere), probe)
     Storage(elsewhere).publish("uses/probe", b"another")
-    assert "another" in module._seen(str(elsewhere), "uses/probe", probe)
-    Storage(elsewhere).publish("uses/probe", probe)
-    assert module._seen(str(elsewhere), "uses/probe", probe) is None
+    assert "another" in module._storage_problem(str(elsewhere), probe)
+    Storage(elsewhere).publish("uses/probe", b"12345678")
+    assert module._storage_problem(str(elsewhere), probe) is None
     assert [file.name for file in Storage(elsewhere).files()] == ["uses/probe"]
 
 
-def test_missing_and_untested_packages_are_told(other_version):
-    assert module._packages().state == "ok"
+def test_untested_packages_are_a_warning(other_version):
+    assert module._check_packages().state == "ok"
     other_version("numpy", "1.0")
-    told = module._packages()
-    assert (told.state, told.found) == ("warn", f"other than tested: numpy 1.0 and not {pins()['numpy']}")
-    assert "constraints.txt" in told.remedy
+    check = module._check_packages()
+    assert (check.state, check.found) == ("warn", f"other than tested: numpy 1.0 and not {pins()['numpy']}")
+    assert "constraints.txt" in check.remedy
 
 
 def test_a_missing_package_fails(other_version):
     other_version("arch", None)
-    told = module._packages()
-    assert (told.state, told.found) == ("fail", "arch missing")
+    check = module._check_packages()
+    assert (check.state, check.found) == ("fail", "arch missing")
 
 
 def test_a_cluster_that_is_not_there_fails_and_the_rest_is_checked(monkeypatch):
@@ -123,7 +123,7 @@ def test_a_cluster_that_is_not_there_fails_and_the_rest_is_checked(monkeypatch):
     assert "http://127.0.0.1:1" in dashboard.found
 
 
-def answer(node="a", **facts):
+def reply(node="a", **facts):
     resources = facts.pop("resources", {})
     return NodeReply(
         node=node,
@@ -132,38 +132,36 @@ def answer(node="a", **facts):
     )
 
 
-def test_small_shared_memory_idle_gpus_and_wrong_clocks_are_told():
-    fits = answer(resources={"object_store_memory": 32 << 20})
-    assert module._shared_memory([fits]).state == "ok"
-    small = module._shared_memory([fits, answer("b", resources={"object_store_memory": 1 << 30})])
+def test_small_shared_memory_idle_gpus_and_wrong_clocks_are_found():
+    fits = reply(resources={"object_store_memory": 32 << 20})
+    assert module._check_shared_memory([fits]).state == "ok"
+    small = module._check_shared_memory([fits, reply("b", resources={"object_store_memory": 1 << 30})])
     assert small.state == "warn"
     assert small.found == "0.07 GB on b for an object store of 1.07 GB"
     assert "emptyDir" in small.remedy
 
-    assert module._gpus([fits]) == Check(name="gpus", state="ok", found="none")
-    assert module._gpus([answer(devices=2, resources={"GPU": 2})]).found == "Ray has all 2"
-    assert module._gpus([answer(devices=2, resources={"GPU": 1})]).found == "Ray has 1 of 2 GPUs of a"
+    assert module._check_gpus([fits]) == Check(name="gpus", state="ok", found="none")
+    assert module._check_gpus([reply(devices=2, resources={"GPU": 2})]).found == "Ray has all 2"
+    assert module._check_gpus([reply(devices=2, resources={"GPU": 1})]).found == "Ray has 1 of 2 GPUs of a"
 
     now = time.time()
-    assert module._clock([answer(time=now)], now - 1, now + 1).state == "ok"
-    late = module._clock([answer(time=now), answer("b", time=now - 60)], now - 1, now + 1)
+    assert module._check_clock([reply(time=now)], now - 1, now + 1).state == "ok"
+    late = module._check_clock([reply(time=now), reply("b", time=now - 60)], now - 1, now + 1)
     assert (late.state, late.found) == ("warn", "worst on b; its clock and this one differ by 59 s")
     assert "NTP" in late.remedy
-    assert module._clock([answer(time=now + 1_000)], now - 1, now + 1).state == "fail"
+    assert module._check_clock([reply(time=now + 1_000)], now - 1, now + 1).state == "fail"
 
 
-def test_nodes_that_are_silent_or_differ_fail_and_are_named(monkeypatch, cache_dir):
+def test_nodes_that_are_silent_or_differ_fail_and_are_named(monkeypatch):
     from bitcorn_ray.on_ray import nodes
 
     here = module.installed(module.libraries())
-    answers = [
+    replies = [
         NodeReply(node="a", resources={"CPU": 2.0}, value=here),
         NodeReply(node="b", resources={"CPU": 2.0}, value={**here, "numpy": "1.0"}),
         NodeReply(node="c", resources={"CPU": 2.0}, error="did not answer within 60 seconds"),
     ]
-    monkeypatch.setattr(nodes, "ask_nodes", lambda question: answers)
-    with module._Probe(cache_dir) as probe:
-        silent, other = module._nodes(probe)
+    monkeypatch.setattr(nodes, "ask_nodes", lambda question: replies)
+    silent, other = module._check_nodes(module._Probe(address=None, name="x", content=b""))
     assert (silent.state, silent.found) == ("fail", "c did not answer within 60 seconds")
     assert (other.state, other.found) == ("fail", f"b has numpy 1.0 and not {here['numpy']}")
-    assert os.listdir(cache_dir / "uses") == []
