@@ -1,4 +1,4 @@
-"""What happens in the h bars after bar t, from closes alone: the one definition for targets, evaluation and watching.
+"""Outcomes of the h bars after bar t, from closes alone: the definition for targets, evaluation and watching.
 
 return_h = ln p_{t+h} - ln p_t. With r the h one-bar log returns after t: realised variance = sum r^2, realised
 volatility its root, and the return deviation = std(r) with ddof=0, which is zero at h = 1.
@@ -49,18 +49,18 @@ def return_deviation(log_close: Array, rows: Rows, horizon: int) -> Array:
 def outcome_known(numbers: Rows, rows: Rows, horizons: Sequence[int]) -> NDArray[np.bool_]:
     """Return True if the outcome after a row (N,) is among the bars (T,): (N, H).
 
-    numbers: of the bars on the timeframe's grid, their open time divided by the timeframe. An outcome is known if the
-    bar at the horizon exists and no bar is missing before it.
+    numbers: the bars' open times divided by the timeframe. An outcome is known if the bar at the horizon exists and no
+    bar is missing before it.
     """
     ahead, last = rows[:, None] + np.asarray(horizons), len(numbers) - 1
     unbroken = numbers[np.minimum(ahead, last)] - numbers[rows][:, None] == np.asarray(horizons)
-    # With bars missing, the last bar can lie a horizon ahead in time and yet fewer rows ahead.
+    # With missing bars, the last bar can be a horizon ahead in time but fewer rows ahead.
     known: NDArray[np.bool_] = unbroken & (ahead <= last)
     return known
 
 
 def known_returns(log_close: Array, numbers: Rows, rows: Rows, horizons: Sequence[int]) -> Array:
-    """Return the log returns (N, H) after some rows (N,), NaN where they are not known.
+    """Return the log returns (N, H) after some rows (N,), NaN if they are not known.
 
     log_close: (T,). numbers: as `outcome_known` takes them.
     """
@@ -72,7 +72,7 @@ def known_returns(log_close: Array, numbers: Rows, rows: Rows, horizons: Sequenc
 
 
 def outcomes(close: Array, horizons: Sequence[int], numbers: Rows | None = None) -> tuple[Array, Array]:
-    """Return the log returns and realised variances (T, H) after each bar, NaN where they are not known.
+    """Return the log returns and realised variances (T, H) after each bar, NaN if they are not known.
 
     numbers: as `outcome_known` takes them; None treats the rows as consecutive bars.
     """

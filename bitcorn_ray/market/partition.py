@@ -1,4 +1,4 @@
-"""A partition (one symbol x timeframe): how its name is written, compared and found in a file name.
+"""A partition (one symbol x timeframe): how its symbol is compared, and how it is found in a file name.
 
 Symbols compare without case and separators (``BTC/USDT``, ``btc-usdt``, ``BTCUSDT``) and are shown as stored; a
 settlement suffix (``BTC/USDT:USDT``, a future) is another market and keeps its colon.
@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.market.names import said_by_name
+from bitcorn_ray.market.names import parse_name
 from bitcorn_ray.market.timeframe import same_timeframe
 
 
 @dataclass(frozen=True, order=True)
 class Partition:
-    """One symbol x timeframe, both as stored at the source.
+    """One symbol x timeframe, both as stored in the source.
 
-    base: the timeframe of the stored bars that this one is put together from; None for one that is stored itself.
+    base: the timeframe of the stored bars that this one is resampled from; None if it is stored itself.
     """
 
     symbol: str
@@ -41,7 +41,7 @@ def normalise_symbol(symbol: str) -> str:
 
 
 def is_requested(partition: Partition, symbols: Sequence[str] | None, timeframes: Sequence[str] | None) -> bool:
-    """Return True if a partition is among the requested symbols and timeframes."""
+    """Return True if a partition is among the requested symbols and timeframes; None requests all."""
     symbol = normalise_symbol(partition.symbol)
     return (symbols is None or symbol in map(normalise_symbol, symbols)) and (
         timeframes is None or any(same_timeframe(partition.timeframe, requested) for requested in timeframes)
@@ -51,29 +51,26 @@ def is_requested(partition: Partition, symbols: Sequence[str] | None, timeframes
 def select_partitions(
     partitions: Sequence[Partition], symbols: Sequence[str] | None, timeframes: Sequence[str] | None
 ) -> list[Partition]:
-    """Keep the partitions of the given symbols and timeframes; None keeps all.
+    """Return the partitions of the requested symbols and timeframes; None requests all.
 
-    Raises BitcornError for a symbol or timeframe that none has, naming those that exist.
+    Raises BitcornError for a symbol or timeframe that does not exist, with those that do.
     """
     kept = list(partitions)
     if symbols is not None:
-        exist = {normalise_symbol(p.symbol) for p in partitions}
-        wanted = {normalise_symbol(symbol) for symbol in symbols}
-        if unknown := sorted(wanted - exist):
-            there = ", ".join(sorted({p.symbol for p in partitions}))
-            raise BitcornError(f"unknown symbol {', '.join(unknown)}: there is {there}")
-        kept = [p for p in kept if normalise_symbol(p.symbol) in wanted]
-    if timeframes is not None:
-        for timeframe in timeframes:
-            if not any(same_timeframe(p.timeframe, timeframe) for p in kept):
-                there = ", ".join(sorted({p.timeframe for p in kept}))
-                raise BitcornError(f"no bars of timeframe {timeframe}: there is {there}")
-        kept = [p for p in kept if any(same_timeframe(p.timeframe, timeframe) for timeframe in timeframes)]
-    return kept
+        requested = {normalise_symbol(symbol) for symbol in symbols}
+        if unknown := sorted(requested - {normalise_symbol(partition.symbol) for partition in partitions}):
+            known = ", ".join(sorted({partition.symbol for partition in partitions}))
+            raise BitcornError(f"unknown symbol {', '.join(unknown)}: there is {known}")
+        kept = [partition for partition in kept if normalise_symbol(partition.symbol) in requested]
+    for timeframe in timeframes or ():
+        if not any(same_timeframe(partition.timeframe, timeframe) for partition in kept):
+            known = ", ".join(sorted({partition.timeframe for partition in kept}))
+            raise BitcornError(f"no bars of timeframe {timeframe}: there is {known}")
+    return [partition for partition in kept if is_requested(partition, None, timeframes)]
 
 
 def partition_of_file(path: str | Path) -> tuple[str | None, str | None]:
-    """Symbol and timeframe where a file name says them (``BTCUSDT_1h.parquet``), else None for each.
+    """Return symbol and timeframe of a file name (``BTCUSDT_1h.parquet``), None for what it does not contain.
 
     >>> partition_of_file("bars/BTCUSDT_1h.parquet")
     ('BTCUSDT', '1h')
@@ -82,8 +79,9 @@ def partition_of_file(path: str | Path) -> tuple[str | None, str | None]:
 
     Raises BitcornError for a month (``BTCUSDT_1M.csv``).
     """
-    named = said_by_name(Path(path).name.split(".")[0])
-    if named.month and named.symbol:
-        what = f"bars of a month ({named.month}), which has no fixed length"
-        raise BitcornError(f"{Path(path).name} holds {what}: leave it out")
-    return None if named.perhaps else named.symbol, named.timeframe
+    parsed = parse_name(Path(path).name.split(".")[0])
+    if parsed.month and parsed.symbol:
+        raise BitcornError(
+            f"{Path(path).name} holds bars of a month ({parsed.month}), which has no fixed length: leave it out"
+        )
+    return None if parsed.uncertain else parsed.symbol, parsed.timeframe

@@ -1,4 +1,4 @@
-"""How bars are repaired, where a user says so: the policy, and the text of options that says one."""
+"""The cleaning policy of bars, and its text form for command line options."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _CHOICES = {
 
 @dataclass(frozen=True, kw_only=True)
 class CleaningPolicy:
-    """What `clean_bars` does; see `market.clean`. max_gap_size: in missing bars, None fills gaps of any length.
+    """The choices of `clean_bars`; see `market.clean`. max_gap_size: in missing bars, None fills gaps of any length.
 
-    duplicates: None keeps the last row of each time as well, but leaves it to who reads to refuse rows of one time that
-    are of different markets (see `market.apart`); a row that is chosen is chosen among all.
+    duplicates: None keeps the last row of each time, but lets the reader of a source refuse rows of one time that
+    belong to different markets; any other value chooses among all rows.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -41,45 +41,43 @@ class CleaningPolicy:
 
     @property
     def fills_ahead(self) -> bool:
-        """Whether a bar that it fills says anything of later ones: of its price, or that a print was a bad one."""
+        """True if a filled bar depends on later bars: on their prices, or because they identify a bad print."""
         return self.fill == "linear" or (self.fill is not None and self.bad_prints == "mask")
 
 
 def parse_policy(text: str) -> dict[str, Any]:
-    """Read the fields of a policy from a text such as an option gives; `gaps` is `fill` with its largest size.
+    """Return the fields of a policy from an option's text; `gaps` is `fill` with its maximum size.
 
     >>> parse_policy("duplicates=last, gaps=forward:3")
     {'duplicates': 'last', 'fill': 'forward', 'max_gap_size': 3}
     >>> parse_policy("default")
     {}
 
-    Raises BitcornError for an unknown field or an impossible value.
+    Raises BitcornError for an unknown or repeated field or an invalid value.
     """
+    invalid = BitcornError(
+        f"{text!r} is not a cleaning policy: write default, or some of duplicates=first|last|error, "
+        "off-grid=drop|snap, bad-prints=keep|mask and gaps=none|forward|linear, with :3 for gaps of at most three "
+        "bars, separated by commas"
+    )
     fields: dict[str, Any] = {}
     known = {"duplicates", "off_grid", "bad_prints", "gaps"}
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts:
-        raise _unreadable(text)
+        raise invalid
     for part in parts if parts != ["default"] else []:
-        name, said, value = (each.strip() for each in part.partition("="))
+        name, equals, value = (token.strip() for token in part.partition("="))
         name = name.lower().replace("-", "_")
-        if not said or name not in known:  # or said twice
-            raise _unreadable(text)
+        if not equals or name not in known:
+            raise invalid
         known.remove(name)
-        if name == "gaps":
-            fill, _, most = value.partition(":")
-            if most and not most.isdecimal():
-                raise _unreadable(text)
-            fields["fill"] = None if fill == "none" else fill
-            fields["max_gap_size"] = int(most) if most else None
-        else:
+        if name != "gaps":
             fields[name] = value
+            continue
+        fill, _, most = value.partition(":")
+        if most and not most.isdecimal():
+            raise invalid
+        fields["fill"] = None if fill == "none" else fill
+        fields["max_gap_size"] = int(most) if most else None
     CleaningPolicy(**fields)
     return fields
-
-
-def _unreadable(text: str) -> BitcornError:
-    return BitcornError(
-        f"{text!r} says no cleaning policy: write default, or some of duplicates=first|last|error, off-grid=drop|snap, "
-        "bad-prints=keep|mask and gaps=none|forward|linear, with :3 for gaps of at most three bars, between commas"
-    )

@@ -1,10 +1,9 @@
-"""Bars of a higher timeframe out of those of a lower one.
+"""Resample bars to a higher timeframe.
 
-open first, high max, low min, close last, volume sum; of further columns those that count something (volumes, trades)
-are summed, and of others (open interest, a rate) the last value stays. Boundaries are fixed in time: days from midnight
-UTC, weeks from Monday. A higher bar is complete when every lower bar in it is there; one that is cut by where the bars
-begin or end, or that has a gap, is not, and is dropped or marked: its open, close and volume are not what the exchange
-says.
+open first, high max, low min, close last, volume sum; further columns that count events (volumes, trades) are summed,
+others (open interest, a rate) keep the last value. Periods are fixed in time: days start at midnight UTC, weeks on
+Monday. A higher bar is complete if all its lower bars exist. An incomplete one, at either end or with a gap, has
+another open, close or volume than the exchange reports: it is dropped or marked.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from bitcorn_ray.market.timeframe import period_offset, same_timeframe, timefram
 class Resampled:
     """N bars of the higher timeframe.
 
-    complete: (N,) all the lower bars are there. dropped: how many incomplete bars were left out.
+    complete: (N,) mask of bars with all lower bars. dropped: number of dropped incomplete bars.
     """
 
     bars: Bars
@@ -35,12 +34,12 @@ class Resampled:
 
 
 def resample_bars(bars: Bars, timeframe: str, to: str, *, incomplete: str = "drop") -> Resampled:
-    """Put T bars of ``timeframe`` together to bars of ``to``.
+    """Resample T bars of ``timeframe`` to bars of ``to``.
 
-    incomplete: "drop" leaves incomplete bars out, "mark" keeps them, marked in `complete`.
+    incomplete: "drop" drops incomplete bars, "mark" keeps them, marked in `complete`.
     A missing (NaN) price or volume makes the higher bar's missing too.
-    Raises BitcornError for bars without times, out of order, twice or off the grid, and for a timeframe that is no
-    multiple of theirs.
+    Raises BitcornError for bars without times, for times out of order, repeated or off the grid, and if ``to`` is no
+    multiple of ``timeframe``.
     """
     if incomplete not in ("drop", "mark"):
         raise BitcornError(f"incomplete is {incomplete!r}: use 'drop' or 'mark'")
@@ -54,16 +53,20 @@ def resample_bars(bars: Bars, timeframe: str, to: str, *, incomplete: str = "dro
     if len(bars) == 0:
         return Resampled(bars=bars, complete=np.zeros(0, bool), dropped=0)
     offset = period_offset(length)
-    _require_grid(bars, times, step, offset, timeframe)
-    # Rows are found by the boundaries, of which there are few, not boundaries by the rows.
+    off_grid = (times - offset) % step != 0
+    if off_grid.any():
+        raise BitcornError(
+            f"{int(off_grid.sum())} of {len(bars)} bars are off the {timeframe} grid, first at "
+            f"{bars.describe(int(off_grid.argmax()))}: clean the bars first (clean_bars drops these or snaps them)"
+        )
+    # Search the few edges among the rows, not each row's edge.
     first = int(times[0]) - (int(times[0]) - offset) % length
     edges = np.arange(first, int(times[-1]) + length + 1, length, dtype=np.int64)
     rows = np.searchsorted(times, edges)
     counts = np.diff(rows)
-    there = counts > 0
-    counts = counts[there]
-    higher = merge_bars(bars, rows[:-1][there], edges[:-1][there])
-    complete = counts == length // step
+    filled = counts > 0
+    higher = merge_bars(bars, rows[:-1][filled], edges[:-1][filled])
+    complete = counts[filled] == length // step
     if incomplete == "mark":
         return Resampled(bars=higher, complete=complete, dropped=0)
     return Resampled(bars=higher.take(complete), complete=complete[complete], dropped=int((~complete).sum()))
@@ -89,43 +92,30 @@ def merge_bars(bars: Bars, starts: NDArray[np.int64], opened: NDArray[np.int64])
     )
 
 
-def _require_grid(bars: Bars, times: NDArray[np.int64], step: int, offset: int, timeframe: str) -> None:
-    steps = np.diff(times)
-    uneven = steps != step
-    if (int(times[0]) - offset) % step == 0 and not (steps[uneven] % step).any():
-        return
-    astray = (times - offset) % step != 0
-    row = int(astray.argmax())
-    raise BitcornError(
-        f"{int(astray.sum())} of {len(bars)} bars are off the {timeframe} grid, first at {bars.describe(row)}: "
-        "clean the bars first (clean_bars drops these or snaps them)"
-    )
-
-
 def base_timeframe(stored: Sequence[str], wanted: str) -> str | None:
-    """Return the longest stored timeframe of which a wanted one is a whole multiple; None where there is none.
+    """Return the longest stored timeframe that divides the wanted one, or None.
 
     >>> base_timeframe(["1m", "1h", "1d"], "4h")
     '1h'
 
-    Raises BitcornError where the wanted one is no timeframe.
+    Raises BitcornError if the wanted one is no timeframe.
     """
     length, lengths = timeframe_ms(wanted), dict[int, str]()
     for timeframe in stored:
         try:
             lengths.setdefault(timeframe_ms(timeframe), timeframe)
-        except BitcornError:  # stored under a name that is no timeframe, such as a month
+        except BitcornError:  # not a fixed length, such as a month
             continue
-    fitting = [each for each in lengths if each <= length and length % each == 0]
-    return lengths[max(fitting)] if fitting else None
+    divisors = [divisor for divisor in lengths if length % divisor == 0]
+    return lengths[max(divisors)] if divisors else None
 
 
 def derived_partitions(stored: Iterable[Partition], timeframes: Sequence[str] | None) -> list[Partition]:
-    """Partitions of asked timeframes that are not stored but can be put together from stored ones, sorted.
+    """Return the partitions of requested timeframes that are not stored but can be resampled from stored ones, sorted.
 
-    timeframes: in any spelling; None asks for those that are stored. Raises BitcornError for one that is none.
+    timeframes: in any spelling; None requests the stored ones. Raises BitcornError for an unknown timeframe.
 
-    >>> [(str(each), each.base) for each in derived_partitions([Partition("BTC", "1h")], ["1h", "4h"])]
+    >>> [(str(derived), derived.base) for derived in derived_partitions([Partition("BTC", "1h")], ["1h", "4h"])]
     [('BTC 4h', '1h')]
     """
     by_symbol: dict[str, list[Partition]] = {}
@@ -135,9 +125,9 @@ def derived_partitions(stored: Iterable[Partition], timeframes: Sequence[str] | 
     found = set()
     for wanted in timeframes or ():
         for partitions in by_symbol.values():
-            if any(same_timeframe(each.timeframe, wanted) for each in partitions):
+            if any(same_timeframe(partition.timeframe, wanted) for partition in partitions):
                 continue
-            if base := base_timeframe([each.timeframe for each in partitions], wanted):
-                symbol = next(each.symbol for each in partitions if each.timeframe == base)
+            if base := base_timeframe([partition.timeframe for partition in partitions], wanted):
+                symbol = next(partition.symbol for partition in partitions if partition.timeframe == base)
                 found.add(Partition(symbol, wanted.strip().lower(), base))
     return sorted(found)

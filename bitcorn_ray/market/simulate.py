@@ -1,8 +1,8 @@
-"""A simulated market for demonstrations and tests: clearly not real, but with what makes real markets hard.
+"""A simulated market for demonstrations and tests, with the difficulties of real markets.
 
-One-hour (or other) bars of a log price whose variance follows GARCH(1,1) (Bollerslev 1986) with Student-t shocks, so
-that volatility clusters and extremes happen; each bar is built from finer steps, so that its prices agree; volume rises
-with volatility; some stretches of bars are missing, as after an outage.
+The variance of the log price follows GARCH(1,1) (Bollerslev 1986) with Student-t shocks: volatility clusters, and there
+are extremes. Each bar consists of finer steps, so that its prices agree; volume rises with volatility; some stretches
+of bars are missing, as after an outage.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import numpy as np
 from bitcorn_ray.market.bars import Bars
 
 _FIRST_TIME = 1_672_531_200_000  # 2023-01-01T00:00:00Z
-_STEPS_IN_A_BAR = 12
+_STEPS_PER_BAR = 12
 
 
 def simulate_bars(bars: int, *, seed: int, step_ms: int = 3_600_000, price: float = 100.0, gaps: int = 6) -> Bars:
     """Simulate ``bars`` bars on a grid of ``step_ms`` and remove ``gaps`` stretches of 1 to 24 bars.
 
-    Fewer than 300 bars are left without gaps, which would take too many of them.
-    price: the first open. The unconditional volatility is 0.8 % a bar, with alpha 0.08 and beta 0.90.
+    Fewer than 300 bars get no gaps. price: the first open.
+    The unconditional volatility is 0.8 % a bar, with alpha 0.08 and beta 0.90.
     The same arguments give the same bars.
     """
     rng = np.random.default_rng(seed)
@@ -30,11 +30,11 @@ def simulate_bars(bars: int, *, seed: int, step_ms: int = 3_600_000, price: floa
     for t in range(1, bars):
         variance[t] = daily * (1 - alpha - beta) + (alpha * shocks[t - 1] ** 2 + beta) * variance[t - 1]
     sigma = np.sqrt(variance)
-    # A bridge inside each bar: it ends where the bar's return says, and its extremes are the bar's high and low.
-    noise = rng.standard_normal((bars, _STEPS_IN_A_BAR)) * (sigma / np.sqrt(_STEPS_IN_A_BAR))[:, None]
+    # A bridge inside each bar ends at the bar's return; its extremes are the bar's high and low.
+    noise = rng.standard_normal((bars, _STEPS_PER_BAR)) * (sigma / np.sqrt(_STEPS_PER_BAR))[:, None]
     path = np.cumsum(noise - noise.mean(1, keepdims=True), 1)
     returns = sigma * shocks
-    path += returns[:, None] * np.arange(1, _STEPS_IN_A_BAR + 1) / _STEPS_IN_A_BAR
+    path += returns[:, None] * np.arange(1, _STEPS_PER_BAR + 1) / _STEPS_PER_BAR
     opened = np.log(price) + np.concatenate(([0.0], np.cumsum(returns[:-1])))
     whole = np.exp(opened[:, None] + np.column_stack([np.zeros(bars), path]))
     whole[:, -1] = np.exp(opened + returns)

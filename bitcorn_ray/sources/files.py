@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import BAR_COLUMNS, Bars, joined, modal_step
 from bitcorn_ray.market.partition import Partition, is_requested, partition_of_file
-from bitcorn_ray.market.timeframe import meant_step, numeric_steps, timeframe_ms, timeframe_of_ms, timeframe_word
+from bitcorn_ray.market.timeframe import choose_step, numeric_steps, timeframe_ms, timeframe_of_ms, timeframe_word
 from bitcorn_ray.sources.columns import match_columns, match_extra
 from bitcorn_ray.sources.conflicts import find_key_column, has_repeated_times
 from bitcorn_ray.sources.folders import bar_files, hive_partition, names_in_path
@@ -221,7 +221,7 @@ class BarFile:
             return Partition(symbol, self._checked(timeframe or self._timeframe or ""))
         distance = modal_step(np.sort(np.concatenate(self._first_times[code])))
         try:
-            return Partition(symbol, timeframe_of_ms(meant_step(steps, distance) if steps else distance))
+            return Partition(symbol, timeframe_of_ms(choose_step(steps, distance) if steps else distance))
         except BitcornError as error:
             raise BitcornError(f"{self.location} does not say its timeframe: {error}") from error
 

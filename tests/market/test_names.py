@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitcorn_ray.market.names import QUOTES, Named, said_by_name
+from bitcorn_ray.market.names import QUOTES, ParsedName, parse_name
 
 
 @pytest.mark.parametrize(
@@ -36,27 +36,29 @@ from bitcorn_ray.market.names import QUOTES, Named, said_by_name
     ],
 )
 def test_names_of_tables_and_files_say_what_they_hold(name, symbol, timeframe):
-    assert said_by_name(name) == Named(symbol, timeframe)
+    assert parse_name(name) == ParsedName(symbol, timeframe)
 
 
 def test_any_other_word_is_perhaps_a_symbol():
-    assert said_by_name("AAPL") == Named("AAPL", None, perhaps=True)
-    assert said_by_name("my_things") == Named("MY_THINGS", None, perhaps=True)
-    assert said_by_name('it\'s "one" of many words') == Named()
+    assert parse_name("AAPL") == ParsedName("AAPL", None, uncertain=True)
+    assert parse_name("my_things") == ParsedName("MY_THINGS", None, uncertain=True)
+    assert parse_name('it\'s "one" of many words') == ParsedName()
 
 
 def test_a_month_is_told():
-    assert said_by_name("BTCUSDT_1M") == Named("BTCUSDT", None, month="1M")
+    assert parse_name("BTCUSDT_1M") == ParsedName("BTCUSDT", None, month="1M")
 
 
 @settings(deadline=None)
 @given(st.text(max_size=30))
 def test_any_name_is_read(name):
-    said = said_by_name(name)
+    said = parse_name(name)
     assert said.symbol is None or said.symbol == said.symbol.upper()
 
 
 @settings(deadline=None)
 @given(st.sampled_from(["SOL", "ADA", "1INCH", "PEPE"]), st.sampled_from(QUOTES), st.sampled_from("_-/ "))
 def test_base_and_quote_are_told_apart_in_either_order(base, quote, between):
-    assert said_by_name(base + between + quote) == said_by_name(quote + between + base) == Named(base + between + quote)
+    assert (
+        parse_name(base + between + quote) == parse_name(quote + between + base) == ParsedName(base + between + quote)
+    )

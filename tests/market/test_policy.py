@@ -39,12 +39,12 @@ def test_only_what_is_said_is_there_so_that_the_rest_stays_as_it_was():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "'' says no cleaning policy: write default"),
-        ("forward", "'forward' says no cleaning policy"),
-        ("fill=forward", "says no cleaning policy"),
-        ("gaps=forward:x", "says no cleaning policy"),
-        ("gaps=forward:-1", "says no cleaning policy"),
-        ("gaps=forward,gaps=linear", "says no cleaning policy"),
+        ("", "'' is not a cleaning policy"),
+        ("forward", "'forward' is not a cleaning policy"),
+        ("fill=forward", "is not a cleaning policy"),
+        ("gaps=forward:x", "is not a cleaning policy"),
+        ("gaps=forward:-1", "is not a cleaning policy"),
+        ("gaps=forward,gaps=linear", "is not a cleaning policy"),
         ("gaps=forward:0", "max_gap_size is 0: it must be at least 1"),
         ("gaps=spline", "fill is 'spline' in the cleaning policy: use one of None, 'forward', 'linear'"),
         ("duplicates=any", "duplicates is 'any' in the cleaning policy: use one of None, 'first', 'last', 'error'"),

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.timeframe import (
-    meant_step,
+    choose_step,
     numeric_steps,
     same_timeframe,
     timeframe_ms,
@@ -121,4 +121,4 @@ def test_other_values_are_no_timeframes(value):
     ("number", "distance", "step"), [(60, 60_000, 60_000), (60, 3_600_000, 3_600_000), (60, 0, 3_600_000)]
 )
 def test_the_distance_of_the_bars_says_the_unit_of_a_bare_number(number, distance, step):
-    assert meant_step(numeric_steps(number), distance) == step
+    assert choose_step(numeric_steps(number), distance) == step

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import modal_step
-from bitcorn_ray.market.names import Named, said_by_name
+from bitcorn_ray.market.names import ParsedName, parse_name
 from bitcorn_ray.market.partition import Partition, normalise_symbol
-from bitcorn_ray.market.timeframe import meant_step, numeric_steps, stored_step, timeframe_ms, timeframe_of_ms
+from bitcorn_ray.market.timeframe import choose_step, numeric_steps, stored_step, timeframe_ms, timeframe_of_ms
 from bitcorn_ray.sources.sqlite.columns import merged_times, one_unit, split_column
 from bitcorn_ray.sources.sqlite.connection import Connection
 from bitcorn_ray.sources.sqlite.tables import BarTable
@@ -128,9 +128,9 @@ class Catalog:
     def _in_names(self, table: BarTable, plain: Sequence[BarTable], any_keyed: bool) -> _Symbol | None:
         """Return the symbol of a table without a symbol column; None if it is unknown."""
         by_table, by_file = table.named, self._of_file
-        if by_table.symbol and not by_table.perhaps:
+        if by_table.symbol and not by_table.uncertain:
             return _Symbol(table, by_table.symbol, {}, "the table's name")
-        if by_file.symbol and not by_file.perhaps:
+        if by_file.symbol and not by_file.uncertain:
             return _Symbol(table, by_file.symbol, {}, "the file's name")
         if any_keyed:
             return None
@@ -189,13 +189,13 @@ class Catalog:
             yield partition(timeframe_of_ms(step), symbol.keys, "the bars' most frequent distance")
 
     @cached_property
-    def _of_file(self) -> Named:
-        return said_by_name(self._database.path.name.split(".")[0])
+    def _of_file(self) -> ParsedName:
+        return parse_name(self._database.path.name.split(".")[0])
 
     def _of_number(self, stored: StoredPartition, steps: list[int]) -> tuple[str, str]:
         """Return the timeframe and unit that a bare number stands for; the bars' distance decides between several."""
         number = int(stored.partition.timeframe)
-        step = steps[0] if len(steps) == 1 else meant_step(steps, modal_step(self._newest_times(stored)))
+        step = steps[0] if len(steps) == 1 else choose_step(steps, modal_step(self._newest_times(stored)))
         unit = {60_000: "minutes", 1_000: "seconds", 1: "milliseconds"}[step // number]
         return timeframe_of_ms(step), unit
 

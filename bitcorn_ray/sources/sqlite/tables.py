@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import PRICE_COLUMNS
-from bitcorn_ray.market.names import Named, said_by_name
+from bitcorn_ray.market.names import ParsedName, parse_name
 from bitcorn_ray.market.timeframe import numeric_steps, timeframe_word
 from bitcorn_ray.sources.columns import match_columns, match_extra
 from bitcorn_ray.sources.numbers import parse_numbers
@@ -45,7 +45,7 @@ class BarTable:
     has_rowid: bool
     is_view: bool
     leading: frozenset[str]
-    named: Named
+    named: ParsedName
     doubt: str | None = None
     no_timeframes: str | None = None
 
@@ -212,7 +212,7 @@ def _bar_table(table: _Table, match: _Match, leading: frozenset[str]) -> BarTabl
         has_rowid=table.has_rowid,
         is_view=table.is_view,
         leading=leading,
-        named=said_by_name(table.name),
+        named=parse_name(table.name),
     )
 
 
