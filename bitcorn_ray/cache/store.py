@@ -29,8 +29,7 @@ from numpy.typing import NDArray
 from bitcorn_ray.cache.chunks import decode_chunk, encode_chunk
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.logging import logger_of
-from bitcorn_ray.storage.location import shown_uri
-from bitcorn_ray.storage.nodes import require_lasting
+from bitcorn_ray.storage.location import require_persistent, shown_uri
 from bitcorn_ray.storage.publish import TEMPORARY
 from bitcorn_ray.storage.storage import Storage, StoredFile
 from bitcorn_ray.storage.traffic import count_traffic
@@ -56,7 +55,7 @@ def open_cache(cache_dir: Path | str | None = None) -> FeatureCache:
     """
     if cache_dir is None or cache_dir is FEATURE_CACHE_DIR:
         cache_dir = os.environ.get("BITCORN_CACHE_DIR") or FEATURE_CACHE_DIR
-    require_lasting(cache_dir, "the cache", "set BITCORN_CACHE_DIR or --cache-dir, such as s3://bucket/cache")
+    require_persistent(cache_dir, "the cache", "set BITCORN_CACHE_DIR or --cache-dir, such as s3://bucket/cache")
     return FeatureCache(cache_dir)
 
 

@@ -31,8 +31,7 @@ from bitcorn_ray.sources.folders import bar_files, files_in_folder, hive_partiti
 from bitcorn_ray.sources.options import Reading
 from bitcorn_ray.sources.reader import PartitionReader, StoredRows
 from bitcorn_ray.sources.sqlite.database import opened_database
-from bitcorn_ray.storage.location import Location
-from bitcorn_ray.storage.nodes import remedy_for_missing
+from bitcorn_ray.storage.location import Location, remedy_for_missing
 
 _CHANGE_COUNTER = slice(24, 28)
 _WAL_SALTS = slice(12, 24)  # checkpoint number and salts, which a restart of the log changes

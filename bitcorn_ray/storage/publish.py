@@ -1,8 +1,8 @@
-"""Publishing: a file is there whole, under its name, or not at all.
+"""Atomic writes: a file exists completely or not at all.
 
-On a file system: under a temporary name beside it, then a rename, which is atomic within a folder. On an object store:
-a single PUT (above 10 MB an upload in parts, which appears when it is completed). A reader sees the old file, none, or
-the whole new one, and of two writers at once one wins. No lock is taken.
+On a file system a file is written under a temporary name and renamed, which is atomic within a folder. On an object
+store it is a single PUT, or above 10 MB an upload in parts that appears when it is complete. A reader sees the old file
+or the complete new one. One of two concurrent writers wins. No lock is taken.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from pyarrow import fs
 
 TEMPORARY = ".writing-"
 _OBJECT_STORES = {"s3", "gcs", "gs", "abfs", "hf"}
-_ATTEMPTS = 10  # where someone clears the cache and takes the temporary file away
+_ATTEMPTS = 10  # in case another process clears the cache, and the temporary file with it
 
 
 def publish(filesystem: fs.FileSystem, path: str, content: bytes | pa.Buffer, *, durable: bool = False) -> None:
-    """Write a file at once.
+    """Write a file atomically.
 
-    durable: it is on the disk when this returns. Without, after a power cut a file may be torn, which a checksum has to
-    tell the reader; an object store keeps what it has taken anyway.
-    Raises OSError where it cannot be written; nothing is left behind then.
+    durable: sync it to the disk; otherwise it may be damaged after a power cut, which a checksum has to detect. An
+    object store is always durable.
+    Raises OSError if it cannot be written; no other file is left behind.
     """
     if is_object_store(filesystem):
         with filesystem.open_output_stream(path) as stream:
             stream.write(content)
         return
     for attempt in range(_ATTEMPTS):
-        temporary = _beside(path)
+        temporary = _temporary(path)
         try:
             _write(filesystem, temporary, content, durable)
             filesystem.move(temporary, path)
@@ -47,11 +47,11 @@ def publish(filesystem: fs.FileSystem, path: str, content: bytes | pa.Buffer, *,
 
 
 def publish_together(filesystem: fs.FileSystem, folder: str, files: Mapping[str, bytes]) -> None:
-    """Write a set of files over an older one, durably; the last file is what makes the set valid.
+    """Write a set of files over an older set, durably; the last file makes the set valid.
 
-    The older set's last file goes first, and the new one's comes last. On a file system all are written beside their
-    places before, so that a full disk leaves the older set as it was; then only names change.
-    Raises OSError where they cannot be written.
+    The last file of the older set is removed first, and that of the new set is written last. On a file system all files
+    are written under temporary names before that, so that a full disk leaves the older set complete.
+    Raises OSError if they cannot be written.
     """
     last = join(folder, list(files)[-1])
     if is_object_store(filesystem):
@@ -59,7 +59,7 @@ def publish_together(filesystem: fs.FileSystem, folder: str, files: Mapping[str,
         for name, content in files.items():
             publish(filesystem, join(folder, name), content)
         return
-    written = {_beside(join(folder, name)): join(folder, name) for name in files}
+    written = {_temporary(join(folder, name)): join(folder, name) for name in files}
     try:
         for temporary, content in zip(written, files.values(), strict=True):
             _write(filesystem, temporary, content, durable=True)
@@ -72,12 +72,12 @@ def publish_together(filesystem: fs.FileSystem, folder: str, files: Mapping[str,
 
 
 def is_object_store(filesystem: fs.FileSystem) -> bool:
-    """Tell whether a write appears only when it is complete, and a rename is a copy."""
+    """Return True for an object store: a write appears when it is complete, and a rename is a copy."""
     # fsspec's names are "py::fsspec+memory" and "py::fsspec+('s3', 's3a')".
     return not _OBJECT_STORES.isdisjoint(re.findall(r"\w+", filesystem.type_name))
 
 
-def _beside(path: str) -> str:
+def _temporary(path: str) -> str:
     return join(dirname(path), f"{TEMPORARY}{uuid.uuid4().hex}")
 
 
@@ -90,12 +90,9 @@ def _write(filesystem: fs.FileSystem, path: str, content: bytes | pa.Buffer, dur
     with stream:
         stream.write(content)
     if durable and filesystem.type_name == "local":
-        # Renamed before it is on the disk it could be found empty after a power cut; a full disk says so here at last.
-        number = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(number)
-        finally:
-            os.close(number)
+        # Otherwise the renamed file could be empty after a power cut. A full disk raises here at the latest.
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
 
 
 def _remove(filesystem: fs.FileSystem, path: str) -> None:

@@ -1,8 +1,7 @@
-"""A folder, or a place on any file system that pyarrow knows, by one set of calls: cache, runs, checkpoints, sweeps.
+"""Files in a folder of any file system that pyarrow knows: of the cache, runs, checkpoints and sweeps.
 
-Small records are JSON with a checksum of their own, so that a flipped byte is noticed. What is missing, torn or flipped
-reads as None. A log, lines that are only ever added, is a file; on an object store, where nothing can be added to a
-file, each line is an object of its own below the log's name.
+Small records are JSON with a checksum. A missing or damaged record reads as None. A log is a file of lines that is only
+appended to; on an object store, where an object cannot be appended to, each line is an object below the log's name.
 """
 
 from __future__ import annotations
@@ -25,25 +24,22 @@ import pyarrow as pa
 from pyarrow import fs
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.storage.location import Location, filesystem_of, read_whole, reason_of
+from bitcorn_ray.storage.location import Location, filesystem_of, read_whole, reason_of, shown_uri
 from bitcorn_ray.storage.publish import TEMPORARY, is_object_store, publish, publish_together
 
 _log = logging.getLogger(__name__)
 _CHECKSUM = "crc32"
-_MAGIC = 4  # bytes that tell kinds of files apart
-_REMOTE_REQUESTS = 16  # at once: each waits for the network, not for a processor
+_MAGIC = 4  # bytes that identify the type of a file
+_REMOTE_REQUESTS = 16  # concurrent ones, because they wait for the network
 
 
 class StorageError(BitcornError):
-    """Storage is full, gone, or does not answer: what was to be done is not at fault, and may go well another time."""
+    """Storage is full, lost, or does not answer; the same work may succeed later."""
 
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file: name below the storage's root, size in bytes, time of writing in seconds of the epoch.
-
-    Where the file system tells no time it is now, so that nothing passes for old.
-    """
+    """A file. name: relative to the root. size: in bytes. written: seconds of the epoch, now if there is no time."""
 
     name: str
     size: int
@@ -51,85 +47,81 @@ class StoredFile:
 
 
 class Storage:
-    """A root, and files by their names below it, `features/<key>.parquet`."""
+    """A root folder, and files in it by their relative names, such as `features/<key>.parquet`.
+
+    location: a folder or a URI such as `s3://bucket/folder`; it is created by the first write. what: its content, and
+    remedy: for a failed write, in messages. Raises BitcornError for an unknown kind of URI, or one without a bucket.
+    """
 
     def __init__(
         self, location: str | Path, what: str = "files", remedy: str = "make room, or give another place"
     ) -> None:
-        """Open a folder or a URI such as `s3://bucket/folder`; nothing is created before something is written.
-
-        what: it holds, and remedy: what to do where it cannot be written, for messages.
-        Raises BitcornError for a URI that pyarrow does not understand or that names no bucket.
-        """
-        self.what, self.remedy, self._place = what, remedy, Location.of(location)
-        if self._place.is_remote:
+        self.what, self.remedy, self._location = what, remedy, Location.of(location)
+        if self._location.is_remote:
             self._fs, self._root = filesystem_of(self.address, f"the {what} at {self.shown} cannot be opened")
         else:
             self._fs, self._root = fs.LocalFileSystem(use_mmap=True), self.address
         self.is_local = isinstance(self._fs, fs.LocalFileSystem)
         if not self._root:
-            raise BitcornError(f"{self.shown} is no place for the {what}: name a bucket or folder")
+            raise BitcornError(f"{self.shown} cannot store the {what}: name a bucket or folder")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Storage, (self.address, self.what, self.remedy)
 
     @property
     def address(self) -> str:
-        """The place as another process finds it, in whatever folder it runs: an absolute path, or the whole URI."""
-        return self._place.address
+        """Return the absolute path or complete URI, which another process can open."""
+        return self._location.address
 
     @property
     def shown(self) -> str:
-        """The place as it may be shown: without user, password and options."""
-        return self._place.shown
+        """Return the path or URI without user, password and options."""
+        return self._location.shown
 
     @property
     def is_file(self) -> bool:
-        """Whether a local file lies at the place, so that nothing can lie below it."""
+        """Return True if the root is a local file."""
         return self.is_local and os.path.isfile(self._root)
 
     @property
     def name(self) -> str:
-        """Last part of the place's path."""
-        return self._place.name
+        """Return the last part of the path."""
+        return self._location.name
 
     @property
     def handle(self) -> tuple[str, fs.FileSystem | None]:
-        """Path and file system for a library that writes there itself; None for the local one."""
+        """Return the path and the file system for a library that writes itself; None for the local file system."""
         return self._root, None if self.is_local else self._fs
 
     def child(self, name: str, what: str | None = None) -> Storage:
-        """Return a place below this one."""
-        return Storage(self._place.child(name).address, what or self.what, self.remedy)
+        """Return the storage of a subfolder."""
+        return Storage(self._location.child(name).address, what or self.what, self.remedy)
 
     def read(self, name: str) -> pa.Buffer:
-        """Content of a file: a memory map of a local one. Raises OSError where there is none."""
+        """Return the content of a file, as a memory map of a local one. Raises OSError if there is none."""
         return read_whole(self._fs, self._path(name))
 
     def has(self, name: str) -> bool:
-        """Tell whether there is a file."""
+        """Return True if a file exists."""
         return bool(self.existing([name]))
 
     def publish(self, name: str, content: bytes | pa.Buffer, *, durable: bool = False) -> None:
-        """Write a file at once. durable: it outlives a power cut. Raises BitcornError where that cannot be done."""
+        """Write a file atomically, see `publish.publish`. Raises StorageError if it cannot be written."""
         with self._writing():
             publish(self._fs, self._path(name), content, durable=durable)
 
     def publish_together(self, files: Mapping[str, bytes]) -> None:
-        """Write a set of files over an older one; the last file is what makes it valid, see `publish_together`.
-
-        Raises BitcornError where that cannot be done.
-        """
+        """Replace a set of files, see `publish.publish_together`. Raises StorageError if they cannot be written."""
         with self._writing():
             publish_together(self._fs, self._root, files)
 
     def publish_json(self, name: str, value: dict[str, Any], indent: int | None = None) -> None:
-        """Write a record, with its checksum; indented where people look at it, which takes ten times as long."""
+        """Write a record with its checksum. indent: for people; it takes ten times as long."""
         content = {**value, _CHECKSUM: _checksum(name, value)}
         self.publish(name, json.dumps(content, indent=indent, allow_nan=False).encode())
 
     def read_json(self, name: str) -> dict[str, Any] | None:
-        """Return a record, or None where it is missing or damaged."""
+        """Return a record, or None if it is missing or damaged."""
         try:
             value = json.loads(bytes(self.read(name)))
         except (OSError, ValueError, RecursionError):  # pyarrow's errors are among these
@@ -139,12 +131,12 @@ class Storage:
         return value
 
     def read_jsons(self, names: Iterable[str]) -> list[dict[str, Any] | None]:
-        """Return several records, requested side by side where they are far away."""
+        """Return several records; those of a remote storage are requested concurrently."""
         return self.side_by_side(self.read_json, list(names))
 
     def side_by_side(self, work: Any, items: list[Any], local_threads: int = 1) -> list[Any]:
-        """Map a function over items in order, in threads where these help."""
-        # Behind a file system in Python may be a single connection, as fsspec's SFTP has, which threads would tangle.
+        """Map a function over items in order, in threads if they help."""
+        # A file system in Python may have a single connection, such as fsspec's SFTP, which threads cannot share.
         remote = 1 if self._fs.type_name.startswith("py::") else _REMOTE_REQUESTS
         threads = min(len(items), local_threads if self.is_local else remote)
         if threads <= 1:
@@ -153,7 +145,7 @@ class Storage:
             return list(pool.map(work, items))
 
     def files(self, folder: str = "") -> Iterator[StoredFile]:
-        """Yield every file below a folder; nothing where there is no such folder."""
+        """Yield every file in a folder and its subfolders, or nothing if it does not exist."""
         selector = fs.FileSelector(self._path(folder), recursive=True, allow_not_found=True)
         with self._reading():
             infos = self._fs.get_file_info(selector)
@@ -162,7 +154,7 @@ class Storage:
                 yield StoredFile(info.path[len(self._root) + 1 :], info.size, _written(info))
 
     def existing(self, names: Iterable[str]) -> dict[str, StoredFile]:
-        """Return those of some files that exist, by name."""
+        """Return the existing files of some names, by name."""
         names = list(names)
         with self._reading():
             infos = self._fs.get_file_info([self._path(name) for name in names])
@@ -173,17 +165,16 @@ class Storage:
         }
 
     def names(self) -> list[str]:
-        """Names of the files and folders at the root, sorted; none where there is no such place."""
+        """Return the sorted names of the files and folders in the root, or nothing if it does not exist."""
         selector = fs.FileSelector(self._root, allow_not_found=True)
         with self._reading(), suppress(NotADirectoryError):
             return sorted(info.base_name for info in self._fs.get_file_info(selector))
         return []
 
     def add_line(self, log: str, line: str) -> None:
-        """Add a line to a log. Raises BitcornError where that cannot be done."""
+        """Append a line to a log. Raises StorageError if it cannot be written."""
         with self._writing():
             if is_object_store(self._fs):
-                # By their names in order, whoever writes them.
                 name = f"{log}/{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
                 return publish(self._fs, self._path(name), line.encode())
             path = self._path(log)
@@ -192,10 +183,10 @@ class Storage:
                 file.write(f"{chr(10) * self._is_torn(path)}{line}{chr(10)}".encode())
 
     def add_mark(self, name: str) -> None:
-        """Make a file one byte longer: its size counts, and its time is that of the last mark.
+        """Make a file one byte longer: its size is the number of marks, its time that of the last one.
 
-        On an object store marks that several make at once may count as one. Raises BitcornError where it cannot be
-        done; on a full disk the time is that of the last try.
+        On an object store concurrent marks may count as one. Raises StorageError if it cannot be written; on a full
+        disk the time is set all the same.
         """
         path = self._path(name)
         with self._writing():
@@ -208,7 +199,7 @@ class Storage:
                 file.write(bytes(1))
 
     def lines(self, log: str) -> list[str]:
-        """Lines of a log in the order in which they were added; none where there is no log."""
+        """Return the lines of a log in their order, or nothing if it does not exist."""
         if is_object_store(self._fs):
             names = sorted(file.name for file in self.files(log))
             with self._reading():
@@ -219,13 +210,13 @@ class Storage:
             return []
 
     def require_writable(self) -> None:
-        """Raise BitcornError where nothing could be written; asked before what takes long. A folder is not made yet."""
+        """Raise BitcornError if files cannot be written, before long work. A folder is not created yet."""
         if self.is_local:
             folder = Path(self._root)
             existing = next(path for path in (folder, *folder.parents) if path.exists())
             if not (existing.is_dir() and os.access(existing, os.W_OK)):
                 raise BitcornError(
-                    f"the {self.what} at {self.shown} cannot be written: {existing} is no folder that may be written; "
+                    f"the {self.what} at {self.shown} cannot be written: {existing} is not a writable folder; "
                     f"{self.remedy}"
                 )
         else:
@@ -233,7 +224,7 @@ class Storage:
             self.delete([f"{TEMPORARY}probe"])
 
     def remove_folder(self, name: str) -> None:
-        """Remove a folder that is no longer needed, with all that is in it; what cannot be removed stays."""
+        """Remove a subfolder with its content; log a warning if it cannot be removed."""
         try:
             self._fs.delete_dir(self._path(name))
         except FileNotFoundError:
@@ -242,13 +233,13 @@ class Storage:
             _log.warning("%s in %s cannot be removed: %s", name, self.shown, reason_of(error, self.address))
 
     def remove_empty(self) -> None:
-        """Remove the folder itself where nothing is in it; an object store has no empty folders."""
+        """Remove the root folder if it is empty; an object store has no empty folders."""
         if self.is_local:
             with suppress(OSError):
                 os.rmdir(self._root)
 
     def delete(self, names: Iterable[str]) -> None:
-        """Remove files; one that is gone already is no error."""
+        """Remove files; missing ones are ignored. Raises StorageError if one cannot be removed."""
 
         def remove(name: str) -> None:
             with suppress(FileNotFoundError):
@@ -261,7 +252,7 @@ class Storage:
         return join(self._root, name) if name else self._root
 
     def _is_torn(self, path: str) -> bool:
-        """Tell whether the last line of a file has no end, as its writer died."""
+        """Return True if the last line of a file has no end, because its writer died."""
         with self._fs.open_input_file(path) as file:
             return bool(file.size()) and file.read_at(1, file.size() - 1) != b"\n"
 
@@ -284,26 +275,25 @@ class Storage:
             ) from error
 
 
-def publish_file(place: str | Path, what: str, content: str | bytes | pa.Buffer) -> None:
-    """Write one file, at a path or URI, over an older one of its kind. what: it is, for messages.
+def publish_file(location: str | Path, what: str, content: str | bytes | pa.Buffer) -> None:
+    """Write one file atomically at a path or URI, over an older file of the same type. what: its name in messages.
 
-    Raises BitcornError where it cannot be written, and over a file that begins otherwise, such as a database; an older
-    file is then still there.
+    Raises BitcornError if it cannot be written, or if a file of another type exists there, such as a database.
     """
-    at = Location.of(place)
-    failing = f"the {what} cannot be written to {at}"
-    filesystem, path = filesystem_of(at.address, failing)
-    held = content.encode() if isinstance(content, str) else content
+    address = Location.of(location).address
+    failing = f"the {what} cannot be written to {shown_uri(address)}"
+    filesystem, path = filesystem_of(address, failing)
+    data = content.encode() if isinstance(content, str) else content
     try:
-        if not _begins_as(filesystem, path, bytes(held[:_MAGIC])):
-            raise BitcornError(f"{failing}: a file of another kind is there; give another name, or remove it")
-        publish(filesystem, path, held)
+        if not _begins_with(filesystem, path, bytes(data[:_MAGIC])):
+            raise BitcornError(f"{failing}: a file of another type exists there; give another name, or remove it")
+        publish(filesystem, path, data)
     except (OSError, pa.ArrowException) as error:
-        raise BitcornError(f"{failing}: {reason_of(error, at.address)}") from error
+        raise BitcornError(f"{failing}: {reason_of(error, address)}") from error
 
 
-def _begins_as(filesystem: fs.FileSystem, path: str, content: bytes) -> bool:
-    """Tell whether a file is not there, is empty, or begins with some bytes."""
+def _begins_with(filesystem: fs.FileSystem, path: str, content: bytes) -> bool:
+    """Return True if a file does not exist, is empty, or begins with some bytes."""
     info = filesystem.get_file_info(path)
     if info.type != fs.FileType.File or not info.size:
         return True
@@ -316,5 +306,5 @@ def _written(info: fs.FileInfo) -> float:
 
 
 def _checksum(name: str, value: dict[str, Any]) -> int:
-    # With the name: another record's file under it is no record.
+    # With the name, so that the file of another record is not valid.
     return zlib.crc32(json.dumps([name, value], sort_keys=True).encode())

@@ -16,8 +16,7 @@ from bitcorn_ray.models.base import ModelConfig
 from bitcorn_ray.models.neural.config import LSTMConfig, TrainingConfig
 from bitcorn_ray.models.registry import model_config
 from bitcorn_ray.sources.options import Reading
-from bitcorn_ray.storage.location import Location, recorded_uri, shown_uri
-from bitcorn_ray.storage.nodes import on_a_node, require_lasting
+from bitcorn_ray.storage.location import Location, recorded_uri, require_persistent, shown_uri, under_ray
 
 
 def _parse_model(value: Any) -> Any:
@@ -62,7 +61,9 @@ class RunConfig:
                 raise BitcornError(f"workers is {self.workers}: it must be at least 1, or 0 to train without Ray")
         elif not 1 <= self.workers[0] <= self.workers[1]:
             raise BitcornError(f"workers is {list(self.workers)}: give the least, at least 1, and then the most")
-        require_lasting(self.out, "the folder", "give out a URI or a folder that all nodes share, such as /shared/run")
+        require_persistent(
+            self.out, "the folder", "give out a URI or a folder that all nodes share, such as /shared/run"
+        )
         if self.gpus < 0:
             raise BitcornError(f"gpus is {self.gpus}: it must be 0 or more")
 
@@ -110,7 +111,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         with Location.of(path).opened() as file:
             values = yaml.safe_load(bytes(file.read())) or {}
     except BitcornError as error:
-        ignored = ", or left out by .gitignore or .rayignore of the submitted folder" if on_a_node() else ""
+        ignored = ", or left out by .gitignore or .rayignore of the submitted folder" if under_ray() else ""
         raise BitcornError(f"no configuration at {shown}: {error}{ignored}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BitcornError(f"{shown} is not valid YAML: {' '.join(str(error).split())}") from error

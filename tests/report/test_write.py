@@ -75,7 +75,7 @@ def test_an_impossible_level_is_refused(market, tmp_path, level):
 
 def test_a_page_is_not_written_over_what_it_is_about(market_db, tmp_path):
     before = market_db.read_bytes()
-    with pytest.raises(BitcornError, match="a file of another kind is there"):
+    with pytest.raises(BitcornError, match="a file of another type exists there"):
         write_report(market_db, out=market_db)
     assert market_db.read_bytes() == before
 

@@ -7,8 +7,20 @@ from faulty_store import busy, slow
 from fsspec.implementations.local import LocalFileSystem
 from pyarrow import fs
 
+from bitcorn_ray.cache.store import open_cache
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.storage.location import Location, filesystem_of, local_file, recorded_uri, shown_uri
+from bitcorn_ray.sources.source import open_source
+from bitcorn_ray.sources.sqlite.database import opened_database
+from bitcorn_ray.storage.location import (
+    Location,
+    filesystem_of,
+    local_file,
+    recorded_uri,
+    require_persistent,
+    shown_uri,
+    under_ray,
+)
+from bitcorn_ray.training.config import RunConfig
 
 
 def test_a_local_path_is_absolute(tmp_path, monkeypatch):
@@ -141,3 +153,66 @@ def test_parts_of_a_small_file_are_read_from_a_store_that_is_busy_now_and_then(s
     with s3_server[2].having(busy(seconds=0, every=3)) as faults, Location.of(s3_uri).opened() as file:
         assert [file.read_at(2, at) for at in range(0, 10, 2)] == [b"01", b"23", b"45", b"67", b"89"]
     assert faults.answered
+
+
+# Local paths in a process of a cluster
+
+
+@pytest.fixture(params=["RAY_JOB_CONFIG_JSON_ENV_VAR", "RAY_RAYLET_PID"])
+def node(request, monkeypatch):
+    """A process that Ray started: the command of a job, and a worker."""
+    monkeypatch.setenv(request.param, "1")
+
+
+def missing(path):
+    """Messages about a missing file of everything that may look for it."""
+
+    def opened():
+        with Location.of(path).opened():
+            pass
+
+    def connected():
+        with opened_database(path):
+            pass
+
+    for look in (lambda: open_source(path), opened, connected):
+        with pytest.raises(BitcornError) as caught:
+            look()
+        yield str(caught.value)
+
+
+def test_the_remedy_for_a_missing_file_is_its_path(tmp_path, monkeypatch):
+    monkeypatch.delenv("RAY_RAYLET_PID", raising=False)
+    assert not under_ray()
+    assert all(message.endswith("market.db: check the path") for message in missing(tmp_path / "market.db"))
+
+
+def test_under_ray_the_remedy_for_a_missing_file_is_shared_storage(tmp_path, node):
+    path = tmp_path / "market.db"
+    for message in missing(path):
+        assert " of the cluster, which has shared storage" in message
+        assert f"bitcorn export {path} --to s3://bucket/bars" in message
+
+
+def test_a_missing_configuration_may_have_been_left_out(tmp_path, node):
+    with pytest.raises(BitcornError, match=r"no configuration at .*, or left out by .gitignore"):
+        RunConfig.load(tmp_path / "run.yaml", {})
+
+
+def test_results_in_the_folder_of_a_job_are_refused(tmp_path, node, monkeypatch):
+    copy = tmp_path / "working_dir_files" / "_ray_pkg_1"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    with pytest.raises(BitcornError, match=r"the folder models/x would be in the job's copy .*share"):
+        RunConfig(db="s3://bucket/bars", symbol="A", timeframe="1h", out="models/x")
+    monkeypatch.delenv("BITCORN_CACHE_DIR")
+    with pytest.raises(BitcornError, match=r"the cache cache/data_pipeline would be .*BITCORN_CACHE_DIR"):
+        open_cache()
+    for location in ("/shared/x", tmp_path / "x", "s3://bucket/x"):
+        require_persistent(location, "the folder", "")
+    RunConfig(db="s3://bucket/bars", symbol="A", timeframe="1h", out="/shared/models/x")
+
+
+def test_without_ray_any_folder_is_persistent(tmp_path, monkeypatch):
+    monkeypatch.delenv("RAY_RAYLET_PID", raising=False)
+    require_persistent(tmp_path / "working_dir_files" / "x", "the folder", "")

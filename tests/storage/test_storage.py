@@ -201,7 +201,7 @@ def test_a_file_of_another_kind_is_left_as_it_is(storage):
     place = storage.child("market.db").address
     storage.publish("market.db", b"SQLite format 3")
     for content in ("<!doctype html>", b"PAR1"):
-        with pytest.raises(BitcornError, match=r"the page cannot be written to .*: a file of another kind is there"):
+        with pytest.raises(BitcornError, match=r"the page cannot be written to .*: a file of another type"):
             publish_file(place, "page", content)
         assert bytes(storage.read("market.db")) == b"SQLite format 3"
     publish_file(place, "database", b"SQLite format 3, newer")

@@ -22,8 +22,7 @@ from typing import Any
 import pyarrow as pa
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.storage.location import local_file
-from bitcorn_ray.storage.nodes import remedy_for_missing
+from bitcorn_ray.storage.location import local_file, remedy_for_missing
 
 BUSY_SECONDS = 30.0
 """Seconds for which a locked database is tried again."""
