@@ -43,7 +43,7 @@ def test_forecasts_are_those_of_the_evaluation_with_the_features_of_the_best(swe
     assert found.remarks == expected.remarks
 
 
-def test_they_are_fitted_once(swept, monkeypatch):
+def test_baselines_are_fitted_once(swept, monkeypatch):
     made, data = swept
     fold = data.folds[0].rows[0]
     first = made.forecasts(0, fold)
@@ -68,7 +68,7 @@ def test_a_corrected_baseline_is_fitted_again(swept, monkeypatch):
     np.testing.assert_allclose(replace(made).forecasts(0, fold).variances["EWMA"], 4 * first)
 
 
-def test_a_new_baseline_appears_in_a_sweep_that_was_judged_before(swept, monkeypatch):
+def test_a_new_baseline_appears_in_an_evaluated_sweep(swept, monkeypatch):
     made, data = swept
     fold = data.folds[0].rows[0]
     monkeypatch.setattr(module, "BASELINES", ("constant", "ridge"))
@@ -78,7 +78,7 @@ def test_a_new_baseline_appears_in_a_sweep_that_was_judged_before(swept, monkeyp
     assert list(replace(made).forecasts(0, fold).variances) == ["constant variance", "EWMA", "ridge"]
 
 
-def test_bars_that_came_later_change_nothing_and_others_leave_ridge_out(swept, market_db, random_bars, tmp_path):
+def test_appended_bars_change_nothing_and_changed_bars_leave_ridge_out(swept, market_db, random_bars, tmp_path):
     made, data = swept
     fold = data.folds[0].rows[0]
     first = made.forecasts(0, fold).variances["ridge"]

@@ -12,7 +12,7 @@ def config(**changes):
     return SweepConfig.load(sweep_values("market.db", "out", **changes))
 
 
-def test_a_file_is_read_and_options_go_before_it(tmp_path):
+def test_overrides_replace_the_fields_of_a_file(tmp_path):
     path = tmp_path / "sweep.yaml"
     path.write_text(yaml.safe_dump(sweep_values("market.db", "out")))
     loaded = SweepConfig.load(path, {"out": "other", "trials": 7, "max_hours": None})
@@ -72,7 +72,7 @@ def test_a_parameter_is_given_to_the_systems_that_have_it():
         ({"out": None}, "out is missing"),
     ],
 )
-def test_what_cannot_be_swept_is_refused(changes, match):
+def test_impossible_sweeps_are_refused(changes, match):
     with pytest.raises(BitcornError, match=match):
         config(**changes)
 

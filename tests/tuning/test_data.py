@@ -45,14 +45,14 @@ def test_inputs_of_the_longest_window_are_disjoint_too(market_db):
     assert shown.folds == data.folds
 
 
-def test_what_was_repaired_is_known(market_db):
+def test_repairs_are_recorded(market_db):
     assert data_of(market_db).loaded.cleaning is None
     told = data_of(market_db, clean={"fill": "forward", "max_gap_size": 30}).loaded.cleaning
     assert told["policy"]["fill"] == "forward"
     assert told["partitions"]["AAAUSDT 1h"]["gaps_filled"] == 2
 
 
-def test_one_variant_can_be_asked_for(market_db):
+def test_one_variant_can_be_loaded(market_db):
     config = SweepConfig.load(sweep_values(market_db, "out", search={"system": {"choice": ["v2", "v4"]}}))
     assert list(sweep_data(config, systems=["v4"]).variants) == ["v4"]
 
@@ -93,13 +93,13 @@ def test_bars_are_cut_by_their_closing_instants(config):
     assert last["test"]["bars"][1] == 0  # and ended before the last
 
 
-def test_bars_are_repaired_as_trials_will_have_them(config):
+def test_folds_are_cut_on_repaired_bars(config):
     stored, repaired = plan_folds(config), plan_folds({**config, "clean": {"fill": "forward"}})
     assert len(stored.timelines[0].instants) < len(repaired.timelines[0].instants)
     assert (np.diff(repaired.timelines[0].instants) == HOUR).all()
 
 
-def test_a_file_is_read_and_a_range_may_be_left_out(config, tmp_path):
+def test_a_range_may_be_left_out(config, tmp_path):
     path = tmp_path / "sweep.yaml"
     path.write_text(
         f"db: {config['db']}\nsymbol: AAAUSDT\ntimeframe: 1h\nfolds: {{train: 500, validation: 0, test: 99, last: 2}}\n"
@@ -123,6 +123,6 @@ def test_a_file_is_read_and_a_range_may_be_left_out(config, tmp_path):
         ({"symbols": ["NONE"]}, "NONE"),
     ],
 )
-def test_what_cannot_be_cut_is_refused(config, changes, match):
+def test_impossible_folds_are_refused(config, changes, match):
     with pytest.raises(BitcornError, match=match):
         plan_folds({**config, **changes})

@@ -64,7 +64,7 @@ def scored():
     return work
 
 
-def test_trials_report_their_folds_and_read_what_is_shared_in_one_copy(sweep):
+def test_trials_report_their_folds_and_read_shared_data_without_a_copy(sweep):
     def work(fetch, configuration, report):
         array = fetch("big")
         assert not array.flags.writeable
@@ -128,7 +128,7 @@ def anonymous():
 
 
 @pytest.mark.parametrize(("trials", "most"), [(200, 10), pytest.param(2_000, 50, marks=pytest.mark.slow)])
-def test_trials_leave_next_to_nothing_in_the_driver(sweep, trials, most):
+def test_trials_leave_little_memory_in_the_driver(sweep, trials, most):
     space = Space.parse({"x": {"uniform": [0, 1]}})
     sweep(scored(), search=suggester_of("random", space, 1), trials=20)  # loads what loads lazily
     before = anonymous()
@@ -145,7 +145,7 @@ def test_a_scheduler_stops_bad_trials_after_their_first_folds(sweep):
         assert outcomes[6] == ("stopped", (6.0,))
 
 
-def test_a_scheduler_knows_the_trials_of_an_earlier_sweep(sweep):
+def test_a_resumed_sweep_counts_earlier_trials(sweep):
     earlier = [*map(finished, (1, 2, 3, 4)), Trial(name="t0005", point={"x": 6})]
     for scheduler in ("asha", "median"):
         _, updates = sweep(scored(), scheduler=scheduler, earlier=earlier)
@@ -153,7 +153,7 @@ def test_a_scheduler_knows_the_trials_of_an_earlier_sweep(sweep):
         assert {trial.point["x"]: len(trial.losses) for trial in updates["ended"]} == {5: 1, 6: 1}
 
 
-def test_a_failing_trial_is_told_and_the_others_go_on(sweep):
+def test_a_failing_trial_is_reported_and_the_others_continue(sweep):
     def work(fetch, configuration, report):
         if configuration["x"] == 2:
             raise ZeroDivisionError("two")
@@ -180,7 +180,7 @@ def test_too_many_failures_end_the_sweep(sweep):
     assert len(updates["ended"]) == 2  # more than a quarter of six
 
 
-def test_storage_that_fails_is_no_trial_s_fault_and_ends_the_sweep(sweep):
+def test_failing_storage_ends_the_sweep_and_fails_no_trial(sweep):
     def work(fetch, configuration, report):
         from bitcorn_ray.storage.storage import StorageError
 
@@ -199,7 +199,7 @@ def test_storage_that_fails_is_no_trial_s_fault_and_ends_the_sweep(sweep):
     ]
 
 
-def test_a_trial_whose_worker_is_killed_begins_again(sweep, tmp_path):
+def test_a_trial_whose_worker_is_killed_restarts(sweep, tmp_path):
     died = tmp_path / "died"
 
     def work(fetch, configuration, report):
@@ -229,7 +229,7 @@ def slow():
     return work
 
 
-def test_ctrl_c_ends_the_trials_in_good_order(sweep):
+def test_ctrl_c_ends_the_trials_in_order(sweep):
     before = signal.getsignal(signal.SIGINT)
 
     def interrupt(trial):
@@ -243,13 +243,13 @@ def test_ctrl_c_ends_the_trials_in_good_order(sweep):
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_after_so_many_hours_it_ends(sweep):
+def test_max_hours_ends_the_trials(sweep):
     ended, updates = sweep(slow(), max_hours=1 / 3600)
     assert ended == "time"
     assert updates["ended"] == []
 
 
-def test_more_than_ray_has_is_refused(sweep):
+def test_more_resources_than_ray_has_are_refused(sweep):
     with pytest.raises(BitcornError, match="a trial takes 64 CPUs"):
         sweep(scored(), resources=Resources(cpu=64))
     with pytest.raises(BitcornError, match="1 GPUs, but Ray has"):
@@ -301,7 +301,7 @@ def test_two_trials_share_a_gpu(tmp_path):
     assert [file.read_text() for file in tmp_path.glob("begun-*")] == ["0", "0"]
 
 
-def test_what_a_search_raises_ends_the_sweep(sweep):
+def test_an_error_of_the_search_ends_the_sweep(sweep):
     class Broken(Suggester):
         def ask(self):
             raise BitcornError("no point")

@@ -39,7 +39,7 @@ def nothing_but(done, *names):
     return all(not getattr(done, name) for name in ("data", "code", "versions", "machines") if name not in names)
 
 
-def test_the_same_is_the_same_to_the_bit_and_can_be_kept(run, tmp_path):
+def test_an_unchanged_run_is_reproduced_to_the_bit(run, tmp_path):
     done = reproduce(run, out=tmp_path / "again")
     assert (done.equal, done.bitwise, done.loss_difference, done.weight_difference) == (True, True, 0.0, 0.0)
     assert nothing_but(done)
@@ -52,14 +52,14 @@ def test_the_same_is_the_same_to_the_bit_and_can_be_kept(run, tmp_path):
         reproduce(run, out=tmp_path / "again")
 
 
-def test_bars_that_were_appended_are_told_and_left_out(run, source):
+def test_appended_bars_are_reported_and_left_out(run, source):
     source[1](slice(900, 1_000))
     done = reproduce(run)
     assert done.appended == {"AAAUSDT 1h": 100}
     assert (done.equal, done.bitwise, done.weight_difference) == (True, True, 0.0)
 
 
-def test_a_bar_that_has_changed_is_told_with_its_chunk(run, source, random_bars):
+def test_a_changed_bar_is_reported_with_its_chunk(run, source, random_bars):
     volume = random_bars(1_000, seed=1).take(slice(400, 401)).volume + 1
     source[1](slice(400, 401), volume=volume)
     done = reproduce(run)
@@ -69,14 +69,14 @@ def test_a_bar_that_has_changed_is_told_with_its_chunk(run, source, random_bars)
     assert done.data[0].startswith("AAAUSDT 1h: bars between 2023-01-01T00:00:00Z and ")
 
 
-def test_bars_elsewhere_are_taken_where_they_are_named(run, source, tmp_path):
+def test_moved_bars_are_read_from_another_source(run, source, tmp_path):
     source[0].rename(tmp_path / "moved.db")
     with pytest.raises(BitcornError, match="no database, file or folder of bars"):
         reproduce(run)
     assert reproduce(run, source=tmp_path / "moved.db").equal
 
 
-def test_other_code_versions_and_machines_are_told_and_then_losses_are_compared_to_1e_6(run, monkeypatch):
+def test_with_other_code_versions_or_machines_losses_are_compared_to_1e_6(run, monkeypatch):
     recorded = load_run(run)
     recorded.metadata["versions"]["numpy"] = "1.0"
     recorded.metadata["lineage"]["code"]["models"] = "0" * 32
@@ -94,7 +94,7 @@ def test_other_code_versions_and_machines_are_told_and_then_losses_are_compared_
     assert not reproduce(run).equal
 
 
-def test_where_equal_bits_are_promised_none_may_differ(run):
+def test_no_bit_may_differ_if_equal_bits_are_promised(run):
     recorded = load_run(run)
     weights = recorded.model.network.state_dict()
     name = next(name for name in weights if name.endswith("weight_ih_l0"))
@@ -105,7 +105,7 @@ def test_where_equal_bits_are_promised_none_may_differ(run):
     assert done.weight_difference == pytest.approx(2**-20, rel=1e-3)
 
 
-def test_what_was_given_in_python_cannot_be_repeated(run, tmp_path):
+def test_a_run_without_a_configuration_is_refused(run, tmp_path):
     recorded = load_run(run)
     recorded.metadata["lineage"]["config"] = None
     save_run(recorded, tmp_path / "frame")
@@ -113,14 +113,14 @@ def test_what_was_given_in_python_cannot_be_repeated(run, tmp_path):
         reproduce(tmp_path / "frame")
 
 
-def test_the_run_of_a_sweep_is_trained_as_the_sweep_did(market_db, tmp_path, ray_cluster):
+def test_the_run_of_a_sweep_is_reproduced(market_db, tmp_path, ray_cluster):
     tune(sweep_values(market_db, tmp_path / "sweep"))
     done = reproduce(tmp_path / "sweep" / "best")
     assert (done.equal, done.bitwise, done.weight_difference) == (True, True, 0.0)
 
 
 @pytest.mark.slow
-def test_on_ray_it_is_the_same(source, tmp_path, ray_cluster):
+def test_a_run_on_ray_is_reproduced(source, tmp_path, ray_cluster):
     values = {"db": str(source[0]), "symbol": "AAAUSDT", "timeframe": "1h", "out": str(tmp_path / "run")}
     train_from_config(RunConfig.load(None, {**values, "workers": 1, "model": MODEL, "training": TRAINING}))
     recorded = run_lineage(tmp_path / "run")

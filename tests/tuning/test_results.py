@@ -16,7 +16,7 @@ def trial(name, losses, state="finished", **changes):
     return Trial(name=name, point={"model.hidden_size": 4}, state=state, losses=losses, **changes)
 
 
-def test_the_best_is_the_lowest_of_those_that_came_furthest():
+def test_the_best_trial_has_the_lowest_loss_of_those_with_the_most_folds():
     trials = [
         trial("a", (1.0, 3.0)),
         trial("b", (1.5, 2.0)),
@@ -46,7 +46,7 @@ def test_overlapping_test_ranges_are_stitched_without_repeating_a_window(market_
     assert row["price"] == pytest.approx(close[cutoff] * np.exp(row["return"]))
 
 
-def test_bands_come_from_scores_that_were_known_when_a_forecast_was_made(market_db, tmp_path):
+def test_bands_use_scores_known_at_the_forecast(market_db, tmp_path):
     """Beside the slow way: for each window, all scores of its fold's earlier windows whose horizon has passed."""
     folds = {"last": None, "train": "10d", "validation": "5d", "test": "12d"}
     values = sweep_values(
@@ -94,7 +94,7 @@ def test_results_are_one_json_and_one_parquet(tmp_path):
     assert table["error"] == [None, "no"]
 
 
-def test_a_sweep_is_read_back_as_it_was_cut(market_db, tmp_path):
+def test_a_sweep_is_read_back(market_db, tmp_path):
     folder, plan, data = make_sweep(sweep_values(market_db, tmp_path / "sweep"), stop_last_after=1)
     read = read_sweep(folder)
     assert (read.plan.folds, read.plan.seeds, read.plan.identities) == (plan.folds, plan.seeds, plan.identities)
@@ -106,6 +106,6 @@ def test_a_sweep_is_read_back_as_it_was_cut(market_db, tmp_path):
     assert read.config.space.names == ("training.learning_rate",)
 
 
-def test_what_is_no_sweep_is_told(tmp_path):
+def test_missing_and_damaged_sweeps_are_refused(tmp_path):
     with pytest.raises(BitcornError, match="holds no sweep"):
         read_sweep(SweepFolder(tmp_path))

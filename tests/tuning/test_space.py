@@ -22,7 +22,7 @@ def test_numbers_that_yaml_reads_as_text_are_numbers():
     assert Dimension.parse("a", {"loguniform": ["1e-4", 0.01]}).values == (1e-4, 0.01)
 
 
-def test_a_continuum_has_no_size_and_no_points():
+def test_a_continuous_space_has_no_size_and_no_points():
     space = Space.parse({"a": {"uniform": [0, 1]}})
     assert space.size is None
     with pytest.raises(BitcornError, match="a is searched by uniform, which no grid can cover"):
@@ -44,7 +44,7 @@ def test_a_continuum_has_no_size_and_no_points():
         ({"loguniform": [0, 1]}, "above 0"),
     ],
 )
-def test_what_is_no_dimension_is_refused(given, match):
+def test_malformed_dimensions_are_refused(given, match):
     with pytest.raises(BitcornError, match=match):
         Dimension.parse("model.hidden_size", given)
     with pytest.raises(BitcornError, match="give fields"):

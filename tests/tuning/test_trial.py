@@ -82,7 +82,7 @@ def test_the_rows_that_a_fold_needs_give_what_all_rows_give(made):
     np.testing.assert_array_equal(variant.matrix, before)  # nobody writes to what all share
 
 
-def test_losses_are_of_the_same_windows_however_long_a_trials_own_are(tmp_path, random_bars):
+def test_losses_of_trials_with_different_seq_len_are_of_the_same_windows(tmp_path, random_bars):
     db = tmp_path / "market.db"
     write_bars([("simulated", Partition("AAAUSDT", "1h"), random_bars(1_500, seed=4, gaps=30))], db)
     config = SweepConfig.load(sweep_values(db, "out", search={"seq_len": {"choice": [4, 24]}}))
@@ -120,7 +120,7 @@ def test_features_may_be_some_of_the_system_in_any_order(made):
         fold_dataset(data.bars, variant, replace(setting, features=("nothing",)), data.folds[0].rows)
 
 
-def test_a_trial_reports_each_fold_and_does_none_twice(made, tmp_path):
+def test_a_trial_reports_each_fold_and_trains_none_twice(made, tmp_path):
     config, data = made
     plan, fetched, told = plan_of(data, tmp_path, seeds=2), [], []
 
@@ -142,7 +142,7 @@ def test_a_trial_reports_each_fold_and_does_none_twice(made, tmp_path):
     assert all(each["reused"] for each in again)
 
 
-def test_keys_tell_configurations_seeds_and_data_apart(made, tmp_path):
+def test_keys_differ_by_configuration_seed_and_data(made, tmp_path):
     config, data = made
     plan, setting = plan_of(data, tmp_path, seeds=2), config.at({})
     threads = replace(setting, training=replace(setting.training, threads=3))

@@ -24,7 +24,7 @@ def test_a_file_is_read_with_all_features_of_its_systems(tmp_path):
     assert config.to_json()["systems"] == ["v2", "own_systems:momentum:window=5"]
 
 
-def test_a_point_is_a_setting_and_a_system(tmp_path):
+def test_a_point_has_a_configuration_and_a_system(tmp_path):
     config = EvolveConfig.load(evolve_values("m.db", tmp_path))
     setting = config.sweep.at({"features": ["rsi_14", "range"], "training.learning_rate": 0.01})
     assert (setting.features, setting.training.learning_rate) == (("rsi_14", "range"), 0.01)
@@ -33,7 +33,7 @@ def test_a_point_is_a_setting_and_a_system(tmp_path):
     assert config.system_of(("range",)).spec == "own_systems:momentum:window=5[range]"
 
 
-def test_features_that_two_systems_have_are_told_apart(tmp_path):
+def test_features_that_two_systems_share_have_different_names(tmp_path):
     config = EvolveConfig.load(evolve_values("m.db", tmp_path, systems=["v4", "vol"]))
     assert {"v4_ret_1", "vol_ret_1"} < set(config.features)
     # Alone, a feature has its own name again.
@@ -68,12 +68,12 @@ def test_invalid_combinations_are_refused(tmp_path, changes, told):
         EvolveConfig.load(values)
 
 
-def test_a_section_that_is_no_section_is_told(tmp_path):
+def test_a_section_without_fields_is_refused(tmp_path):
     with pytest.raises(BitcornError, match="evolve is 3: give fields"):
         EvolveConfig.load({**evolve_values("m.db", tmp_path), "evolve": 3})
 
 
-def test_features_of_all_systems_stand_side_by_side_and_are_cached(market_db, tmp_path, cache_dir):
+def test_features_of_all_systems_are_side_by_side_and_cached(market_db, tmp_path, cache_dir):
     lines = []
     config = EvolveConfig.load(evolve_values(market_db, tmp_path, symbol=None, symbols=["AAAUSDT", "BBBUSDT"]))
     data = evolve_data(config, log_fn=lines.append)

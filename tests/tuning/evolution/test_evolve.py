@@ -1,5 +1,6 @@
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,10 +14,20 @@ from bitcorn_ray.data_loader import load_market_data, prepare_features
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.registry import find_system
 from bitcorn_ray.market.partition import Partition
+from bitcorn_ray.report.evolution import evolution_page
 from bitcorn_ray.sources.ingest import write_bars
 from bitcorn_ray.training.config import RunConfig
 from bitcorn_ray.training.run import load_run
-from bitcorn_ray.tuning.evolution.results import choose_winner
+from bitcorn_ray.tuning.evolution.config import EvolveConfig
+from bitcorn_ray.tuning.evolution.importance import Importance
+from bitcorn_ray.tuning.evolution.population import Individual
+from bitcorn_ray.tuning.evolution.results import (
+    EvaluatedIndividual,
+    Evolution,
+    Generation,
+    choose_winner,
+    write_results,
+)
 from bitcorn_ray.tuning.folder import SweepFolder
 
 
@@ -82,7 +93,7 @@ def test_the_winner_is_a_feature_system_like_any_other(market_db, tmp_path, monk
     assert load_run(config.out).metadata["feature_system"] == system.spec == done.system
 
 
-def test_nothing_before_the_held_out_range_sees_it(market_db, tmp_path, monkeypatch, random_bars):
+def test_the_search_does_not_read_the_held_out_range(market_db, tmp_path, monkeypatch, random_bars):
     evolve_here(monkeypatch)
     first = evolve(evolve_values(market_db, tmp_path / "first"))
     start = json.loads((tmp_path / "first" / "evolution.json").read_text())["folds"]["held_out"][0]["test"]["span"][0]
@@ -107,7 +118,7 @@ def test_nothing_before_the_held_out_range_sees_it(market_db, tmp_path, monkeypa
     assert [each.held_out for each in second.front] != [each.held_out for each in first.front]
 
 
-def test_an_evolution_that_was_cut_short_goes_on_without_repeating_anything(market_db, tmp_path, monkeypatch):
+def test_a_resumed_evolution_repeats_no_training(market_db, tmp_path, monkeypatch):
     whole = evolve_values(market_db, tmp_path / "whole")
     evolve_here(monkeypatch)
     expected = evolve(whole)
@@ -130,7 +141,7 @@ def test_an_evolution_that_was_cut_short_goes_on_without_repeating_anything(mark
         evolve(evolve_values(market_db, tmp_path / "cut", evolve={"population": 5}), resume=True)
 
 
-def test_what_finished_out_of_order_keeps_its_name(market_db, tmp_path, monkeypatch):
+def test_a_trial_that_finished_out_of_order_keeps_its_name(market_db, tmp_path, monkeypatch):
     """Two trials ran when the driver died: the later one had finished."""
     evolve_here(monkeypatch)
     values = evolve_values(market_db, tmp_path / "cut")
@@ -146,7 +157,7 @@ def test_what_finished_out_of_order_keeps_its_name(market_db, tmp_path, monkeypa
     assert len(journal.read()) == 8
 
 
-def test_failures_and_time_end_it(market_db, tmp_path, monkeypatch):
+def test_failures_and_time_end_an_evolution(market_db, tmp_path, monkeypatch):
     evolve_here(monkeypatch)
     broken = {"learning_rate": 1e30, "grad_clip": 1e30}
     with pytest.raises(BitcornError, match="of each generation at most 0% may; the first, t0001"):
@@ -158,7 +169,7 @@ def test_failures_and_time_end_it(market_db, tmp_path, monkeypatch):
         evolve(evolve_values(market_db, tmp_path / "late"), max_hours=1e-12)
 
 
-def test_what_cannot_be_is_told_before_anything_runs(market_db, tmp_path):
+def test_impossible_evolutions_are_refused_before_any_trial(market_db, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     with pytest.raises(BitcornError, match="holds other files than a sweep or evolution"):
@@ -167,7 +178,7 @@ def test_what_cannot_be_is_told_before_anything_runs(market_db, tmp_path):
         evolve(evolve_values(market_db, tmp_path / "out", folds={"last": None, "train": "35d"}, evolve={"held_out": 9}))
 
 
-def test_the_leaderboard_counts_all_that_evolved(market_db, tmp_path, monkeypatch):
+def test_the_leaderboard_counts_all_individuals(market_db, tmp_path, monkeypatch):
     evolve_here(monkeypatch)
     done = evolve(evolve_values(market_db, tmp_path / "evolved", evolve={"generations": 1}))
     judged = leaderboard(tmp_path / "evolved")
@@ -176,7 +187,7 @@ def test_the_leaderboard_counts_all_that_evolved(market_db, tmp_path, monkeypatc
 
 
 @pytest.mark.slow
-def test_after_a_killed_driver_nothing_is_repeated_and_the_same_comes_out(
+def test_after_a_killed_driver_nothing_is_repeated_and_the_result_is_the_same(
     ray_cluster, market_db, tmp_path, cache_dir, monkeypatch
 ):
     """On Ray, killed and gone on with, beside an undisturbed evolution in one process."""
@@ -197,3 +208,68 @@ def test_after_a_killed_driver_nothing_is_repeated_and_the_same_comes_out(
     ran.clear()
     assert plain(evolve(values, resume=True)) == plain(done)
     assert ran == []
+
+
+def individual(name, features, *losses):
+    point = {"features": list(features), "training.learning_rate": 0.01}
+    return Individual(name=name, point=point, losses=losses)
+
+
+def test_the_winner_has_few_features_and_is_within_one_standard_error():
+    best = individual("best", "abcd", 1.0, 2.0, 3.0)
+    near = individual("near", "ab", 1.2, 1.9, 3.05)  # mean +0.05, standard error 0.087
+    worse = individual("worse", "a", 1.5, 2.5, 3.5)
+    assert choose_winner([worse, near, best]).name == "near"
+    assert choose_winner([worse, best]).name == "best"
+    assert choose_winner([individual("x", "a", 1.0), individual("y", "ab", 0.9)]).name == "y"  # one fold: the best
+    with pytest.raises(BitcornError, match="no individual was trained"):
+        choose_winner([])
+
+
+@pytest.fixture
+def results(market_db, tmp_path):
+    config = EvolveConfig.load(evolve_values(market_db, tmp_path / "evolved"))
+    folder = SweepFolder(tmp_path / "evolved")
+    few, many, failed = (
+        individual("t0001", ["range"], 2.0),
+        individual("t0002", ["rsi_14", "range"], 1.0),
+        individual("t0003", ["rsi_14"]),
+    )
+    generation = Generation(
+        number=1,
+        individuals=(few, many, failed),
+        survivors=("t0001", "t0002"),
+        front=("t0001", "t0002"),
+        trained=3,
+        survival={name: float(name == "range") for name in config.features},
+    )
+    evolution = Evolution(
+        folder=folder.storage.address,
+        ended="done",
+        tried=3,
+        generations=(generation,),
+        front=(EvaluatedIndividual(individual=few, held_out=(2.5,)), EvaluatedIndividual(individual=many)),
+        winner="t0002",
+        system=config.system_of(many.features).spec,
+        compared=(EvaluatedIndividual(individual=individual("v2", ["rsi_14"]), held_out=(3.0,)),),
+        importance=(Importance(feature="range", increase=0.1, standard_error=None),),
+    )
+    write_results(folder, config, {"search": [], "held_out": []}, evolution_page, evolution)
+    return folder, config, evolution
+
+
+def test_all_results_are_written(results):
+    folder, _, evolution = results
+    told = json.loads((Path(folder.storage.address) / "evolution.json").read_text())
+    assert [each["held_out_loss"] for each in told["front"]] == [2.5, None]
+    assert told["compared"][0]["loss"] is None  # nothing was searched with it
+    assert told["generations"][0]["best"] == 1.0
+    table = pq.read_table(Path(folder.storage.address) / "evolution.parquet").to_pydict()
+    assert table["loss"] == [2.0, 1.0, None]
+    assert table["front"] == table["survives"] == [True, True, False]
+    assert table["feature.rsi_14"] == [False, True, True]
+    assert find_system(str(Path(folder.storage.address) / "system.json")).features == ("rsi_14", "range")
+    run = RunConfig.load(Path(folder.storage.address) / "winner.yaml", {})
+    assert (run.features, run.training.learning_rate) == (evolution.system, 0.01)
+    assert run.out == str(Path(folder.storage.address) / "run")
+    assert (Path(folder.storage.address) / "evolution.html").is_file()

@@ -28,7 +28,7 @@ def windows(ends, starts):
     return SimpleNamespace(test_ends=np.array(ends), partition_starts=np.array(starts))
 
 
-def test_blocks_change_places_inside_their_partition():
+def test_blocks_are_permuted_inside_their_partition():
     data = windows([*range(20, 50), *range(130, 150)], [0, 100, 200])
     rows, source = shuffled_rows(data, 5, 4, np.random.default_rng(0))
     np.testing.assert_array_equal(rows, [*range(16, 50), *range(126, 150)])
@@ -39,14 +39,14 @@ def test_blocks_change_places_inside_their_partition():
     assert (np.diff(source[:34]) == 1).mean() >= 0.7
 
 
-def test_an_order_is_never_the_old_one():
+def test_a_permutation_changes_the_order():
     data = windows(range(10, 16), [0, 20])
     for seed in range(20):
         rows, source = shuffled_rows(data, 1, 3, np.random.default_rng(seed))
         assert (rows != source).all()
 
 
-def test_too_few_rows_are_told():
+def test_too_few_rows_are_refused():
     with pytest.raises(BitcornError, match="read 5 rows, too few for two blocks of 8"):
         shuffled_rows(windows([10], [0, 20]), 5, 8, np.random.default_rng(0))
     with pytest.raises(BitcornError, match="no test window"):
@@ -73,7 +73,7 @@ def test_the_loss_is_that_of_the_sweep_and_shuffles_repeat(case):
     assert len(set(found["shuffled"]["raw_vol_30"])) == 3
 
 
-def test_a_feature_that_says_it_all_is_worth_more_than_noise(case):
+def test_an_informative_feature_is_more_important_than_noise(case):
     """Of a market whose volatility is one of two, known from one feature; the other one is noise."""
     from bitcorn_ray.tuning.evolution.importance import _test_loss
 
@@ -113,7 +113,7 @@ def test_a_feature_that_says_it_all_is_worth_more_than_noise(case):
     assert increases[1] == 0.0
 
 
-def test_what_was_found_is_kept_and_read(case):
+def test_the_importance_is_stored_and_read(case):
     config, data, folder, plan = case
     setting, told = config.sweep.at({"features": ["raw_vol_30", "range"]}), []
     fetch = {"bars": data.bars, **data.variants}.__getitem__

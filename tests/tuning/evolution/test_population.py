@@ -25,7 +25,7 @@ def evolved(generations, seed=0, size=20, space=SPACE, loss=loss_of):
     return made
 
 
-def test_the_first_generation_has_all_and_each_system_alone():
+def test_the_first_generation_has_all_features_and_each_system_alone():
     ((points, _),) = evolved(1)
     assert len(points) == 20
     assert [point["features"] for point in points[:3]] == [GROUPS[0] + GROUPS[1], GROUPS[0], GROUPS[1]]
@@ -36,7 +36,7 @@ def test_the_first_generation_has_all_and_each_system_alone():
         assert point["features"]
 
 
-def test_with_the_same_seed_and_losses_it_chooses_the_same():
+def test_the_same_seed_and_losses_choose_the_same_points():
     assert evolved(4) == evolved(4)
     assert evolved(4) != evolved(4, seed=1)
 
@@ -65,7 +65,7 @@ def test_a_point_is_tried_once_while_there_are_others():
         few.tell({point_key(point): 1.0 for point in points})
 
 
-def test_nothing_is_bred_from_what_failed():
+def test_nothing_is_bred_from_failed_individuals():
     made = evolved(3, loss=lambda point: math.inf if "a0" in point["features"] else loss_of(point))
     for points, survivors in made:
         good = {point_key(point) for point in points if "a0" not in point["features"]}
@@ -73,7 +73,7 @@ def test_nothing_is_bred_from_what_failed():
         assert not any('"a0"' in key for key in survivors)
 
 
-def test_the_front_is_what_none_beats():
+def test_no_individual_beats_the_front():
     losses = {"a": 3.0, "b": 2.0, "ab": 2.0, "ac": 1.0, "abc": 1.5, "abcd": math.inf}
     individuals = [
         Individual(name=name, point={"features": list(name)}, losses=() if math.isinf(loss) else (loss,))
