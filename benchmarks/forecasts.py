@@ -30,7 +30,7 @@ from bitcorn_ray.market.simulate import simulate_bars
 from bitcorn_ray.models.base import EpochResult, FitResult
 from bitcorn_ray.models.neural.config import LSTMConfig, TrainingConfig
 from bitcorn_ray.models.neural.model import LSTMModel
-from bitcorn_ray.models.neural.network import build_network
+from bitcorn_ray.models.neural.network import Network
 from bitcorn_ray.sources.ingest import write_bars
 from bitcorn_ray.training.run import assemble_run, save_run
 
@@ -106,7 +106,7 @@ def make_run(folder: Path, bars: Bars) -> Path:
     ).with_reference(_MODEL.reference_span)
     data, scaler, facts = build_dataset(matrix, [rows], _MODEL, Shares())
     torch.manual_seed(0)
-    network = build_network(matrix.shape[1], _MODEL)
+    network = Network(matrix.shape[1], _MODEL)
     network.output_scale.copy_(torch.from_numpy(data.output_scale))
     losses = [0.0] * len(_MODEL.horizons)
     result = FitResult([EpochResult(1, 0.0, 0.0, losses, losses, True, 0.0, 0.0, 0.0)])

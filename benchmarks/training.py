@@ -31,7 +31,7 @@ from bitcorn_ray.models.neural.batches import DeviceData
 from bitcorn_ray.models.neural.checkpoint import CheckpointFolder
 from bitcorn_ray.models.neural.config import LSTMConfig, TrainingConfig
 from bitcorn_ray.models.neural.losses import Objective
-from bitcorn_ray.models.neural.network import build_network
+from bitcorn_ray.models.neural.network import Network
 from bitcorn_ray.models.neural.steps import Steps
 from bitcorn_ray.models.neural.trainer import fit
 
@@ -147,7 +147,7 @@ def turns(
 
 def bare_steps(data: Dataset, model: LSTMConfig, config: TrainingConfig, device: str = "cpu") -> Callable[[], None]:
     """Return as many steps of the optimiser as an epoch has, all on its first batch, without what a loop does else."""
-    network, objective = build_network(FEATURES, model).to(device).train(), Objective(config, HORIZONS).to(device)
+    network, objective = Network(FEATURES, model).to(device).train(), Objective(config, HORIZONS).to(device)
     batch = config.batch_size
     steps = Steps.for_one_process(
         network, objective, DeviceData(data, SEQ_LEN, torch.device(device)), batch, deterministic=False

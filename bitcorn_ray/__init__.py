@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from bitcorn_ray.evaluation.evaluate import evaluate
     from bitcorn_ray.features.system import FeatureSystem, feature_system
     from bitcorn_ray.forecasting.forecaster import Forecaster
-    from bitcorn_ray.models.neural.network import LSTM2Head, LSTMMultiHead
+    from bitcorn_ray.models.neural.network import LSTMMultiHead
     from bitcorn_ray.report.evolution import evolve
     from bitcorn_ray.report.write import write_report
     from bitcorn_ray.training.config import RunConfig
@@ -56,7 +56,6 @@ _HOMES = {
     "FeatureSystem": "features.system",
     "feature_system": "features.system",
     "Forecaster": "forecasting.forecaster",
-    "LSTM2Head": "models.neural.network",
     "LSTMMultiHead": "models.neural.network",
     "load_run": "training.run",
     "run_lineage": "training.lineage",
@@ -78,7 +77,6 @@ __all__ = [
     "FeaturePrepResult",
     "FeatureSystem",
     "Forecaster",
-    "LSTM2Head",
     "LSTMMultiHead",
     "MarketDataResult",
     "MultiHorizonTrainingRequest",

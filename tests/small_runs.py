@@ -12,7 +12,7 @@ from bitcorn_ray.features.registry import find_system
 from bitcorn_ray.models.base import EpochResult, FitResult
 from bitcorn_ray.models.neural.config import LSTMConfig, TrainingConfig
 from bitcorn_ray.models.neural.model import LSTMModel
-from bitcorn_ray.models.neural.network import build_network
+from bitcorn_ray.models.neural.network import Network
 from bitcorn_ray.training.run import assemble_run, save_run
 
 MODEL = LSTMConfig(horizons=(1, 4), seq_len=16, hidden_size=8, num_layers=1, reference_span=24)
@@ -30,7 +30,7 @@ def make_run(folder, partitions, model=MODEL, training=TRAINING, system="v2", se
         for symbol, bars in partitions.items()
     ]
     data, scaler, facts = build_dataset(np.ascontiguousarray(matrix), rows, model, shares_of(training))
-    network = build_network(matrix.shape[1], model, len(partitions))
+    network = Network(matrix.shape[1], model, len(partitions))
     network.output_scale.copy_(torch.from_numpy(data.output_scale))
     network.typical_reference.fill_(data.typical_reference)
     losses = [0.5] * len(model.horizons)

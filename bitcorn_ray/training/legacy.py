@@ -27,7 +27,7 @@ from bitcorn_ray.datasets.scaling import scaler_from_json, scaler_to_json
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.models.neural.config import LSTMConfig
 from bitcorn_ray.models.neural.model import LSTMModel
-from bitcorn_ray.models.neural.network import build_network, from_per_horizon_heads, load_weights
+from bitcorn_ray.models.neural.network import Network, from_per_horizon_heads, load_weights
 from bitcorn_ray.storage.storage import Storage
 from bitcorn_ray.training.run import FORMAT, Run
 
@@ -52,7 +52,7 @@ def import_older(folder: str | Path, *, feature_system: str, timeframe: str | No
         raise BitcornError(f"{shown} does not say the timeframe of its bars: give it, such as 1h")
     columns = [str(name) for name in meta["feature_cols"]]
     state = _read_state(storage, _first_of(storage, _WEIGHTS))
-    network = build_network(len(columns), config)
+    network = Network(len(columns), config)
     try:
         load_weights(network, from_per_horizon_heads(state, config.horizons))
     except (KeyError, RuntimeError) as error:

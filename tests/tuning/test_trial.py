@@ -9,7 +9,7 @@ from bitcorn_ray.datasets.load import inputs_from_source
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.models.neural.model import predict_windows
-from bitcorn_ray.models.neural.network import build_network
+from bitcorn_ray.models.neural.network import Network
 from bitcorn_ray.sources.ingest import write_bars
 from bitcorn_ray.tuning.config import SweepConfig
 from bitcorn_ray.tuning.data import sweep_data
@@ -51,7 +51,7 @@ def test_a_fold_is_what_a_plain_training_gives_bit_for_bit(market_db):
     fold = data.folds[-1]
     plain = inputs_from_source(market_db, ["AAAUSDT"], "1h", "v2", setting.model, fold.rows).data
     fitted = fit(plain, setting.model, setting.training)
-    model = build_network(14, setting.model, 1)
+    model = Network(14, setting.model, 1)
     model.load_state_dict(fitted.weights)
     returns, volatilities = predict_windows(
         model, plain.matrix, plain.reference, plain.test_ends, setting.model.seq_len

@@ -19,7 +19,7 @@ from bitcorn_ray.datasets.dataset import Dataset
 from bitcorn_ray.models.base import FitContext, FitResult, Prediction, Shape, Traits, WindowSet
 from bitcorn_ray.models.neural.batches import gather
 from bitcorn_ray.models.neural.config import GRUConfig, LSTMConfig, NetworkConfig, TCNConfig, TrainingConfig
-from bitcorn_ray.models.neural.network import Network, build_network, from_per_horizon_heads, load_weights
+from bitcorn_ray.models.neural.network import Network, from_per_horizon_heads, load_weights
 from bitcorn_ray.models.neural.trainer import fit
 
 Floats = NDArray[np.float32]
@@ -43,7 +43,7 @@ class NetworkModel:
     @classmethod
     def create(cls, config: NetworkConfig, shape: Shape) -> Self:
         """Return an untrained model."""
-        return cls(config, build_network(shape.features, config, max(shape.partitions, 1)).eval())
+        return cls(config, Network(shape.features, config, max(shape.partitions, 1)).eval())
 
     def fit(self, data: Dataset, training: TrainingConfig, context: FitContext) -> FitResult:
         """Train the network, see `trainer.fit`."""

@@ -12,31 +12,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.models.interpolation import horizon_weights
-from bitcorn_ray.models.neural.config import NetworkConfig, RecurrentConfig, TCNConfig
+from bitcorn_ray.models.neural.config import GRUConfig, LSTMConfig, NetworkConfig, RecurrentConfig, TCNConfig
+from bitcorn_ray.models.neural.encoders import Encoder
 from bitcorn_ray.models.neural.encoders.dropout import drop
 from bitcorn_ray.models.neural.encoders.recurrent import RecurrentEncoder
 from bitcorn_ray.models.neural.encoders.tcn import TCNEncoder
 
 _GREATEST_LOG = 8.0  # of a volatility in its units: a factor of 3,000 either way
-
-
-class Encoder(Protocol):
-    """What the network needs of an encoder, see `encoders`."""
-
-    output_size: int
-
-    def work_per_window(self, seq_len: int) -> int:
-        """Return the number of states that a window costs."""
-
-    def __call__(self, x_LBF: Tensor) -> Tensor:
-        """Return the state (B, D) of windows (L, B, F)."""
 
 
 class Heads(nn.Module):
@@ -70,10 +58,9 @@ class Heads(nn.Module):
 
 
 class Network(nn.Module):
-    """Log returns and volatilities of several horizons from windows of features.
+    """Log returns and volatilities of several horizons from windows of F features.
 
-    encoder: of windows of F features and the symbol embedding. symbols: number of partitions, needed with an embedding.
-
+    symbols: number of partitions, needed with an embedding.
     Outputs are in units of the reference volatility times `output_scale` (H,), which training sets to each horizon's
     typical volatility in units of the reference, so that the losses of all horizons have one size. `typical_reference`,
     of the training windows, is used if no reference is given.
@@ -82,35 +69,22 @@ class Network(nn.Module):
     output_scale: Tensor
     typical_reference: Tensor
 
-    def __init__(
-        self,
-        n_features: int,
-        horizons: Sequence[int],
-        encoder: Encoder,
-        *,
-        dropout: float,
-        input_norm: nn.Module | None,
-        embedding: nn.Embedding | None,
-        skip: bool,
-        volatility_link: str,
-    ) -> None:
+    def __init__(self, n_features: int, config: NetworkConfig, symbols: int = 1) -> None:
         super().__init__()
-        self.horizons = tuple(horizons)
-        self.volatility_link = volatility_link
-        self.dropout = dropout
-        self.input_norm, self.embedding = input_norm, embedding
-        self.encoder = cast(nn.Module, encoder)
-        self.heads = Heads(encoder.output_size, len(self.horizons))
-        inputs = n_features + (embedding.embedding_dim if embedding is not None else 0)
-        self.skip = nn.Linear(inputs, 2 * len(self.horizons), bias=False) if skip else None
+        self.horizons, self.dropout, self.volatility_link = config.horizons, config.dropout, config.volatility_link
+        inputs, count = n_features + config.symbol_embedding, len(config.horizons)
+        self.input_norm = nn.LayerNorm(n_features) if config.input_norm else None
+        self.embedding = nn.Embedding(symbols, config.symbol_embedding) if config.symbol_embedding else None
+        self.encoder = _encoder(inputs, config)
+        self.heads = Heads(self.encoder.output_size, count)
+        self.skip = nn.Linear(inputs, 2 * count, bias=False) if config.skip else None
         if self.skip is not None:
             nn.init.zeros_(self.skip.weight)
-        self.register_buffer("output_scale", torch.ones(len(self.horizons)))
+        self.register_buffer("output_scale", torch.ones(count))
         self.register_buffer("typical_reference", torch.ones(()))
-
-    def work_per_window(self, seq_len: int) -> int:
-        """Return the number of states that a window costs."""
-        return cast(Encoder, self.encoder).work_per_window(seq_len)
+        if isinstance(config, RecurrentConfig):
+            self.register_state_dict_post_hook(_to_stored_names)  # type: ignore[no-untyped-call]
+            self.register_load_state_dict_pre_hook(_from_stored_names)  # type: ignore[no-untyped-call]
 
     def standardised(self, x_BLF: Tensor, symbol_B: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the return and volatility (B, H), each in units of the reference times `output_scale`.
@@ -123,7 +97,7 @@ class Network(nn.Module):
             x_LBF = self.input_norm(x_LBF)
         if self.embedding is not None:
             if symbol_B is None:
-                raise BitcornError("the model tells partitions apart: give symbol_B, each window's partition")
+                raise BitcornError("the model has a symbol embedding: give symbol_B, the partition of each window")
             x_LBF = torch.cat((x_LBF, self.embedding(symbol_B).expand(len(x_LBF), -1, -1)), 2)
         state_BD = drop(self.encoder(x_LBF), self.dropout, self.training)
         # The heads are small: they stay in float32 if the encoder computed in less.
@@ -142,29 +116,8 @@ class Network(nn.Module):
         reference_B: volatility of one bar at each window's end, by default `typical_reference`.
         """
         return_BH, volatility_BH = self.standardised(x_BLF, symbol_B)
-        unit_BH = self._unit(reference_B)
+        unit_BH = (self.typical_reference if reference_B is None else reference_B[:, None]) * self.output_scale
         return return_BH * unit_BH, volatility_BH * unit_BH
-
-    def predict_interpolated(
-        self,
-        x_BLF: Tensor,
-        horizons: Sequence[float],
-        reference_B: Tensor | None = None,
-        symbol_B: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Return the log return and volatility, (B, len(horizons)) each, at horizons between those trained on.
-
-        The return is linear in the horizon, and so is the variance, as they are for independent steps.
-        Raises BitcornError for a horizon outside of those trained on.
-        """
-        weights = torch.as_tensor(horizon_weights(self.horizons, [float(horizon) for horizon in horizons]))
-        return_BH, volatility_BH = Network.forward(self, x_BLF, reference_B, symbol_B)
-        weights = weights.to(return_BH)
-        return return_BH @ weights, (volatility_BH.square() @ weights).sqrt()
-
-    def _unit(self, reference_B: Tensor | None) -> Tensor:
-        reference = self.typical_reference if reference_B is None else reference_B[:, None]
-        return reference * self.output_scale
 
     def _volatility(self, log_BH: Tensor) -> Tensor:
         if self.volatility_link == "softplus":
@@ -173,11 +126,7 @@ class Network(nn.Module):
 
 
 class LSTMMultiHead(Network):
-    """A network of recurrent layers, with the constructor of the older system.
-
-    n_features: F. cell: "lstm" or "gru". symbols: number of partitions that an embedding tells apart. In its state dict
-    the recurrent layers are `lstm.*` and their norms `norms.*`, as in the older system.
-    """
+    """A recurrent network from single options. cell: "lstm" or "gru". options: further fields of its configuration."""
 
     def __init__(
         self,
@@ -188,81 +137,26 @@ class LSTMMultiHead(Network):
         dropout: float = 0.2,
         *,
         cell: str = "lstm",
-        input_norm: bool = False,
-        layer_norm: bool = False,
-        symbols: int = 0,
-        symbol_embedding: int = 0,
-        skip: bool = False,
-        volatility_link: str = "exp",
+        symbols: int = 1,
+        **options: Any,
     ) -> None:
-        norm = nn.LayerNorm(n_features) if input_norm else None
-        embedding = nn.Embedding(symbols, symbol_embedding) if symbol_embedding else None
-        inputs = n_features + symbol_embedding
-        encoder = RecurrentEncoder(inputs, hidden_size, num_layers, dropout, cell=cell, layer_norm=layer_norm)
-        super().__init__(
-            n_features,
-            horizons,
-            encoder,
-            dropout=dropout,
-            input_norm=norm,
-            embedding=embedding,
-            skip=skip,
-            volatility_link=volatility_link,
-        )
-        self.register_state_dict_post_hook(_to_older_names)  # type: ignore[no-untyped-call]
-        self.register_load_state_dict_pre_hook(_from_older_names)  # type: ignore[no-untyped-call]
-
-
-class LSTM2Head(LSTMMultiHead):
-    """`LSTMMultiHead` for one horizon: one return and one volatility, (B,) each."""
-
-    def __init__(
-        self, n_features: int, hidden_size: int = 64, num_layers: int = 2, dropout: float = 0.2, horizon: int = 1
-    ) -> None:
-        super().__init__(n_features, (horizon,), hidden_size, num_layers, dropout)
-
-    def forward(
-        self, x_BLF: Tensor, reference_B: Tensor | None = None, symbol_B: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Return the log return (B,) and its volatility (B,) from scaled windows (B, L, F)."""
-        return_BH, volatility_BH = super().forward(x_BLF, reference_B, symbol_B)
-        return return_BH[:, 0], volatility_BH[:, 0]
-
-
-def build_network(n_features: int, config: NetworkConfig, symbols: int = 1) -> Network:
-    """Return an untrained network for F features. symbols: number of partitions, for an embedding."""
-    if isinstance(config, RecurrentConfig):
-        return LSTMMultiHead(
-            n_features,
-            config.horizons,
-            config.hidden_size,
-            config.num_layers,
-            config.dropout,
-            cell=config.kind,
-            input_norm=config.input_norm,
-            layer_norm=config.layer_norm,
-            symbols=symbols,
-            symbol_embedding=config.symbol_embedding,
-            skip=config.skip,
-            volatility_link=config.volatility_link,
-        )
-    norm = nn.LayerNorm(n_features) if config.input_norm else None
-    embedding = nn.Embedding(symbols, config.symbol_embedding) if config.symbol_embedding else None
-    return Network(
-        n_features,
-        config.horizons,
-        _encoder(n_features + config.symbol_embedding, config),
-        dropout=config.dropout,
-        input_norm=norm,
-        embedding=embedding,
-        skip=config.skip,
-        volatility_link=config.volatility_link,
-    )
+        config = {"lstm": LSTMConfig, "gru": GRUConfig}[cell]
+        sizes = {"hidden_size": hidden_size, "num_layers": num_layers, "dropout": dropout}
+        super().__init__(n_features, config(horizons=tuple(horizons), **sizes, **options), symbols)
 
 
 def _encoder(inputs: int, config: NetworkConfig) -> Encoder:
     """Return the encoder of a configuration. A new architecture adds a case here."""
     match config:
+        case RecurrentConfig():
+            return RecurrentEncoder(
+                inputs,
+                config.hidden_size,
+                config.num_layers,
+                config.dropout,
+                cell=config.kind,
+                layer_norm=config.layer_norm,
+            )
         case TCNConfig():
             return TCNEncoder(
                 inputs, config.seq_len, config.channels, config.kernel_size, config.blocks, config.dropout
@@ -299,22 +193,20 @@ def from_per_horizon_heads(state: Mapping[str, Tensor], horizons: Sequence[int])
     return {**others, **heads}
 
 
-# Names of parameters in a state dict, and of the older system.
-_OLDER_NAMES = (("encoder.layers.", "lstm."), ("encoder.norms.", "norms."))
+# Prefixes of a recurrent network's parameters, and in its state dict, as the older system named them.
+_STORED_NAMES = (("encoder.layers.", "lstm."), ("encoder.norms.", "norms."))
 
 
-def _to_older_names(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
-    _rename(state, [(prefix + name, prefix + older) for name, older in _OLDER_NAMES])
+def _to_stored_names(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+    _rename(state, {prefix + name: prefix + stored for name, stored in _STORED_NAMES})
 
 
-def _from_older_names(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    _rename(state, [(prefix + older, prefix + name) for name, older in _OLDER_NAMES])
+def _from_stored_names(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    _rename(state, {prefix + stored: prefix + name for name, stored in _STORED_NAMES})
 
 
-def _rename(state: dict[str, Any], pairs: Sequence[tuple[str, str]]) -> None:
+def _rename(state: dict[str, Any], prefixes: Mapping[str, str]) -> None:
     """Replace prefixes of names in place, keeping the order."""
-    items = list(state.items())
-    state.clear()
-    for name, value in items:
-        old, new = next(((old, new) for old, new in pairs if name.startswith(old)), ("", ""))
-        state[new + name.removeprefix(old)] = value
+    for name in list(state):
+        old = next((old for old in prefixes if name.startswith(old)), "")
+        state[prefixes.get(old, "") + name.removeprefix(old)] = state.pop(name)

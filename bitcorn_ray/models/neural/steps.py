@@ -38,7 +38,7 @@ _SMALLEST_WORK = 65_536  # states of a part for which a thread pays
 def part_count(threads: int, windows: int, work_per_window: int) -> int:
     """Return the number of parts that a batch is divided into on so many threads; 1 for an undivided batch.
 
-    work_per_window: states that a window costs, see `Network.work_per_window`.
+    work_per_window: states that a window costs, see `Encoder.work_per_window`.
 
     >>> part_count(2, 64, 64 * 64), part_count(2, 512, 2 * 32), part_count(1, 64, 64 * 64)
     (2, 1, 1)
@@ -112,7 +112,7 @@ class Steps:
         Recorded dropout cannot be seeded for each step, so nothing is recorded in a deterministic training.
         """
         if data.matrix.device.type == "cpu":
-            parts = part_count(torch.get_num_threads(), batch_size, model.work_per_window(data.seq_len))
+            parts = part_count(torch.get_num_threads(), batch_size, model.encoder.work_per_window(data.seq_len))
             return cls(model, objective, data, parts)
         return cls(model, objective, data, recorded=None if deterministic else batch_size)
 

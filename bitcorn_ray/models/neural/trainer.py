@@ -40,7 +40,7 @@ from bitcorn_ray.models.neural.batches import (
 from bitcorn_ray.models.neural.checkpoint import Superseded
 from bitcorn_ray.models.neural.config import LOSSES, NetworkConfig, TrainingConfig
 from bitcorn_ray.models.neural.losses import Objective
-from bitcorn_ray.models.neural.network import Network, build_network
+from bitcorn_ray.models.neural.network import Network
 from bitcorn_ray.models.neural.steps import Steps
 
 _VALIDATION_BATCH = 256  # or a training batch if it is larger
@@ -133,7 +133,7 @@ class _Loop:
                 f"{len(self.train_ends)} training windows in batches of {config.batch_size} are too few for "
                 f"{self.world} workers: each needs one of every batch"
             )
-        self.model = build_network(data.matrix.shape[1], model, len(data.names)).to(device)
+        self.model = Network(data.matrix.shape[1], model, len(data.names)).to(device)
         self.model.output_scale.copy_(self.data.scale)
         self.model.typical_reference.fill_(data.typical_reference)
         self.objective = Objective(config, model.horizons).to(device)

@@ -4,12 +4,12 @@ import torch
 from torch import nn
 
 from bitcorn_ray.models.neural.config import LSTMConfig
-from bitcorn_ray.models.neural.network import build_network
+from bitcorn_ray.models.neural.network import Network
 from bitcorn_ray.models.neural.trainer import AveragedWeights, on_cpu, parameter_groups
 
 
 def test_matrices_decay_and_levels_do_not():
-    model = build_network(4, LSTMConfig(layer_norm=True, skip=True), 1)
+    model = Network(4, LSTMConfig(layer_norm=True, skip=True), 1)
     decaying, level = parameter_groups(model, 0.01)
     assert (decaying["weight_decay"], level["weight_decay"]) == (0.01, 0.0)
     names = {id(parameter): name for name, parameter in model.named_parameters()}

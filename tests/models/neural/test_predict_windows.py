@@ -5,7 +5,7 @@ import torch
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.models.interpolation import horizon_weights, interpolate
 from bitcorn_ray.models.neural.model import predict_windows
-from bitcorn_ray.models.neural.network import LSTM2Head, LSTMMultiHead
+from bitcorn_ray.models.neural.network import LSTMMultiHead
 
 
 @pytest.mark.parametrize("options", [{}, {"cell": "gru", "layer_norm": True, "input_norm": True, "skip": True}])
@@ -54,12 +54,11 @@ def test_ends_may_come_in_any_order_and_the_symbols_with_them():
     assert not np.allclose(together[1], together[2])
 
 
-def test_a_model_of_one_horizon_gives_columns_too():
+def test_no_windows_give_no_forecasts():
     returns, volatilities = predict_windows(
-        LSTM2Head(3, hidden_size=4), np.zeros((20, 3), np.float32), None, np.array([9, 19]), 10
+        LSTMMultiHead(3), np.zeros((20, 3), np.float32), None, np.array([], int), 10
     )
-    assert returns.shape == volatilities.shape == (2, 1)
-    assert predict_windows(LSTM2Head(3), np.zeros((20, 3), np.float32), None, np.array([], int), 10)[0].shape == (0, 1)
+    assert returns.shape == volatilities.shape == (0, 3)
 
 
 def test_an_array_that_is_shared_is_not_written_to():
@@ -68,24 +67,18 @@ def test_an_array_that_is_shared_is_not_written_to():
     predict_windows(LSTMMultiHead(3), matrix, None, np.array([49]), 10)
 
 
-def test_horizons_between_are_as_the_model_interpolates_them():
-    torch.manual_seed(2)
-    model = LSTMMultiHead(3, horizons=(12, 1, 4), hidden_size=8)  # in no order
-    matrix = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
-    known = predict_windows(model, matrix, None, np.array([30, 49]), 10)
-    asked = [1, 2, 4, 9, 12]
-    mine = interpolate(*known, horizon_weights((12, 1, 4), asked))
-    windows = torch.from_numpy(np.stack([matrix[21:31], matrix[40:50]]))
-    with torch.no_grad():
-        theirs = model.eval().predict_interpolated(windows, asked)
-    for one, other in zip(mine, theirs, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-7)
-    np.testing.assert_allclose(mine[0][:, [4, 0, 2]], known[0], rtol=1e-6)
-    # By hand: 9 lies 5/8 of the way from 4 to 12.
-    np.testing.assert_allclose(mine[0][0, 3], 3 / 8 * known[0][0, 2] + 5 / 8 * known[0][0, 0], rtol=1e-5)
+def test_return_and_variance_are_linear_between_horizons():
+    rng = np.random.default_rng(0)
+    returns, volatilities = rng.normal(size=(5, 3)), rng.uniform(1, 2, (5, 3))
+    between, spread = interpolate(returns, volatilities, horizon_weights((12, 1, 4), [1, 2, 4, 9, 12]))
+    for found, known in ((between, returns), (spread, volatilities)):
+        np.testing.assert_allclose(found[:, [4, 0, 2]], known)
+    # 9 lies 5/8 of the way from 4 to 12.
+    np.testing.assert_allclose(between[:, 3], 3 / 8 * returns[:, 2] + 5 / 8 * returns[:, 0])
+    np.testing.assert_allclose(spread[:, 3] ** 2, 3 / 8 * volatilities[:, 2] ** 2 + 5 / 8 * volatilities[:, 0] ** 2)
 
 
-@pytest.mark.parametrize("asked", [[0], [13], [2, 99], []])
+@pytest.mark.parametrize("asked", [[0], [13], [2, 99], [], [float("nan")]])
 def test_a_horizon_outside_of_those_trained_on_is_refused(asked):
     with pytest.raises(BitcornError, match="cannot be interpolated: the model was trained on 1, 4, 12"):
         horizon_weights((1, 12, 4), asked)

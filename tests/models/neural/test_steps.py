@@ -8,7 +8,7 @@ from small_training import MODEL, TRAINING, changed, fit, make_data
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.models.neural.batches import DeviceData
 from bitcorn_ray.models.neural.losses import Objective
-from bitcorn_ray.models.neural.network import build_network
+from bitcorn_ray.models.neural.network import Network
 from bitcorn_ray.models.neural.steps import Steps, part_count
 
 BROAD = replace(TRAINING, batch_size=50, threads=2, epochs=2)
@@ -27,7 +27,7 @@ def small_shares(monkeypatch):
 
 def stepper(data, shares, **options):
     torch.manual_seed(0)
-    model = build_network(data.matrix.shape[1], changed(WIDE, **options), 2)
+    model = Network(data.matrix.shape[1], changed(WIDE, **options), 2)
     rows = DeviceData(data, WIDE.seq_len, torch.device("cpu"))
     return Steps(model.train(), Objective(TRAINING, WIDE.horizons), rows, shares)
 
@@ -94,7 +94,7 @@ def test_recorded_steps_on_a_gpu_give_the_gradients_of_launched_ones(data, preci
 
     def steps(**recorded):
         torch.manual_seed(0)
-        model = build_network(data.matrix.shape[1], replace(WIDE, dropout=0.0), 2).cuda().train()
+        model = Network(data.matrix.shape[1], replace(WIDE, dropout=0.0), 2).cuda().train()
         return Steps(model, Objective(TRAINING, WIDE.horizons).cuda(), rows, **recorded)
 
     launched, recorded = steps(), steps(recorded=50)

@@ -8,11 +8,11 @@ from small_training import MODEL, TRAINING, fit, make_data
 from bitcorn_ray.market.simulate import simulate_bars
 from bitcorn_ray.models.neural.config import LOSSES
 from bitcorn_ray.models.neural.model import predict_windows
-from bitcorn_ray.models.neural.network import build_network
+from bitcorn_ray.models.neural.network import Network
 
 
 def forecast(data, weights, ends):
-    model = build_network(data.matrix.shape[1], MODEL, len(data.names))
+    model = Network(data.matrix.shape[1], MODEL, len(data.names))
     model.load_state_dict(weights)
     model.eval()
     return predict_windows(model, data.matrix, data.reference, ends, MODEL.seq_len)[1].astype(np.float64)

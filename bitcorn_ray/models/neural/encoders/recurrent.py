@@ -16,10 +16,11 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
+from bitcorn_ray.models.neural.encoders import Encoder
 from bitcorn_ray.models.neural.encoders.dropout import drop
 
 
-class RecurrentEncoder(nn.Module):
+class RecurrentEncoder(Encoder):
     """The last layer's state after the last bar.
 
     cell: "lstm" or "gru". layer_norm: normalise the states of each layer.

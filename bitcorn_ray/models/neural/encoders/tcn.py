@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from bitcorn_ray.models.neural.encoders import Encoder
 from bitcorn_ray.models.neural.encoders.dropout import drop
 
 
-class TCNEncoder(nn.Module):
+class TCNEncoder(Encoder):
     """The channels of the last block at the last bar.
 
     blocks: number of residual blocks, 0 for the fewest whose last bar sees seq_len bars.
