@@ -177,7 +177,7 @@ def train_on_ray() -> list[Figure]:
 
     def in_process() -> tuple[float, FitResult]:
         started = time.perf_counter()
-        fitted = fit(data, model, config)
+        fitted = fit(data, model, config, FitContext())[1]
         return time.perf_counter() - started, fitted
 
     before = in_process()

@@ -23,7 +23,7 @@ from benchmarks.memory import highest, peak, proc_mib
 from benchmarks.training import random_data
 from bitcorn_ray.datasets.dataset import Dataset, PartitionBars, build_dataset
 from bitcorn_ray.datasets.folds import Shares
-from bitcorn_ray.models.base import Shape
+from bitcorn_ray.models.base import FitContext, Shape
 from bitcorn_ray.models.neural.checkpoint import CheckpointFolder
 from bitcorn_ray.models.neural.config import LSTMConfig, TrainingConfig
 from bitcorn_ray.models.neural.trainer import fit
@@ -52,11 +52,12 @@ def long_series() -> Dataset:
 def main() -> None:
     """Train where the argument says, and print the figures."""
     small = LSTMConfig(horizons=(1,), seq_len=4, hidden_size=4)
-    fit(random_data(200, TrainingConfig(epochs=1), small), small, TrainingConfig(epochs=1))  # loads what loads lazily
+    once = TrainingConfig(epochs=1)
+    fit(random_data(200, once, small), small, once, FitContext())  # loads what loads lazily
     libraries, started = peak(), time.perf_counter()
     if sys.argv[1] == "in process":
         data = long_series()
-        fit(data, MODEL, TRAINING)
+        fit(data, MODEL, TRAINING, FitContext())
         most = peak()
         above = most - libraries
     else:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import numpy as np
+from torch import Tensor
 
 from bitcorn_ray.datasets.dataset import PartitionBars, build_dataset
 from bitcorn_ray.datasets.folds import Shares
-from bitcorn_ray.models.base import FitContext
+from bitcorn_ray.models.base import FitContext, FitResult
 from bitcorn_ray.models.neural import trainer
 from bitcorn_ray.models.neural.config import LSTMConfig, TrainingConfig
 from bitcorn_ray.models.registry import model_config
@@ -37,9 +40,17 @@ def make_data(*bars, model=MODEL, training=TRAINING):
     return build_dataset(features, partitions, model, shares_of(training))
 
 
+@dataclass(frozen=True)
+class NetworkFit(FitResult):
+    """The result of a fit, with the weights of its network."""
+
+    weights: dict[str, Tensor] = field(default_factory=dict)
+
+
 def fit(data, model, training, **context):
     """Fit a network. context: fields of a `FitContext`."""
-    return trainer.fit(data, model, training, FitContext(**context))
+    network, result = trainer.fit(data, model, training, FitContext(**context))
+    return NetworkFit(**vars(result), weights=network.state_dict())
 
 
 def changed(config, **options):

@@ -178,9 +178,7 @@ def _train_worker(config: dict[str, Any]) -> dict[str, Any]:
     except BitcornError as error:
         # Returned and not raised: Ray would start the training again, and it would fail again.
         return {"refused": str(error)}
-    values = {item.name: getattr(result, item.name) for item in fields(FitResult)}
-    history = [asdict(epoch) for epoch in result.history]
-    return {"artifacts": model.artifacts(), "result": {**values, "history": history}}
+    return {"artifacts": model.artifacts(), "result": asdict(result)}
 
 
 @contextmanager

@@ -6,12 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_training import MODEL, TRAINING, fit, make_data
+from small_training import MODEL, TRAINING, NetworkFit, fit, make_data
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.models.base import Shape
 from bitcorn_ray.models.neural.checkpoint import CheckpointFolder
-from bitcorn_ray.models.neural.trainer import NetworkFit
 
 # Checkpoints within epochs too, at every look.
 BUSY = replace(TRAINING, epochs=4, batch_size=8, checkpoint_minutes=1e-9, checkpoint_epochs=3)

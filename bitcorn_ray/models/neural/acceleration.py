@@ -91,7 +91,7 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[obj
     return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
 
 
-def machine(device: str) -> dict[str, Any]:
+def machine(device: torch.device) -> dict[str, Any]:
     """Return what the last bits of results depend on.
 
     cpu: its family. instructions: those that PyTorch's kernels use. threads: of PyTorch. gpu: its name, or None.
@@ -100,7 +100,7 @@ def machine(device: str) -> dict[str, Any]:
         "cpu": cpu_family(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name(torch.device(device)) if device.startswith("cuda") else None,
+        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
     }
 
 

@@ -19,7 +19,7 @@ from bitcorn_ray.datasets.dataset import Dataset
 from bitcorn_ray.models.base import FitContext, FitResult, Prediction, Shape, Traits, WindowSet
 from bitcorn_ray.models.neural.batches import gather
 from bitcorn_ray.models.neural.config import GRUConfig, LSTMConfig, NetworkConfig, TCNConfig, TrainingConfig
-from bitcorn_ray.models.neural.network import Network, from_per_horizon_heads, load_weights
+from bitcorn_ray.models.neural.network import Network, load_weights
 from bitcorn_ray.models.neural.trainer import fit
 
 Floats = NDArray[np.float32]
@@ -32,24 +32,25 @@ _BATCH_CPU, _BATCH_GPU = 256, 8_192
 
 
 class NetworkModel:
-    """A network of one kind. network: with the fitted weights, in evaluation mode."""
+    """A network of one kind. network: with the fitted weights, in evaluation mode; unset before the fit."""
 
     Config: ClassVar[type[NetworkConfig]] = NetworkConfig
     traits: ClassVar[Traits] = Traits(distributed=True, gpu=True, iterative=True)
+    network: Network
 
-    def __init__(self, config: Any, network: Network) -> None:
-        self.config, self.network = config, network
+    def __init__(self, config: Any, network: Network | None = None) -> None:
+        self.config = config
+        if network is not None:
+            self.network = network
 
     @classmethod
     def create(cls, config: NetworkConfig, shape: Shape) -> Self:
         """Return an untrained model."""
-        return cls(config, Network(shape.features, config, max(shape.partitions, 1)).eval())
+        return cls(config)
 
     def fit(self, data: Dataset, training: TrainingConfig, context: FitContext) -> FitResult:
-        """Train the network, see `trainer.fit`."""
-        result = fit(data, self.config, training, context)
-        self.network.load_state_dict(result.weights)
-        self.network.to(context.device).eval()
+        """Train a network, see `trainer.fit`."""
+        self.network, result = fit(data, self.config, training, context)
         return result
 
     def predict(self, windows: WindowSet) -> Prediction:
@@ -77,13 +78,10 @@ class NetworkModel:
 
     @classmethod
     def restore(cls, config: NetworkConfig, shape: Shape, artifacts: Mapping[str, bytes]) -> Self:
-        """Return the model of a state dict, also of an older layout. Nothing is unpickled."""
-        state = read_state(artifacts[WEIGHTS])
-        if any(name.startswith("heads_ret.") for name in state):
-            state = from_per_horizon_heads(state, config.horizons)
-        model = cls.create(config, shape)
-        load_weights(model.network, state)
-        return model
+        """Return the model of a state dict. Nothing is unpickled."""
+        network = Network(shape.features, config, max(shape.partitions, 1))
+        load_weights(network, read_state(artifacts[WEIGHTS]))
+        return cls(config, network.eval())
 
 
 class LSTMModel(NetworkModel):

@@ -69,10 +69,8 @@ class _Recording:
         self._ends_B = ends_B.clone()
         side = torch.cuda.Stream(ends_B.device)
         side.wait_stream(torch.cuda.current_stream(ends_B.device))
-        with torch.cuda.stream(
-            side
-        ):  # libraries choose kernels and allocate in the first steps, which are not recorded
-            for _ in range(_WARM_UPS):
+        with torch.cuda.stream(side):
+            for _ in range(_WARM_UPS):  # libraries choose kernels and allocate in the first steps
                 step(self._ends_B)
         torch.cuda.current_stream(ends_B.device).wait_stream(side)
         self._graph = torch.cuda.CUDAGraph()
@@ -99,7 +97,6 @@ class Steps:
         self.parameters = list(self.network.parameters())
         self.data, self.parts, self.recorded = data, parts, recorded
         self._pool: ThreadPoolExecutor | None = None
-        self._threads = 1
         self._recordings: dict[tuple[str, float], _Recording] = {}
         self._memory = torch.cuda.graph_pool_handle() if recorded else None
 
@@ -107,13 +104,13 @@ class Steps:
     def for_one_process(
         cls, model: Network, objective: Objective, data: DeviceData, batch_size: int, deterministic: bool
     ) -> Steps:
-        """Return the fastest way if one process trains: batches in parts on a CPU, recorded on a GPU.
+        """Return the fastest steps of a single process: batches in parts on a CPU, recorded on a GPU.
 
         Recorded dropout cannot be seeded for each step, so nothing is recorded in a deterministic training.
         """
         if data.matrix.device.type == "cpu":
-            parts = part_count(torch.get_num_threads(), batch_size, model.encoder.work_per_window(data.seq_len))
-            return cls(model, objective, data, parts)
+            work = model.encoder.work_per_window(data.seq_len)
+            return cls(model, objective, data, part_count(torch.get_num_threads(), batch_size, work))
         return cls(model, objective, data, recorded=None if deterministic else batch_size)
 
     def distribute(self) -> None:
@@ -129,10 +126,10 @@ class Steps:
         if self.parts == 1:
             yield
             return
-        self._threads = max(1, before // self.parts)
-        with ThreadPoolExecutor(self.parts - 1, initializer=torch.set_num_threads, initargs=(self._threads,)) as pool:
+        threads = max(1, before // self.parts)
+        with ThreadPoolExecutor(self.parts - 1, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
             self._pool = pool
-            torch.set_num_threads(self._threads)
+            torch.set_num_threads(threads)
             try:
                 yield
             finally:

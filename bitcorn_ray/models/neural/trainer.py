@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
@@ -57,7 +57,7 @@ _BIAS_BATCH = 1_024
 
 @dataclass
 class State:
-    """What has to survive a crash, beside the network and the optimiser.
+    """The state of a training that a checkpoint saves, besides the network and the optimiser.
 
     epoch: finished epochs. step: steps done in the next one. totals: losses of these steps by process and horizon.
     """
@@ -71,39 +71,19 @@ class State:
     learned: dict[str, list[float]] = field(default_factory=dict)
     history: list[EpochResult] = field(default_factory=list)
 
-    def record(
-        self, result: EpochResult, weights: Callable[[], tuple[dict[str, Tensor], dict[str, list[float]]]]
-    ) -> None:
-        """Add the result of an epoch, and keep the weights if it is the best."""
-        self.history.append(result)
-        self.epoch, self.step, self.totals = result.epoch, 0, []
-        self.since_best += 1
-        if result.best:
-            self.since_best, self.best_loss = 0, result.val_loss
-            self.best_weights, self.learned = weights()
-
-
-@dataclass(frozen=True)
-class NetworkFit(FitResult):
-    """A fitted network. weights: state dict of the best epoch, on the CPU."""
-
-    weights: dict[str, Tensor] = field(default_factory=dict)
-
 
 def fit(
-    data: Dataset, model_config: NetworkConfig, config: TrainingConfig, context: FitContext | None = None
-) -> NetworkFit:
-    """Train until the last epoch or until validation no longer improves, and return the best weights.
+    data: Dataset, model_config: NetworkConfig, config: TrainingConfig, context: FitContext
+) -> tuple[Network, FitResult]:
+    """Train until the last epoch or until validation no longer improves, and return the network of the best epoch.
 
     context: progress is reported by the first process only. If its checkpoints hold a snapshot of the same training, it
     is resumed.
     Raises BitcornError if the loss is not finite, naming the bars, and if the checkpoints belong to another training.
     """
-    context = context or FitContext()
-    device = context.device
-    if not device.startswith("cuda"):
+    if not context.device.startswith("cuda"):
         keep_freed_memory()
-    with torch_runtime(config, device):
+    with torch_runtime(config, context.device):
         loop = _Loop(data, model_config, config, context)
         state = loop.restore()
         while state.epoch < config.epochs and state.since_best < config.patience:
@@ -112,8 +92,11 @@ def fit(
                 _log.info("epoch done", extra={name: getattr(result, name) for name in _LOGGED})
             if context.report:
                 context.report(result)
-        weights = loop.bias_corrected(state.best_weights)
-        return NetworkFit(state.history, state.learned, loop.precision, loop.machines(device), weights=weights)
+        loop.model.load_state_dict(state.best_weights)
+        if LOSSES[config.loss]:
+            loop.model.output_scale *= volatility_bias_factor(loop.model, loop.data, loop.train_ends)
+        loop.optimiser.zero_grad()  # frees the gradients
+        return loop.model.eval(), FitResult(state.history, state.learned, loop.precision, loop.machines())
 
 
 class _Loop:
@@ -122,25 +105,23 @@ class _Loop:
     def __init__(self, data: Dataset, model: NetworkConfig, config: TrainingConfig, context: FitContext) -> None:
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         self.dataset, self.config, self.device = data, config, torch.device(context.device)
-        device = self.device
         self.checkpoints, self.progress = context.checkpoints, context.progress if self.rank == 0 else None
-        self.data = DeviceData(data, model.seq_len, device)
-        self.train_ends = shared_tensor(data.train_ends).to(device)
-        self.validation_ends = shared_tensor(data.validation_ends).to(device)
+        self.data = DeviceData(data, model.seq_len, self.device)
+        self.train_ends = shared_tensor(data.train_ends).to(self.device)
+        self.validation_ends = shared_tensor(data.validation_ends).to(self.device)
         self.steps = steps_per_epoch(len(self.train_ends), config.batch_size, self.world)
         if self.steps == 0 or config.batch_size < self.world:
             raise BitcornError(
                 f"{len(self.train_ends)} training windows in batches of {config.batch_size} are too few for "
-                f"{self.world} workers: each needs one of every batch"
+                f"{self.world} workers: give more windows than workers, and a batch_size of at least {self.world}"
             )
-        self.model = Network(data.matrix.shape[1], model, len(data.names)).to(device)
+        self.model = Network(data.matrix.shape[1], model, len(data.names)).to(self.device)
         self.model.output_scale.copy_(self.data.scale)
         self.model.typical_reference.fill_(data.typical_reference)
-        self.objective = Objective(config, model.horizons).to(device)
+        self.objective = Objective(config, model.horizons).to(self.device)
         parts = (self.model, self.objective, self.data)
-        alone = self.world == 1
         self.stepper = (
-            Steps.for_one_process(*parts, config.batch_size, config.deterministic) if alone else Steps(*parts)
+            Steps.for_one_process(*parts, config.batch_size, config.deterministic) if self.world == 1 else Steps(*parts)
         )
         self.optimiser = torch.optim.AdamW(
             parameter_groups(self.stepper.network, config.weight_decay), lr=config.learning_rate, fused=True
@@ -174,12 +155,16 @@ class _Loop:
             seconds=time.perf_counter() - started,
             samples_per_second=windows / train_seconds,
         )
-        result = replace(result, warnings=diverging([*state.history, result], self.model.horizons))
-        with self._kept_weights():
-            state.record(result, lambda: (on_cpu(self.model.state_dict()), self.objective.learned()))
+        state.history.append(replace(result, warnings=diverging([*state.history, result], self.model.horizons)))
+        state.epoch, state.step, state.totals = result.epoch, 0, []
+        state.since_best += 1
+        if result.best:
+            state.since_best, state.best_loss, state.learned = 0, val_loss, self.objective.learned()
+            with self._averaged_weights():
+                state.best_weights = on_cpu(self.model.state_dict())
         if state.epoch % self.config.checkpoint_epochs == 0 or state.epoch == self.config.epochs:
             self._save(state)
-        return result
+        return state.history[-1]
 
     def _train(self, state: State) -> Tensor:
         """Make the remaining steps of the epoch, and return the mean loss by horizon, (H,)."""
@@ -267,7 +252,7 @@ class _Loop:
         """Return the mean loss by horizon, (H,), in float32 as in forecasts."""
         self.stepper.network.eval()
         total_H = torch.zeros(len(self.model.horizons), dtype=torch.float64, device=self.device)
-        with self._kept_weights():
+        with self._averaged_weights():
             own = self.validation_ends[self.rank :: self.world]
             for ends_B in own.split(max(_VALIDATION_BATCH, self.config.batch_size)) if len(own) else ():
                 batch = self.data.batch(ends_B)
@@ -275,16 +260,9 @@ class _Loop:
                 total_H += self.objective.by_window(*forecast, batch.return_BH, batch.realised_BH).sum(0)
         return (self._summed(total_H) / len(self.validation_ends)).cpu()
 
-    def _kept_weights(self) -> AbstractContextManager[None]:
+    def _averaged_weights(self) -> AbstractContextManager[None]:
+        """Use the averaged weights, if there are any, within this block."""
         return self.average.applied() if self.average else nullcontext()
-
-    def bias_corrected(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the weights with the scale of the volatility corrected for the bias of the loss."""
-        if not LOSSES[self.config.loss]:
-            return weights
-        self.model.load_state_dict(weights)
-        factor = volatility_bias_factor(self.model, self.data, self.train_ends)
-        return {**weights, "output_scale": (weights["output_scale"] * factor.cpu()).to(torch.float32)}
 
     # Collective operations
 
@@ -300,11 +278,11 @@ class _Loop:
         dist.all_gather(parts, value)
         return torch.cat(parts)
 
-    def machines(self, device: str) -> list[dict[str, Any]]:
+    def machines(self) -> list[dict[str, Any]]:
         """Return the machine of each process."""
-        machines = [machine(device)] * self.world
+        machines = [machine(self.device)] * self.world
         if self.world > 1:
-            dist.all_gather_object(machines, machine(device))
+            dist.all_gather_object(machines, machines[0])
         return machines
 
     # Checkpoints

@@ -5,11 +5,11 @@ from bitcorn_ray.training.lineage import installed_versions, machine_shape
 
 
 def test_a_machine_says_what_the_last_bits_depend_on():
-    told = machine("cpu")
-    assert told["cpu"] == cpu_family()
-    assert told["threads"] == torch.get_num_threads()
-    assert told["gpu"] is None
-    assert told["instructions"]
+    found = machine(torch.device("cpu"))
+    assert found["cpu"] == cpu_family()
+    assert found["threads"] == torch.get_num_threads()
+    assert found["gpu"] is None
+    assert found["instructions"]
     assert machine_shape()["nodes"] == 1
 
 

@@ -1,7 +1,5 @@
-import torch
-
-from bitcorn_ray.models.base import EpochResult, FitResult
-from bitcorn_ray.models.neural.trainer import State, diverging
+from bitcorn_ray.models.base import EpochResult
+from bitcorn_ray.models.neural.trainer import diverging
 
 
 def result(epoch, by_horizon, best=False):
@@ -23,14 +21,3 @@ def test_losses_that_all_rise_or_waver_are_no_news():
     assert diverging(history((1, 1), (2, 2), (3, 3), (4, 4)), (1, 12)) == []
     assert diverging(history((1, 4), (2, 3), (1.5, 2), (4, 1)), (1, 12)) == []
     assert diverging(history((1,), (2,), (3,), (4,)), (1,)) == []
-
-
-def test_the_state_keeps_the_best_epochs_weights_and_counts_the_others():
-    state = State()
-    for epoch, (loss, best) in enumerate([(3.0, True), (2.0, True), (2.5, False), (2.6, False)], 1):
-        state.step = 7
-        outcome = result(epoch, [loss], best)
-        state.record(outcome, lambda epoch=epoch: ({"w": torch.tensor(epoch)}, {}))
-    assert (state.epoch, state.step, state.since_best, state.best_loss) == (4, 0, 2, 2.0)
-    assert state.best_weights["w"] == 2
-    assert FitResult(state.history).best_epoch.epoch == 2
