@@ -81,27 +81,28 @@ def enough_scores(bars: Rows, rows: Rows, past: PastScores, horizons: Sequence[i
 
 
 def roll_bands(
-    conformal: RollingConformal, past: PastScores, bars: Rows, scores: NDArray[np.float32], asked: Rows
+    conformal: RollingConformal, past: PastScores, bars: Rows, scores: NDArray[np.float32], requested: Rows
 ) -> NDArray[np.float32]:
-    """Return the half-widths (N, K, H), in units of volatility, of forecasts made at bars ``asked`` (N,), ascending.
+    """Return the half-widths (N, K, H), in units of volatility, of the forecasts made at some bars.
 
     conformal: empty. past: scores of the run; the given scores replace those of the same bar. bars: (M,) numbers,
-    ascending. scores: (M, H), NaN for unknown outcomes. Bars after the last asked one change nothing.
+    ascending. scores: (M, H), NaN for unknown outcomes. requested: (N,) the bars of the forecasts, ascending; later
+    bars change nothing.
     """
     if len(past.bars):
         kept = ~np.isin(past.bars, bars)
         bars, scores = np.concatenate([past.bars[kept], bars]), np.concatenate([past.scores[kept], scores])
         order = np.argsort(bars)
         bars, scores = bars[order], scores[order]
-    if len(asked) == 0:
+    if len(requested) == 0:
         return np.empty((0, len(conformal.coverages), len(conformal.horizons)), np.float32)
-    start = int(np.searchsorted(bars, asked[0]))
+    start = int(np.searchsorted(bars, requested[0]))
     conformal.extend(bars[:start], scores[:start])
     later, later_scores = bars[start:], scores[start:]
-    every = np.union1d(later, asked)
+    every = np.union1d(later, requested)
     all_scores = np.full((len(every), scores.shape[1]), np.nan, np.float32)
     all_scores[np.searchsorted(every, later)] = later_scores
-    return conformal.bands(every, all_scores)[np.searchsorted(every, asked)]
+    return conformal.bands(every, all_scores)[np.searchsorted(every, requested)]
 
 
 def _milliseconds(time: str) -> int:

@@ -1,8 +1,9 @@
-"""Front door to forecasts of a whole source: any number of partitions, from their last bars or all of their history.
+"""Forecast all partitions of a source, from their last bars or their whole history.
 
-1. Find the partitions on the run's timeframe: those that it was trained on, or those that are named. 2. For each one
-read its bars, bring its features through the cache, and forecast: a pure function, the same in this process and in an
-actor. 3. Where there is more than a little work, a pool of actors shares it, each with the model in memory.
+1. Find the partitions on the run's timeframe: the trained ones, or the named ones.
+2. For each one, read its bars, compute its features through the cache, and forecast. This is a pure function, the same
+   in this process and in an actor.
+3. For much work, share it among a pool of Ray actors, each with the model in memory.
 """
 
 from __future__ import annotations
@@ -38,16 +39,16 @@ from bitcorn_ray.sources.source import open_file, open_source, shown_source
 from bitcorn_ray.storage.storage import publish_file
 from bitcorn_ray.training.run import Run
 
-_WORTH_RAY = 50_000  # windows that take longer than starting Ray
+_WORTH_RAY = 50_000  # windows; fewer take less time than starting Ray
 _log = logger_of(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PartitionForecast:
-    """What became of a partition.
+    """The result for one partition.
 
-    forecasts: None where there are none. bars: the last ones of those that were forecast from, as many as were asked
-    for. error: why there are no forecasts. note: what to know about those that there are.
+    forecasts: None if there are none. bars: the last bars, as many as the plan keeps. error: the reason why there are
+    no forecasts. note: a remark on existing forecasts.
     """
 
     partition: Partition
@@ -60,11 +61,11 @@ class PartitionForecast:
 
 @dataclass(frozen=True, kw_only=True)
 class ForecastPlan:
-    """Jobs, with the windows that each is expected to take, and what all of them share.
+    """The jobs with their expected numbers of windows, and the options that they share.
 
-    code: of the feature system, as this process identified it. symbols: that are asked for, None for all. cache: its
-    address. last, since: which bars to forecast from. keep_bars: how many bars to hand back. reading: how the source is
-    read, its bars repaired as those were that the run was trained on.
+    code: identity of the feature system's code. symbols: the requested ones, None for all. cache: its address. last,
+    since: the bars to forecast from. keep_bars: number of bars to return. reading: options of the source, with the
+    run's cleaning policy.
     """
 
     jobs: list[FeatureJob]
@@ -81,7 +82,7 @@ class ForecastPlan:
 
     @property
     def worth_ray(self) -> bool:
-        """Whether the work is more than it takes to start Ray."""
+        """True if the work takes longer than starting Ray."""
         return len(self.jobs) > 1 and sum(self.sizes) > _WORTH_RAY
 
 
@@ -97,28 +98,28 @@ def plan_forecasts(
     keep_bars: int = 0,
     reading: Reading | None = None,
 ) -> ForecastPlan:
-    """Find what is to be forecast; no bars are read.
+    """Return the plan of forecasts; no bars are read.
 
     source: a SQLite database, a Parquet or CSV file, or a folder of such files. symbols: in any spelling; by default
-    those that the run was trained on, and all where it does not say which. last: from so many last bars, by default
-    one. since: from the bars that open at this time or later. horizons: between those trained on. reading: what the
-    user says about the source; bars are repaired by the policy that the run was trained with, whatever it says.
-    Raises BitcornError for a source without bars of the run's timeframe, unknown symbols, and impossible values.
+    the trained ones, or all if the run does not record them. last: number of last bars to forecast from, by default 1.
+    since: forecast from the bars that open at this time or later. horizons: between the trained ones. reading: options
+    of the source; its cleaning policy is replaced by that of the run.
+    Raises BitcornError for a source without bars of the run's timeframe, unknown symbols, and invalid values.
     """
     if last is not None and (since is not None or last < 1):
         raise BitcornError(f"last is {last} and since {since}: give one of them, and last at least 1")
     run, last = forecaster.run, 1 if last is None and since is None else last
     if horizons is not None:
-        horizon_weights(run.config.horizons, list(horizons))  # says now what cannot be interpolated
+        horizon_weights(run.config.horizons, list(horizons))  # raises for horizons that cannot be interpolated
     reading = forecaster.reading(reading)
-    asked, jobs = _asked_jobs(run, source, symbols, reading)
+    requested, jobs = _requested_jobs(run, source, symbols, reading)
     reach = RollingConformal(run.config.horizons).window + max(run.config.horizons)
     return ForecastPlan(
         jobs=jobs,
         sizes=[job.size if last is None else min(job.size, last + reach) for job in jobs],
         forecaster=forecaster,
         code=system_code(forecaster.system),
-        symbols=asked,
+        symbols=requested,
         cache=open_cache(cache_dir).storage.address,
         last=last,
         since=since,
@@ -136,18 +137,17 @@ def run_forecasts(
     address: str | None = None,
     gpus: float = 0.0,
 ) -> list[PartitionForecast]:
-    """Do what was planned, in this process, or over a pool of actors where that is worth it.
+    """Run a plan in this process, or on a pool of actors for much work; return the results sorted by partition.
 
-    on_done: called with each result as it arrives. on_ray: decides in place of the plan. address: of a Ray cluster.
-    gpus: for each actor. A partition that fails has its reason in `error` and does not stop the others. Returns the
-    results in the order of their partitions.
+    on_done: called with each result as it arrives. on_ray: overrides the plan's decision. address: of a Ray cluster.
+    gpus: for each actor. A partition that fails has its reason in `error` and does not stop the others.
     """
     results = list[PartitionForecast]()
 
-    def take(done: list[PartitionForecast]) -> None:
-        for each in done:
-            results.append(each)
-            on_done(each)
+    def add(done: list[PartitionForecast]) -> None:
+        for result in done:
+            results.append(result)
+            on_done(result)
 
     if plan.worth_ray if on_ray is None else on_ray:
         from bitcorn_ray.on_ray.session import ray_session
@@ -155,21 +155,21 @@ def run_forecasts(
         with ray_session(address):
             from bitcorn_ray.forecasting.distribute import map_with_actors
 
-            make = partial(ForecastWorker, _sent(plan), "cuda" if gpus else "cpu")
-            _, lost = map_with_actors(make, plan.jobs, plan.sizes, plan.code, take, gpus)
-        error = "the actor that forecast it died each time: see Ray's logs for memory or a crashing library"
-        take([PartitionForecast(partition=job.label(), source=shown_source(job.path), error=error) for job in lost])
+            make = partial(ForecastWorker, _shared_part(plan), "cuda" if gpus else "cpu")
+            _, lost = map_with_actors(make, plan.jobs, plan.sizes, plan.code, add, gpus)
+        error = "its actor died at every attempt: check Ray's logs for memory or a crashing library"
+        add([PartitionForecast(partition=job.label(), source=shown_source(job.path), error=error) for job in lost])
     else:
         worker = ForecastWorker(plan)
         for job in plan.jobs:
-            take(worker(job))
+            add(worker(job))
     if not results:
         raise BitcornError(f"none of the files holds bars of {', '.join(plan.symbols or ())}: check the names")
-    return sorted(results, key=lambda each: (each.partition, each.source))
+    return sorted(results, key=lambda result: (result.partition, result.source))
 
 
 class ForecastWorker:
-    """Does the jobs of a plan, one after another, with one model."""
+    """Run jobs of a plan one after another with one model."""
 
     def __init__(self, plan: ForecastPlan, device: str = "cpu") -> None:
         self._plan, self._cache = plan, FeatureCache(plan.cache)
@@ -185,7 +185,7 @@ class ForecastWorker:
                 return [
                     self._forecast(reader, each, job.path) for each in ([job.partition] if job.partition else every)
                 ]
-        except Exception as error:  # reported by name in the driver
+        except Exception as error:  # reported with the partition by the driver
             return [_failed(job.label(), job.path, error)]
 
     def _forecast(self, reader: PartitionReader, partition: Partition, path: str) -> PartitionForecast:
@@ -201,8 +201,8 @@ class ForecastWorker:
                 )
                 kept = bars.take(slice(max(len(bars) - plan.keep_bars, 0), None)) if plan.keep_bars else None
                 latest = bool(len(done)) and done.cutoffs[-1] == bars.timestamp[-1]
-                why = None if latest else plan.forecaster.why_not(bars)
-        except Exception as error:  # one partition must not take the others with it
+                why = None if latest else plan.forecaster.explain_missing(bars)
+        except Exception as error:  # a failing partition must not stop the others
             return _failed(partition, path, error)
         if len(done) == 0:
             return PartitionForecast(partition=partition, source=shown_source(path), error=why)
@@ -210,50 +210,50 @@ class ForecastWorker:
         return PartitionForecast(partition=partition, source=shown_source(path), forecasts=done, bars=kept, note=note)
 
     def features(self, bars: Bars, source: Origin) -> NDArray[np.float32]:
-        """Features (T, F) by the run's columns, through the cache; NaN in the warm-up."""
+        """Return the features (T, F) by the run's columns, through the cache; NaN in the warm-up."""
         system = self._plan.forecaster.system
         prepared = prepare(bars, system, self._cache, source)
         columns = self._plan.forecaster.run.metadata["feature_cols"]
         features = np.full((len(bars), len(columns)), np.nan, np.float32)
-        for place, name in enumerate(columns):
-            features[system.warmup_bars :, place] = prepared.columns[name]
+        for index, name in enumerate(columns):
+            features[system.warmup_bars :, index] = prepared.columns[name]
         if not prepared.hit:
             self._cache.forget(prepared.superseded)
         return features
 
 
 def write_parquet(results: Sequence[PartitionForecast], path: str | Path) -> int:
-    """Write all forecasts to one file, whole or not at all; returns how many rows.
+    """Write all forecasts to one file atomically; return the number of rows.
 
-    Raises BitcornError where it cannot be written.
+    Raises BitcornError if it cannot be written.
     """
-    tables = [plain_table(each.forecasts.to_table()) for each in results if each.forecasts is not None]
+    tables = [plain_table(result.forecasts.to_table()) for result in results if result.forecasts is not None]
     table, sink = pa.concat_tables(tables), pa.BufferOutputStream()
     pq.write_table(table, sink)
     publish_file(path, "forecasts", sink.getvalue())
     return int(table.num_rows)
 
 
-def _asked_jobs(
+def _requested_jobs(
     run: Run, source: str | Path, symbols: Sequence[str] | None, reading: Reading
 ) -> tuple[tuple[str, ...] | None, list[FeatureJob]]:
-    """The symbols that are asked for, None for all, and a job for each partition or file that may hold them."""
+    """Return the requested symbols, None for all, and a job for each partition or file that may contain them."""
     timeframe = run.metadata["timeframe"]
     found = list(requested_partitions(open_source(source, reading), {}, None, [timeframe]))
     known = [partition for _, wanted in found for partition, _ in wanted if partition is not None]
     unread = any(partition is None for _, wanted in found for partition, _ in wanted)
-    trained = [each["symbol"] for each in run.metadata["partitions"]]
+    trained = [partition["symbol"] for partition in run.metadata["partitions"]]
     if symbols is None and trained:
-        there = {normalise_symbol(partition.symbol) for partition in known}
-        symbols = trained if unread else [symbol for symbol in trained if normalise_symbol(symbol) in there]
+        stored = {normalise_symbol(partition.symbol) for partition in known}
+        symbols = trained if unread else [symbol for symbol in trained if normalise_symbol(symbol) in stored]
         if not symbols:
             raise BitcornError(
-                f"{shown_source(source)} holds none of the symbols that the run was trained on "
-                f"({', '.join(trained)}): it has {', '.join(sorted({p.symbol for p in known}))}; name those to "
-                "forecast with symbols"
+                f"{shown_source(source)} has none of the symbols that the run was trained on "
+                f"({', '.join(trained)}): it has {', '.join(sorted({p.symbol for p in known}))}; name the symbols to "
+                "forecast"
             )
     if symbols is not None and not unread:
-        select_partitions(known, symbols, None)  # names those that exist where one does not
+        select_partitions(known, symbols, None)  # raises for unknown symbols
     jobs = [
         FeatureJob(path=file.address, partition=partition, size=size)
         for file, wanted in found
@@ -263,8 +263,8 @@ def _asked_jobs(
     return None if symbols is None else tuple(symbols), jobs
 
 
-def _sent(plan: ForecastPlan) -> ForecastPlan:
-    """The plan without its jobs and without what was seen, to be sent to actors."""
+def _shared_part(plan: ForecastPlan) -> ForecastPlan:
+    """Return the plan without its jobs and cached forecasts, to send to actors."""
     forecaster = Forecaster(plan.forecaster.run, plan.forecaster.system)
     fields: dict[str, Any] = {**vars(plan), "jobs": [], "sizes": [], "forecaster": forecaster}
     return ForecastPlan(**fields)

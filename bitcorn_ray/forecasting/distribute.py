@@ -1,6 +1,6 @@
-"""Jobs over a pool of actors by Ray Data: each actor is made once, with the model that all its jobs share.
+"""Map jobs over a pool of Ray Data actors, each of which loads the model once.
 
-A job whose actor dies is tried again a few times; one that kills it every time is reported, and the others go on.
+A job whose actor dies is retried; a job that kills its actor every time is returned, and the others continue.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Result = TypeVar("Result")
 
 
 class _Actor:
-    """Makes the worker when the actor starts, and does one job at a time."""
+    """An actor that makes its worker when it starts, and runs one job at a time."""
 
     def __init__(self, make: bytes) -> None:
         self._work: Callable[[Any], Any] = unpack(make)()
@@ -35,7 +35,7 @@ class _Actor:
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         before = traffic()
         result = self._work(pickle.loads(row["job"]))
-        return {"place": row["place"], "result": pickle.dumps((result, traffic() - before), protocol=5)}
+        return {"index": row["index"], "result": pickle.dumps((result, traffic() - before), protocol=5)}
 
 
 def map_with_actors(
@@ -46,20 +46,20 @@ def map_with_actors(
     on_done: Callable[[Result], None],
     gpus: float = 0.0,
 ) -> tuple[list[Result], list[Job]]:
-    """Map a worker over jobs; it runs on the Ray that this process is connected to.
+    """Map a worker over jobs on the connected Ray cluster.
 
-    make: called once in each actor, returns the worker. sizes: what the jobs are expected to cost: the largest go
-    first. code: of the feature system, whose own modules travel with the jobs. on_done: called with each result as it
-    arrives. gpus: for each actor.
-    Returns the results in the order of their arrival, and the jobs whose actors died each time.
-    Raises BitcornError for more GPUs than Ray has, a worker that cannot be sent to them, and where one has another
+    make: called once in each actor, returns the worker. sizes: expected costs of the jobs; the largest start first.
+    code: of the feature system, whose modules are sent with the jobs. on_done: called with each result as it arrives.
+    gpus: for each actor.
+    Returns the results in the order of their arrival, and the jobs whose actors died at every attempt.
+    Raises BitcornError for more GPUs than Ray has, a worker that cannot be pickled, and a node with another
     installation than this process.
     """
     waiting, results = dict(enumerate(jobs)), list[Result]()
-    actor: Any = _Actor  # Ray takes classes too, its annotations do not
+    actor: Any = _Actor  # Ray accepts classes; its annotations do not
     with one_operator():
-        largest_first = sorted(waiting, key=lambda place: -sizes[place])
-        rows = [{"place": place, "job": pickle.dumps(waiting[place])} for place in largest_first]
+        largest_first = sorted(waiting, key=lambda index: -sizes[index])
+        rows = [{"index": index, "job": pickle.dumps(waiting[index])} for index in largest_first]
         dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
             actor,
             fn_constructor_args=[pack(guarded(make, _refusing), code)],
@@ -74,26 +74,26 @@ def map_with_actors(
             record_traffic(counts)
             if isinstance(result, dict) and _REFUSED in result:
                 raise BitcornError(result[_REFUSED])
-            waiting.pop(row["place"])
+            waiting.pop(row["index"])
             results.append(result)
             on_done(results[-1])
     return results, list(waiting.values())
 
 
 def _refusing(why: str) -> Callable[[Any], dict[str, str]]:
-    """Return what stands in for a worker that may not work: raised in an actor's beginning, it would hang Ray Data."""
+    """Return a worker that reports the refusal of a node; an error in the actor's constructor would hang Ray Data."""
     return lambda job: {_REFUSED: why}
 
 
 def _pool_size(jobs: int, gpus: float) -> int:
-    """How many actors: one a CPU, no more than jobs, and as many as have their GPUs."""
-    have = ray.cluster_resources()
-    size = min(jobs, max(1, int(have.get("CPU", 1))))
+    """Return the number of actors: one for each CPU, at most one for each job, and as many as have their GPUs."""
+    resources = ray.cluster_resources()
+    size = min(jobs, max(1, int(resources.get("CPU", 1))))
     if gpus > 0:
-        with_gpu = int(have.get("GPU", 0.0) / gpus)
+        with_gpu = int(resources.get("GPU", 0.0) / gpus)
         if with_gpu < 1:
             raise BitcornError(
-                f"each model needs {gpus:g} GPUs, but Ray has {have.get('GPU', 0.0):g}: take fewer, or forecast on CPUs"
+                f"each model needs {gpus:g} GPUs, but Ray has {resources.get('GPU', 0.0):g}: use fewer, or CPUs"
             )
         size = min(size, with_gpu)
     return size

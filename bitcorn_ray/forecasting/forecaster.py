@@ -1,4 +1,4 @@
-"""Forecast with a trained run: bars in, one row for each cutoff and horizon out. Ray is not needed.
+"""Forecast with a trained run: from bars to one row for each cutoff and horizon, without Ray.
 
 A forecast depends on no bar after its cutoff, and neither do its bands (see `bands`).
 """
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 class Forecaster:
     """A trained run that is ready to forecast.
 
-    notes: what a user should know about using this run here, such as libraries of other versions.
+    notes: warnings about this environment, such as libraries of other versions.
     """
 
     def __init__(self, run: Run, system: FeatureSystem, notes: Sequence[str] = ()) -> None:
@@ -59,8 +59,8 @@ class Forecaster:
         """Load a run from its folder, or from a URI such as `s3://bucket/run`.
 
         system: the feature system, if it cannot be found by its name (one of a notebook). allow_changed_code: forecast
-        although the code of the features has changed since the training; the changes are then in the notes, as other
-        versions of libraries always are. device: for the model.
+        although the code of the features has changed since the training; the notes then contain the changes. device: of
+        the model.
         Raises BitcornError if there is no run, or if its features differ from those here, naming the differences.
         """
         run, shown = load_run(folder, device), shown_uri(folder)
@@ -85,7 +85,7 @@ class Forecaster:
         """
         if last < 1:
             raise BitcornError(f"last is {last}: it must be at least 1")
-        given, partition, filled = self._given(bars)
+        given, partition, filled = self._parse_frame(bars)
         return self._require_forecasts(given, partition, max(len(given) - last, 0), horizons, filled).to_frame()
 
     def history(self, bars: pd.DataFrame, *, since: Any = None, horizons: Sequence[int] | None = None) -> pd.DataFrame:
@@ -93,7 +93,7 @@ class Forecaster:
 
         since: a time that pandas parses; without a zone it is UTC. Raises BitcornError if no bar is that late.
         """
-        given, partition, filled = self._given(bars)
+        given, partition, filled = self._parse_frame(bars)
         return self._require_forecasts(given, partition, first_row(given, since), horizons, filled).to_frame()
 
     def forecast(
@@ -110,7 +110,7 @@ class Forecaster:
         """Forecast from every row of usable bars (T,) from ``first`` on; rows without a window are counted.
 
         features: (T, F) by the run's columns, NaN in warm-up rows; by default they are computed as far as needed.
-        remember: cache the forecasts for bars that continue these. filled: (T,) bars that were never traded, which are
+        remember: cache the forecasts for bars that continue these. filled: (T,) mask of filled bars, which are
         not forecast from.
         Raises BitcornError for bars of another timeframe, horizons that cannot be interpolated, and a symbol that the
         model cannot tell from others.
@@ -123,15 +123,15 @@ class Forecaster:
         returns, volatilities = inputs.forecast()
         if remember:
             self._cached[partition] = inputs.to_cache(returns, volatilities)
-        asked, places = inputs.asked, np.searchsorted(inputs.rows, inputs.asked)
+        requested, indexes = inputs.requested, np.searchsorted(inputs.rows, inputs.requested)
         widths = roll_bands(
             RollingConformal(trained),
             inputs.past,
             inputs.numbers[inputs.rows],
             inputs.scores(returns, volatilities),
-            inputs.numbers[asked],
+            inputs.numbers[requested],
         )
-        returns, volatilities = returns[places], volatilities[places]
+        returns, volatilities = returns[indexes], volatilities[indexes]
         if horizons is not None and weights is not None:
             returns, volatilities = interpolate(returns, volatilities, weights)
             widths = interpolate_widths(widths, weights)
@@ -139,26 +139,26 @@ class Forecaster:
             partition=partition,
             horizons=trained if horizons is None else tuple(horizons),
             coverages=COVERAGES,
-            cutoffs=inputs.times[asked],
-            close=bars.close[asked],
+            cutoffs=inputs.times[requested],
+            close=bars.close[requested],
             returns=returns,
             volatilities=volatilities,
             widths=widths,
-            sample=inputs.sample(asked),
+            sample=inputs.sample(requested),
             left_out={reason: count for reason, count in inputs.left_out.items() if count},
         )
 
-    def why_not(self, bars: Bars) -> str:
+    def explain_missing(self, bars: Bars) -> str:
         """Return the reason why there is no forecast from the last bar, if it has no valid window."""
         return FeatureWindows(self.run, self.system, bars).explain(len(bars) - 1)
 
-    def reading(self, said: Reading | None = None) -> Reading:
+    def reading(self, options: Reading | None = None) -> Reading:
         """Return the options to read a source for this run: its features' inputs, and the policy of its training."""
         cleaning = self.run.metadata.get("cleaning")
         policy = CleaningPolicy(**cleaning["policy"]) if cleaning else None
-        return replace((said or Reading()).with_columns(self.system.inputs), policy=policy)
+        return replace((options or Reading()).with_columns(self.system.inputs), policy=policy)
 
-    def _given(self, frame: pd.DataFrame) -> tuple[Bars, Partition, NDArray[np.bool_] | None]:
+    def _parse_frame(self, frame: pd.DataFrame) -> tuple[Bars, Partition, NDArray[np.bool_] | None]:
         """Return the bars of a frame, their partition, and a mask of filled bars if there is a column `filled`."""
         bars = read_frame(frame, self.system.inputs)
         if not bars.timed:
@@ -182,7 +182,7 @@ class Forecaster:
     ) -> Forecasts:
         done = self.forecast(bars, partition, first, horizons=horizons, remember=True, filled=filled)
         if len(done) == 0:
-            raise BitcornError(self.why_not(bars))
+            raise BitcornError(self.explain_missing(bars))
         return done
 
 
@@ -193,7 +193,7 @@ def first_row(bars: Bars, since: Any) -> int:
     """
     first = 0 if since is None else int(np.searchsorted(bars.timestamp, milliseconds_of(since)))
     if first == len(bars):
-        raise BitcornError(f"no bar opens at {since} or later: the last one is of {bars.describe(len(bars) - 1)}")
+        raise BitcornError(f"no bar opens at {since} or later: the last one opens at {bars.describe(len(bars) - 1)}")
     return first
 
 
@@ -207,33 +207,33 @@ def _compare_features(
     columns, version = metadata["feature_cols"], metadata["feature_version"]
     absent = [name for name in columns if name not in system.features]
     if version not in (None, system.version) or absent:
-        what = [f"version: {version} became {system.version}"] if version not in (None, system.version) else []
-        what += [f"features {', '.join(absent)} are no longer there"] if absent else []
+        differences = [f"version: {version} became {system.version}"] if version not in (None, system.version) else []
+        differences += [f"features {', '.join(absent)} no longer exist"] if absent else []
         raise BitcornError(
-            f"the run in {folder} was trained on other features than {system.name} has here ({'; '.join(what)}): train "
-            "it anew"
+            f"the run in {folder} was trained on other features than {system.name} has here "
+            f"({'; '.join(differences)}): train it anew"
         )
-    then = metadata.get("features")
-    if then is None:
-        return [f"the run does not record the code of its features: {system.name} is used as it is here"]
+    trained = metadata.get("features")
+    if trained is None:
+        return [f"the run does not record the code of its features: it uses the current {system.name}"]
     now = feature_identity(system)
-    notes = list(library_changes(then, now))
-    changes = list(system_changes({**then, "format": None}, {**now, "format": None}))
+    notes = list(library_changes(trained, now))
+    changes = list(system_changes({**trained, "format": None}, {**now, "format": None}))
     code = [change for change in changes if change.startswith(("code of ", "a value in ", "function "))]
-    functions = [known.get("code", {}).get("function", "") for known in (then, now)]
+    functions = [known.get("code", {}).get("function", "") for known in (trained, now)]
     if functions[0] != functions[1] and all(function.startswith("bitcorn_ray.") for function in functions):
         # A built-in system that has moved: its version says whether its features are the same.
         code = []
         notes.append(f"an older version of bitcorn_ray identified the code of {system.name}: its version decides")
     if others := [change for change in changes if change not in code]:
         raise BitcornError(
-            f"the run in {folder} was trained on other features than {system.spec} gives here ({_shortened(others)}): "
-            "name the system as it was trained, or train it anew"
+            f"the run in {folder} was trained on other features than {system.spec} computes here "
+            f"({_shortened(others)}): name the system as it was trained, or train it anew"
         )
     if code and not allow_changed_code:
         raise BitcornError(
             f"the code of {system.spec} is not what the run in {folder} was trained on ({_shortened(code)}): train it "
-            "anew, or allow changed code where you know that the features are the same"
+            "anew, or allow changed code if the features are the same"
         )
     return [*notes, *code]
 

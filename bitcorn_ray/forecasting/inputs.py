@@ -1,8 +1,8 @@
-"""The inputs of forecasts: the bars that have a window, their features, and the volatility that they are relative to.
+"""The inputs of forecasts: the bars with a valid window, their features, and their reference volatility.
 
-1. From the requested bars, go back as far as the bands need scores: until the window of scores is full, or to the first
-bar. 2. Take the requested bars, and of the earlier ones those whose scores count and are not known yet. 3. Leave out
-bars without a valid window (`datasets.windows`).
+1. Extend the requested bars into the past until the window of scores is full, or to the first bar.
+2. Of these earlier bars keep those whose scores count and are not known yet.
+3. Leave out bars without a valid window (`datasets.windows`).
 
 Shapes: T bars, N windows, L seq_len, F features, H horizons.
 """
@@ -36,7 +36,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class ForecastCache:
-    """Forecasts that were made from earlier bars.
+    """Forecasts from earlier bars.
 
     first: row of the first bar that they depend on. bars: from that row on. rows: (M,) of the forecasts, ascending.
     returns, volatilities: (M, H).
@@ -60,7 +60,7 @@ class FeatureWindows:
     """The windows of features before the bars (T,) of one partition, computed as far back as they are needed.
 
     columns: names of the run's features. features: (T, F) by these columns if they are known, NaN in warm-up rows.
-    filled: (T,) bars that were never traded; nothing is forecast from them.
+    filled: (T,) mask of filled bars, which are not forecast from.
     """
 
     def __init__(
@@ -144,13 +144,13 @@ class FeatureWindows:
 
 
 class ForecastInputs:
-    """What a run needs to forecast from the bars (T,) of one partition, from row ``first`` on.
+    """The inputs to forecast from the bars (T,) of one partition, from row ``first`` on.
 
     features, filled: see `FeatureWindows`. cached: forecasts from bars that these continue.
-    rows: that are forecast from, ascending. asked: those of them from ``first`` on. left_out: number of rows from there
-    on without a valid window, by reason.
-    Raises BitcornError for bars of another timeframe, two bars within one timeframe, and a symbol that the model cannot
-    tell from others.
+    rows: to forecast from, ascending. requested: those of them from ``first`` on. left_out: number of requested rows
+    without a valid window, by reason.
+    Raises BitcornError for bars of another timeframe, two bars within one timeframe, and an unknown symbol if the model
+    distinguishes symbols.
     """
 
     def __init__(
@@ -172,7 +172,7 @@ class ForecastInputs:
         known = run.metadata["partitions"]
         if self.index is None and run.model.needs_known_partition:
             raise BitcornError(
-                f"the model tells its partitions apart and was not trained on {partition.symbol}: it forecasts "
+                f"the model distinguishes its partitions and was not trained on {partition.symbol}: it forecasts "
                 f"{', '.join(trained['symbol'] for trained in known)}; train it on {partition.symbol}, or without "
                 "symbol_embedding"
             )
@@ -182,7 +182,7 @@ class ForecastInputs:
         self.windows = FeatureWindows(run, system, bars, features, filled)
         self._cached = cached
         self.rows, self.left_out = self._choose(first)
-        self.asked = self.rows[self.rows >= first]
+        self.requested = self.rows[self.rows >= first]
 
     def forecast(self) -> tuple[Floats, Floats]:
         """Return the returns and volatilities, each (N, H), that the model forecasts from `rows`."""
@@ -229,11 +229,11 @@ class ForecastInputs:
                 f"the bars are {timeframe_of_ms(step)} apart, but the run forecasts {partition.timeframe}: give it "
                 "bars of that timeframe"
             )
-        if len(twice := np.flatnonzero(np.diff(self.numbers) == 0)):
-            one, other = (show_time(int(time)) for time in self.times[twice[0] : twice[0] + 2])
+        if len(repeated := np.flatnonzero(np.diff(self.numbers) == 0)):
+            one, other = (show_time(int(time)) for time in self.times[repeated[0] : repeated[0] + 2])
             raise BitcornError(
                 f"the bars at {one} and {other} lie within one {partition.timeframe}: repair the bars "
-                "(--clean off-grid=drop when training, which the run remembers; in Python load them with a policy)"
+                "(--clean off-grid=drop when training, which the run records; in Python load them with a policy)"
             )
 
     def _choose(self, first: int) -> tuple[Rows, dict[str, int]]:

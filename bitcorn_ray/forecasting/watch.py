@@ -1,11 +1,12 @@
-"""Front door to watching: a forecast at every new bar of a source, and how the forecasts turned out.
+"""Watch a source: forecast from every new bar, and record the outcomes of earlier forecasts.
 
-1. Look whether the source changed; its fingerprint says so without reading it. 2. Read what is new, and forecast from
-each bar that has closed and was not forecast from before, as its bands were known then. 3. Find the outcomes of earlier
-forecasts. 4. Write all of it into the journal, at once, and only then tell of it.
+1. Compare the source's fingerprint, without reading it.
+2. Read the new bars, and forecast from each closed bar without a forecast, with the bands of that time.
+3. Find the outcomes of earlier forecasts.
+4. Write all of it to the journal at once, and only then report it.
 
-The journal is what is remembered: who starts again goes on from it, catches up on what was missed, and forecasts from
-no bar twice. The first time there is a forecast from the last closed bar only.
+The state is in the journal: a restarted watch resumes from it, catches up on missed bars, and forecasts from no bar
+twice. The first poll forecasts from the last closed bar only.
 """
 
 from __future__ import annotations
@@ -37,18 +38,18 @@ from bitcorn_ray.sources.loading import load_bars, load_partition
 from bitcorn_ray.sources.options import Reading
 from bitcorn_ray.sources.source import SourceFile, open_file, open_source, shown_source
 
-_OVERLAP = 64  # bars read again with the new ones, so that a revision is noticed
-_EWMA_BARS = 500  # beyond which a weight of 0.94 a bar leaves nothing
+_OVERLAP = 64  # bars that are read again with the new ones, to detect revisions
+_EWMA_BARS = 500  # older ones have no weight at a decay of 0.94
 
 Entry = dict[str, Any]
 
 
 @dataclass
 class _Watched:
-    """What is known of one partition.
+    """The state of one partition.
 
-    filled: (T,) those of its bars that were never traded, None where none are filled. open: forecasts whose outcomes
-    are not all known, by cutoff in ms.
+    filled: (T,) mask of filled bars, None if no bars are filled. open: forecasts without all outcomes, by cutoff in ms.
+    settled: cutoff and horizon of the known outcomes of open forecasts. skill: by horizon.
     """
 
     partition: Partition
@@ -62,11 +63,11 @@ class _Watched:
 
 
 class Watcher:
-    """Watches a source for a run, with a journal that it holds until it is closed.
+    """A watch of a source for a run; it locks its journal until it is closed.
 
-    symbols: by default those that the run was trained on. reading: what the user says about the source; bars are
-    repaired by the policy that the run was trained with. A timeframe that is not stored is put together from one that
-    is: a bar of it is there when all of its lower bars are. Raises BitcornError as `plan_forecasts` and `Journal` do.
+    symbols: by default the trained ones. reading: options of the source; bars are cleaned by the run's policy. A
+    timeframe that is not stored is resampled from one that is, as soon as all lower bars of a bar exist.
+    Raises BitcornError as `plan_forecasts` and `Journal` do.
     """
 
     def __init__(
@@ -88,13 +89,13 @@ class Watcher:
                 self._watched[partition] = _Watched(partition, job.path)
         if not self._watched:
             shown = shown_source(source)
-            raise BitcornError(f"{shown} holds none of the asked symbols on {timeframe}: check the names")
-        self._print: list[str | None] | None = None
+            raise BitcornError(f"{shown} has none of the requested symbols on {timeframe}: check the names")
+        self._fingerprints: list[str | None] | None = None
         self.errors: dict[Partition, str] = {}
         self._journal = Journal(journal)
         try:
             for entry in self._journal.read():
-                self._take(entry)
+                self._apply(entry)
         except BaseException:
             self._journal.close()
             raise
@@ -106,33 +107,33 @@ class Watcher:
         self.close()
 
     def close(self) -> None:
-        """Let go of the journal."""
+        """Release the journal."""
         self._journal.close()
 
     @property
     def partitions(self) -> list[Partition]:
-        """Those that are watched."""
+        """The watched partitions, sorted."""
         return sorted(self._watched)
 
     def poll(self) -> list[Entry]:
-        """Look at the source once; returns what was added to the journal.
+        """Check the source once; return the entries that were added to the journal.
 
-        What goes wrong with a partition is in `errors`, and it is looked at again the next time. Raises BitcornError
-        where the source is gone or the journal cannot be written.
+        `errors` contains the partitions that failed; the next poll tries them again. Raises BitcornError if the source
+        no longer exists or the journal cannot be written.
         """
-        prints = [file.fingerprint() for file in open_source(self.source).files]
-        if None not in prints and prints == self._print:
+        fingerprints = [file.fingerprint() for file in open_source(self.source).files]
+        if None not in fingerprints and fingerprints == self._fingerprints:
             return []
         self.errors = {}
         added = self._add(lambda watched: [*self._outcomes(watched), *self._forecasts(watched)], read=True)
-        # A forecast that is made late may have its outcome already.
+        # The outcome of a late forecast may be known already.
         added += self._add(self._outcomes)
         if not self.errors:
-            self._print = prints
+            self._fingerprints = fingerprints
         return added
 
     def _add(self, find: Callable[[_Watched], list[Entry]], read: bool = False) -> list[Entry]:
-        """Find entries for each partition, add them to the journal, and take them over."""
+        """Find the entries of each partition, add them to the journal, and apply them to the state."""
         entries = list[Entry]()
         for watched in self._watched.values():
             try:
@@ -140,42 +141,30 @@ class Watcher:
                     self._read(watched)
                 if watched.bars is not None:
                     entries += find(watched)
-            except BitcornError as error:  # the others go on, and this one is looked at again
+            except BitcornError as error:  # the others continue, and the next poll tries this one again
                 self.errors[watched.partition] = str(error)
         self._journal.add(entries)
         for entry in entries:
-            self._take(entry)
+            self._apply(entry)
         return entries
 
     def skill(self) -> list[Entry]:
-        """How the forecasts of each partition and horizon turned out so far, see `LiveSkill.shares`."""
+        """Return the skill of each partition and horizon so far, see `LiveSkill.shares`."""
         return [
             {"symbol": partition.symbol, "timeframe": partition.timeframe, "horizon": horizon, **skill.shares()}
             for partition, watched in sorted(self._watched.items())
             for horizon, skill in sorted(watched.skill.items())
         ]
 
-    def latest(self) -> list[Entry]:
-        """The last cutoff that was forecast from, of each partition, None where there is none yet."""
-        return [
-            {
-                "symbol": partition.symbol,
-                "timeframe": partition.timeframe,
-                "cutoff": None if watched.last_cutoff is None else show_time(watched.last_cutoff),
-                "open": len(watched.open),
-            }
-            for partition, watched in sorted(self._watched.items())
-        ]
-
     def _read(self, watched: _Watched) -> None:
-        """Read the closed bars of a partition: what is new, or all of them where old ones changed."""
+        """Read the closed bars of a partition: the new ones, or all if earlier ones changed."""
         known, partition, reading = watched.bars, watched.partition, self._reading
         bars = filled = None
-        # A policy may judge a bar by those before it, and a file is read whole anyway.
+        # With a policy, a bar depends on earlier ones; files without an index are read as a whole anyway.
         if known is not None and reading.policy is None and SourceFile.at(watched.file).is_indexed:
-            limit = _OVERLAP + self._missed(known)
+            limit = _OVERLAP + self._expected_new(known)
             newest = load_bars(watched.file, partition.symbol, partition.timeframe, limit, reading).bars
-            bars = _joined(known, self._closed(newest))
+            bars = _continued(known, self._closed(newest))
         if bars is None:
             with open_file(watched.file, reading) as reader:
                 loaded = load_partition(reader, partition, reading.policy)
@@ -189,12 +178,12 @@ class Watcher:
         with open_file(path, self._reading) as reader:
             return requested_of(reader.partitions, symbols, [timeframe])
 
-    def _missed(self, known: Bars) -> int:
-        """About how many bars may have come since the last look."""
+    def _expected_new(self, known: Bars) -> int:
+        """Return about how many bars may be new since the last poll."""
         return max(int(time.time() * 1000) - int(known.timestamp[-1]), 0) // self._step % 100_000 + 1
 
     def _closed(self, bars: Bars) -> Bars:
-        """Those whose time is over: the one that is still open would change after it was forecast from."""
+        """Return the closed bars; an open one would change after the forecast."""
         return bars.take(bars.timestamp + self._step <= int(time.time() * 1000))
 
     def _forecasts(self, watched: _Watched) -> list[Entry]:
@@ -207,33 +196,33 @@ class Watcher:
             return []
         done = self.forecaster.forecast(bars, watched.partition, first, remember=True, filled=watched.filled)
         made, ewma = datetime.now(UTC).isoformat(timespec="seconds"), self._ewma(bars, done)
-        entries = [self._forecast_entry(done, place, made, ewma) for place in range(len(done))]
-        none = ~np.isin(bars.timestamp, done.cutoffs)
-        none[:first] = False
+        entries = [self._forecast_entry(done, row, made, ewma) for row in range(len(done))]
+        skipped = ~np.isin(bars.timestamp, done.cutoffs)
+        skipped[:first] = False
         if watched.filled is not None:
-            none &= ~watched.filled  # where there was no bar, none was skipped
-        for row in np.flatnonzero(none):
-            why = self.forecaster.why_not(bars.take(slice(int(row) + 1)))
+            skipped &= ~watched.filled
+        for row in np.flatnonzero(skipped):
+            why = self.forecaster.explain_missing(bars.take(slice(int(row) + 1)))
             entries.append(self._entry("skipped", watched.partition, int(bars.timestamp[row]), why=why))
         return sorted(entries, key=lambda entry: str(entry["cutoff"]))
 
-    def _forecast_entry(self, done: Forecasts, place: int, made: str, ewma: np.ndarray[Any, Any]) -> Entry:
-        widths = {f"{c:g}": _finite(done.widths[place, k]) for k, c in enumerate(done.coverages)}
+    def _forecast_entry(self, done: Forecasts, row: int, made: str, ewma: np.ndarray[Any, Any]) -> Entry:
+        widths = {f"{c:g}": _finite(done.widths[row, k]) for k, c in enumerate(done.coverages)}
         return self._entry(
             "forecast",
             done.partition,
-            int(done.cutoffs[place]),
+            int(done.cutoffs[row]),
             made=made,
-            close=float(done.close[place]),
-            sample=str(done.sample[place]),
+            close=float(done.close[row]),
+            sample=str(done.sample[row]),
             horizons=list(done.horizons),
-            **{"return": _finite(done.returns[place]), "volatility": _finite(done.volatilities[place])},
-            ewma=_finite(ewma[place]),
+            **{"return": _finite(done.returns[row]), "volatility": _finite(done.volatilities[row])},
+            ewma=_finite(ewma[row]),
             widths=widths,
         )
 
     def _ewma(self, bars: Bars, done: Forecasts) -> np.ndarray[Any, Any]:
-        """Volatility over each horizon that the exponentially weighted variance says, (N, H)."""
+        """Return the volatility over each horizon by the exponentially weighted variance, (N, H)."""
         rows = np.searchsorted(bars.timestamp, done.cutoffs)
         begin = max(int(rows[0]) - _EWMA_BARS, 0) if len(rows) else 0
         late = bars.take(slice(begin, None))
@@ -243,36 +232,36 @@ class Watcher:
         return np.sqrt(ewma_variance(history, done.horizons, rows - begin))
 
     def _outcomes(self, watched: _Watched) -> list[Entry]:
-        """Outcomes that are known now, and those that will never be, as bars are missing before the horizon's end."""
+        """Return the new outcomes, known ones and those that missing bars make unknown for ever."""
         bars = watched.bars
         assert bars is not None
         numbers, entries = bars.timestamp // self._step, list[Entry]()
         for cutoff, forecast in watched.open.items():
             row = int(np.searchsorted(bars.timestamp, cutoff))
-            there = row < len(bars) and bars.timestamp[row] == cutoff
+            exists = row < len(bars) and bars.timestamp[row] == cutoff
             for horizon in forecast["horizons"]:
                 if (cutoff, horizon) in watched.settled or numbers[-1] < cutoff // self._step + horizon:
                     continue
                 outcome = variance = None
-                if there and outcome_known(numbers, np.array([row]), (horizon,))[0, 0]:
+                if exists and outcome_known(numbers, np.array([row]), (horizon,))[0, 0]:
                     ahead = bars.take(slice(row, row + horizon + 1))
                     ahead.require_usable()
-                    log_close, here = np.log(ahead.close), np.array([0])
-                    outcome = float(forward_return(log_close, here, horizon)[0])
-                    variance = float(realised_variance(log_close, here, horizon)[0])
-                numbers_told = {"return": outcome, "variance": variance}
-                entries.append(self._entry("outcome", watched.partition, cutoff, horizon=horizon, **numbers_told))
+                    log_close, start = np.log(ahead.close), np.array([0])
+                    outcome = float(forward_return(log_close, start, horizon)[0])
+                    variance = float(realised_variance(log_close, start, horizon)[0])
+                realised = {"return": outcome, "variance": variance}
+                entries.append(self._entry("outcome", watched.partition, cutoff, horizon=horizon, **realised))
         return entries
 
     def _entry(self, kind: str, partition: Partition, cutoff: int, **fields: Any) -> Entry:
         named = {"symbol": partition.symbol, "timeframe": partition.timeframe, "cutoff": show_time(cutoff)}
         return {"kind": kind, **named, **fields}
 
-    def _take(self, entry: Entry) -> None:
-        """Take an entry of the journal over into what is known."""
+    def _apply(self, entry: Entry) -> None:
+        """Apply an entry of the journal to the state."""
         watched = self._watched.get(Partition(entry["symbol"], entry["timeframe"]))
         if watched is None:
-            return  # of a symbol that is not watched now
+            return  # of a symbol that is no longer watched
         cutoff = milliseconds_of(entry["cutoff"])
         if entry["kind"] == "outcome":
             self._settle(watched, cutoff, entry)
@@ -287,24 +276,24 @@ class Watcher:
         forecast, horizon = watched.open.get(cutoff), outcome["horizon"]
         if forecast is None or (cutoff, horizon) in watched.settled:
             return
-        place = forecast["horizons"].index(horizon)
-        widths = {level: values[place] for level, values in forecast["widths"].items()}
+        column = forecast["horizons"].index(horizon)
+        widths = {level: values[column] for level, values in forecast["widths"].items()}
         watched.skill[horizon].add(
-            forecast["return"][place],
-            forecast["volatility"][place],
-            forecast["ewma"][place],
+            forecast["return"][column],
+            forecast["volatility"][column],
+            forecast["ewma"][column],
             widths,
             outcome["return"],
             outcome["variance"],
         )
         watched.settled.add((cutoff, horizon))
-        if all((cutoff, each) in watched.settled for each in forecast["horizons"]):
+        if all((cutoff, h) in watched.settled for h in forecast["horizons"]):
             del watched.open[cutoff]
-            watched.settled -= {(cutoff, each) for each in forecast["horizons"]}
+            watched.settled -= {(cutoff, h) for h in forecast["horizons"]}
 
 
-def _joined(known: Bars, newest: Bars) -> Bars | None:
-    """Bars that go on from known ones; None where the newest do not reach back to these, or tell of them otherwise."""
+def _continued(known: Bars, newest: Bars) -> Bars | None:
+    """Return the known bars with the newest ones, or None if these do not overlap or revise the known ones."""
     if len(newest) == 0 or newest.timestamp[0] > known.timestamp[-1]:
         return None
     begin = int(np.searchsorted(known.timestamp, newest.timestamp[0]))

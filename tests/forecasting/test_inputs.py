@@ -31,7 +31,7 @@ def without(bars, rows):
 @given(missing=st.lists(st.integers(1, 498), max_size=6, unique=True), first=st.integers(0, 490))
 def test_rows_are_those_whose_window_is_whole(run, missing, first):
     bars = without(BARS, missing)
-    asked = ForecastInputs(run, V2, bars, HERE, min(first, len(bars) - 1)).asked.tolist()
+    asked = ForecastInputs(run, V2, bars, HERE, min(first, len(bars) - 1)).requested.tolist()
     times, length = bars.timestamp, MODEL.seq_len
     expected = [
         row
@@ -44,7 +44,7 @@ def test_rows_are_those_whose_window_is_whole(run, missing, first):
 def test_every_row_that_was_asked_for_is_there_or_counted(run):
     bars = without(BARS, [100, 101, 300])
     inputs = ForecastInputs(run, V2, bars, HERE, 20)
-    assert len(inputs.asked) + sum(inputs.left_out.values()) == len(bars) - 20
+    assert len(inputs.requested) + sum(inputs.left_out.values()) == len(bars) - 20
     assert inputs.left_out == {
         "too few bars before": 44,
         "filled": 0,

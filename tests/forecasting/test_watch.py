@@ -199,7 +199,7 @@ def test_beside_a_process_that_writes_every_bar_is_forecast_from_once(folder, db
     try:
         with Watcher(Forecaster.load(folder), db, tmp_path / "w.jsonl") as watcher:
             deadline = time.time() + 60
-            while watcher.latest()[0]["cutoff"] != "2023-01-29T17:00:00Z" and time.time() < deadline:
+            while (not seen or seen[-1]["cutoff"] != "2023-01-29T17:00:00Z") and time.time() < deadline:
                 seen += forecasts(watcher.poll())
                 looks += 1
                 time.sleep(0.02)
