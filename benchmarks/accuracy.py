@@ -150,7 +150,7 @@ def _ours(contender: Contender, bars: Bars, model: LSTMConfig, training: Trainin
         )
 
     started = time.perf_counter()
-    TrainingJob(model, training, "cpu", folder / "run", None).run(inputs, resume=False)
+    TrainingJob(model=model, training=training, out=folder / "run").run(inputs)
     forecasts = Forecaster.load(folder / "run").forecast(bars, _PARTITION, first_tested)
     contender.seconds.append(time.perf_counter() - started)
     contender.forecasts.append((np.searchsorted(bars.timestamp, forecasts.cutoffs), forecasts.returns.astype(float)))

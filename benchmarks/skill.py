@@ -105,7 +105,7 @@ def _trained(
             folder / "market.db", list(bars), "1h", FEATURES, MODEL, fold, cache_dir=folder / "cache"
         )
 
-    TrainingJob(MODEL, training, "cpu", folder / "run", None).run(inputs, resume=False)
+    TrainingJob(model=MODEL, training=training, out=folder / "run").run(inputs)
     return Forecaster.load(folder / "run")
 
 

@@ -15,10 +15,10 @@ from bitcorn_ray.datasets.folds import Shares
 from bitcorn_ray.datasets.load import TrainingInputs, inputs_from_frame
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.partition import Partition
-from bitcorn_ray.models.base import EpochResult, Progress
+from bitcorn_ray.models.base import EpochResult
 from bitcorn_ray.models.neural.config import GRUConfig, LSTMConfig, RecurrentConfig, TrainingConfig
 from bitcorn_ray.sources.frames import key_of_frame
-from bitcorn_ray.training.job import TrainingJob
+from bitcorn_ray.training.job import OnEpoch, OnProgress, RayWorkers, TrainingJob
 from bitcorn_ray.training.train import TrainingResult, epoch_line, result_of
 
 if TYPE_CHECKING:
@@ -28,21 +28,19 @@ if TYPE_CHECKING:
 __all__ = ["MultiHorizonTrainingRequest", "TrainingResult", "train_multihorizon_model", "train_on_ray"]
 
 LogFn = Optional[Callable[[str], None]]
-OnEpoch = Callable[[EpochResult], None]
-OnProgress = Callable[[Progress], None]
 
 
 @dataclass
 class MultiHorizonTrainingRequest:
-    """What to train on and how.
+    """The data and the configuration of a training.
 
     df: features beside `close` and `timestamp` (`FeaturePrepResult.dataframe`); without times, rows count as
-    neighbouring bars. horizons, seq_len: in bars. val_frac: share of the windows, the last, that validate; between
+    consecutive bars. horizons, seq_len: in bars. val_frac: share of the windows, the last, that validate; between
     them and the training windows lies a purge of the longest horizon. symbol, timeframe: recorded in the run; at the
-    default what the frame says counts (`load_market_data` notes it). The timeframe is the grid on which missing bars
-    are found. The fields after these: see `ModelConfig` and `TrainingConfig`. device: "cpu" or "cuda". feature_system:
-    recorded in the run, so that a forecaster can compute the features; by default as `prepare_features` noted it in the
-    frame. resume: go on from the checkpoints that a training which was cut short left in its folder.
+    default those in the frame's attributes, which `load_market_data` sets. The timeframe is the grid on which missing
+    bars are found. The fields after these: see `ModelConfig` and `TrainingConfig`. device: "cpu" or "cuda".
+    feature_system: recorded in the run, so that a forecaster can compute the features; by default the one in the
+    frame's attributes, which `prepare_features` sets. resume: continue from the checkpoints of an interrupted training.
     """
 
     df: pd.DataFrame
@@ -87,7 +85,7 @@ class MultiHorizonTrainingRequest:
     resume: bool = False
 
     def model_config(self) -> RecurrentConfig:
-        """Return the model's part. Raises BitcornError for impossible values."""
+        """Return the configuration of the model. Raises BitcornError for impossible values."""
         kinds: dict[str, type[RecurrentConfig]] = {"lstm": LSTMConfig, "gru": GRUConfig}
         if self.cell not in kinds:
             raise BitcornError(f"cell is {self.cell!r}: use one of {', '.join(kinds)}")
@@ -96,7 +94,7 @@ class MultiHorizonTrainingRequest:
         return made(horizons=tuple(self.horizons), **{name: getattr(self, name) for name in names})
 
     def training_config(self) -> TrainingConfig:
-        """Return the training's part. Raises BitcornError for impossible values."""
+        """Return the configuration of the training. Raises BitcornError for impossible values."""
         return TrainingConfig(**{item.name: getattr(self, item.name) for item in fields(TrainingConfig)})
 
 
@@ -111,12 +109,12 @@ def train_multihorizon_model(
     artifacts_dir: folder or URI to write the run to (model.pt, scaler.pkl, metadata.json and more). log_fn: called with
     a line an epoch. Raises BitcornError (a ValueError) for missing columns, too few rows, and impossible values.
     """
-    job = TrainingJob(request.model_config(), request.training_config(), request.device, artifacts_dir, log_fn)
 
     def log(result: EpochResult) -> None:
         if log_fn:
             log_fn(epoch_line(result, request.epochs))
 
+    job = _job_of(request, artifacts_dir, log_fn)
     return result_of(job.run(lambda: _inputs_of(request), resume=request.resume, on_epoch=log))
 
 
@@ -134,26 +132,37 @@ def train_on_ray(
     """Train by Ray Train on ``workers`` processes, each with ``gpus`` GPUs; (least, most) takes what Ray has room for.
 
     It runs on the Ray that this process is connected to, else on a private one that ends with the call.
-
-    A worker that dies is replaced up to ``max_failures`` times, and goes on from the last checkpoint; these lie in
-    ``artifacts_dir``, which all nodes have to see. In deterministic mode the weights equal those of an undisturbed
+    A worker that dies is replaced up to ``max_failures`` times and resumes from the last checkpoint in
+    ``artifacts_dir``, which all nodes must share. In deterministic mode the weights equal those of an undisturbed
     training to the bit on up to two workers, and with one worker and as many threads those of
-    `train_multihorizon_model`. on_epoch, on_progress: called in this process as the training goes on.
+    `train_multihorizon_model`. on_epoch, on_progress: called in this process during the training.
     Raises BitcornError as `train_multihorizon_model` does, and for more workers or GPUs than Ray has.
     """
-    job = TrainingJob(request.model_config(), request.training_config(), "", artifacts_dir, log_fn)
-    job.on_ray = (workers, gpus, max_failures)
+    job = _job_of(request, artifacts_dir, log_fn, RayWorkers(workers, gpus, max_failures))
     return result_of(
         job.run(lambda: _inputs_of(request), resume=request.resume, on_epoch=on_epoch, on_progress=on_progress)
     )
 
 
+def _job_of(
+    request: MultiHorizonTrainingRequest, out: str | Path | None, log_fn: LogFn, ray: RayWorkers | None = None
+) -> TrainingJob:
+    return TrainingJob(
+        model=request.model_config(),
+        training=request.training_config(),
+        out=out,
+        device=request.device,
+        ray=ray,
+        log_fn=log_fn,
+    )
+
+
 def _partition_of(request: MultiHorizonTrainingRequest) -> Partition:
-    """The partition that the request names; where it leaves a default, as the frame says, if that does."""
+    """Return the partition of the request; at a default value, that of the frame if it has one."""
     named = {}
     for name in ("symbol", "timeframe"):
-        asked, default = getattr(request, name), getattr(MultiHorizonTrainingRequest, name)
-        named[name] = (key_of_frame(request.df, name) or asked) if asked == default else asked
+        value, default = getattr(request, name), getattr(MultiHorizonTrainingRequest, name)
+        named[name] = (key_of_frame(request.df, name) or value) if value == default else value
     return Partition(**named)
 
 

@@ -59,12 +59,6 @@ def train_from_config(
     for each symbol the open of the last bar to train on in ms, to leave out later ones.
     Raises BitcornError as `load_market_data`, `prepare_features` and `train_on_ray` do.
     """
-    job = TrainingJob(
-        config.model, config.training, "cuda" if config.gpus else "cpu", config.out, log_fn, config.mlflow
-    )
-    job.config = config.to_json()
-    if config.workers:
-        job.on_ray = (config.workers, config.gpus, max_failures)
 
     def inputs() -> TrainingInputs:
         return inputs_from_source(
@@ -80,6 +74,7 @@ def train_from_config(
             log_fn=log_fn,
         )
 
+    job = TrainingJob.of(config, max_failures=max_failures, log_fn=log_fn)
     return result_of(job.run(inputs, resume=resume, on_epoch=on_epoch, on_progress=on_progress))
 
 

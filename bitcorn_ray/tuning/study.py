@@ -11,7 +11,7 @@ A sweep that was interrupted, by Ctrl-C or a power cut, continues with `resume`;
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -144,9 +144,5 @@ def refit(
         names = variant.features if setting.features is None else setting.features
         return TrainingInputs(data=dataset, scaler=scaler, feature_cols=list(names), about=about)
 
-    device = "cuda" if config.run.gpus else "cpu"
-    job = TrainingJob(setting.model, setting.training, device, out, log_fn, config.run.mlflow)
-    job.config = config.to_json()
-    if config.run.workers:
-        job.on_ray = (config.run.workers, config.run.gpus, 3)
-    job.run(inputs, resume=False)
+    job = TrainingJob.of(config.run, log_fn=log_fn)
+    replace(job, model=setting.model, training=setting.training, out=out, config=config.to_json()).run(inputs)

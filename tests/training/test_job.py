@@ -17,11 +17,13 @@ def inputs(random_bars):
     return TrainingInputs(data=data, scaler=scaler, feature_cols=list("abcd"), about=about)
 
 
+def job(**options):
+    return TrainingJob(model=MODEL, training=TRAINING, **options)
+
+
 def test_a_job_says_what_it_does_and_leaves_a_run(inputs, tmp_path):
     lines, epochs = [], []
-    run = TrainingJob(MODEL, TRAINING, "cpu", tmp_path / "run", lines.append).run(
-        lambda: inputs, resume=False, on_epoch=epochs.append
-    )
+    run = job(out=tmp_path / "run", log_fn=lines.append).run(lambda: inputs, on_epoch=epochs.append)
     assert len(epochs) == 3
     assert run.metadata["best_epoch"] == min(epochs, key=lambda epoch: epoch.val_loss).epoch
     assert lines[0].endswith("purged between them, 0 left out")
@@ -32,7 +34,7 @@ def test_a_job_says_what_it_does_and_leaves_a_run(inputs, tmp_path):
 
 def test_without_a_folder_nothing_is_written(inputs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    TrainingJob(MODEL, TRAINING, "cpu", None, None).run(lambda: inputs, resume=False)
+    job().run(lambda: inputs)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -43,7 +45,7 @@ def test_the_folder_is_looked_at_before_the_inputs_are_made(tmp_path):
         raise AssertionError("too early")
 
     with pytest.raises(BitcornError, match=r"the run at .* cannot be written"):
-        TrainingJob(MODEL, TRAINING, "cpu", tmp_path / "file" / "run", None).run(never, resume=False)
+        job(out=tmp_path / "file" / "run").run(never)
 
 
 def test_a_training_that_fails_closes_its_logs_and_keeps_its_checkpoints(inputs, tmp_path):
@@ -55,6 +57,6 @@ def test_a_training_that_fails_closes_its_logs_and_keeps_its_checkpoints(inputs,
         broken[inputs.data.train_ends] = np.nan
 
     with pytest.raises(BitcornError, match="not finite in epoch 2"):
-        TrainingJob(MODEL, TRAINING, "cpu", tmp_path / "run", None).run(lambda: inputs, resume=False, on_epoch=spoil)
+        job(out=tmp_path / "run").run(lambda: inputs, on_epoch=spoil)
     assert len(seen) == 1
     assert list(Path(checkpoint_folder(Storage(tmp_path / "run"))).glob("*.pt"))
