@@ -235,7 +235,7 @@ class SweepConfig:
 
         Raises BitcornError for a continuous parameter, and for too many of them.
         """
-        systems = Space(tuple(each for each in self.space.dimensions if each.name.partition(".")[0] == "system"))
+        systems = self.space.only(lambda dimension: dimension.name.partition(".")[0] == "system")
         for dimension in systems.dimensions:
             if dimension.options is None:
                 raise BitcornError(
@@ -254,7 +254,7 @@ class SweepConfig:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, as in a file."""
-        search = {each.name: {each.kind: list(each.values)} for each in self.space.dimensions}
+        search = {dimension.name: {dimension.kind: list(dimension.values)} for dimension in self.space.dimensions}
         return {**asdict(self.run), "folds": asdict(self.folds), "search": search, "sweep": asdict(self.sweep)}
 
     @classmethod
@@ -266,11 +266,11 @@ class SweepConfig:
         systems = [find_system(spec) for spec in self.variants()]
         for dimension in self.space.dimensions:
             section, _, parameter = dimension.name.partition(".")
-            if section == "system" and parameter and not any(parameter in each.all_parameters for each in systems):
-                names = ", ".join(sorted({each.name for each in systems}))
+            if section == "system" and parameter and not any(parameter in system.all_parameters for system in systems):
+                names = ", ".join(sorted({system.name for system in systems}))
                 raise BitcornError(f"search.{dimension.name}: none of the systems {names} has a parameter {parameter}")
             if section == "features":
-                known = [] if any(each.context for each in systems) else [each.features for each in systems]
+                known = [] if any(system.context for system in systems) else [system.features for system in systems]
                 for subset in dimension.extremes:
                     _require_subset(subset, known)
 
@@ -296,7 +296,7 @@ def _require_reachable(name: str, kinds: tuple[str, ...]) -> None:
         raise BitcornError(f"search.{name} cannot be searched: {_FIXED[full]}")
     if any(inner in {item.name for item in fields(owner)} for owner in owners.get(section, ())):
         return
-    if (section == "system" and (inner or full == "system")) or full == "features":
+    if section == "system" or full == "features":
         return
     raise BitcornError(
         f"search.{name} is not a field that can be searched for kind {', '.join(kinds)}: use model.<field>, "

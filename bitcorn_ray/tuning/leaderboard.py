@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ class SweepLeaderboard:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
-        trials = {name: {"state": each.state, "search": dict(each.point)} for name, each in self.trials.items()}
+        trials = {name: {"state": trial.state, "search": dict(trial.point)} for name, trial in self.trials.items()}
         return {"sweep": self.sweep, **asdict(self.board), "trials": trials, "remarks": list(self.remarks)}
 
 
@@ -86,8 +87,8 @@ def leaderboard(
     folder = SweepFolder(sweep)
     stored = read_sweep(folder)
     trials, folds = stored.trials, stored.plan.folds
-    known = [each for each in trials.values() if each.setting and each.state != "failed"]
-    records = {each.name: found for each in known if (found := fold_records(stored.plan, each))}
+    known = [trial for trial in trials.values() if trial.setting and trial.state != "failed"]
+    records = {trial.name: found for trial in known if (found := fold_records(stored.plan, trial))}
     if not records:
         raise BitcornError(
             f"none of the {len(trials)} trials of the sweep in {folder.shown} has a fold: nothing to compare"
@@ -149,13 +150,13 @@ def _fold_table(
             continue
         made = baselines.forecasts(index, own)
         remarks |= {(bars.name, name): text for name, text in made.remarks.items()}
-        returns, variances = (each[rows] for each in bars.outcomes(baselines.config.run.model.horizons))
+        returns, variances = (values[rows] for values in bars.outcomes(baselines.config.run.model.horizons))
         columns: dict[Any, Float] = dict(enumerate(_measures(trials, index, shared, returns, variances).T))
         columns |= _baseline_losses(made, rows - own.test.start, returns, variances)
         known = np.isfinite(np.column_stack(list(columns.values()))).all(1)
         times.append(shared[known])
         tables.append({name: values[known] for name, values in columns.items()})
-    if not any(len(each) for each in times):
+    if not sum(map(len, times)):
         raise BitcornError(f"the trials have no test window of fold {number} in common: give longer test ranges")
     # A baseline that could not be fitted on every partition is left out.
     names = [name for name in tables[0] if all(name in table for table in tables)]
@@ -169,7 +170,7 @@ def _fold_table(
 def _shared_windows(trials: Sequence[Sequence[FoldRecord]], index: int) -> Rows:
     """Return the times of a partition's windows that all records have, ascending."""
     shared: Rows | None = None
-    for record in (each for of_trial in trials for each in of_trial):
+    for record in chain.from_iterable(trials):
         own = record.times[record.partitions == index]
         shared = own if shared is None else np.intersect1d(shared, own)
     return np.empty(0, np.int64) if shared is None else shared
@@ -184,10 +185,12 @@ def _measures(
     """
     fold, measures = np.zeros(len(shared), np.int64), np.empty((len(shared), 4, len(trials)))
     for k, of_trial in enumerate(trials):
-        own = [np.flatnonzero(each.partitions == index) for each in of_trial]
-        at = [rows[np.searchsorted(each.times[rows], shared)] for each, rows in zip(of_trial, own, strict=True)]
-        expected = np.stack([each.returns[rows] for each, rows in zip(of_trial, at, strict=True)], axis=2)
-        sigma = np.stack([each.volatilities[rows] for each, rows in zip(of_trial, at, strict=True)], axis=2)
+        forecasts = []
+        for record in of_trial:
+            own = np.flatnonzero(record.partitions == index)
+            rows = own[np.searchsorted(record.times[own], shared)]
+            forecasts.append((record.returns[rows], record.volatilities[rows]))
+        expected, sigma = (np.stack(values, axis=2) for values in zip(*forecasts, strict=True))
         forecast = np.square(sigma, dtype=np.float64)
         measures[:, 0, k] = qlike(forecast, variances[..., None]).mean((1, 2))
         measures[:, 1, k] = rank_scores(forecast, variances, fold).mean(1)
@@ -198,10 +201,13 @@ def _measures(
 
 def _baseline_losses(made: Baselines, rows: Rows, returns: Float, variances: Float) -> dict[tuple[str, str], Float]:
     """Return the loss (N,) of each baseline by question and title. rows: of the windows among its forecasts."""
-    losses = {("volatility", name): qlike(each[rows], variances).mean(1) for name, each in made.variances.items()}
+    losses = {("volatility", name): qlike(values[rows], variances).mean(1) for name, values in made.variances.items()}
     signs = {name: np.full(returns.shape, sign) for name, sign in _CONSTANT_SIGNS.items()}
-    signs |= {name: each[rows] for name, each in made.returns.items() if name != "random walk"}  # its return is zero
-    return losses | {("direction", name): sign_losses(each[..., None], returns)[:, 0] for name, each in signs.items()}
+    # The random walk has no sign: its return is zero.
+    signs |= {name: values[rows] for name, values in made.returns.items() if name != "random walk"}
+    for name, sign in signs.items():
+        losses["direction", name] = sign_losses(sign[..., None], returns)[:, 0]
+    return losses
 
 
 def _questions(tables: Sequence[_FoldTable], horizon: int) -> list[TrialComparison]:
@@ -238,5 +244,5 @@ def _remarks(tables: Sequence[_FoldTable]) -> list[str]:
         for (name, partition, text), numbers in folds.items()
     ]
     fitted = [{title for question, title in table.baselines if question == "volatility"} for table in tables]
-    lacking = sorted({title for titles in fitted for title in titles if not all(title in each for each in fitted)})
+    lacking = sorted({title for titles in fitted for title in titles if not all(title in others for others in fitted)})
     return [*remarks, *(f"{name} could not be fitted in every fold, and is left out" for name in lacking)]

@@ -88,19 +88,19 @@ def sweep_result(
         "format": 1,
         "ended": ended,
         "tried": len(trials),
-        **{state: sum(each.state == state for each in trials) for state in ("finished", "stopped", "failed")},
+        **{state: sum(trial.state == state for trial in trials) for state in ("finished", "stopped", "failed")},
         "best": None if best is None else {**asdict(best), "loss": best.loss},
         "folds": folds["folds"],
         "partitions": folds["partitions"],
-        "trials": [{**asdict(each), "loss": each.loss} for each in trials],
+        "trials": [{**asdict(trial), "loss": trial.loss} for trial in trials],
         "config": config,
     }
 
 
 def best_of(trials: Sequence[Trial]) -> Trial | None:
     """Return the trial with the lowest mean loss among those with the most folds; None if no trial has one."""
-    known = [each for each in trials if each.losses and each.state != "failed"]
-    return min(known, key=lambda each: (-len(each.losses), each.loss or 0.0, each.name), default=None)
+    known = [trial for trial in trials if trial.losses and trial.state != "failed"]
+    return min(known, key=lambda trial: (-len(trial.losses), trial.loss or 0.0, trial.name), default=None)
 
 
 def fold_records(plan: TrialPlan, trial: Trial) -> list[list[FoldRecord]]:
@@ -127,7 +127,7 @@ def stitched(plan: TrialPlan, bars: Sequence[PartitionBars], trial: Trial, horiz
     for index, own in enumerate(bars):
         forecasts = [_forecasts(records[0], index, own, horizons) for _, records in folds]
         for number, ((fold, _), made) in enumerate(zip(folds, forecasts, strict=True)):
-            later = np.concatenate([np.empty(0, np.int64), *(each.cutoffs for each in forecasts[number + 1 :])])
+            later = np.concatenate([np.empty(0, np.int64), *(made.cutoffs for made in forecasts[number + 1 :])])
             if len(made):
                 tables.append(_with_outcome(made, fold.number, own, ~np.isin(made.cutoffs, later)))
     return pa.concat_tables(tables) if tables else None
@@ -170,14 +170,14 @@ def _realised_returns(bars: PartitionBars, rows: NDArray[np.int64], horizons: Se
 
 def _trials_table(trials: Sequence[Trial], folds: int) -> pa.Table:
     columns: dict[str, Any] = {
-        "trial": [each.name for each in trials],
-        "state": [each.state for each in trials],
-        "loss": pa.array([each.loss for each in trials], pa.float64()),
-        "folds": pa.array([len(each.losses) for each in trials], pa.int32()),
-        "seconds": pa.array([each.seconds for each in trials], pa.float64()),
-        "error": pa.array([each.error for each in trials], pa.string()),
-        **loss_columns([each.losses for each in trials], folds),
-        **point_columns([each.point for each in trials]),
+        "trial": [trial.name for trial in trials],
+        "state": [trial.state for trial in trials],
+        "loss": pa.array([trial.loss for trial in trials], pa.float64()),
+        "folds": pa.array([len(trial.losses) for trial in trials], pa.int32()),
+        "seconds": pa.array([trial.seconds for trial in trials], pa.float64()),
+        "error": pa.array([trial.error for trial in trials], pa.string()),
+        **loss_columns([trial.losses for trial in trials], folds),
+        **point_columns([trial.point for trial in trials]),
     }
     return pa.table(columns)
 

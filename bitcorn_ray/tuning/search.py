@@ -115,7 +115,7 @@ class OptunaSuggester(Suggester):
             return None
         for _ in range(_ATTEMPTS):
             trial = self._study.ask(self._distributions)
-            point = {each.name: value_of(each, trial.params[each.name]) for each in self._space.dimensions}
+            point = point_of(self._space, trial.params)
             if (key := point_key(point)) not in self._seen:
                 self._seen.add(key)
                 self._asked[key] = trial
@@ -143,7 +143,7 @@ class OptunaSuggester(Suggester):
         frozen = self._optuna.trial.create_trial(
             state=state,
             value=value,
-            params={each.name: drawn_of(each, trial.point[each.name]) for each in self._space.dimensions},
+            params=params_of(self._space, trial.point),
             distributions=self._distributions,
             intermediate_values=dict(enumerate(means)),
         )
@@ -199,12 +199,12 @@ def search_importance(space: Space, tried: Sequence[tuple[Point, float | None]],
     """
     optuna = quiet_optuna()
     known = {point_key(point): (point, loss) for point, loss in tried if loss is not None and math.isfinite(loss)}
-    varied = [each for each in space.dimensions if len({point_key({"": p[each.name]}) for p, _ in known.values()}) > 1]
-    if len(known) < _FEWEST_TRIALS or not varied or len({loss for _, loss in known.values()}) < 2:
+    varied = space.only(lambda own: len({point_key({"": point[own.name]}) for point, _ in known.values()}) > 1)
+    if len(known) < _FEWEST_TRIALS or not varied.dimensions or len({loss for _, loss in known.values()}) < 2:
         return {}
-    study, distributions = optuna.create_study(), distributions_of(Space(tuple(varied)))
+    study, distributions = optuna.create_study(), distributions_of(varied)
     for point, loss in known.values():
-        params = {each.name: drawn_of(each, point[each.name]) for each in varied}
+        params = params_of(varied, point)
         study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=loss))
     forest = optuna.importance.FanovaImportanceEvaluator(n_trees=_TREES, seed=seed)
     return {name: float(share) for name, share in forest.evaluate(study).items()}
@@ -235,16 +235,23 @@ def _distribution_of(dimension: Dimension) -> Any:
     return distributions.FloatDistribution(low, high, log=dimension.kind == "loguniform")
 
 
-def value_of(dimension: Dimension, drawn: Any) -> Any:
-    """Return the value of a dimension for a draw from its distribution."""
-    return dimension.values[drawn] if dimension.is_choice else drawn
+def point_of(space: Space, params: Mapping[str, Any]) -> Point:
+    """Return the point of Optuna's parameters."""
+    return {
+        dimension.name: dimension.values[params[dimension.name]] if dimension.is_choice else params[dimension.name]
+        for dimension in space.dimensions
+    }
 
 
-def drawn_of(dimension: Dimension, value: Any) -> Any:
-    """Return the draw from a dimension's distribution that gives a value."""
-    if not dimension.is_choice:
-        return value
-    return [point_key({"": each}) for each in dimension.values].index(point_key({"": value}))
+def params_of(space: Space, point: Point) -> dict[str, Any]:
+    """Return Optuna's parameters of a point."""
+    params = {}
+    for dimension in space.dimensions:
+        value = point[dimension.name]
+        if dimension.is_choice:
+            value = [point_key({"": option}) for option in dimension.values].index(point_key({"": value}))
+        params[dimension.name] = value
+    return params
 
 
 def _import_function(origin: str) -> Any:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, product
 from typing import Any
@@ -111,12 +111,16 @@ class Space:
     @property
     def size(self) -> int | None:
         """Return the number of points, None for a continuous space."""
-        counts = [None if each.options is None else len(each.options) for each in self.dimensions]
+        counts = [None if dimension.options is None else len(dimension.options) for dimension in self.dimensions]
         return None if None in counts else math.prod(count for count in counts if count is not None)
+
+    def only(self, condition: Callable[[Dimension], bool]) -> Space:
+        """Return the space of the dimensions for which a condition is true."""
+        return Space(tuple(filter(condition, self.dimensions)))
 
     def maximum(self, names: Sequence[str], default: int) -> int:
         """Return the greatest value of an integer field with one of these names, or a default if none is searched."""
-        searched = [value for each in self.dimensions if each.name in names for value in each.extremes]
+        searched = [value for dimension in self.dimensions if dimension.name in names for value in dimension.extremes]
         return max(searched, default=default)
 
     def points(self, most: int | None = None) -> Iterator[Point]:

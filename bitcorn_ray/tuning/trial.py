@@ -160,7 +160,7 @@ def train_fold(
     compared = data.whole_windows([one.step for one in bars], longest_seq_len)
     if not len(np.intersect1d(data.validation_ends, compared)):
         raise BitcornError(
-            f"no validation window has {longest_seq_len} whole bars: search shorter seq_len, or fill gaps"
+            f"no validation window has {longest_seq_len} complete bars: search shorter seq_len, or fill gaps"
         )
     model, result = fitted_model(data, setting, device)
     loss, expected, sigma = _forecast_and_loss(model, data, data.validation_ends, compared, objective)

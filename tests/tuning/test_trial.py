@@ -104,7 +104,7 @@ def test_losses_of_trials_with_different_seq_len_are_of_the_same_windows(tmp_pat
     assert len(record.validation_times) == len(inputs.validation_ends)  # bands still begin on all of them
     own = train_fold(data.bars, variant, long, fold, "qlike")
     assert own.loss == train_fold(data.bars, variant, long, fold, "qlike", longest_seq_len=24).loss
-    with pytest.raises(BitcornError, match="no validation window has 400 whole bars: search shorter seq_len"):
+    with pytest.raises(BitcornError, match="no validation window has 400 complete bars: search shorter seq_len"):
         train_fold(data.bars, variant, short, fold, "qlike", longest_seq_len=400)
 
 

@@ -90,13 +90,13 @@ def evolve(
         runner = _Runner(loaded, folder, put_shared(shared), log)
         search_plan = replace(plan, folds=plan.folds[:searched])
         made, ended = _evolve_generations(runner, search_plan, recorder, on_generation)
-        front = pareto_front([each for each in _individuals(recorder) if each.losses])
+        front = pareto_front([individual for individual in _individuals(recorder) if individual.losses])
         evolution = Evolution(
             folder=folder.storage.address,
             ended=ended,
             tried=len(recorder.trials),
             generations=tuple(made),
-            front=tuple(EvaluatedIndividual(individual=each) for each in front),
+            front=tuple(EvaluatedIndividual(individual=individual) for individual in front),
         )
         write(evolution)
         if ended == "failures":
@@ -164,7 +164,7 @@ def _evolve_generations(
     config, options = runner.config, runner.config.options
     population = Population(config.groups, config.sweep.space, options.population, options.seed)
     journal = runner.folder.journal.read().values()
-    ended_before = {point_key(each.point): each for each in journal if each.state in ("finished", "failed")}
+    ended_before = {point_key(trial.point): trial for trial in journal if trial.state in ("finished", "failed")}
     made, names = list[Generation](), dict[str, str]()
     for number in range(1, options.generations + 1):
         points = population.ask()
@@ -183,8 +183,8 @@ def _evolve_generations(
             Generation(
                 number=number,
                 individuals=tuple(known[point_key(point)] for point in points),
-                survivors=tuple(each.name for each in alive),
-                front=tuple(each.name for each in pareto_front(_individuals(recorder))),
+                survivors=tuple(individual.name for individual in alive),
+                front=tuple(individual.name for individual in pareto_front(_individuals(recorder))),
                 trained=len(new),
                 survival=survival(alive, config.features),
             )
@@ -196,7 +196,8 @@ def _evolve_generations(
 
 def _evaluate(runner: _Runner, evolution: Evolution, plan: TrialPlan) -> Evolution:
     """Evaluate the front and the complete systems on the test windows of held-out folds, which choose nothing."""
-    config, options, front = runner.config, runner.config.options, [each.individual for each in evolution.front]
+    config, options = runner.config, runner.config.options
+    front = [member.individual for member in evolution.front]
     winner = choose_winner(front)
     runner.log(
         f"winner {winner.name}: {len(winner.features)} features; evaluating the front of {len(front)} on held-out folds"
@@ -210,12 +211,15 @@ def _evaluate(runner: _Runner, evolution: Evolution, plan: TrialPlan) -> Evoluti
     def evaluated(one: Individual) -> EvaluatedIndividual:
         trial = Trial(name=one.name, point=one.point, setting=config.sweep.at(one.point).to_json())
         records = fold_records(plan, trial)
-        losses = tuple(sum(each.test_loss for each in of_fold) / len(of_fold) for of_fold in records)
+        losses = tuple(sum(record.test_loss for record in of_fold) / len(of_fold) for of_fold in records)
         return EvaluatedIndividual(individual=one, held_out=losses if len(losses) == len(plan.folds) else None)
 
-    waiting = {point_key(each.point): each for each in (*compared, *front) if evaluated(each).held_out is None}
-    pending = [Trial(name=each.name, point=each.point) for each in waiting.values()]
-    ended = runner.evaluate(pending, partial(run_trial, plan), plan) if pending else "done"
+    pending = {
+        point_key(individual.point): Trial(name=individual.name, point=individual.point)
+        for individual in (*compared, *front)
+        if evaluated(individual).held_out is None
+    }
+    ended = runner.evaluate(list(pending.values()), partial(run_trial, plan), plan) if pending else "done"
     setting = config.sweep.at(winner.point)
     shuffles = Shuffles(count=options.shuffles, block=options.block or setting.model.seq_len, seed=options.seed)
     importance = (plan, shuffles, runner.folder)
@@ -227,9 +231,9 @@ def _evaluate(runner: _Runner, evolution: Evolution, plan: TrialPlan) -> Evoluti
     return replace(
         evolution,
         ended=ended if ended == "interrupted" else evolution.ended,
-        front=tuple(evaluated(each) for each in front),
+        front=tuple(evaluated(individual) for individual in front),
         winner=winner.name,
         system=config.system_of(winner.features).spec,
-        compared=tuple(evaluated(each) for each in compared),
+        compared=tuple(evaluated(individual) for individual in compared),
         importance=() if ended == "interrupted" else tuple(read_importance(*importance, setting)),
     )

@@ -155,12 +155,12 @@ def read_importance(plan: TrialPlan, shuffles: Shuffles, folder: SweepFolder, se
     importance = [
         Importance(
             feature=feature,
-            increase=float(np.mean(each)),
-            standard_error=float(np.std(each, ddof=1) / np.sqrt(len(each))) if len(each) > 1 else None,
+            increase=float(np.mean(own)),
+            standard_error=float(np.std(own, ddof=1) / np.sqrt(len(own))) if len(own) > 1 else None,
         )
-        for feature, each in increases.items()
+        for feature, own in increases.items()
     ]
-    return sorted(importance, key=lambda each: -each.increase)
+    return sorted(importance, key=lambda feature: -feature.increase)
 
 
 def _files(plan: TrialPlan, shuffles: Shuffles, setting: TrialConfig) -> list[str]:

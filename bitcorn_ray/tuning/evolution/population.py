@@ -12,11 +12,12 @@ the start, and recorded trials are not trained again. Shapes: P individuals, F f
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bitcorn_ray.tuning.search import Trial, distributions_of, quiet_optuna, value_of
+from bitcorn_ray.tuning.search import Trial, distributions_of, point_of, quiet_optuna
 from bitcorn_ray.tuning.space import Point, Space, point_key
 
 _ATTEMPTS = 20  # to draw a new point
@@ -101,8 +102,7 @@ class Population:
     def _point(self, params: Mapping[str, Any]) -> Point | None:
         """Return the point of Optuna's parameters, None without any feature."""
         features = [name for name in self._features if params[f"feature {name}"]]
-        searched = {each.name: value_of(each, params[each.name]) for each in self._space.dimensions}
-        return {"features": features, **searched} if features else None
+        return {"features": features, **point_of(self._space, params)} if features else None
 
 
 def pareto_front(individuals: Sequence[Individual]) -> list[Individual]:
@@ -111,7 +111,7 @@ def pareto_front(individuals: Sequence[Individual]) -> list[Individual]:
     Of equal individuals the first counts.
     """
     front = list[Individual]()
-    for one in sorted(individuals, key=lambda each: (len(each.features), each.loss)):
+    for one in sorted(individuals, key=lambda individual: (len(individual.features), individual.loss)):
         if math.isfinite(one.loss) and (not front or one.loss < front[-1].loss):
             front.append(one)
     return front
@@ -119,4 +119,5 @@ def pareto_front(individuals: Sequence[Individual]) -> list[Individual]:
 
 def survival(individuals: Sequence[Individual], features: Sequence[str]) -> dict[str, float]:
     """Return the share of individuals, 0 to 1, that have each feature."""
-    return {name: sum(name in each.features for each in individuals) / max(1, len(individuals)) for name in features}
+    counts = Counter(name for individual in individuals for name in individual.features)
+    return {name: counts[name] / max(1, len(individuals)) for name in features}

@@ -50,7 +50,7 @@ class Generation:
     @property
     def best(self) -> float:
         """Return the lowest loss of this generation."""
-        return min(each.loss for each in self.individuals)
+        return min(individual.loss for individual in self.individuals)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, with the names of the individuals."""
@@ -120,10 +120,10 @@ class Evolution:
             "tried": self.tried,
             "winner": self.winner,
             "system": self.system,
-            "front": [each.to_json() for each in self.front],
-            "compared": [each.to_json() for each in self.compared],
-            "importance": [asdict(each) for each in self.importance],
-            "generations": [each.to_json() for each in self.generations],
+            "front": [individual.to_json() for individual in self.front],
+            "compared": [individual.to_json() for individual in self.compared],
+            "importance": [asdict(importance) for importance in self.importance],
+            "generations": [generation.to_json() for generation in self.generations],
         }
 
 
@@ -135,12 +135,12 @@ def choose_winner(front: Sequence[Individual]) -> Individual:
     """
     if not front:
         raise BitcornError("no individual was trained on all folds: give more time, or see why trials failed")
-    best = min(front, key=lambda each: each.loss)
-    for each in sorted(front, key=lambda each: len(each.features)):
-        differences = np.subtract(each.losses, best.losses)
+    best = min(front, key=lambda individual: individual.loss)
+    for individual in sorted(front, key=lambda individual: len(individual.features)):
+        differences = np.subtract(individual.losses, best.losses)
         error = np.std(differences, ddof=1) / np.sqrt(len(differences)) if len(differences) > 1 else 0.0
         if differences.mean() <= error:
-            return each
+            return individual
     return best
 
 
@@ -159,7 +159,7 @@ def write_results(
     result = {**evolution.to_json(), "folds": dict(folds), "config": recorded_config(config.to_json())}
     folder.storage.publish("evolution.parquet", _parquet(evolution, config.features))
     if evolution.winner is not None:
-        winner = next(each for each in evolution.front if each.individual.name == evolution.winner).individual
+        winner = {member.individual.name: member.individual for member in evolution.front}[evolution.winner]
         named = {"name": folder.storage.name, "system": evolution.system, "features": list(winner.features)}
         folder.storage.publish("system.json", strict_json(named).encode())
         folder.storage.publish("winner.yaml", _run_yaml(folder, config, winner, str(evolution.system)))
@@ -187,7 +187,7 @@ def _run_yaml(folder: SweepFolder, config: EvolveConfig, winner: Individual, sys
 def _parquet(evolution: Evolution, features: Sequence[str]) -> bytes:
     rows = [(generation, one) for generation in evolution.generations for one in generation.individuals]
     individuals = [one for _, one in rows]
-    front = {each.individual.name for each in evolution.front}
+    front = {member.individual.name for member in evolution.front}
     columns: dict[str, Any] = {
         "generation": pa.array([generation.number for generation, _ in rows], pa.int32()),
         "individual": pa.array([one.name for one in individuals], pa.string()),
