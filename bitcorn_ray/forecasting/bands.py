@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitcorn_ray.market.outcomes import known_returns, outcome_known
-from bitcorn_ray.metrics.calibration import RollingConformal, conformal_scores
+from bitcorn_ray.metrics.calibration import COVERAGES, SCORE_WINDOW, conformal_scores, rolling_widths
 from bitcorn_ray.training.run import PastScores
 
 Rows = NDArray[np.int64]
@@ -81,28 +81,22 @@ def enough_scores(bars: Rows, rows: Rows, past: PastScores, horizons: Sequence[i
 
 
 def roll_bands(
-    conformal: RollingConformal, past: PastScores, bars: Rows, scores: NDArray[np.float32], requested: Rows
+    past: PastScores,
+    bars: Rows,
+    scores: NDArray[np.float32],
+    requested: Rows,
+    horizons: Sequence[int],
+    coverages: Sequence[float] = COVERAGES,
+    window: int = SCORE_WINDOW,
 ) -> NDArray[np.float32]:
-    """Return the half-widths (N, K, H), in units of volatility, of the forecasts made at some bars.
+    """Return the half-widths (N, K, H), in units of volatility, of the forecasts made at the requested bars (N,).
 
-    conformal: empty. past: scores of the run; the given scores replace those of the same bar. bars: (M,) numbers,
-    ascending. scores: (M, H), NaN for unknown outcomes. requested: (N,) the bars of the forecasts, ascending; later
-    bars change nothing.
+    past: scores of the run; the given scores (M, H) of bars (M,) replace those of the same bar. See `rolling_widths`.
     """
-    if len(past.bars):
-        kept = ~np.isin(past.bars, bars)
-        bars, scores = np.concatenate([past.bars[kept], bars]), np.concatenate([past.scores[kept], scores])
-        order = np.argsort(bars)
-        bars, scores = bars[order], scores[order]
-    if len(requested) == 0:
-        return np.empty((0, len(conformal.coverages), len(conformal.horizons)), np.float32)
-    start = int(np.searchsorted(bars, requested[0]))
-    conformal.extend(bars[:start], scores[:start])
-    later, later_scores = bars[start:], scores[start:]
-    every = np.union1d(later, requested)
-    all_scores = np.full((len(every), scores.shape[1]), np.nan, np.float32)
-    all_scores[np.searchsorted(every, later)] = later_scores
-    return conformal.bands(every, all_scores)[np.searchsorted(every, requested)]
+    kept = ~np.isin(past.bars, bars)
+    bars, scores = np.concatenate([past.bars[kept], bars]), np.concatenate([past.scores[kept], scores])
+    order = np.argsort(bars)
+    return rolling_widths(bars[order], scores[order], requested, horizons, coverages, window)
 
 
 def _milliseconds(time: str) -> int:

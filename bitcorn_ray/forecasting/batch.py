@@ -30,7 +30,7 @@ from bitcorn_ray.forecasting.forecasts import Forecasts, plain_table
 from bitcorn_ray.logging import logged, logger_of
 from bitcorn_ray.market.bars import Bars
 from bitcorn_ray.market.partition import Partition, is_requested, normalise_symbol, select_partitions
-from bitcorn_ray.metrics.calibration import RollingConformal
+from bitcorn_ray.metrics.calibration import SCORE_WINDOW
 from bitcorn_ray.models.interpolation import horizon_weights
 from bitcorn_ray.sources.loading import load_partition
 from bitcorn_ray.sources.options import Reading
@@ -113,7 +113,7 @@ def plan_forecasts(
         horizon_weights(run.config.horizons, list(horizons))  # raises for horizons that cannot be interpolated
     reading = forecaster.reading(reading)
     requested, jobs = _requested_jobs(run, source, symbols, reading)
-    reach = RollingConformal(run.config.horizons).window + max(run.config.horizons)
+    reach = SCORE_WINDOW + max(run.config.horizons)
     return ForecastPlan(
         jobs=jobs,
         sizes=[job.size if last is None else min(job.size, last + reach) for job in jobs],

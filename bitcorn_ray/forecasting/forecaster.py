@@ -25,7 +25,7 @@ from bitcorn_ray.market.bars import Bars, milliseconds_of, require_chronology
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.policy import CleaningPolicy
 from bitcorn_ray.market.timeframe import timeframe_ms
-from bitcorn_ray.metrics.calibration import COVERAGES, RollingConformal
+from bitcorn_ray.metrics.calibration import COVERAGES
 from bitcorn_ray.models.interpolation import horizon_weights, interpolate, interpolate_widths
 from bitcorn_ray.sources.frames import key_of_frame, read_frame
 from bitcorn_ray.sources.options import Reading
@@ -125,11 +125,11 @@ class Forecaster:
             self._cached[partition] = inputs.to_cache(returns, volatilities)
         requested, indexes = inputs.requested, np.searchsorted(inputs.rows, inputs.requested)
         widths = roll_bands(
-            RollingConformal(trained),
             inputs.past,
             inputs.numbers[inputs.rows],
             inputs.scores(returns, volatilities),
             inputs.numbers[requested],
+            trained,
         )
         returns, volatilities = returns[indexes], volatilities[indexes]
         if horizons is not None and weights is not None:

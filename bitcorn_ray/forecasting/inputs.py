@@ -25,7 +25,7 @@ from bitcorn_ray.market.bars import Bars, modal_step, show_time
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.reference_volatility import REFERENCE_SPANS, reference_volatility
 from bitcorn_ray.market.timeframe import timeframe_ms, timeframe_of_ms
-from bitcorn_ray.metrics.calibration import RollingConformal
+from bitcorn_ray.metrics.calibration import SCORE_WINDOW
 from bitcorn_ray.models.base import WindowSet
 from bitcorn_ray.training.run import PastScores, Run
 
@@ -238,8 +238,8 @@ class ForecastInputs:
 
     def _choose(self, first: int) -> tuple[Rows, dict[str, int]]:
         """Return the rows to forecast from, ascending, and the counts of requested rows that have no window."""
-        horizons, window = self.config.horizons, RollingConformal(self.config.horizons).window
-        reach = window + max(horizons)
+        horizons = self.config.horizons
+        reach = SCORE_WINDOW + max(horizons)
         while True:
             start = max(first - reach, 0)
             before = np.arange(start, first)
@@ -248,7 +248,7 @@ class ForecastInputs:
                 np.concatenate([before[counted], np.arange(first, len(self.bars))]), first
             )
             at = int(self.numbers[first])
-            if start == 0 or enough_scores(self.numbers, rows[rows < first], self.past, horizons, window, at):
+            if start == 0 or enough_scores(self.numbers, rows[rows < first], self.past, horizons, SCORE_WINDOW, at):
                 return rows, left_out
             reach *= 2
 

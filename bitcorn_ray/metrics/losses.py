@@ -217,7 +217,7 @@ def forecast_metrics(
 
     forecast, volatility: (N, H) log return and its standard deviation. outcome, realised: (N, H) log return and its
     realised VARIANCE, NaN where not known. close: (N,) price at which each forecast was made. widths: (N, K, H)
-    half-widths of the bands of K coverages, in units of the volatility, as `RollingConformal.bands` gives them.
+    half-widths of the bands of K coverages, in units of the volatility, as `rolling_widths` gives them.
     Raises BitcornError where shapes differ, a horizon has no known outcome, or a forecast isn't finite (or a volatility
     not above 0) where the outcome is known.
     """

@@ -29,7 +29,7 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import show_time
 from bitcorn_ray.market.partition import Partition, normalise_symbol
 from bitcorn_ray.market.timeframe import timeframe_ms
-from bitcorn_ray.metrics.calibration import COVERAGES, RollingConformal, conformal_quantile, conformal_scores
+from bitcorn_ray.metrics.calibration import COVERAGES, SCORE_WINDOW, conformal_quantile, conformal_scores
 from bitcorn_ray.models.base import FitResult, Model, ModelConfig, Shape, WindowSet
 from bitcorn_ray.models.neural.config import TrainingConfig
 from bitcorn_ray.models.registry import model_class, model_config
@@ -130,7 +130,7 @@ def assemble_run(
         "scaler": scaler_to_json(scaler),
         "calibration": {
             "method": "rolling conformal, started on the validation windows",
-            "window": RollingConformal(config.horizons).window,
+            "window": SCORE_WINDOW,
             "coverages": list(COVERAGES),
             "bands": [{str(c): conformal_quantile(own.scores, c).tolist() for c in COVERAGES} for own in scores],
         },
@@ -254,7 +254,7 @@ def load_run(place: str | Path, device: str = "cpu") -> Run:
 def _validation_scores(model: Model, data: Dataset, index: int, step: int) -> PastScores:
     """Return the scores of a partition's validation windows, as many of the last ones as can still count."""
     config: ModelConfig = model.config
-    kept = RollingConformal(config.horizons).window + max(config.horizons)
+    kept = SCORE_WINDOW + max(config.horizons)
     rows = _rows_of(data, data.validation_ends, index)[-kept:]
     forecast = model.predict(WindowSet.of_dataset(data, rows, config))
     scores = conformal_scores(forecast.returns, forecast.volatilities, data.returns[rows]).astype(np.float32)

@@ -25,7 +25,7 @@ from bitcorn_ray.forecasting.bands import roll_bands
 from bitcorn_ray.forecasting.forecasts import Forecasts, plain_table
 from bitcorn_ray.market.outcomes import known_returns
 from bitcorn_ray.market.partition import Partition
-from bitcorn_ray.metrics.calibration import RollingConformal, conformal_scores
+from bitcorn_ray.metrics.calibration import COVERAGES, conformal_scores
 from bitcorn_ray.training.artifacts import strict_json
 from bitcorn_ray.training.run import PastScores
 from bitcorn_ray.tuning.config import SweepConfig, TrialConfig
@@ -139,17 +139,17 @@ def _forecasts(record: FoldRecord, index: int, bars: PartitionBars, horizons: Se
     cutoffs, returns, volatilities = record.times[tested], record.returns[tested], record.volatilities[tested]
     rows = np.searchsorted(bars.timestamp, cutoffs)
     scores = conformal_scores(returns, volatilities, _realised_returns(bars, rows, horizons))
-    conformal, ends = RollingConformal(horizons), cutoffs // bars.step
+    ends = cutoffs // bars.step
     past = PastScores(record.validation_times[validated] // bars.step, record.validation_scores[validated])
     return Forecasts(
         partition=Partition(bars.symbol, bars.timeframe),
         horizons=tuple(horizons),
-        coverages=conformal.coverages,
+        coverages=COVERAGES,
         cutoffs=cutoffs,
         close=bars.close[rows],
         returns=returns,
         volatilities=volatilities,
-        widths=roll_bands(conformal, past, ends, scores.astype(np.float32), ends),
+        widths=roll_bands(past, ends, scores.astype(np.float32), ends, horizons),
         sample=np.full(len(rows), "test"),
     )
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from bitcorn_ray.forecasting.bands import data_split_of, enough_scores, forecast_scores, roll_bands
 from bitcorn_ray.market.outcomes import outcome_known
-from bitcorn_ray.metrics.calibration import COVERAGES, RollingConformal, conformal_quantile
+from bitcorn_ray.metrics.calibration import COVERAGES, conformal_quantile
 from bitcorn_ray.models.interpolation import horizon_weights, interpolate_widths
 from bitcorn_ray.training.run import PastScores
 
@@ -76,9 +76,7 @@ def test_bands_come_from_the_last_mature_scores_of_the_run_and_of_the_bars(past,
     past_scores, own_scores = (rng.exponential(size=(len(b), 2)).astype(np.float32) for b in (past, own))
     own_scores[rng.random(own_scores.shape) < 0.2] = np.nan
     asked = own[own >= first]
-    widths = roll_bands(
-        RollingConformal(horizons, COVERAGES, window), PastScores(past, past_scores), own, own_scores, asked
-    )
+    widths = roll_bands(PastScores(past, past_scores), own, own_scores, asked, horizons, COVERAGES, window)
     merged = {int(b): s for b, s in zip(past, past_scores, strict=True)} | {
         int(b): s for b, s in zip(own, own_scores, strict=True)
     }

@@ -1,5 +1,3 @@
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,7 +6,7 @@ from hypothesis import strategies as st
 from small_baselines import realised_returns, realised_variances, strong_har
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.metrics.calibration import COVERAGES, RollingConformal, conformal_quantile, conformal_scores
+from bitcorn_ray.metrics.calibration import COVERAGES, conformal_quantile, conformal_scores, rolling_widths
 from bitcorn_ray.models.baselines.history import History
 
 
@@ -39,7 +37,7 @@ def test_a_coverage_outside_0_to_1_is_refused(coverage):
     with pytest.raises(BitcornError, match=f"coverage is {coverage}"):
         conformal_quantile(np.ones((30, 1)), coverage)
     with pytest.raises(BitcornError, match=f"coverage is {float(coverage)}"):
-        RollingConformal([1], [coverage])
+        rolling_widths(np.array([1]), np.ones((1, 1)), np.array([5]), [1], [float(coverage)])
 
 
 # Rolling
@@ -72,50 +70,20 @@ def slow_bands(bars, scores, at):
 @given(history=histories())
 def test_bands_are_quantiles_of_the_last_mature_scores(history):
     bars, scores = history
-    bands = RollingConformal(HORIZONS, LEVELS, WINDOW).bands(bars, scores)
+    bands = rolling_widths(bars, scores, bars, HORIZONS, LEVELS, WINDOW)
     assert np.array_equal(bands, slow_bands(bars, scores, bars))
 
 
 @settings(deadline=None)
-@given(history=histories(), cuts=st.lists(st.integers(0, 60), max_size=4).map(sorted))
-def test_going_on_from_a_state_equals_going_through_in_one_piece(history, cuts):
-    bars, scores = history
-    whole = RollingConformal(HORIZONS, LEVELS, WINDOW)
-    expected = whole.bands(bars, scores)
-    conformal, parts = RollingConformal(HORIZONS, LEVELS, WINDOW), []
-    for part in np.split(np.arange(len(bars)), np.minimum(cuts, len(bars))):
-        parts.append(conformal.bands(bars[part], scores[part]))
-        conformal = RollingConformal.from_json(json.loads(json.dumps(conformal.to_json(), allow_nan=False)))
-    assert np.array_equal(np.concatenate(parts), expected)
-    assert conformal.to_json() == whole.to_json()
-
-
-@settings(deadline=None)
-@given(history=histories(), begun=st.integers(0, 60))
-def test_live_forecasting_goes_on_as_over_history(history, begun):
-    bars, scores = history
-    expected = slow_bands(bars, scores, bars)
-    conformal = RollingConformal(HORIZONS, LEVELS, WINDOW)
-    conformal.bands(bars[:begun], scores[:begun])  # as far as history went: some scores wait
-    horizons = np.array(HORIZONS)
-    for i in range(begun, len(bars)):
-        # At each bar: first the scores that have just become known, bar by bar, then the bands of the new forecast.
-        before = bars[i - 1] if i else -1
-        for made in range(max(begun, i - 2 * HORIZONS[-1]), i):
-            fresh = (bars[made] + horizons <= bars[i]) & (bars[made] + horizons > before)
-            conformal.extend(bars[made : made + 1], np.where(fresh, scores[made], np.nan)[None])
-        assert np.array_equal(conformal.bands(bars[i : i + 1])[0], expected[i])
-        conformal = RollingConformal.from_json(conformal.to_json())
-
-
-@settings(deadline=None)
 @given(history=histories(), split=st.integers(0, 60))
-def test_scores_of_validation_begin_the_bands(history, split):
+def test_bands_at_some_bars_equal_those_of_all(history, split):
     bars, scores = history
-    conformal = RollingConformal(HORIZONS, LEVELS, WINDOW)
-    conformal.extend(bars[:split], scores[:split])
-    later = conformal.bands(bars[split:], scores[split:])
-    assert np.array_equal(later, slow_bands(bars, scores, bars)[split:])
+    later = bars[split:]
+    widths = rolling_widths(bars, scores, later, HORIZONS, LEVELS, WINDOW)
+    assert np.array_equal(widths, slow_bands(bars, scores, later))
+    between = np.unique(later + 1)  # bars without a score
+    widths = rolling_widths(bars, scores, between, HORIZONS, LEVELS, WINDOW)
+    assert np.array_equal(widths, slow_bands(bars, scores, between))
 
 
 @pytest.mark.parametrize(("j", "horizon"), list(enumerate(HORIZONS)))
@@ -123,12 +91,12 @@ def test_no_score_counts_before_its_horizon_has_passed(j, horizon):
     rng = np.random.default_rng(2)
     bars = np.sort(rng.choice(400, 300, replace=False))
     scores = rng.exponential(size=(300, len(HORIZONS)))
-    bands = RollingConformal(HORIZONS, LEVELS, 4_000).bands(bars, scores)
+    bands = rolling_widths(bars, scores, bars, HORIZONS, LEVELS)
     for i in (50, 123, 250):
         unknown = bars + horizon > bars[i]  # when the forecast at bar i is made
         changed = scores.copy()
         changed[unknown, j] *= rng.uniform(2, 9, np.count_nonzero(unknown))
-        moved = RollingConformal(HORIZONS, LEVELS, 4_000).bands(bars, changed)
+        moved = rolling_widths(bars, changed, bars, HORIZONS, LEVELS)
         assert np.array_equal(moved[: i + 1], bands[: i + 1])
         assert not np.array_equal(moved[i + 20 :, :, j], bands[i + 20 :, :, j])
 
@@ -142,21 +110,15 @@ def test_a_score_counts_as_soon_as_its_horizon_has_passed(j, horizon):
         changed = scores.copy()
         changed[i, j] = 77
         # With a window of one score, the band at a level of 40 % is that score.
-        alone = RollingConformal(HORIZONS, (0.4,), 1).bands(bars, changed)[:, 0, j]
+        alone = rolling_widths(bars, changed, bars, HORIZONS, (0.4,), 1)[:, 0, j]
         matured, next_matured = np.searchsorted(bars, bars[i : i + 2] + horizon)
         assert np.flatnonzero(alone == 77).tolist() == list(range(matured, next_matured))
 
 
-def test_only_the_last_mature_scores_are_kept():
-    conformal = RollingConformal((2,), (0.5,), 10)
-    conformal.extend(np.arange(1_000), np.arange(1_000.0)[:, None])
-    (state,) = conformal.to_json()["scores"]
-    assert state["mature"] == list(range(988, 998))  # at bar 999, forecasts up to bar 997 are mature
-    assert (state["waiting"], state["waiting_bars"], state["last_bar"]) == ([998, 999], [998, 999], 999)
-    assert conformal.counts == (10,)
-    assert conformal.bands(np.array([999])).item() == 993  # the 6th of 10
-    assert conformal.bands(np.array([1_000])).item() == 994
-    assert conformal.bands(np.array([5_000])).item() == 995
+def test_only_the_last_mature_scores_count():
+    bars = np.arange(1_000)
+    widths = rolling_widths(bars, bars[:, None].astype(float), np.array([999, 1_000, 5_000]), (2,), (0.5,), 10)
+    assert widths.ravel().tolist() == [993, 994, 995]  # the 6th of 10; at bar 999, forecasts up to bar 997 are mature
 
 
 def test_bands_follow_a_changing_market_where_fixed_ones_do_not():
@@ -171,9 +133,7 @@ def test_bands_follow_a_changing_market_where_fixed_ones_do_not():
     for j, horizon in enumerate(horizons):
         outcome[: len(bars) - horizon, j] = total[1 + horizon :] - total[1 : len(bars) + 1 - horizon]
     scores = conformal_scores(np.zeros_like(outcome), np.sqrt(np.array(horizons, float)), outcome)
-    conformal = RollingConformal(horizons, window=1_500)
-    conformal.extend(bars[:5_000], scores[:5_000])
-    rolling = conformal.bands(bars[5_000:-24], scores[5_000:-24])
+    rolling = rolling_widths(bars[:-24], scores[:-24], bars[5_000:-24], horizons, window=1_500)
     for k, coverage in enumerate(COVERAGES):
         fixed = conformal_quantile(scores[:5_000], coverage)
         covered = (scores[5_000:-24] <= rolling[:, k]).mean(0)
@@ -194,69 +154,35 @@ def test_on_real_bars_rolling_bands_hold_where_fixed_ones_do_not(data_dir):
         np.zeros_like(variances), np.sqrt(variances), realised_returns(history.close, horizons)[later]
     )
     test = np.searchsorted(later, int(0.8 * rows))
-    conformal = RollingConformal(horizons)
     hours = history.timestamps[later] // 3_600_000
-    conformal.extend(hours[:test], scores[:test])
-    rolling = conformal.bands(hours[test:], scores[test:])
+    rolling = rolling_widths(hours, scores, hours[test:], horizons)
     for k, coverage in enumerate(COVERAGES):
         assert (scores[test:] <= rolling[:, k]).mean(0) == pytest.approx(coverage, abs=0.015)
     fixed = conformal_quantile(scores[: test - 24], 0.8)
     assert abs((scores[test:, 1] <= fixed[1]).mean() - 0.8) > 0.05
 
 
-def test_scores_out_of_order_twice_or_impossible_are_refused():
-    conformal = RollingConformal((1, 4))
-    conformal.extend(np.array([5, 6]), np.ones((2, 2)))
-    with pytest.raises(BitcornError, match="horizon 1 at bar 6 come after those of bar 6"):
-        conformal.extend(np.array([6]), np.ones((1, 2)))
-    with pytest.raises(BitcornError, match=r"horizon 4 at bar 3 come after"):
-        conformal.extend(np.array([3]), np.array([[np.nan, 1]]))
-    with pytest.raises(BitcornError, match="bar 5 are asked for after bar 6"):
-        conformal.bands(np.array([5]))
-    with pytest.raises(BitcornError, match="1 scores are infinite or negative"):
-        conformal.extend(np.array([8]), np.array([[1, np.inf]]))
-    with pytest.raises(BitcornError, match=r"shape \(1, 1\), not \(1, 2\)"):
-        conformal.extend(np.array([8]), np.ones((1, 1)))
-    with pytest.raises(BitcornError, match="whole numbers"):
-        conformal.extend(np.array([8.5]), np.ones((1, 2)))
-    with pytest.raises(BitcornError, match="ascending"):
-        conformal.bands(np.array([8, 8]))
-    assert conformal.to_json()["now"] == 6  # what was refused left no trace
-    assert conformal.counts == (1, 0)
+@pytest.mark.parametrize(
+    ("bars", "scores", "message"),
+    [
+        ([8], [[1, np.inf]], "1 scores are infinite or negative"),
+        ([8], [[-1, 1]], "1 scores are infinite or negative"),
+        ([8], [[1]], r"shape \(1, 1\), not \(1, 2\)"),
+        ([8.5], [[1, 1]], "whole numbers"),
+        ([8, 8], [[1, 1], [1, 1]], "ascending"),
+    ],
+)
+def test_invalid_bars_and_scores_are_refused(bars, scores, message):
+    with pytest.raises(BitcornError, match=message):
+        rolling_widths(np.array(bars), np.array(scores), np.array([9]), (1, 4))
+
+
+def test_requested_bars_must_ascend():
+    with pytest.raises(BitcornError, match="requested bars"):
+        rolling_widths(np.array([1]), np.ones((1, 1)), np.array([5, 4]), (1,))
 
 
 @pytest.mark.parametrize(("horizons", "window"), [((), 10), ((0, 1), 10), ((1,), 0)])
-def test_impossible_settings_are_refused(horizons, window):
+def test_invalid_settings_are_refused(horizons, window):
     with pytest.raises(BitcornError, match="1 or more"):
-        RollingConformal(horizons, window=window)
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda state: state.pop("window"),
-        lambda state: state["scores"].pop(),
-        lambda state: state["scores"][0].update(waiting_bars=[1, 2, 3]),
-        lambda state: state["scores"][0].update(mature=["many"]),
-        lambda state: state.update(horizons=3),
-    ],
-)
-def test_a_damaged_state_is_refused(damage):
-    conformal = RollingConformal((1, 4))
-    conformal.extend(np.array([5, 6]), np.ones((2, 2)))
-    state = conformal.to_json()
-    damage(state)
-    with pytest.raises(BitcornError, match="calibrate anew"):
-        RollingConformal.from_json(state)
-
-
-@settings(max_examples=20, deadline=None)
-@given(seed=st.integers(0, 1_000))
-def test_the_state_reads_back_as_the_same_numbers(seed):
-    scores = np.exp(np.random.default_rng(seed).normal(0, 5, (50, 1))).astype(np.float32)
-    conformal = RollingConformal((1,))
-    conformal.extend(np.arange(50), scores)
-    again = RollingConformal.from_json(json.loads(json.dumps(conformal.to_json())))
-    assert np.array_equal(again.bands(np.array([60, 61])), conformal.bands(np.array([60, 61])))
-    (mature,) = [np.array(one["mature"], np.float32) for one in again.to_json()["scores"]]
-    assert np.array_equal(mature, scores[:, 0])
+        rolling_widths(np.array([1]), np.ones((1, len(horizons))), np.array([5]), horizons, window=window)
