@@ -36,12 +36,14 @@ def constant_variance(realised, horizons, fit, test):
     return np.tile(simple.constant_variance(realised, horizons, fit), (len(test), 1))
 
 
-def log_har(history, realised, horizons, fit, test):
-    return har.fit_har(history, realised, horizons, fit).variances(history, test)
+def log_har(history, realised, horizons, fit, test, strong=False):
+    return har.har_variances(
+        history, horizons, test, har.fit_har(history, realised, horizons, fit, strong=strong), strong=strong
+    )
 
 
 def strong_har(history, realised, horizons, fit, test):
-    return har.fit_har(history, realised, horizons, fit, strong=True).variances(history, test)
+    return log_har(history, realised, horizons, fit, test, strong=True)
 
 
 class Garch(NamedTuple):
@@ -49,14 +51,13 @@ class Garch(NamedTuple):
     omega: float
     alpha: float
     beta: float
-    converged: bool
-    message: str
+    problem: str | None
 
 
 def garch_variance(history, horizons, fit, test):
-    fitted = garch.fit_garch(history, fit)
-    parameters = (getattr(fitted, name) for name in Garch._fields[1:])
-    return Garch(fitted.variances(history, horizons, test), *parameters)
+    fitted, problem = garch.fit_garch(history, fit)
+    variances = garch.garch_variances(history, horizons, test, fitted)
+    return Garch(variances, fitted["omega"], fitted["alpha"], fitted["beta"], problem)
 
 
 class Ridge(NamedTuple):
@@ -68,5 +69,5 @@ class Ridge(NamedTuple):
 
 def ridge_forecasts(features, outcome, realised, horizons, fit, test):
     fitted = ridge.fit_ridge(features, outcome, realised, horizons, fit)
-    penalties = (tuple(fitted.return_penalty.tolist()), tuple(fitted.variance_penalty.tolist()))
-    return Ridge(*fitted.predict(features[test]), *penalties)
+    penalties = (tuple(fitted[name].tolist()) for name in ("return_penalty", "variance_penalty"))
+    return Ridge(*ridge.ridge_forecasts(features[test], fitted), *penalties)

@@ -80,12 +80,12 @@ def baseline_forecasts(
                 raise
             found.remarks[made.title] = f"left out: {error}"
             continue
-        if notes:
-            found.remarks[made.title] = notes[0].removeprefix(f"{bars.name}: ")
+        if note := notes.get(bars.name):
+            found.remarks[made.title] = note
         forecast = model.predict(WindowSet.of_dataset(data, tested, config))
-        if "returns" in made.judged_on:
+        if "returns" in made.compared_on:
             found.returns[made.title] = forecast.returns.astype(np.float64)
-        if "variances" in made.judged_on:
+        if "variances" in made.compared_on:
             found.variances[made.title] = np.square(forecast.volatilities, dtype=np.float64)
     return found
 

@@ -14,54 +14,35 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.signal import lfilter
 
 from bitcorn_ray.datasets.dataset import PartitionBars
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.models.base import ModelConfig
-from bitcorn_ray.models.baselines.history import Float, History, Parameters, PartitionModel, Rows
+from bitcorn_ray.models.baselines.history import (
+    BaselineConfig,
+    Features,
+    FitSample,
+    Float,
+    Forecast,
+    History,
+    Parameters,
+    PartitionModel,
+    Rows,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class GARCHConfig(ModelConfig):
+class GARCHConfig(BaselineConfig):
     """A GARCH(1,1) for each partition."""
 
     kind: Literal["garch"] = "garch"
-    seq_len: int = 1
 
 
-@dataclass(frozen=True, kw_only=True)
-class GarchFit:
-    """A fitted GARCH(1,1).
-
-    omega (squared log return), alpha, beta: its parameters. start: variance of the first return. converged: True if the
-    optimiser reports the best parameters; otherwise `message` says why it stopped.
-    """
-
-    omega: float
-    alpha: float
-    beta: float
-    start: float
-    converged: bool = True
-    message: str = ""
-
-    def variances(self, history: History, horizons: Sequence[int], rows: Rows) -> Float:
-        """Return the variance (N, H) of the h bars after some rows (N,)."""
-        # filtered[0] = start is the variance of the first return; filtered[t] that of the bar after row t.
-        driven = np.concatenate([[self.start], self.omega + self.alpha * history.returns[1:] ** 2])
-        variance = lfilter([1.0], [1.0, -self.beta], driven)[rows]
-        total, sums = np.zeros(len(rows)), {}
-        for ahead in range(1, max(horizons) + 1):
-            total = total + variance
-            sums[ahead] = total
-            variance = self.omega + (self.alpha + self.beta) * variance
-        return np.column_stack([sums[horizon] for horizon in horizons])
-
-
-def fit_garch(history: History, fit: Rows) -> GarchFit:
+def fit_garch(history: History, fit: Rows) -> tuple[dict[str, float], str | None]:
     """Fit a GARCH(1,1) to the returns from the first to the last of the rows ``fit``.
 
+    Return omega (squared log return), alpha, beta and `start`, the variance of the first return; and the optimiser's
+    message if it did not converge.
     Raises BitcornError if there are fewer than 100 returns to fit on, or these are all zero.
     """
     from arch import arch_model
@@ -74,14 +55,23 @@ def fit_garch(history: History, fit: Rows) -> GarchFit:
     model = arch_model(sample / scale, mean="Zero", vol="GARCH", p=1, q=1, dist="normal", rescale=False)
     fitted = model.fit(disp="off", show_warning=False)
     omega, alpha, beta = (float(fitted.params[name]) for name in ("omega", "alpha[1]", "beta[1]"))
-    return GarchFit(
-        omega=omega * scale**2,
-        alpha=alpha,
-        beta=beta,
-        start=float(np.mean(sample**2)),
-        converged=bool(fitted.convergence_flag == 0 and all(map(math.isfinite, (omega, alpha, beta)))),
-        message=str(fitted.optimization_result.message),
-    )
+    converged = fitted.convergence_flag == 0 and all(map(math.isfinite, (omega, alpha, beta)))
+    parameters = {"omega": omega * scale**2, "alpha": alpha, "beta": beta, "start": float(np.mean(sample**2))}
+    return parameters, None if converged else str(fitted.optimization_result.message)
+
+
+def garch_variances(history: History, horizons: Sequence[int], rows: Rows, parameters: Parameters) -> Float:
+    """Return the variance (N, H) of the h bars after some rows (N,). parameters: of `fit_garch`."""
+    omega, alpha, beta, start = (float(parameters[name]) for name in ("omega", "alpha", "beta", "start"))
+    # filtered[0] = start is the variance of the first return; filtered[t] that of the bar after row t.
+    driven = np.concatenate([[start], omega + alpha * history.returns[1:] ** 2])
+    variance = lfilter([1.0], [1.0, -beta], driven)[rows]
+    total, sums = np.zeros(len(rows)), {}
+    for ahead in range(1, max(horizons) + 1):
+        total = total + variance
+        sums[ahead] = total
+        variance = omega + (alpha + beta) * variance
+    return np.column_stack([sums[horizon] for horizon in horizons])
 
 
 class GARCH(PartitionModel):
@@ -90,20 +80,11 @@ class GARCH(PartitionModel):
     Config = GARCHConfig
     title: ClassVar[str] = "GARCH(1,1)"
 
-    def fit_partition(
-        self, bars: PartitionBars, features: NDArray[np.floating], outcome: Float, realised: Float, rows: Rows
-    ) -> tuple[Parameters, str | None]:
+    def fit_partition(self, sample: FitSample) -> tuple[Parameters, str | None]:
         """Return the parameters, and a note if the fit did not converge."""
-        fitted = fit_garch(History.of(bars), rows)
-        note = None if fitted.converged else f"its fit did not converge ({fitted.message}): don't trust it"
-        names = ("omega", "alpha", "beta", "start")
-        return {name: np.array(getattr(fitted, name)) for name in names}, note
+        parameters, problem = fit_garch(History.of(sample.bars), sample.rows)
+        return parameters, problem and f"its fit did not converge ({problem}): don't trust it"
 
-    def predict_partition(
-        self, bars: PartitionBars, features: NDArray[np.floating], parameters: Parameters, rows: Rows
-    ) -> tuple[Float, Float]:
+    def predict_partition(self, bars: PartitionBars, features: Features, rows: Rows, fitted: Parameters) -> Forecast:
         """Return the filtered variance at each row."""
-        omega, alpha, beta, start = (float(parameters[name]) for name in ("omega", "alpha", "beta", "start"))
-        fitted = GarchFit(omega=omega, alpha=alpha, beta=beta, start=start)
-        variances = fitted.variances(History.of(bars), self.config.horizons, rows)
-        return np.zeros_like(variances), variances
+        return 0.0, garch_variances(History.of(bars), self.config.horizons, rows, fitted)

@@ -1,7 +1,7 @@
 """Log-HAR: regressions of log variance on its own past at several speeds (Corsi 2009), the hardest baselines to beat.
 
 1. Inputs at a row: ln of the mean squared one-bar return over the last 1, 4, 24 and 168 bars. The strong HAR adds the
-   same of the Parkinson variance, and how busy the hours ahead usually are:
+   same of the Parkinson variance, and the usual variance of the hours ahead:
 2. the profile of the week is the mean, by slot of the week, of a bar's ln Parkinson variance less that of its last 168
    bars; ahead of a row it is averaged over the slots of the h bars to come.
 3. Ordinary least squares of ln of the realised variance, one regression a horizon, on the fitting rows.
@@ -9,9 +9,9 @@
    over the fitting rows.
 
 The windows are of bars, whatever the timeframe, and one of a whole week is added where that is more than 168 bars. A
-slot is a bar's place in the week, 15 minutes at least; from daily bars on there is no profile. Logarithms are of the
-variance plus a floor, as a bar may stand still: 1e-9, or a ten-thousandth of the mean variance of the fitting rows'
-bars where that is less, so that a quiet market is forecast as well as a wild one.
+slot is a bar's position in the week, at least 15 minutes long; from daily bars on there is no profile. Logarithms are
+of the variance plus a floor, as a bar may have no variance: 1e-9, or a ten-thousandth of the mean variance of the
+fitting rows' bars where that is less, so that a quiet market is forecast as well as a wild one.
 """
 
 from __future__ import annotations
@@ -22,11 +22,20 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from bitcorn_ray.datasets.dataset import PartitionBars
-from bitcorn_ray.models.base import ModelConfig
-from bitcorn_ray.models.baselines.history import Float, History, Parameters, PartitionModel, Rows, fitting_rows
+from bitcorn_ray.models.baselines.history import (
+    BaselineConfig,
+    Features,
+    FitSample,
+    Float,
+    Forecast,
+    History,
+    Parameters,
+    PartitionModel,
+    Rows,
+    fitting_rows,
+)
 
 _FLOOR, _FLOOR_SHARE = 1e-9, 1e-4
 _WEEK_MS, _DAY_MS, _QUARTER_MS = 7 * 86_400_000, 86_400_000, 900_000
@@ -34,51 +43,28 @@ _WINDOWS = (1, 4, 24, 168)
 
 
 @dataclass(frozen=True, kw_only=True)
-class HARConfig(ModelConfig):
+class HARConfig(BaselineConfig):
     """A log-HAR for each partition."""
 
     kind: Literal["har"] = "har"
-    seq_len: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class StrongHARConfig(ModelConfig):
+class StrongHARConfig(BaselineConfig):
     """A log-HAR with Parkinson variances and the profile of the week, for each partition."""
 
     kind: Literal["strong_har"] = "strong_har"
-    seq_len: int = 1
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class HarFit:
-    """A fitted log-HAR.
-
-    strong: with Parkinson variances and profile. horizons: H. floor: added before a logarithm. coefficients: (H, K).
-    factors: (H,) that make a median a mean. profile: of the slots of the week, empty from daily bars on.
-    """
-
-    strong: bool
-    horizons: tuple[int, ...]
-    floor: float
-    coefficients: Float
-    factors: Float
-    profile: Float
-
-    def variances(self, history: History, rows: Rows) -> Float:
-        """Return the variance (N, H) of the h bars after some rows (N,), NaN until the longest window is full."""
-        design = _base_design(history, self.floor, self.strong)
-        result = np.empty((len(rows), len(self.horizons)))
-        for j, horizon in enumerate(self.horizons):
-            x = _with_profile(design, history, self.profile, horizon)
-            result[:, j] = np.exp(x[rows] @ self.coefficients[j]) * self.factors[j]
-        return result
-
-
-def fit_har(history: History, realised: Float, horizons: Sequence[int], fit: Rows, *, strong: bool = False) -> HarFit:
+def fit_har(
+    history: History, realised: Float, horizons: Sequence[int], fit: Rows, *, strong: bool = False
+) -> dict[str, Any]:
     """Fit a log-HAR on the rows ``fit``, ascending.
 
     realised: (T, H) variances, NaN where they are not known; only those whose horizon ends within ``fit`` are used.
     Rows before the longest window is full are not fitted on.
+    Return floor, added before a logarithm; coefficients (H, K); factors (H,) that make a median a mean; and profile, of
+    the slots of the week, empty from daily bars on.
     Raises BitcornError if too few rows are left to fit on.
     """
     floor = log_variance_floor(float((history.returns[fit] ** 2).mean()) if len(fit) else 0.0)
@@ -93,14 +79,27 @@ def fit_har(history: History, realised: Float, horizons: Sequence[int], fit: Row
         beta = np.linalg.lstsq(x[rows], np.log(y[rows] + floor), rcond=None)[0]
         coefficients.append(beta)
         factors.append(float((y[rows] / np.exp(x[rows] @ beta)).mean()))
-    return HarFit(
-        strong=strong,
-        horizons=tuple(horizons),
-        floor=floor,
-        coefficients=np.array(coefficients),
-        factors=np.array(factors),
-        profile=profile,
-    )
+    return {
+        "floor": floor,
+        "coefficients": np.array(coefficients),
+        "factors": np.array(factors),
+        "profile": profile,
+    }
+
+
+def har_variances(
+    history: History, horizons: Sequence[int], rows: Rows, parameters: Parameters, *, strong: bool = False
+) -> Float:
+    """Return the variance (N, H) of the h bars after some rows (N,), NaN until the longest window is full.
+
+    parameters: of `fit_har`.
+    """
+    design = _base_design(history, float(parameters["floor"]), strong)
+    result = np.empty((len(rows), len(horizons)))
+    for j, horizon in enumerate(horizons):
+        x = _with_profile(design, history, parameters["profile"], horizon)
+        result[:, j] = np.exp(x[rows] @ parameters["coefficients"][j]) * parameters["factors"][j]
+    return result
 
 
 def log_variance_floor(variance: float) -> float:
@@ -121,28 +120,14 @@ class HAR(PartitionModel):
     title: ClassVar[str] = "log-HAR"
     strong: ClassVar[bool] = False
 
-    def fit_partition(
-        self, bars: PartitionBars, features: NDArray[np.floating], outcome: Float, realised: Float, rows: Rows
-    ) -> tuple[Parameters, str | None]:
+    def fit_partition(self, sample: FitSample) -> tuple[Parameters, str | None]:
         """Return the regressions of a partition."""
-        fitted = fit_har(History.of(bars), realised, self.config.horizons, rows, strong=self.strong)
-        names = ("floor", "coefficients", "factors", "profile")
-        return {name: np.asarray(getattr(fitted, name)) for name in names}, None
+        history = History.of(sample.bars)
+        return fit_har(history, sample.variances, self.config.horizons, sample.rows, strong=self.strong), None
 
-    def predict_partition(
-        self, bars: PartitionBars, features: NDArray[np.floating], parameters: Parameters, rows: Rows
-    ) -> tuple[Float, Float]:
-        """Return the regressions' forecasts."""
-        fitted = HarFit(
-            strong=self.strong,
-            horizons=self.config.horizons,
-            floor=float(parameters["floor"]),
-            coefficients=parameters["coefficients"],
-            factors=parameters["factors"],
-            profile=parameters["profile"],
-        )
-        variances = fitted.variances(History.of(bars), rows)
-        return np.zeros_like(variances), variances
+    def predict_partition(self, bars: PartitionBars, features: Features, rows: Rows, fitted: Parameters) -> Forecast:
+        """Return the forecasts of the regressions."""
+        return 0.0, har_variances(History.of(bars), self.config.horizons, rows, fitted, strong=self.strong)
 
     def history_needed(self, step: int) -> int:
         """Return the longest window, and a bar before it for its first return."""
@@ -196,4 +181,4 @@ def _profile(history: History, window: int, fit: Rows, floor: float) -> Float:
     known = np.isfinite(excess)
     own = _slots(history, 0)[rows][known]
     sums = np.bincount(own, weights=excess[known], minlength=slots)
-    return sums / np.maximum(np.bincount(own, minlength=slots), 1)  # an unseen slot is as busy as any other
+    return sums / np.maximum(np.bincount(own, minlength=slots), 1)  # an unseen slot has the mean variance

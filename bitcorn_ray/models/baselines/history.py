@@ -1,4 +1,4 @@
-"""What baselines are fitted on: the bars of one partition, and models with one set of parameters a partition."""
+"""Base of the baselines: the bars of one partition, and models with one set of parameters a partition."""
 
 from __future__ import annotations
 
@@ -26,7 +26,16 @@ from bitcorn_ray.storage.arrays import pack_arrays, unpack_arrays
 
 Float = NDArray[np.float64]
 Rows = NDArray[np.int64]
-Parameters = Mapping[str, NDArray[Any]]
+Features = NDArray[np.floating]
+Forecast = tuple[Float | float, Float]
+Parameters = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselineConfig(ModelConfig):
+    """The options of a baseline, which looks at single bars rather than windows of features."""
+
+    seq_len: int = 1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,7 +55,7 @@ class History:
     def __post_init__(self) -> None:
         lengths = {len(column) for column in (self.timestamps, self.high, self.low, self.close)}
         if len(lengths) != 1 or lengths == {0}:
-            raise BitcornError(f"timestamps, high, low and close have {sorted(lengths)} rows: give one of each a bar")
+            raise BitcornError(f"timestamps, high, low and close have {sorted(lengths)} rows: give one value a bar")
         if self.timeframe_ms <= 0 or (np.diff(self.timestamps) <= 0).any():
             raise BitcornError(f"bars of {self.timeframe_ms} ms must have a length, and times that ascend")
         if not (np.isfinite(self.low) & (self.low > 0) & (self.high >= self.low) & (self.close > 0)).all():
@@ -72,6 +81,21 @@ class History:
         return result
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FitSample:
+    """The data that one partition is fitted on.
+
+    features: (T, F). returns, variances: (T, H) log returns and realised variances after each row, NaN where they are
+    not known. rows: to fit on, ascending.
+    """
+
+    bars: PartitionBars
+    features: Features
+    returns: Float
+    variances: Float
+    rows: Rows
+
+
 def fitting_rows(fit: Rows, horizon: int, *known: NDArray[np.floating]) -> Rows:
     """Return the rows of ``fit``, ascending, whose labels end within them and whose inputs and outcomes are known.
 
@@ -93,47 +117,56 @@ def fitting_rows(fit: Rows, horizon: int, *known: NDArray[np.floating]) -> Rows:
 class PartitionModel:
     """A model with one set of parameters for each partition.
 
-    A subclass defines `fit_partition` and `predict_partition`. title: name in tables. judged_on: what its forecasts are
-    compared on as a baseline, "returns", "variances" or both.
+    A subclass defines `fit_partition` and `predict_partition`. title: name in tables. compared_on: the forecasts that
+    it is a baseline of, "returns", "variances" or both.
     """
 
-    Config: ClassVar[Any] = ModelConfig
+    Config: ClassVar[Any] = BaselineConfig
     traits: ClassVar[Traits] = Traits(uses_bars=True)
     title: ClassVar[str] = ""
-    judged_on: ClassVar[tuple[str, ...]] = ("variances",)
+    compared_on: ClassVar[tuple[str, ...]] = ("variances",)
 
-    def __init__(self, config: Any, shape: Shape, parameters: Sequence[Parameters] = ()) -> None:
-        self.config, self.shape, self.parameters = config, shape, list(parameters)
+    def __init__(self, config: Any, parameters: Sequence[Parameters] = ()) -> None:
+        self.config, self.parameters = config, list(parameters)
 
     @classmethod
     def create(cls, config: Any, shape: Shape) -> Self:
         """Return an unfitted model."""
-        return cls(config, shape)
+        return cls(config)
 
     def fit(self, data: Dataset, training: Any, context: FitContext) -> FitResult:
         """Fit each partition on its training windows, and return the losses."""
         started = time.perf_counter()
-        notes = self.fit_partitions(data)
+        notes = [f"{name}: {note}" for name, note in self.fit_partitions(data).items()]
         result = single_result(self, data, time.perf_counter() - started)
         if context.report:
             context.report(result)
         return FitResult([result], notes=notes)
 
-    def fit_partitions(self, data: Dataset) -> list[str]:
-        """Fit each partition on its training windows whose labels end within them, and return notes for the user."""
-        notes = list[str]()
+    def fit_partitions(self, data: Dataset) -> dict[str, str]:
+        """Fit each partition on its training windows whose labels end within them.
+
+        Return the notes for the user by the partition's name.
+        """
+        notes = {}
         self.parameters = []
         for index, bars in enumerate(data.bars):
             start, stop = data.partition_starts[index : index + 2]
             ends = data.train_ends[(data.train_ends >= start) & (data.train_ends < stop)]
-            known = np.full((stop - start, len(self.config.horizons), 2), np.nan)
-            known[ends - start, :, 0] = data.returns[ends]
-            known[ends - start, :, 1] = np.square(data.volatilities[ends], dtype=np.float64)
-            fitted, note = self.fit_partition(
-                bars, data.matrix[start:stop], known[:, :, 0], known[:, :, 1], ends - start
+            returns, variances = np.full((2, stop - start, len(self.config.horizons)), np.nan)
+            returns[ends - start] = data.returns[ends]
+            variances[ends - start] = np.square(data.volatilities[ends], dtype=np.float64)
+            sample = FitSample(
+                bars=bars,
+                features=data.matrix[start:stop],
+                returns=returns,
+                variances=variances,
+                rows=ends - start,
             )
-            self.parameters.append(fitted)
-            notes += [f"{bars.name}: {note}"] if note else []
+            parameters, note = self.fit_partition(sample)
+            self.parameters.append(parameters)
+            if note:
+                notes[bars.name] = note
         return notes
 
     def predict(self, windows: WindowSet) -> Prediction:
@@ -141,28 +174,16 @@ class PartitionModel:
         returns, variances = np.full((2, len(windows), len(self.config.horizons)), np.nan)
         for bars, index, rows, mask in windows.by_partition():
             parameters = self.parameters[index] if self.needs_known_partition else {}
-            returns[mask], variances[mask] = self.predict_partition(
-                bars, windows.matrix[windows.ends[mask]], parameters, rows
-            )
+            features = windows.matrix[windows.ends[mask]]
+            returns[mask], variances[mask] = self.predict_partition(bars, features, rows, parameters)
         return Prediction(returns, np.sqrt(variances))
 
-    def fit_partition(
-        self, bars: PartitionBars, features: NDArray[np.floating], outcome: Float, realised: Float, rows: Rows
-    ) -> tuple[Parameters, str | None]:
-        """Return the parameters of a partition, and a note for the user or None.
-
-        features: (T, F). outcome, realised: log returns and realised variances (T, H), NaN where they are not known.
-        rows: to fit on, ascending.
-        """
+    def fit_partition(self, sample: FitSample) -> tuple[Parameters, str | None]:
+        """Return the parameters of a partition, and a note for the user or None."""
         return {}, None
 
-    def predict_partition(
-        self, bars: PartitionBars, features: NDArray[np.floating], parameters: Parameters, rows: Rows
-    ) -> tuple[Float, Float]:
-        """Return the log returns and variances (N, H) at some rows (N,) of a partition.
-
-        features: (N, F) of the rows.
-        """
+    def predict_partition(self, bars: PartitionBars, features: Features, rows: Rows, fitted: Parameters) -> Forecast:
+        """Return the log returns and variances (N, H) at some rows (N,) of a partition. features: (N, F)."""
         raise NotImplementedError
 
     @property
@@ -176,9 +197,7 @@ class PartitionModel:
 
     def artifacts(self) -> dict[str, bytes]:
         """Return the parameters as arrays in one file."""
-        arrays: dict[str, Any] = {
-            f"{index}/{name}": value for index, own in enumerate(self.parameters) for name, value in own.items()
-        }
+        arrays = {f"{index}/{name}": value for index, own in enumerate(self.parameters) for name, value in own.items()}
         return {"parameters.npz": pack_arrays({"partitions": np.array(len(self.parameters)), **arrays})}
 
     @classmethod
@@ -189,4 +208,4 @@ class PartitionModel:
         for key, values in arrays.items():
             index, _, name = key.partition("/")
             parameters[int(index)][name] = values
-        return cls(config, shape, parameters)
+        return cls(config, parameters)

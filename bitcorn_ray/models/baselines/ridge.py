@@ -1,4 +1,4 @@
-"""Ridge regression on the features: what a linear model makes of the inputs of the network.
+"""Ridge regression on the features: the linear baseline of the network.
 
 One regression a horizon for the return, and one for the log variance, on the features standardised by the fitting rows.
 The penalty of each is the one that predicts best the last fifth of the fitting rows when fitted on those before, purged
@@ -9,75 +9,54 @@ range of the fitting rows, as an extreme feature would otherwise make it absurd.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bitcorn_ray.datasets.dataset import PartitionBars
 from bitcorn_ray.datasets.folds import holdout
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.models.base import ModelConfig, Traits
 from bitcorn_ray.models.baselines.har import log_variance_floor
-from bitcorn_ray.models.baselines.history import Float, Parameters, PartitionModel, Rows, fitting_rows
+from bitcorn_ray.models.baselines.history import (
+    BaselineConfig,
+    Features,
+    FitSample,
+    Float,
+    Forecast,
+    Parameters,
+    PartitionModel,
+    Rows,
+    fitting_rows,
+)
 
 # In units of a standardised feature's own weight, 1: from next to nothing to next to no regression.
 PENALTIES = tuple(float(penalty) for penalty in np.logspace(-6, 3, 19))
 
 
 @dataclass(frozen=True, kw_only=True)
-class RidgeConfig(ModelConfig):
+class RidgeConfig(BaselineConfig):
     """Ridge regressions for each partition."""
 
     kind: Literal["ridge"] = "ridge"
-    seq_len: int = 1
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class RidgeFit:
-    """Fitted regressions, an entry for each of H horizons.
-
-    mean, scale: (H, F) of the features. return_beta, variance_beta: (H, F), and return_level, variance_level: (H,) of
-    the return and the log variance. low, high: (H,) range of the log variance. factor: (H,) that makes a median a mean.
-    return_penalty, variance_penalty: (H,) the selected ones.
-    """
-
-    mean: Float
-    scale: Float
-    return_beta: Float
-    return_level: Float
-    return_penalty: Float
-    variance_beta: Float
-    variance_level: Float
-    variance_penalty: Float
-    low: Float
-    high: Float
-    factor: Float
-
-    def predict(self, features: NDArray[np.floating]) -> tuple[Float, Float]:
-        """Return the returns and variances (N, H) for the features (N, F) of some rows."""
-        returns, variances = np.empty((2, len(features), len(self.mean)))
-        for j in range(len(self.mean)):
-            x = (features.astype(np.float64) - self.mean[j]) / self.scale[j]
-            returns[:, j] = x @ self.return_beta[j] + self.return_level[j]
-            fitted = np.clip(x @ self.variance_beta[j] + self.variance_level[j], self.low[j], self.high[j])
-            variances[:, j] = np.exp(fitted) * self.factor[j]
-        return returns, variances
 
 
 def fit_ridge(
-    features: NDArray[np.floating], outcome: Float, realised: Float, horizons: Sequence[int], fit: Rows
-) -> RidgeFit:
+    features: Features, outcome: Float, realised: Float, horizons: Sequence[int], fit: Rows
+) -> dict[str, Float]:
     """Fit the regressions on the rows ``fit``, ascending.
 
     features: (T, F). outcome, realised: (T, H) log returns and variances, NaN where they are not known; only those
     whose horizon ends within ``fit`` are used. Rows with a feature that is NaN are not fitted on.
+    Return mean and scale (H, F) of the features; return_beta and variance_beta (H, F), return_level and variance_level
+    (H,) of the return and the log variance; low and high (H,), the range of the log variance; factor (H,) that makes a
+    median a mean; and return_penalty and variance_penalty (H,), the selected ones.
     Raises BitcornError if too few rows are left to fit on.
     """
     if features.ndim != 2 or len(features) != len(outcome):
         raise BitcornError(f"features have shape {features.shape}: give one row for each of the {len(outcome)} bars")
-    fitted: dict[str, list[Float | float]] = {item.name: [] for item in fields(RidgeFit)}
+    fitted = []
     for j, horizon in enumerate(horizons):
         rows = fitting_rows(fit, horizon, features, outcome[:, j], realised[:, j])
         log_variance = np.log(realised[rows, j] + log_variance_floor(float(realised[rows, j].mean()) / horizon))
@@ -88,46 +67,54 @@ def fit_ridge(
         variance_beta, variance_level = coefficients[1, :, picked[1]], levels[1, 0, picked[1]]
         low, high = log_variance.min(), log_variance.max()
         median = np.exp(np.clip(x @ variance_beta + variance_level, low, high))
-        values = {
-            "mean": mean,
-            "scale": scale,
-            "return_beta": coefficients[0, :, picked[0]],
-            "return_level": levels[0, 0, picked[0]],
-            "return_penalty": PENALTIES[picked[0]],
-            "variance_beta": variance_beta,
-            "variance_level": variance_level,
-            "variance_penalty": PENALTIES[picked[1]],
-            "low": low,
-            "high": high,
-            "factor": (realised[rows, j] / median).mean(),
-        }
-        for name, value in values.items():
-            fitted[name].append(value)
-    return RidgeFit(**{name: np.array(values) for name, values in fitted.items()})
+        fitted.append(
+            {
+                "mean": mean,
+                "scale": scale,
+                "return_beta": coefficients[0, :, picked[0]],
+                "return_level": levels[0, 0, picked[0]],
+                "return_penalty": PENALTIES[picked[0]],
+                "variance_beta": variance_beta,
+                "variance_level": variance_level,
+                "variance_penalty": PENALTIES[picked[1]],
+                "low": low,
+                "high": high,
+                "factor": (realised[rows, j] / median).mean(),
+            }
+        )
+    return {name: np.array([values[name] for values in fitted]) for name in fitted[0]}
+
+
+def ridge_forecasts(features: Features, parameters: Parameters) -> tuple[Float, Float]:
+    """Return the returns and variances (N, H) for the features (N, F) of some rows. parameters: of `fit_ridge`."""
+    fitted = SimpleNamespace(**parameters)
+    returns, variances = np.empty((2, len(features), len(fitted.mean)))
+    for j in range(len(fitted.mean)):
+        x = (features.astype(np.float64) - fitted.mean[j]) / fitted.scale[j]
+        returns[:, j] = x @ fitted.return_beta[j] + fitted.return_level[j]
+        log_variance = np.clip(x @ fitted.variance_beta[j] + fitted.variance_level[j], fitted.low[j], fitted.high[j])
+        variances[:, j] = np.exp(log_variance) * fitted.factor[j]
+    return returns, variances
 
 
 class Ridge(PartitionModel):
     """The returns and variances of ridge regressions."""
 
     Config = RidgeConfig
-    traits: ClassVar[Traits] = Traits(uses_bars=True)
     title: ClassVar[str] = "ridge"
-    judged_on: ClassVar[tuple[str, ...]] = ("returns", "variances")
+    compared_on: ClassVar[tuple[str, ...]] = ("returns", "variances")
 
-    def fit_partition(
-        self, bars: PartitionBars, features: NDArray[np.floating], outcome: Float, realised: Float, rows: Rows
-    ) -> tuple[Parameters, str | None]:
+    def fit_partition(self, sample: FitSample) -> tuple[Parameters, str | None]:
         """Return the regressions of a partition."""
-        return vars(fit_ridge(features, outcome, realised, self.config.horizons, rows)), None
+        horizons = self.config.horizons
+        return fit_ridge(sample.features, sample.returns, sample.variances, horizons, sample.rows), None
 
-    def predict_partition(
-        self, bars: PartitionBars, features: NDArray[np.floating], parameters: Parameters, rows: Rows
-    ) -> tuple[Float, Float]:
-        """Return the regressions' forecasts."""
-        return RidgeFit(**parameters).predict(features)
+    def predict_partition(self, bars: PartitionBars, features: Features, rows: Rows, fitted: Parameters) -> Forecast:
+        """Return the forecasts of the regressions."""
+        return ridge_forecasts(features, fitted)
 
 
-def _standardised(features: NDArray[np.floating]) -> tuple[Float, Float, Float]:
+def _standardised(features: Features) -> tuple[Float, Float, Float]:
     x = features.astype(np.float64)
     mean, scale = x.mean(0), x.std(0)
     scale[scale <= 1e-12 * np.abs(mean)] = 1.0  # a constant

@@ -1,7 +1,7 @@
 """The simplest models: a random walk, a constant variance, and an exponentially weighted variance.
 
-Everything that is fitted is fitted on the fitting rows alone, with labels that end within them. A forecast at a row
-depends on no later row.
+Parameters are fitted on the fitting rows alone, with labels that end within them. A forecast at a row depends on no
+later row.
 """
 
 from __future__ import annotations
@@ -12,39 +12,45 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from bitcorn_ray.datasets.dataset import PartitionBars
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.models.base import ModelConfig
-from bitcorn_ray.models.baselines.history import Float, History, Parameters, PartitionModel, Rows, fitting_rows
+from bitcorn_ray.models.baselines.history import (
+    BaselineConfig,
+    Features,
+    FitSample,
+    Float,
+    Forecast,
+    History,
+    Parameters,
+    PartitionModel,
+    Rows,
+    fitting_rows,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandomWalkConfig(ModelConfig):
+class RandomWalkConfig(BaselineConfig):
     """A random walk with the mean variance of the training windows."""
 
     kind: Literal["random_walk"] = "random_walk"
-    seq_len: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConstantConfig(ModelConfig):
+class ConstantConfig(BaselineConfig):
     """The mean variance of the training windows."""
 
     kind: Literal["constant"] = "constant"
-    seq_len: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class EWMAConfig(ModelConfig):
+class EWMAConfig(BaselineConfig):
     """An exponentially weighted variance.
 
     alpha: weight of the newest bar; RiskMetrics' 0.06 (J. P. Morgan 1996), which is not fitted.
     """
 
     kind: Literal["ewma"] = "ewma"
-    seq_len: int = 1
     alpha: float = 0.06
 
     def __post_init__(self) -> None:
@@ -70,18 +76,13 @@ class Constant(PartitionModel):
     Config: ClassVar[Any] = ConstantConfig
     title: ClassVar[str] = "constant variance"
 
-    def fit_partition(
-        self, bars: PartitionBars, features: NDArray[np.floating], outcome: Float, realised: Float, rows: Rows
-    ) -> tuple[Parameters, str | None]:
+    def fit_partition(self, sample: FitSample) -> tuple[Parameters, str | None]:
         """Return the mean variance of each horizon."""
-        return {"variance": constant_variance(realised, self.config.horizons, rows)}, None
+        return {"variance": constant_variance(sample.variances, self.config.horizons, sample.rows)}, None
 
-    def predict_partition(
-        self, bars: PartitionBars, features: NDArray[np.floating], parameters: Parameters, rows: Rows
-    ) -> tuple[Float, Float]:
+    def predict_partition(self, bars: PartitionBars, features: Features, rows: Rows, fitted: Parameters) -> Forecast:
         """Return the same forecast at every row."""
-        variances = np.tile(parameters["variance"], (len(rows), 1))
-        return np.zeros_like(variances), variances
+        return 0.0, np.tile(fitted["variance"], (len(rows), 1))
 
 
 class RandomWalk(Constant):
@@ -89,7 +90,7 @@ class RandomWalk(Constant):
 
     Config = RandomWalkConfig
     title: ClassVar[str] = "random walk"
-    judged_on: ClassVar[tuple[str, ...]] = ("returns",)
+    compared_on: ClassVar[tuple[str, ...]] = ("returns",)
 
 
 class EWMA(PartitionModel):
@@ -103,9 +104,6 @@ class EWMA(PartitionModel):
         """Return False: nothing is fitted."""
         return False
 
-    def predict_partition(
-        self, bars: PartitionBars, features: NDArray[np.floating], parameters: Parameters, rows: Rows
-    ) -> tuple[Float, Float]:
+    def predict_partition(self, bars: PartitionBars, features: Features, rows: Rows, fitted: Parameters) -> Forecast:
         """Return the weighted variance up to each row, at least that of a price that moves by 1e-6."""
-        variances = ewma_variance(History.of(bars), self.config.horizons, rows, self.config.alpha)
-        return np.zeros_like(variances), np.maximum(variances, 1e-12)
+        return 0.0, np.maximum(ewma_variance(History.of(bars), self.config.horizons, rows, self.config.alpha), 1e-12)
