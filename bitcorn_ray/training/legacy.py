@@ -1,11 +1,11 @@
-"""Trained models of the older system, made into runs.
+"""Import of trained models of the older system as runs.
 
-A folder of it holds model.pt (a state dict: `lstm.*`, and for each horizon h `heads_ret.<h>.{0,2}.*` and
+Its folder holds model.pt (a state dict: `lstm.*`, and for each horizon h `heads_ret.<h>.{0,2}.*` and
 `heads_vol.<h>.{0,2}.*`), a scaler that joblib pickled, and a JSON file with `feature_cols`, `seq_len`, `horizons`,
-`hidden` and `num_layers`. Its heads say returns and, behind a softplus, volatilities in real units.
+`hidden` and `num_layers`. Its heads give returns and, behind a softplus, volatilities in real units.
 
-The older system kept no scores and no data range. So nothing is known of what was in its training: forecasts are
-marked "unknown", and their bands start on the bars that are forecast from, infinite until there are enough scores.
+The older system kept no scores and no data range: forecasts are marked "unknown", and their bands start on the bars
+that are forecast from, infinite until there are enough scores.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from pickle import UnpicklingError
@@ -26,40 +26,38 @@ from torch import Tensor
 from bitcorn_ray.datasets.scaling import scaler_from_json, scaler_to_json
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.models.neural.config import LSTMConfig
-from bitcorn_ray.models.neural.model import LSTMModel
-from bitcorn_ray.models.neural.network import Network, from_per_horizon_heads, load_weights
+from bitcorn_ray.models.neural.model import LSTMModel, read_state
+from bitcorn_ray.models.neural.network import Network, load_weights
 from bitcorn_ray.storage.storage import Storage
 from bitcorn_ray.training.run import FORMAT, Run
 
 _WEIGHTS = ("model.pt", "model.pth")
 _SCALERS = ("scaler.pkl", "scaler.joblib", "scaler.save")
-_WRAPPED = ("model_state_dict", "state_dict", "model_state", "model")  # how a checkpoint may hold the weights
+_WRAPPERS = ("model_state_dict", "state_dict", "model_state", "model")  # names of the weights in a checkpoint
 
 
 def import_older(folder: str | Path, *, feature_system: str, timeframe: str | None, trust_pickle: bool) -> Run:
-    """Make a run of a trained model of the older system.
+    """Return the run of a trained model of the older system.
 
-    feature_system: that computes its features. timeframe: of its bars, where its JSON file does not say it.
-    trust_pickle: unpickle the scaler, which can run any code that its writer put into it.
-    Raises BitcornError where a file is missing or is not understood, and where the scaler is not trusted.
+    feature_system: of its features. timeframe: of its bars, if its JSON file does not have it. trust_pickle: unpickle
+    the scaler, which can run any code that its writer put into it.
+    Raises BitcornError if a file is missing or has other content, and if the scaler is not trusted.
     """
     storage = Storage(folder, "older model")
-    found, meta = _read_meta(storage)
-    shown = f"{storage.shown}/{found}"
-    config = _config(shown, meta)
+    name, meta = _read_meta(storage)
+    path = f"{storage.shown}/{name}"
+    config = _config(path, meta)
     timeframe = timeframe or meta.get("timeframe")
     if not timeframe:
-        raise BitcornError(f"{shown} does not say the timeframe of its bars: give it, such as 1h")
-    columns = [str(name) for name in meta["feature_cols"]]
-    state = _read_state(storage, _first_of(storage, _WEIGHTS))
+        raise BitcornError(f"{path} does not say the timeframe of its bars: give it, such as 1h")
+    columns = [str(column) for column in meta["feature_cols"]]
     network = Network(len(columns), config)
     try:
-        load_weights(network, from_per_horizon_heads(state, config.horizons))
+        load_weights(network, from_per_horizon_heads(_read_weights(storage), config.horizons))
     except (KeyError, RuntimeError) as error:
-        what = f"there is no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
-        raise BitcornError(f"the weights in {storage.shown} are not those of {found}: {what}") from error
-    network.eval()
-    scaler = _read_scaler(storage, _first_of(storage, _SCALERS), columns, trust_pickle)
+        reason = f"there is no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        raise BitcornError(f"the weights in {storage.shown} are not those of {name}: {reason}") from error
+    scaler = _read_scaler(storage, columns, trust_pickle)
     symbol = meta.get("symbol")
     unknown = dict.fromkeys(("bars", "first", "last", "train", "validation", "test"))
     metadata = {
@@ -77,19 +75,35 @@ def import_older(folder: str | Path, *, feature_system: str, timeframe: str | No
         "scaler": scaler_to_json(scaler),
         "calibration": {"method": "none, as the older system kept no scores: bands start on the bars forecast from"},
     }
-    return Run(LSTMModel(config, network), scaler, metadata)
+    return Run(LSTMModel(config, network.eval()), scaler, metadata)
 
 
-def _first_of(storage: Storage, names: tuple[str, ...]) -> str:
-    there = storage.existing(names)
+def from_per_horizon_heads(state: Mapping[str, Tensor], horizons: Sequence[int]) -> dict[str, Tensor]:
+    """Return a state dict with `heads.*` for one with heads for each horizon. Other names stay as they are.
+
+    Raises KeyError if a horizon has no head.
+    """
+    keys = [f"heads_{kind}.{horizon}" for kind in ("ret", "vol") for horizon in horizons]
+    heads = {
+        f"heads.{name}": torch.cat([state[f"{key}.{older}"] for key in keys])
+        for name, older in {
+            "weight": "0.weight", "bias": "0.bias", "out_weight": "2.weight", "out_bias": "2.bias",
+        }.items()
+    }  # fmt: skip
+    others = {name: value for name, value in state.items() if not name.startswith(("heads_ret.", "heads_vol."))}
+    return {**others, **heads}
+
+
+def _existing(storage: Storage, names: tuple[str, ...]) -> str:
+    present = storage.existing(names)
     for name in names:
-        if name in there:
+        if name in present:
             return name
     raise BitcornError(f"{storage.shown} has no {' or '.join(names)}: give the folder that the older system wrote")
 
 
 def _read_meta(storage: Storage) -> tuple[str, dict[str, Any]]:
-    """Name and content of the JSON file that describes the model, by its content."""
+    """Return the name and the content of the JSON file with `feature_cols`."""
     for name in storage.names():
         try:
             meta = json.loads(bytes(storage.read(name))) if name.endswith(".json") else None
@@ -120,51 +134,46 @@ def _config(path: str, meta: Mapping[str, Any]) -> LSTMConfig:
             volatility_link="softplus",
         )
     except (TypeError, ValueError) as error:
-        raise BitcornError(f"{path} is not understood: {error}") from error
+        raise BitcornError(f"{path} has an impossible value: {error}") from error
 
 
-def _read_state(storage: Storage, found: str) -> dict[str, Tensor]:
-    path = f"{storage.shown}/{found}"
+def _read_weights(storage: Storage) -> dict[str, Tensor]:
+    name = _existing(storage, _WEIGHTS)
+    remedy = f"{storage.shown}/{name} is not a state dict of tensors: save model.state_dict(), not the model itself"
     try:
-        state = torch.load(io.BytesIO(storage.read(found)), map_location="cpu", weights_only=True)
+        state: Any = read_state(storage.read(name))
     except (OSError, RuntimeError, EOFError, UnpicklingError, zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise BitcornError(
-            f"{path} is no state dict of tensors ({str(error).partition('.')[0]}): save model.state_dict() and not the "
-            "model itself"
-        ) from error
-    for name in _WRAPPED:
-        if isinstance(state, dict) and isinstance(state.get(name), dict):
-            state = state[name]
+        raise BitcornError(f"{remedy} ({str(error).partition('.')[0]})") from error
+    for wrapper in _WRAPPERS:
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise BitcornError(f"{path} holds no state dict of tensors: save model.state_dict()")
+        raise BitcornError(remedy)
     return {str(name).removeprefix("module."): value.float() for name, value in state.items()}
 
 
-def _read_scaler(storage: Storage, found: str, columns: list[str], trust_pickle: bool) -> Any:
-    """Rebuild the StandardScaler from its numbers."""
-    path = f"{storage.shown}/{found}"
-    if not trust_pickle:
-        raise BitcornError(
-            f"{path} is a pickle, and to read a pickle is to run whatever code its writer put into it: pass "
-            "--trust-pickle where you know who that was"
-        )
+def _read_scaler(storage: Storage, columns: list[str], trust_pickle: bool) -> Any:
+    """Return a StandardScaler with the numbers of the pickled one."""
     import joblib
 
+    name = _existing(storage, _SCALERS)
+    path = f"{storage.shown}/{name}"
+    if not trust_pickle:
+        raise BitcornError(
+            f"{path} is a pickle, which can run any code that its writer put into it: pass --trust-pickle if you know "
+            "the writer"
+        )
     try:
-        scaler = joblib.load(io.BytesIO(storage.read(found)))
-    except Exception as error:  # whatever the pickle does
+        scaler = joblib.load(io.BytesIO(storage.read(name)))
+    except Exception as error:  # anything can fail in a pickle
         raise BitcornError(f"{path} cannot be unpickled: {type(error).__name__}: {error}") from error
-    mean, scale = getattr(scaler, "mean_", None), getattr(scaler, "scale_", None)
-    if type(scaler).__name__ != "StandardScaler" or mean is None or scale is None:
+    if type(scaler).__name__ != "StandardScaler" or getattr(scaler, "scale_", None) is None or scaler.mean_ is None:
+        raise BitcornError(f"{path} holds a {type(scaler).__name__}, not a fitted StandardScaler with mean and scale")
+    names = [str(column) for column in getattr(scaler, "feature_names_in_", columns)]
+    if len(scaler.mean_) != len(columns) or names != columns:
         raise BitcornError(
-            f"{path} holds a {type(scaler).__name__}, and not a fitted StandardScaler with mean and scale"
+            f"{path} was fitted on {len(scaler.mean_)} features ({', '.join(names)}), not on {', '.join(columns)}"
         )
-    names = [str(name) for name in getattr(scaler, "feature_names_in_", columns)]
-    if len(mean) != len(columns) or names != columns:
-        raise BitcornError(
-            f"{path} was fitted on {len(mean)} features ({', '.join(names)}), not on {', '.join(columns)}"
-        )
+    mean, scale = (np.asarray(values, np.float64) for values in (scaler.mean_, scaler.scale_))
     rows = int(np.max(getattr(scaler, "n_samples_seen_", 0)))
-    means, scales = ([float(value) for value in numbers] for numbers in (mean, scale))
-    variances = [value**2 for value in scales]
-    return scaler_from_json({"mean": means, "scale": scales, "variance": variances, "rows": rows})
+    return scaler_from_json({"mean": mean, "scale": scale, "variance": scale**2, "rows": rows})

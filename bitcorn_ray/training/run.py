@@ -206,12 +206,12 @@ def read_metadata(place: str | Path) -> dict[str, Any]:
             raise BitcornError(
                 f"{storage.shown} holds a model of the older system: convert it with `bitcorn runs import`"
             )
+        if number == 1:
+            raise BitcornError(f"the run in {storage.shown} has format 1, of bitcorn_ray 0.2 or older: train it anew")
         if isinstance(number, int) and number > FORMAT:
             raise BitcornError(
                 f"the run in {storage.shown} has format {number}, newer than {FORMAT}: update bitcorn_ray"
             )
-        if number == 1:
-            metadata = _from_format_1(metadata)
         if absent := _NEEDED - metadata.keys():
             raise ValueError(f"{_METADATA} has no {', '.join(sorted(absent))}")
     except BitcornError:
@@ -224,8 +224,7 @@ def read_metadata(place: str | Path) -> dict[str, Any]:
 def load_run(place: str | Path, device: str = "cpu") -> Run:
     """Return a run from its tensors, arrays and JSON. Nothing is unpickled.
 
-    place: a folder, or a URI such as `s3://bucket/run`. device: for the model. Runs of format 1 load too: their
-    forecasts stay the same, their bands start anew.
+    place: a folder, or a URI such as `s3://bucket/run`. device: for the model.
     Raises BitcornError if there is no run, or if it is damaged.
     """
     metadata, storage = read_metadata(place), run_storage(place)
@@ -235,7 +234,7 @@ def load_run(place: str | Path, device: str = "cpu") -> Run:
         step = timeframe_ms(metadata["timeframe"])
         shape = Shape(len(metadata["feature_cols"]), len(metadata["partitions"]), step)
         others = (_SCALER, _CALIBRATION)
-        names = [name for name in digests if name not in others] or ["model.pt"]
+        names = [name for name in digests if name not in others]
         artifacts = {name: read_checked(storage, name, digests) for name in names}
         scores = _read_scores(read_checked(storage, _CALIBRATION, digests)) if _CALIBRATION in digests else []
         if scores and len(scores) != len(metadata["partitions"]):
@@ -281,24 +280,6 @@ def _partition(data: Dataset, index: int, timeframe: str) -> dict[str, Any]:
 def _rows_of(data: Dataset, ends: NDArray[np.int64], index: int) -> NDArray[np.int64]:
     first, last = np.searchsorted(ends, data.partition_starts[index : index + 2])
     return ends[first:last]
-
-
-def _from_format_1(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Return current metadata for a run of format 1: one partition, and volatilities relative to nothing."""
-    model = {**metadata["model"], "reference_span": 0, "volatility_link": "softplus"}
-    data = metadata.get("data", {})
-    partition = {
-        "symbol": metadata["symbol"],
-        "timeframe": metadata["timeframe"],
-        "bars": data.get("rows"),
-        "first": data.get("first_timestamp"),
-        "last": data.get("last_timestamp"),
-        **dict.fromkeys(("train", "validation", "test")),
-    }
-    calibration = {
-        "method": "none, as a run of format 1 kept no scores: bands start on the bars that are forecast from"
-    }
-    return {**metadata, "model": model, "partitions": [partition], "calibration": calibration}
 
 
 def _read_scores(content: bytes) -> list[PastScores]:

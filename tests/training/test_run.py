@@ -1,3 +1,4 @@
+import hashlib
 import json
 import pickle
 from dataclasses import replace
@@ -12,7 +13,6 @@ from bitcorn_ray.features.registry import find_system
 from bitcorn_ray.forecasting.forecaster import Forecaster
 from bitcorn_ray.market.bars import Bars
 from bitcorn_ray.market.simulate import simulate_bars
-from bitcorn_ray.models.neural.model import predict_windows
 from bitcorn_ray.models.neural.network import LSTMMultiHead, load_weights
 from bitcorn_ray.training.run import find_runs, is_run, load_run, read_metadata, save_run
 
@@ -107,15 +107,10 @@ class Bomb:
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("name", ["scaler.pkl", "model.pt", "calibration.npz"])
 def test_loading_never_unpickles(run, tmp_path, name):
-    folder = edited(run, tmp_path / "run", files={"calibration.npz": ""} if name == "calibration.npz" else None)
     content = pickle.dumps(Bomb())
+    digests = json.loads((save_run(run, tmp_path / "whole") / "metadata.json").read_text())["files"]
+    folder = edited(run, tmp_path / "run", files={**digests, name: hashlib.sha256(content).hexdigest()})
     (folder / name).write_bytes(content)
-    if name == "calibration.npz":
-        import hashlib
-
-        edited_files = {"calibration.npz": hashlib.sha256(content).hexdigest()}
-        metadata = json.loads((folder / "metadata.json").read_text())
-        (folder / "metadata.json").write_text(json.dumps({**metadata, "files": edited_files}))
     if name == "scaler.pkl":
         load_run(folder)
     else:
@@ -150,9 +145,11 @@ def test_a_folder_without_metadata_is_no_run(run, tmp_path):
         load_run(folder)
 
 
-def test_a_newer_format_and_an_older_systems_model_are_told_apart(run, tmp_path):
+def test_other_formats_and_models_of_the_older_system_are_refused(run, tmp_path):
     with pytest.raises(BitcornError, match="format 9, newer than 2: update bitcorn_ray"):
         read_metadata(edited(run, tmp_path / "newer", format=9))
+    with pytest.raises(BitcornError, match=r"has format 1, .*: train it anew"):
+        read_metadata(edited(run, tmp_path / "first", format=1))
     with pytest.raises(BitcornError, match="bitcorn runs import"):
         read_metadata(edited(run, tmp_path / "older", format=None))
 
@@ -177,39 +174,6 @@ def test_runs_are_found_however_deep_and_not_in_hidden_folders(run, tmp_path):
     assert find_runs(tmp_path / "a") == [""]
     with pytest.raises(BitcornError, match="no folder"):
         find_runs(tmp_path / "none")
-
-
-def test_a_run_of_format_1_forecasts_as_it_did(run, tmp_path):
-    """Its net written out: heads of their own for each horizon, softplus, and a scale."""
-    torch.manual_seed(0)
-    lstm, scale = torch.nn.LSTM(14, 6, 2), torch.tensor([0.01, 0.02])
-    heads = {
-        kind: {h: torch.nn.Sequential(torch.nn.Linear(6, 3), torch.nn.ReLU(), torch.nn.Linear(3, 1)) for h in (1, 4)}
-        for kind in ("ret", "vol")
-    }
-    state = {f"lstm.{name}": value for name, value in lstm.state_dict().items()} | {"output_scale": scale}
-    for kind, each in heads.items():
-        for horizon, head in each.items():
-            state |= {f"heads_{kind}.{horizon}.{name}": value for name, value in head.state_dict().items()}
-    folder = tmp_path / "run"
-    save_run(run, folder)
-    metadata = {k: v for k, v in run.metadata.items() if k not in ("partitions", "features", "files")} | {
-        "format": 1, "symbol": "AAA", "model": {"horizons": [1, 4], "seq_len": 16, "hidden_size": 6, "num_layers": 2,
-        "dropout": 0.2}, "data": {"last_timestamp": "2023-02-01T00:00:00Z"},
-    }  # fmt: skip
-    (folder / "metadata.json").write_text(json.dumps(metadata))
-    torch.save(state, folder / "model.pt")
-    loaded = load_run(folder)
-    matrix = np.random.default_rng(0).normal(size=(40, 14)).astype(np.float32)
-    returns, volatilities = predict_windows(loaded.model.network, matrix, None, np.array([20, 39]), 16)
-    with torch.no_grad():
-        x = torch.from_numpy(np.stack([matrix[5:21], matrix[24:40]])).transpose(0, 1)
-        last = lstm(x)[0][-1]
-        expected_ret = torch.cat([heads["ret"][h](last) for h in (1, 4)], 1) * scale
-        expected_vol = torch.nn.functional.softplus(torch.cat([heads["vol"][h](last) for h in (1, 4)], 1)) * scale
-    np.testing.assert_allclose(returns, expected_ret, rtol=1e-5, atol=1e-8)
-    np.testing.assert_allclose(volatilities, expected_vol, rtol=1e-5)
-    assert loaded.scores == []
 
 
 def test_weights_that_do_not_fit_are_refused():

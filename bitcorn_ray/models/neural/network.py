@@ -176,23 +176,6 @@ def load_weights(network: Network, state: Mapping[str, Tensor]) -> None:
     network.load_state_dict({**own, **state})
 
 
-def from_per_horizon_heads(state: Mapping[str, Tensor], horizons: Sequence[int]) -> dict[str, Tensor]:
-    """Return a state dict with `heads.*` for one with `heads_ret.<h>.{0,2}.{weight,bias}` and `heads_vol...`.
-
-    The older system laid out its heads so. Other names stay as they are.
-    Raises KeyError if a horizon has no head.
-    """
-    keys = [f"heads_{kind}.{horizon}" for kind in ("ret", "vol") for horizon in horizons]
-    heads = {
-        "heads.weight": torch.cat([state[f"{key}.0.weight"] for key in keys]),
-        "heads.bias": torch.cat([state[f"{key}.0.bias"] for key in keys]),
-        "heads.out_weight": torch.cat([state[f"{key}.2.weight"] for key in keys]),
-        "heads.out_bias": torch.cat([state[f"{key}.2.bias"] for key in keys]),
-    }
-    others = {name: value for name, value in state.items() if not name.startswith(("heads_ret.", "heads_vol."))}
-    return {**others, **heads}
-
-
 # Prefixes of a recurrent network's parameters, and in its state dict, as the older system named them.
 _STORED_NAMES = (("encoder.layers.", "lstm."), ("encoder.norms.", "norms."))
 
