@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from bitcorn_ray.datasets.folds import FoldRows, Shares, Span, split_by_shares
 from bitcorn_ray.datasets.scaling import finite_rows, fit_scaler, scale_in_place
-from bitcorn_ray.datasets.windows import WindowIndex, WindowOptions, gap_before, require_horizons, window_index
+from bitcorn_ray.datasets.windows import WindowIndex, WindowOptions, gap_before, require_rows, window_index
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import Bars, require_chronology, show_time
 from bitcorn_ray.market.outcomes import forward_return, outcomes, realised_volatility
@@ -260,7 +260,7 @@ def build_fold_dataset(
 def _valid_windows(partition: PartitionBars, matrix: Floats, windows: WindowOptions, required: bool) -> WindowIndex:
     """Return the valid windows of a partition. required: raise BitcornError if there are none."""
     if required:
-        require_horizons(windows.horizons, windows.seq_len, len(matrix))
+        require_rows(windows.horizons, windows.seq_len, len(matrix))
     require_chronology(partition.timestamp)
     usable = np.isfinite(partition.close) & (partition.close > 0)
     if partition.reference is not None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitcorn_ray.datasets.scaling import finite_rows, fit_scaler, scale
-from bitcorn_ray.datasets.windows import gap_before, gather_windows, require_horizons, window_index
+from bitcorn_ray.datasets.windows import gap_before, gather_windows, require_lengths, require_rows, window_index
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import modal_step, require_chronology
 from bitcorn_ray.market.outcomes import forward_return, return_deviation
@@ -57,7 +57,8 @@ def make_sequences(
     timestamp: (T,) int64 ms. step: the timeframe in ms, by default the most frequent distance. filled: (T,) rows of
     bars that were filled. filled_forward: filled bars depend on no later bar, so that windows may end on them.
     """
-    require_horizons([horizon], seq_len, len(matrix))
+    require_lengths([horizon], seq_len)
+    require_rows([horizon], seq_len, len(matrix))
     if timestamp is None and (validate or fill_strategy):
         raise BitcornError("the rows have no timestamp: add one, or pass validate_chronology=False and fill no gaps")
     if timestamp is not None and (validate or fill_strategy):

@@ -55,12 +55,16 @@ class WindowIndex:
             raise BitcornError(f"no valid window is left ({reasons}): fill the gaps or use a shorter seq_len")
 
 
-def require_horizons(horizons: Sequence[int], seq_len: int, rows: int) -> None:
-    """Raise BitcornError for impossible lengths, and for fewer rows than one window and its targets need."""
-    if seq_len < 1:
-        raise BitcornError(f"seq_len is {seq_len}: it must be at least 1")
+def require_lengths(horizons: Sequence[int], seq_len: int) -> None:
+    """Raise BitcornError for impossible horizons or an impossible length of a window."""
     if not horizons or min(horizons) < 1 or len(set(horizons)) != len(horizons):
         raise BitcornError(f"horizons are {list(horizons)}: give distinct whole numbers of bars, each at least 1")
+    if seq_len < 1:
+        raise BitcornError(f"seq_len is {seq_len}: it must be at least 1")
+
+
+def require_rows(horizons: Sequence[int], seq_len: int, rows: int) -> None:
+    """Raise BitcornError for fewer rows than one window and its targets need."""
     need = seq_len + max(horizons)
     if rows < need:
         raise BitcornError(

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitcorn_ray.datasets.dataset import Dataset, PartitionBars
-from bitcorn_ray.datasets.windows import gather_windows
+from bitcorn_ray.datasets.windows import gather_windows, require_lengths
 from bitcorn_ray.errors import BitcornError
 
 Floats = NDArray[np.floating]
@@ -51,9 +51,7 @@ class ModelConfig:
     reference_span: int = 168
 
     def __post_init__(self) -> None:
-        if not self.horizons or min(self.horizons) < 1 or len(set(self.horizons)) != len(self.horizons):
-            raise BitcornError(f"horizons are {list(self.horizons)}: give distinct whole numbers, each at least 1")
-        require_at_least(self, 1, "seq_len")
+        require_lengths(self.horizons, self.seq_len)
         require_at_least(self, 0, "reference_span")
 
     def to_json(self) -> dict[str, Any]:

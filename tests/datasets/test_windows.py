@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitcorn_ray.datasets.windows import gather_windows, require_horizons, window_index
+from bitcorn_ray.datasets.windows import gather_windows, require_lengths, require_rows, window_index
 from bitcorn_ray.errors import BitcornError
 
 
@@ -57,22 +57,26 @@ def test_consecutive_windows_are_a_read_only_view():
 
 
 @pytest.mark.parametrize(
-    ("horizons", "seq_len", "rows", "message"),
+    ("horizons", "seq_len", "message"),
     [
-        ([1], 0, 100, "seq_len is 0"),
-        ([], 5, 100, "horizons are"),
-        ([0], 5, 100, "at least 1"),
-        ([4, 4], 5, 100, "distinct whole numbers"),
-        ([1, 12], 64, 75, "75 rows of features are too few: seq_len 64 and horizon 12 need at least 76"),
+        ([1], 0, "seq_len is 0"),
+        ([], 5, "horizons are"),
+        ([0], 5, "at least 1"),
+        ([4, 4], 5, "distinct whole numbers"),
     ],
 )
-def test_impossible_lengths_are_refused(horizons, seq_len, rows, message):
+def test_impossible_lengths_are_refused(horizons, seq_len, message):
     with pytest.raises(BitcornError, match=message):
-        require_horizons(horizons, seq_len, rows)
+        require_lengths(horizons, seq_len)
+
+
+def test_too_few_rows_are_refused():
+    with pytest.raises(BitcornError, match="75 rows .* seq_len 64 and horizon 12 need at least 76"):
+        require_rows([1, 12], 64, 75)
 
 
 def test_the_minimum_of_rows_gives_one_window():
-    require_horizons([12], 64, 76)
+    require_rows([12], 64, 76)
     all_true = np.ones(76, dtype=bool)
     index = window_index(rows=76, seq_len=64, horizon=12, finite=all_true, usable_close=all_true)
     assert index.ends.tolist() == [63]

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,61 @@ def test_a_forecast_of_every_model_depends_on_no_later_bar(kind, random_bars):
     forecast, other = model.predict(windows), model.predict(changed)
     np.testing.assert_array_equal(forecast.returns, other.returns)
     np.testing.assert_array_equal(forecast.volatilities, other.volatilities)
+
+
+def changed_after_validation(data, parts):
+    """Return a dataset with other features, targets or bars after the last validation window of each partition."""
+    matrix, bars = data.matrix.copy(), []
+    targets = {name: getattr(data, name).copy() for name in ("reference", "returns", "volatilities")}
+    for index, own in enumerate(data.bars):
+        start, stop = data.partition_starts[index : index + 2]
+        ends = data.validation_ends[(data.validation_ends >= start) & (data.validation_ends < stop)]
+        later = int(ends[-1]) + 1
+        assert later < stop
+        matrix[later:stop] += 100
+        for values in targets.values():
+            values[later:stop] = 3 * values[later:stop] + 1
+        prices = {name: getattr(own, name).copy() for name in ("close", "high", "low")}
+        for values in prices.values():
+            values[later - start :] *= 3
+        bars.append(replace(own, **prices))
+    changes = {"features": {"matrix": matrix}, "targets": targets, "bars": {"bars": tuple(bars)}}
+    return replace(data, **{name: value for part in parts for name, value in changes[part].items()})
+
+
+def fitted_artifacts(model, config, data):
+    fitted = model.create(config, Shape(data.matrix.shape[1], len(data.names), 3_600_000))
+    fitted.fit(data, TRAINING, FitContext())
+    return fitted.artifacts()
+
+
+class Peeking(own_models.Flat):
+    """A model that learns from all rows."""
+
+    def fit(self, data, training, context):
+        closes = [bars.close.sum() for bars in data.bars]
+        self.seen = repr([data.matrix.sum(), data.returns.sum(), data.volatilities.sum(), *closes]).encode()
+
+    def artifacts(self):
+        return {"seen": self.seen}
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "peeking"])
+def test_a_fit_depends_on_nothing_after_the_last_validation_window(kind, random_bars):
+    values = {"horizons": [1, 3], "seq_len": 8, "reference_span": 24, **SMALL.get(kind, {})}
+    training = replace(TRAINING, test_frac=0.2)
+    if kind == "peeking":
+        model, config = Peeking, own_models.FlatConfig(kind="peeking", horizons=(1, 3), seq_len=8)
+    else:
+        model, config = model_class(kind), model_config({"kind": kind, **values})
+    data = make_data(random_bars(900), random_bars(700, seed=4), model=config, training=training)[0]
+    artifacts = fitted_artifacts(model, config, data)
+    everything = ["features", "targets", "bars"]
+    if kind == "peeking":  # the changes reach a model that looks ahead, one by one
+        for part in everything:
+            assert fitted_artifacts(model, config, changed_after_validation(data, [part])) != artifacts, part
+    else:
+        assert fitted_artifacts(model, config, changed_after_validation(data, everything)) == artifacts
 
 
 @pytest.mark.parametrize(
