@@ -1,4 +1,4 @@
-"""Files of a run: told apart by their digests, and JSON that every reader understands."""
+"""Files of a run: their digests, and JSON without NaN."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from bitcorn_ray.storage.storage import Storage
 
 
 def digest(content: bytes) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
+    """Return the SHA-256 of a file's content in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
 
 
 def read_checked(storage: Storage, name: str, digests: Mapping[str, str]) -> bytes:
-    """Read a file. Raises ValueError where it is not the one that the digests, by name, tell of."""
+    """Return the content of a file. Raises ValueError if its digest is not the one in ``digests`` by name."""
     content = bytes(storage.read(name))
     if name in digests and digest(content) != digests[name]:
         raise ValueError(f"{name} is not the file that was written with the others")
@@ -26,7 +26,7 @@ def read_checked(storage: Storage, name: str, digests: Mapping[str, str]) -> byt
 
 
 def strict_json(value: Any) -> str:
-    """JSON that every reader understands: it has no NaN and no infinity, which become null.
+    """Return JSON that every reader accepts: NaN and infinity become null.
 
     >>> strict_json({"loss": float("nan"), "horizons": (1, 4)}).split()
     ['{', '"loss":', 'null,', '"horizons":', '[', '1,', '4', ']', '}']
@@ -34,9 +34,9 @@ def strict_json(value: Any) -> str:
 
     def plain(value: Any) -> Any:
         if isinstance(value, Mapping):
-            return {str(name): plain(each) for name, each in value.items()}
+            return {str(name): plain(item) for name, item in value.items()}
         if isinstance(value, list | tuple):
-            return [plain(each) for each in value]
+            return [plain(item) for item in value]
         if isinstance(value, np.generic):
             value = value.item()
         return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -1,21 +1,22 @@
-"""What runs say about themselves, briefly, and how several differ."""
+"""Short descriptions of runs from their metadata, and comparisons of several runs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# Of the metadata, what a comparison leaves out: it differs from run to run without meaning anything.
-_PASSED_OVER = ("run", "created")
+_PARTS = ("train", "validation", "test")
+_NOT_COMPARED = ("run", "created")  # they differ between any two runs
+# Losses can be compared if these are the same.
+_DECIDE_THE_LOSS = ("validation", "windows.validation", "training.loss", "symbols", "timeframe", "model.horizons")
 
 
 def summary(run: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Describe a run in plain values: where it is, its data, features, network, training and losses."""
+    """Return a run's location, data, features, model, training and losses as plain values."""
     best = metadata.get("best_epoch")
     epochs = metadata.get("history") or []
-    chosen = [epoch for epoch in epochs if epoch.get("epoch") == best]
-    horizons = metadata["model"]["horizons"]
-    losses = chosen[-1].get("val_loss_by_horizon", []) if chosen else []
+    losses = next((epoch.get("val_loss_by_horizon", []) for epoch in epochs if epoch.get("epoch") == best), [])
+    counts = metadata.get("data") or {}
     return {
         "run": run,
         "created": metadata.get("created"),
@@ -25,41 +26,38 @@ def summary(run: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
         "feature_system": metadata["feature_system"],
         "feature_version": metadata["feature_version"],
         "features": len(metadata["feature_cols"]),
-        **{part: _span(metadata["partitions"], part) for part in ("train", "validation", "test")},
-        "windows": {
-            part: (metadata.get("data") or {}).get(f"{part}_windows") for part in ("train", "validation", "test")
-        },
+        **{part: _time_range(metadata["partitions"], part) for part in _PARTS},
+        "windows": {part: counts.get(f"{part}_windows") for part in _PARTS},
         "model": dict(metadata["model"]),
         "training": dict(metadata.get("training") or {}),
         "epochs": len(epochs),
         "best_epoch": best,
         "val_loss": metadata.get("val_loss"),
-        "val_loss_by_horizon": dict(zip(map(str, horizons), losses, strict=False)),
+        "val_loss_by_horizon": dict(zip(map(str, metadata["model"]["horizons"]), losses, strict=False)),
         "calibration": metadata["calibration"].get("method"),
         "versions": dict(metadata.get("versions") or {}),
     }
 
 
 def comparison(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Compare runs: what differs, a list of values by name, their losses, and whether these can be compared.
+    """Return the fields in which runs differ, their losses, and whether the losses can be compared.
 
-    Losses can be where all runs validate on the same windows with the same loss.
+    Values are lists with one item for each run. Losses can be compared if all runs validate on the same windows with
+    the same loss.
     """
-    flat = [_flat(each) for each in summaries]
-    names = list(dict.fromkeys(name for each in flat for name in each))
-    values = {name: [each.get(name) for each in flat] for name in names}
-    losses = {
-        name: value for name, value in values.items() if name.split(".")[0] in ("val_loss", "val_loss_by_horizon")
+    flat = [_flat(brief) for brief in summaries]
+    values = {
+        name: [fields.get(name) for fields in flat] for name in dict.fromkeys(name for row in flat for name in row)
     }
+    losses = {name: row for name, row in values.items() if name.startswith("val_loss")}
     differs = {
-        name: value
-        for name, value in values.items()
-        if name not in losses and name not in _PASSED_OVER and any(one != value[0] for one in value)
+        name: row
+        for name, row in values.items()
+        if name not in losses and name not in _NOT_COMPARED and any(value != row[0] for value in row)
     }
-    told_by = ("validation", "windows.validation", "training.loss", "symbols", "timeframe", "model.horizons")
-    reasons = [name for name in told_by if name in differs]
+    reasons = [name for name in _DECIDE_THE_LOSS if name in differs]
     return {
-        "runs": [each["run"] for each in summaries],
+        "runs": [brief["run"] for brief in summaries],
         "differs": differs,
         "losses": losses,
         "comparable": not reasons,
@@ -67,10 +65,10 @@ def comparison(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _span(partitions: Sequence[Mapping[str, Any]], part: str) -> list[str] | None:
-    """From the first to the last window of a part, over all partitions."""
-    spans = [partition[part] for partition in partitions if partition.get(part)]
-    return [min(span[0] for span in spans), max(span[1] for span in spans)] if spans else None
+def _time_range(partitions: Sequence[Mapping[str, Any]], part: str) -> list[str] | None:
+    """Return the first and the last time of a part over all partitions."""
+    ranges = [partition[part] for partition in partitions if partition.get(part)]
+    return [min(first for first, _ in ranges), max(last for _, last in ranges)] if ranges else None
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

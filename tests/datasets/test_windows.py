@@ -71,7 +71,7 @@ def test_impossible_lengths_are_refused(horizons, seq_len, message):
 
 
 def test_too_few_rows_are_refused():
-    with pytest.raises(BitcornError, match="75 rows .* seq_len 64 and horizon 12 need at least 76"):
+    with pytest.raises(BitcornError, match=r"75 rows .* seq_len 64 and horizon 12 need at least 76"):
         require_rows([1, 12], 64, 75)
 
 
