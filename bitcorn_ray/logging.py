@@ -1,9 +1,8 @@
-"""Logs of what works: records that say which partition, run, trial and fold they are about.
+"""Structured logs: records with the partition, run, trial and fold of the work.
 
-1. A block of work is `logged`: its beginning, and its end with the seconds that it took, or its failure. 2. The fields
-of all blocks around are attributes of each record, so that any handler has them: the one here, Ray's on a worker, or
-one of the user's own. 3. Nothing is set up by an import: without `log_output`, and without a handler of the user's own,
-a process is as quiet as ever.
+1. `logged` logs the begin of a block of work, and its end with the seconds it took, or its failure. 2. The fields of
+all enclosing blocks are attributes of each record, for any handler: the one here, Ray's on a worker, or the user's.
+3. An import sets up nothing: without `log_output` or a handler of the user, nothing is printed.
 """
 
 from __future__ import annotations
@@ -27,16 +26,16 @@ _PACKAGE = __name__.partition(".")[0]
 _STANDARD = {*vars(logging.makeLogRecord({})), "asctime", "message", "taskName"}
 _SECRETS = re.compile(r"(\w+://)(?:[^\s'\"/@]*@|[^\s'\"@]*:[^\s'\"@]*@)?([^\s'\"?]*)(?:\?[^\s'\"]*)?")
 
-_CALLER = 3  # of a block: above it, and above contextlib
+_CALLER = 3  # stack level of the code with the block, above contextlib
 
 Logger = logging.LoggerAdapter[logging.Logger]
 
-_fields: ContextVar[Mapping[str, Any]] = ContextVar("fields", default={})  # noqa: B039 - nobody writes to it
+_fields: ContextVar[Mapping[str, Any]] = ContextVar("fields", default={})  # noqa: B039 - never modified
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogOutput:
-    """How logs are written. format: one of `FORMATS`. level: the lowest that is written, one of `LEVELS`."""
+    """How to write logs. format: one of `FORMATS`. level: the lowest to write, one of `LEVELS`."""
 
     format: str
     level: str = "info"
@@ -44,28 +43,28 @@ class LogOutput:
     def __post_init__(self) -> None:
         for value, known in ((self.format, FORMATS), (self.level, LEVELS)):
             if value not in known:
-                raise BitcornError(f"logs cannot be {value!r}: take one of {', '.join(known)}")
+                raise BitcornError(f"unknown log format or level {value!r}: use one of {', '.join(known)}")
 
 
-_asked: list[LogOutput] = []  # those that are in force, the innermost last
+_outputs: list[LogOutput] = []  # of the enclosing blocks, the innermost last
 
 
 class _WithFields(logging.LoggerAdapter[logging.Logger]):
-    """Adds the fields of the blocks around to each record."""
+    """Adds the fields of the enclosing blocks to each record."""
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
-        """Merge the fields with those of the call, which go before."""
+        """Merge the fields with those of the call, which override them."""
         return msg, {**kwargs, "extra": {**_fields.get(), **(kwargs.get("extra") or {})}}
 
 
 def logger_of(name: str) -> Logger:
-    """Return the logger of a module, whose records have the fields of the blocks around."""
+    """Return the logger of a module, whose records have the fields of the enclosing blocks."""
     return _WithFields(logging.getLogger(name))
 
 
 @contextmanager
 def log_context(**fields: Any) -> Iterator[None]:
-    """Add fields to all records of a block, such as partition="BTCUSDT 1h", run, trial and fold."""
+    """Add fields, such as partition="BTCUSDT 1h", to all records of a block."""
     token = _fields.set({**_fields.get(), **fields})
     try:
         yield
@@ -75,64 +74,61 @@ def log_context(**fields: Any) -> Iterator[None]:
 
 @contextmanager
 def logged(log: Logger, what: str, **fields: Any) -> Iterator[dict[str, Any]]:
-    """Log that a block begins, and that it is done or has failed, with the seconds that it took.
+    """Log the begin of a block, and its end or failure with the seconds it took.
 
-    fields: of all records of the block. Yields a mapping for what is known only at its end.
+    fields: of all records of the block. Yields a mapping for further fields of the last record.
     """
     with log_context(**fields):
-        started, found = time.perf_counter(), dict[str, Any]()
+        started, results = time.perf_counter(), dict[str, Any]()
 
-        def ending() -> dict[str, Any]:
-            return {"seconds": round(time.perf_counter() - started, 3), **found}
+        def last_fields() -> dict[str, Any]:
+            return {"seconds": round(time.perf_counter() - started, 3), **results}
 
         log.info("%s begun", what, stacklevel=_CALLER)
         try:
-            yield found
+            yield results
         except Exception as error:
-            log_failure(log, what, error, **ending(), stacklevel=_CALLER + 1)
+            log_failure(log, what, error, **last_fields(), stacklevel=_CALLER + 1)
             raise
-        except BaseException:  # a trial that its scheduler stops leaves by SystemExit
-            log.info("%s stopped", what, extra=ending(), stacklevel=_CALLER)
+        except BaseException:  # a scheduler stops a trial by SystemExit
+            log.info("%s stopped", what, extra=last_fields(), stacklevel=_CALLER)
             raise
-        log.info("%s done", what, extra=ending(), stacklevel=_CALLER)
+        log.info("%s done", what, extra=last_fields(), stacklevel=_CALLER)
 
 
 def log_failure(log: Logger, what: str, error: BaseException, *, stacklevel: int = 2, **fields: Any) -> None:
-    """Log that something failed, without the secrets of URIs; the caller tells its user about it."""
-    # Python would print it where nobody asked for logs, beside what the user is told.
+    """Log a failure, without the secrets of URIs. It is not printed to the user, which is the caller's task."""
+    # Without a handler, Python itself would print the record.
     if log.logger.hasHandlers():
         reason = _SECRETS.sub(r"\1\2", str(error)) or type(error).__name__
-        told = {"error": type(error).__name__, **fields}
-        log.error("%s failed: %s", what, reason, extra=told, stacklevel=stacklevel)
+        extra = {"error": type(error).__name__, **fields}
+        log.error("%s failed: %s", what, reason, extra=extra, stacklevel=stacklevel)
 
 
 @contextmanager
 def log_output(output: LogOutput) -> Iterator[None]:
-    """Write the logs of the package to standard error for the length of a block, and those of Ray workers with them.
-
-    Workers are those of a `ray_session` that begins inside the block.
-    """
+    """Write the logs of the package to standard error during a block, with those of the workers of a `ray_session`."""
     logger, handler = logging.getLogger(_PACKAGE), _StandardError()
     handler.setFormatter(_JSONLines() if output.format == "json" else _Text())
     before = logger.level
     logger.setLevel(output.level.upper())
     logger.addHandler(handler)
-    _asked.append(output)
+    _outputs.append(output)
     try:
         yield
     finally:
-        _asked.remove(output)
+        _outputs.remove(output)
         logger.removeHandler(handler)
         logger.setLevel(before)
 
 
-def asked_output() -> LogOutput | None:
-    """How logs are to be written; None where nobody asked for them."""
-    return _asked[-1] if _asked else None
+def current_output() -> LogOutput | None:
+    """Return the output of the innermost `log_output`, or None."""
+    return _outputs[-1] if _outputs else None
 
 
 class _StandardError(logging.StreamHandler[TextIO]):
-    """Writes to what is standard error at the time: a progress bar stands in for it."""
+    """Writes to the current standard error, which a progress bar replaces."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
@@ -143,7 +139,7 @@ class _StandardError(logging.StreamHandler[TextIO]):
 
 
 class _JSONLines(logging.Formatter):
-    """One JSON object a line, with the names that Ray's own format of the same kind has."""
+    """One JSON object per line, with the names of Ray's JSON format."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line of a record."""
@@ -161,7 +157,7 @@ class _JSONLines(logging.Formatter):
 
 
 class _Text(logging.Formatter):
-    """Time, level, logger and message, and after these the fields as name=value."""
+    """Time, level, logger, message, and the fields as name=value."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s -- %(message)s")
@@ -173,5 +169,5 @@ class _Text(logging.Formatter):
 
 
 def _own_fields(record: logging.LogRecord) -> dict[str, Any]:
-    """What a record has beside what every record has, and beside what a library keeps in it for itself."""
+    """Return the fields of a record, without the standard attributes and private ones of libraries."""
     return {name: value for name, value in vars(record).items() if name not in _STANDARD and name[0] != "_"}

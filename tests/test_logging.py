@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.logging import LogOutput, asked_output, log_context, log_failure, log_output, logged, logger_of
+from bitcorn_ray.logging import LogOutput, current_output, log_context, log_failure, log_output, logged, logger_of
 
 LOG = logger_of("bitcorn_ray.some.module")
 
@@ -106,15 +106,15 @@ def test_the_output_ends_with_its_block_and_has_its_level(capsys):
     with log_output(LogOutput(format="json", level="error")) as _:
         LOG.warning("too low")
         LOG.error("told")
-        assert asked_output() == LogOutput(format="json", level="error")
+        assert current_output() == LogOutput(format="json", level="error")
     assert [each["message"] for each in lines(capsys)] == ["told"]
-    assert asked_output() is None
+    assert current_output() is None
     assert (logger.level, logger.handlers) == before
 
 
 @pytest.mark.parametrize("wrong", [{"format": "xml"}, {"format": "json", "level": "loud"}])
 def test_an_output_that_there_is_not_is_refused(wrong):
-    with pytest.raises(BitcornError, match="take one of"):
+    with pytest.raises(BitcornError, match="use one of"):
         LogOutput(**wrong)
 
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.logging import asked_output
+from bitcorn_ray.logging import current_output
 from bitcorn_ray.on_ray.monitoring import record_own_traffic, repeated_gauges
 from bitcorn_ray.on_ray.versions import PRIVATE, require_same_everywhere
 
@@ -70,7 +70,7 @@ def _connect(address: str, cpus: int | None) -> None:
         _set_private_token()
     else:
         _require_listening(address)
-    output = asked_output()
+    output = current_output()
     if output:
         os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # it would take records of several partitions for one
     import ray

@@ -26,7 +26,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from bitcorn_ray.datasets.dataset import Dataset
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.logging import LogOutput, asked_output, logged, logger_of
+from bitcorn_ray.logging import LogOutput, current_output, logged, logger_of
 from bitcorn_ray.models.base import EpochResult, FitContext, FitResult, Model, ModelConfig, Progress, Shape
 from bitcorn_ray.models.neural.checkpoint import CheckpointFolder
 from bitcorn_ray.models.neural.config import TrainingConfig
@@ -94,7 +94,7 @@ def fit_on_ray(
         "gpu": gpus > 0,
         "queue": queue,
         "run": run,
-        "logs": asked_output(),
+        "logs": current_output(),
         "checkpoints": checkpoints,  # not as text: Ray writes down what is plain in a configuration
     }
     with checkpoints.claimed(), _settings(), _listening(queue, run, on_epoch, on_progress):
