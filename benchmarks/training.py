@@ -27,12 +27,11 @@ from benchmarks.timing import Figure, seconds_of
 from bitcorn_ray.datasets.dataset import Dataset, PartitionBars, build_dataset
 from bitcorn_ray.datasets.folds import Shares
 from bitcorn_ray.models.base import EpochResult, FitContext, FitResult, Shape
-from bitcorn_ray.models.neural.batches import DeviceData
 from bitcorn_ray.models.neural.checkpoint import CheckpointFolder
 from bitcorn_ray.models.neural.config import LSTMConfig, TrainingConfig
 from bitcorn_ray.models.neural.losses import Objective
 from bitcorn_ray.models.neural.network import Network
-from bitcorn_ray.models.neural.steps import Steps
+from bitcorn_ray.models.neural.steps import DeviceData, Steps
 from bitcorn_ray.models.neural.trainer import fit
 
 _ROUNDS = 7

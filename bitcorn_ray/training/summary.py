@@ -15,7 +15,9 @@ def summary(run: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Return a run's location, data, features, model, training and losses as plain values."""
     best = metadata.get("best_epoch")
     epochs = metadata.get("history") or []
-    losses = next((epoch.get("val_loss_by_horizon", []) for epoch in epochs if epoch.get("epoch") == best), [])
+    losses: list[float] = next(
+        (epoch.get("val_loss_by_horizon", []) for epoch in epochs if epoch.get("epoch") == best), []
+    )
     counts = metadata.get("data") or {}
     return {
         "run": run,

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from bitcorn_ray.datasets.dataset import Dataset
 from bitcorn_ray.models.base import FitContext, FitResult, Prediction, Shape, Traits, WindowSet
-from bitcorn_ray.models.neural.batches import gather
 from bitcorn_ray.models.neural.config import GRUConfig, LSTMConfig, NetworkConfig, TCNConfig, TrainingConfig
 from bitcorn_ray.models.neural.network import Network, load_weights
+from bitcorn_ray.models.neural.steps import gather
 from bitcorn_ray.models.neural.trainer import fit
 
 Floats = NDArray[np.float32]

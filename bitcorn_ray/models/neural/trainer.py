@@ -29,19 +29,19 @@ from bitcorn_ray.logging import logger_of
 from bitcorn_ray.memory import keep_freed_memory
 from bitcorn_ray.models.base import EpochResult, FitContext, FitResult, Progress
 from bitcorn_ray.models.neural.acceleration import choose_precision, machine, torch_runtime
-from bitcorn_ray.models.neural.batches import (
+from bitcorn_ray.models.neural.checkpoint import Superseded
+from bitcorn_ray.models.neural.config import LOSSES, NetworkConfig, TrainingConfig
+from bitcorn_ray.models.neural.losses import Objective
+from bitcorn_ray.models.neural.network import Network
+from bitcorn_ray.models.neural.steps import (
     DeviceData,
+    Steps,
     derive_seed,
     shards,
     shared_tensor,
     shuffled,
     steps_per_epoch,
 )
-from bitcorn_ray.models.neural.checkpoint import Superseded
-from bitcorn_ray.models.neural.config import LOSSES, NetworkConfig, TrainingConfig
-from bitcorn_ray.models.neural.losses import Objective
-from bitcorn_ray.models.neural.network import Network
-from bitcorn_ray.models.neural.steps import Steps
 
 _VALIDATION_BATCH = 256  # or a training batch if it is larger
 _CHECK_EVERY = 50  # steps between checks that wait for the device: non-finite losses, due checkpoints

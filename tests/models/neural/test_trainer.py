@@ -1,16 +1,23 @@
+import copy
 import json
 import platform
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from small_training import MODEL, TRAINING, changed, fit, make_data
+from torch import nn
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.simulate import simulate_bars
+from bitcorn_ray.models.base import EpochResult
 from bitcorn_ray.models.neural.checkpoint import CheckpointFolder
+from bitcorn_ray.models.neural.config import LSTMConfig, TrainingConfig
+from bitcorn_ray.models.neural.network import Network
+from bitcorn_ray.models.neural.trainer import AveragedWeights, diverging, on_cpu, parameter_groups, rate_factor
 
 GOLDEN = Path(__file__).parent / "golden_losses.json"
 
@@ -263,3 +270,102 @@ def test_on_a_gpu_the_same_seed_gives_the_same_losses(data, training):
     here = fit(data, replace(MODEL, dropout=0.0), training)
     there = fit(data, replace(MODEL, dropout=0.0), training, device="cuda")
     np.testing.assert_allclose(losses(there), losses(here), rtol=1e-3)
+
+
+def result(epoch, by_horizon, best=False):
+    return EpochResult(epoch, 0.0, sum(by_horizon) / len(by_horizon), [], by_horizon, best, 1e-3, 1.0, 1.0)
+
+
+def history(*losses):
+    return [result(epoch, list(each)) for epoch, each in enumerate(losses, 1)]
+
+
+def test_a_horizon_that_gets_worse_while_others_get_better_is_named():
+    rising = history((1.0, 1.0), (1.1, 0.9), (1.2, 0.8), (1.3, 0.7))
+    (warning,) = diverging(rising, (1, 12))
+    assert warning.startswith("the validation loss of horizon 1 rose over 3 epochs")
+    assert diverging(rising[:3], (1, 12)) == []
+
+
+def test_losses_that_all_rise_or_waver_are_no_news():
+    assert diverging(history((1, 1), (2, 2), (3, 3), (4, 4)), (1, 12)) == []
+    assert diverging(history((1, 4), (2, 3), (1.5, 2), (4, 1)), (1, 12)) == []
+    assert diverging(history((1,), (2,), (3,), (4,)), (1,)) == []
+
+
+def rates(config, steps, val_losses=()):
+    return [rate_factor(config, step, steps, val_losses) for step in range(config.epochs * steps)]
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "plateau"])
+def test_warming_up_takes_equal_steps_to_the_whole_rate(schedule):
+    config = TrainingConfig(epochs=3, warmup=0.5, schedule=schedule)
+    assert rates(config, 8)[:4] == [0.25, 0.5, 0.75, 1.0]
+
+
+def test_constant_stays():
+    assert set(rates(TrainingConfig(epochs=3, warmup=0), 8)) == {1.0}
+
+
+def test_cosine_falls_from_one_to_nearly_nothing_by_halves_at_the_middle():
+    config = TrainingConfig(epochs=10, warmup=0, schedule="cosine")
+    found = rates(config, 10)
+    assert found[0] == 1.0
+    assert found[50] == pytest.approx(0.5)
+    assert all(later < earlier for earlier, later in pairwise(found))
+    assert 0 < found[-1] < 0.001
+    # A training that is gone on with for longer than was planned does not stand still by accident.
+    assert rate_factor(config, 10_000, 10, []) > 0
+
+
+@pytest.mark.parametrize(
+    ("losses", "factor"),
+    [
+        ([], 1.0),
+        ([3, 2, 1], 1.0),
+        ([1, 2], 1.0),
+        ([1, 2, 3], 0.5),
+        ([1, 2, 3, 0.5], 0.5),
+        ([1, 2, 3, 4], 0.5),
+        ([1, 2, 3, 4, 5], 0.25),
+        ([1, 2, 0.9, 2, 3], 0.5),
+    ],
+)
+def test_a_plateau_halves_after_two_epochs_that_were_not_better(losses, factor):
+    config = TrainingConfig(epochs=20, warmup=0, schedule="plateau")
+    assert rate_factor(config, 100, 10, losses) == factor
+
+
+def test_matrices_decay_and_levels_do_not():
+    model = Network(4, LSTMConfig(layer_norm=True, skip=True), 1)
+    decaying, level = parameter_groups(model, 0.01)
+    assert (decaying["weight_decay"], level["weight_decay"]) == (0.01, 0.0)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    assert {names[id(p)] for p in level["params"]} == {n for n in names.values() if "bias" in n or "norm" in n}
+    assert len(decaying["params"]) + len(level["params"]) == len(names)
+
+
+def test_the_mean_of_weights_is_the_exponential_one_and_goes_on_from_its_state():
+    layer = nn.Linear(1, 1, bias=False)
+    average, expected = AveragedWeights(layer, 0.9), layer.weight.item()
+    for step in range(1, 200):
+        nn.init.constant_(layer.weight, float(step))
+        average.update()
+        decay = min(0.9, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * step
+    with average.applied():
+        assert abs(layer.weight.item() - expected) < 1e-3
+    assert layer.weight.item() == 199
+    other = AveragedWeights(copy.deepcopy(layer), 0.9)
+    other.restore(average.state())
+    for each in (average, other):
+        each.update()
+    assert torch.equal(average.means[0], other.means[0])
+
+
+def test_copies_do_not_follow_the_weights():
+    layer = nn.Linear(2, 2)
+    kept = on_cpu(layer.state_dict())
+    before = kept["weight"].clone()
+    nn.init.zeros_(layer.weight)
+    assert torch.equal(kept["weight"], before)
