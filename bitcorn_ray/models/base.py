@@ -3,7 +3,7 @@
 A model is a class with these parts:
 
 - `Config`: a frozen dataclass derived from `ModelConfig`, whose `kind` names the model.
-- `traits`: what the code around a model has to know about it.
+- `traits`: properties that training and forecasting depend on.
 - `create(config, shape)`: an unfitted model.
 - `fit(data, training, context)`: fit on the training windows of a dataset. What is selected (an epoch, a number of
   trees) is selected on its validation windows. The test windows are never read.
@@ -61,7 +61,7 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Traits:
-    """What the code around a model has to know about it.
+    """The properties of a model that training and forecasting depend on.
 
     distributed: `fit` shares the work among the processes of torch.distributed. gpu: `fit` and `predict` use a GPU.
     uses_bars: `fit` and `predict` read prices, not only features. iterative: `fit` runs epochs.
@@ -180,7 +180,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a fit reports beside the fitted model.
+    """The results of a fit, besides the fitted model.
 
     history: every epoch. learned: parameters of the loss by name, a number a horizon. precision: of the arithmetic.
     machines: what each process ran on. notes: for the user, such as a fit that did not converge.

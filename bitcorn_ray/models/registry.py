@@ -14,7 +14,7 @@ from bitcorn_ray.fingerprint.syntax import digest_of
 if TYPE_CHECKING:
     from bitcorn_ray.models.base import Model, ModelConfig
 
-# kind: where its configuration is, and where its model is.
+# The configuration and the model of each kind, as module:Class.
 _KINDS = {
     "lstm": ("neural.config:LSTMConfig", "neural.model:LSTMModel"),
     "gru": ("neural.config:GRUConfig", "neural.model:GRUModel"),
@@ -113,6 +113,6 @@ def _own_model(kind: str) -> type[Model]:
 
 
 @cache
-def _load(place: str) -> Any:
-    module, _, name = place.partition(":")
+def _load(path: str) -> Any:
+    module, _, name = path.partition(":")
     return getattr(import_module(f"bitcorn_ray.models.{module}"), name)

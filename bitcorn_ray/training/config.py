@@ -1,4 +1,4 @@
-"""RunConfig: all of one training in one YAML file, composed of the configurations of its parts."""
+"""The configuration of one training, in one YAML file, composed of the configurations of its parts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class RunConfig:
     db: database or other source of bars (see `load_market_data`). symbol: of the partition, or symbols: of several that
     train one model. timeframe: of all. features: name of the feature system. out: folder for the run. workers: Ray
     workers; (least, most) for as many as Ray can give; 0 trains in this process, without Ray. gpus: for each worker.
-    table, mapping: how to read the source, if its names do not say it. clean: how to repair bars; None only keeps the
+    table, mapping: options for reading the source. clean: how to repair bars; None only keeps the
     last of rows with equal times. mlflow: address of the MLflow server or folder to log to as well, by default
     MLFLOW_TRACKING_URI. model: its `kind` decides its fields, see `models.registry`.
     """
@@ -74,11 +74,11 @@ class RunConfig:
 
     @property
     def reading(self) -> Reading:
-        """How the source is to be read."""
+        """Return the options for reading the source."""
         return Reading.of(self.table, self.mapping, policy=self.clean)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the same in plain values, as in a file."""
+        """Return the configuration as plain values, as in a file."""
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))  # tuples are lists there
         return plain
 
@@ -94,9 +94,8 @@ class RunConfig:
         for one, other in (("symbol", "symbols"), ("symbols", "symbol")):
             if overrides.get(one):
                 values.pop(other, None)
-        before = f"{shown_uri(path)}: " if path else ""
-        made: RunConfig = _made(cls, _merged(values, overrides), each="", before=before)
-        return made
+        config: RunConfig = _validated(cls, _merged(values, overrides), f"{shown_uri(path)}: " if path else "")
+        return config
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -124,8 +123,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 def recorded_config(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration in plain values without the secrets of its URIs, see `recorded_uri`."""
-    places = {name: values[name] for name in ("db", "out", "mlflow") if isinstance(values.get(name), str)}
-    return {**values, **{name: recorded_uri(place) for name, place in places.items()}}
+    uris = {name: values[name] for name in ("db", "out", "mlflow") if isinstance(values.get(name), str)}
+    return {**values, **{name: recorded_uri(uri) for name, uri in uris.items()}}
 
 
 def validated(kind: Any, values: Any, where: str) -> Any:
@@ -133,16 +132,17 @@ def validated(kind: Any, values: Any, where: str) -> Any:
 
     Raises BitcornError for unknown or missing fields and impossible values.
     """
-    return _made(kind, values, each=f"{where}: ")
+    return _validated(kind, values, "", f"{where}: ")
 
 
-def _made(kind: Any, values: Any, each: str, before: str = "") -> Any:
+def _validated(kind: Any, values: Any, prefix: str, problem_prefix: str = "") -> Any:
     from pydantic import TypeAdapter, ValidationError
 
     try:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
-        raise BitcornError(before + "; ".join(each + _explain(problem) for problem in error.errors())) from error
+        problems = "; ".join(problem_prefix + _explain(problem) for problem in error.errors())
+        raise BitcornError(prefix + problems) from error
 
 
 def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,10 +159,10 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 def _explain(problem: Any) -> str:
     """Return one line about an error of pydantic, one of `ValidationError.errors()`."""
     # The alternatives of a union are noise in a message.
-    place = ".".join(str(part) for part in problem["loc"] if not str(part).startswith(("tuple", "literal", "int")))
+    name = ".".join(str(part) for part in problem["loc"] if not str(part).startswith(("tuple", "literal", "int")))
     if problem["type"] == "missing":
-        return f"{place} is missing: give it in the file or as an option"
+        return f"{name} is missing: give it in the file or as an option"
     if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        return f"unknown field {place}"
+        return f"unknown field {name}"
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{place}: {message}" if place and f"{place}." not in message else message
+    return f"{name}: {message}" if name and f"{name}." not in message else message

@@ -1,4 +1,4 @@
-"""The lineage of a run: what it was made of, so that it can be reproduced, see `reproduce`.
+"""The lineage of a run: the data, code, configuration and machines that made it, see `reproduce`.
 
     data        the source; for each partition the chunks of its cache entry with the digests of their bars; and a
                 digest of all data that the training used

@@ -1,6 +1,6 @@
 """A run: one training and its artifacts, in a folder or at a URI.
 
-    metadata.json     the configuration, data, history, scaler and lineage; written last: a folder without it is no run
+    metadata.json     the configuration, data, history, scaler and lineage; written last: without it there is no run
     calibration.npz   the scores of the validation windows, from which bands start
     scaler.pkl        the fitted StandardScaler, for code of the older system; never read here
     model.pt, ...     the files of the fitted model, as its kind writes them (`models.base.Model.artifacts`)
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from sklearn.preprocessing import StandardScaler
 
 
-Place = TypeVar("Place", str, Path)
+PathOrUri = TypeVar("PathOrUri", str, Path)
 
 FORMAT = 2
 # The metadata that a forecast needs.
@@ -68,7 +68,7 @@ class PastScores:
 
 @dataclass
 class Run:
-    """A fitted model with all that is needed to use it.
+    """A fitted model with its scaler, metadata and calibration.
 
     scaler: of the features. metadata: plain JSON values. scores: of the validation windows, in the order of
     metadata["partitions"]; empty if the model was not calibrated.
@@ -145,22 +145,22 @@ def assemble_run(
     return Run(model, scaler, json.loads(strict_json(metadata)), scores)
 
 
-def run_storage(place: str | Path) -> Storage:
-    """Return the storage of a run. place: a folder, or a URI such as `s3://bucket/run`."""
-    return Storage(place, "run", "make room, or give another --out")
+def run_storage(path: str | Path) -> Storage:
+    """Return the storage of a run. path: a folder, or a URI such as `s3://bucket/run`."""
+    return Storage(path, "run", "make room, or give another --out")
 
 
-def is_run(place: str | Path) -> bool:
+def is_run(path: str | Path) -> bool:
     """Return True if a folder or URI holds a run."""
-    return run_storage(place).has(_METADATA)
+    return run_storage(path).has(_METADATA)
 
 
-def find_runs(place: str | Path) -> list[str]:
+def find_runs(path: str | Path) -> list[str]:
     """Return the paths of all runs below a folder or URI, from there ("" for itself), sorted.
 
     Hidden folders are skipped. Raises BitcornError if there is no such folder.
     """
-    root = Location.of(place)
+    root = Location.of(path)
     if not root.is_remote and not root.path.is_dir():
         raise BitcornError(f"no folder {root}: give the one that trainings wrote their runs to")
     names = (file.relative_to(root) for file in root.files(lambda folder: not folder.startswith(".")))
@@ -172,8 +172,8 @@ def find_runs(place: str | Path) -> list[str]:
     )
 
 
-def save_run(run: Run, place: Place) -> Place:
-    """Write the files of a run to a folder or URI, replacing an older run, and return the place.
+def save_run(run: Run, path: PathOrUri) -> PathOrUri:
+    """Write the files of a run to a folder or URI, replacing an older run, and return the path.
 
     Raises BitcornError if it cannot be written or the disk is full; an older run in a folder is then unchanged.
     """
@@ -185,16 +185,16 @@ def save_run(run: Run, place: Place) -> Place:
     files = {**run.model.artifacts(), _SCALER: scaler.getvalue(), _CALIBRATION: pack_arrays(arrays)}
     digests = {name: digest(content) for name, content in files.items()}
     metadata = strict_json({**run.metadata, "files": digests}).encode()
-    run_storage(place).publish_together({**files, _METADATA: metadata})
-    return place
+    run_storage(path).publish_together({**files, _METADATA: metadata})
+    return path
 
 
-def read_metadata(place: str | Path) -> dict[str, Any]:
+def read_metadata(path: str | Path) -> dict[str, Any]:
     """Return the metadata of a run, without reading its model.
 
     Raises BitcornError if the folder or URI holds no run, a damaged one, or one of a newer version.
     """
-    storage = run_storage(place)
+    storage = run_storage(path)
     if not storage.has(_METADATA):
         raise BitcornError(f"{storage.shown} holds no run (no {_METADATA}): give the folder that a training wrote")
     try:
@@ -221,13 +221,13 @@ def read_metadata(place: str | Path) -> dict[str, Any]:
     return metadata
 
 
-def load_run(place: str | Path, device: str = "cpu") -> Run:
+def load_run(path: str | Path, device: str = "cpu") -> Run:
     """Return a run from its tensors, arrays and JSON. Nothing is unpickled.
 
-    place: a folder, or a URI such as `s3://bucket/run`. device: for the model.
+    path: a folder, or a URI such as `s3://bucket/run`. device: for the model.
     Raises BitcornError if there is no run, or if it is damaged.
     """
-    metadata, storage = read_metadata(place), run_storage(place)
+    metadata, storage = read_metadata(path), run_storage(path)
     try:
         digests = metadata.pop("files", {})
         config = model_config(metadata["model"], "the model of the run")

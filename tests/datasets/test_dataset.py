@@ -180,7 +180,7 @@ def test_no_window_contains_rows_with_non_finite_features(random_bars):
     assert np.isfinite(data.matrix).all()
 
 
-def test_too_few_bars_say_what_is_needed(random_bars):
+def test_too_few_bars_are_refused(random_bars):
     with pytest.raises(BitcornError, match="seq_len 8 and horizon 3 need at least 11"):
         make_data(random_bars(10))
 

@@ -269,6 +269,6 @@ def test_a_lake_gives_the_results_of_the_database_it_was_exported_from(inputs, m
         Watcher(forecaster, lake, tmp_path / "one.jsonl") as one,
         Watcher(forecaster, market_db, tmp_path / "other.jsonl") as other,
     ):
-        told = [[(each["symbol"], each["return"]) for each in watcher.poll()] for watcher in (one, other)]
-    assert told[0] == told[1]
-    assert len(told[0]) == 2
+        found = [[(each["symbol"], each["return"]) for each in watcher.poll()] for watcher in (one, other)]
+    assert found[0] == found[1]
+    assert len(found[0]) == 2

@@ -20,7 +20,7 @@ def fitted(data, config=CONFIG, training=TRAINING):
     return model, model.fit(data, training, FitContext())
 
 
-def test_trees_give_what_scikit_learn_predicts():
+def test_trees_predict_as_scikit_learn():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(3_000, 5))
     x[rng.random(x.shape) < 0.05] = np.nan

@@ -6,7 +6,7 @@ from bitcorn_ray.storage.storage import Storage
 from bitcorn_ray.training.artifacts import digest, read_checked, strict_json
 
 
-def test_a_file_is_told_from_another_one(tmp_path):
+def test_a_file_with_another_digest_is_refused(tmp_path):
     (tmp_path / "weights").write_bytes(b"new weights")
     assert read_checked(Storage(tmp_path), "weights", {"weights": digest(b"new weights")}) == b"new weights"
     assert read_checked(Storage(tmp_path), "weights", {}) == b"new weights"

@@ -48,7 +48,7 @@ def test_options_go_before_the_file_and_none_leaves_the_files_value(yaml):
         ("a: [", "is not valid YAML"),
     ],
 )
-def test_what_is_wrong_is_named(yaml, text, message):
+def test_wrong_fields_are_named(yaml, text, message):
     with pytest.raises(BitcornError, match=message):
         RunConfig.load(yaml(text), NEEDED)
 
@@ -69,7 +69,7 @@ def test_symbols_given_as_options_go_before_those_of_the_file(yaml):
     assert RunConfig.load(path, {**NEEDED, "symbol": None}).all_symbols == ("AAA", "BBB")
 
 
-def test_a_file_can_say_everything_about_model_and_training(yaml):
+def test_a_file_may_set_every_field_of_model_and_training(yaml):
     config = RunConfig.load(
         yaml(
             "workers: [1, 4]\n"

@@ -94,19 +94,19 @@ def test_two_workers_without_dropout_make_the_steps_of_one(on_ray, data):
 
 
 def test_a_worker_that_is_killed_is_replaced_and_the_training_is_the_undisturbed_one(on_ray, data):
-    killed, epochs, told = [], [], []
+    killed, epochs, found = [], [], []
 
     def on_epoch(result):
         epochs.append(result.epoch)
         killer(1, killed)(result)
 
-    result = on_ray(BUSY, on_epoch=on_epoch, on_progress=told.append)
+    result = on_ray(BUSY, on_epoch=on_epoch, on_progress=found.append)
     assert len(killed) == 1
     assert epochs == [1, 2, 3, 4]
     whole = fit(data, MODEL, BUSY)
     assert losses(result) == losses(whole)
     assert same_weights(whole, result)
-    assert all(0 < each.done <= each.windows + BUSY.batch_size for each in told)
+    assert all(0 < each.done <= each.windows + BUSY.batch_size for each in found)
 
 
 @pytest.mark.slow
@@ -118,13 +118,13 @@ def test_one_of_two_workers_is_killed_and_the_training_is_the_undisturbed_one(on
     assert same_weights(undisturbed_pair, result)
 
 
-def test_an_elastic_training_takes_what_there_is_room_for(on_ray, undisturbed_pair):
+def test_an_elastic_training_uses_as_many_workers_as_fit(on_ray, undisturbed_pair):
     result = on_ray(BUSY, workers=(1, 4))
     # There is room for two, so it is the training of two.
     assert losses(result) == losses(undisturbed_pair)
 
 
-def test_a_training_begun_here_goes_on_there_with_other_workers(on_ray, data, tmp_path):
+def test_a_training_of_this_process_resumes_on_ray_with_other_workers(on_ray, data, tmp_path):
     class Interrupted(Exception):
         pass
 
@@ -162,7 +162,7 @@ def test_more_workers_or_gpus_than_there_are_are_refused_at_once(on_ray):
         on_ray(gpus=1)
 
 
-def test_a_training_that_cannot_go_on_is_not_tried_again_and_says_why(on_ray, data, tmp_path):
+def test_a_refused_training_is_not_retried(on_ray, data, tmp_path):
     broken = replace(data, returns=data.returns.copy())
     broken.returns[:] = float("nan")
     with pytest.raises(BitcornError, match=r"not finite in epoch 1.*SIM 1h"):

@@ -21,7 +21,7 @@ def job(**options):
     return TrainingJob(model=MODEL, training=TRAINING, **options)
 
 
-def test_a_job_says_what_it_does_and_leaves_a_run(inputs, tmp_path):
+def test_a_job_logs_its_steps_and_saves_a_run(inputs, tmp_path):
     lines, epochs = [], []
     run = job(out=tmp_path / "run", log_fn=lines.append).run(lambda: inputs, on_epoch=epochs.append)
     assert len(epochs) == 3

@@ -51,7 +51,7 @@ def imported(folder, **options):
 
 
 @pytest.mark.parametrize("middle", [5, 10, 3])
-def test_an_imported_model_says_what_the_older_net_says(tmp_path, middle):
+def test_an_imported_model_forecasts_as_the_older_one(tmp_path, middle):
     torch.manual_seed(0)
     net = OlderNet(middle)
     run = load_run(save_run(imported(write(tmp_path / "old", net)), tmp_path / "run"))

@@ -15,15 +15,15 @@ from bitcorn_ray.training.run import load_run, save_run
 def test_chunks_of_a_partition_have_keys_and_digests_of_their_own_bars(random_bars):
     bars = random_bars(70_000)
     plan = plan_entry(bars, find_system("v2"))
-    told = partition_record(Partition("X", "1h"), bars, plan)
-    assert [each["key"] for each in told["chunks"]] == [chunk.key for chunk in plan.chunks]
-    assert sum(each["rows"] for each in told["chunks"]) == told["bars"] == 70_000
+    found = partition_record(Partition("X", "1h"), bars, plan)
+    assert [each["key"] for each in found["chunks"]] == [chunk.key for chunk in plan.chunks]
+    assert sum(each["rows"] for each in found["chunks"]) == found["bars"] == 70_000
     changed = bars.columns()
     changed["volume"] = changed["volume"].copy()
     changed["volume"][-1] += 1
     other = type(bars)(**changed)
     again = partition_record(Partition("X", "1h"), other, plan_entry(other, find_system("v2")))
-    differs = [one["bars"] != two["bars"] for one, two in zip(told["chunks"], again["chunks"], strict=True)]
+    differs = [one["bars"] != two["bars"] for one, two in zip(found["chunks"], again["chunks"], strict=True)]
     assert differs == [False] * (len(differs) - 1) + [True]
 
 
@@ -33,7 +33,7 @@ def test_a_source_is_recorded_absolute_and_without_secrets(monkeypatch, tmp_path
     assert recorded_source("s3://key:hush@bucket/bars?region=r&secret_key=hush") == "s3://bucket/bars?region=r"
 
 
-def test_code_is_told_by_room_without_what_only_shows():
+def test_code_is_recorded_by_room_without_cli_and_report():
     code = package_code()
     assert {"models", "features", "market", "fingerprint"} <= code.keys()
     assert not {"cli", "report"} & code.keys()
@@ -46,15 +46,15 @@ def test_a_run_of_a_frame_records_all_but_a_configuration(market_db, tmp_path):
         features.dataframe, features.feature_cols, horizons=[1, 4], seq_len=16, hidden_size=4, epochs=1, seed=7
     )
     train_multihorizon_model(request, artifacts_dir=tmp_path / "run")
-    told = run_lineage(tmp_path / "run")
-    assert told["config"] is None
-    assert told["seeds"] == {"training": 7}
-    assert len(told["data"]["digest"]) == 32
-    assert told["cluster"]["workers"][0]["gpu"] is None
-    assert told["features"]["name"] == "v2"
+    found = run_lineage(tmp_path / "run")
+    assert found["config"] is None
+    assert found["seeds"] == {"training": 7}
+    assert len(found["data"]["digest"]) == 32
+    assert found["cluster"]["workers"][0]["gpu"] is None
+    assert found["features"]["name"] == "v2"
 
 
-def test_a_run_without_lineage_says_so(market_db, tmp_path):
+def test_a_run_without_lineage_is_refused(market_db, tmp_path):
     market = load_market_data(market_db, "AAAUSDT", "1h")
     features = prepare_features(market.dataframe, "v2", db_path=market_db)
     request = MultiHorizonTrainingRequest(

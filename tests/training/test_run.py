@@ -75,7 +75,7 @@ def test_scores_are_those_of_each_partitions_validation_windows(run):
     np.testing.assert_array_equal(run.scores[1].bars, hours)
 
 
-def test_metadata_say_each_partitions_range_and_parts(run):
+def test_metadata_have_the_ranges_of_each_partition(run):
     one, other = run.metadata["partitions"]
     assert (one["symbol"], one["timeframe"], other["symbol"]) == ("AAA", "1h", "B/B")
     assert one["first"] == other["first"] == "2023-01-03T01:00:00Z"

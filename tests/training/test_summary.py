@@ -41,7 +41,7 @@ def test_a_run_that_was_not_trained_here_has_a_summary_too():
     assert (brief["val_loss"], brief["val_loss_by_horizon"], brief["train"], brief["symbols"]) == (None, {}, None, [])
 
 
-def test_a_comparison_names_what_differs_and_nothing_else():
+def test_a_comparison_has_only_the_fields_that_differ():
     other = deepcopy(METADATA)
     other["model"]["hidden_size"], other["val_loss"], other["created"] = 32, 0.2, "2027"
     result = comparison([summary("a", METADATA), summary("b", other)])

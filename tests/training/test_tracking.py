@@ -73,6 +73,6 @@ def test_mlflow_gets_parameters_and_losses(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("mlflow") is not None, reason="MLflow is installed")
-def test_mlflow_that_is_asked_for_and_not_installed_says_how_to_get_it(tmp_path):
+def test_a_missing_mlflow_is_refused_with_the_install_command(tmp_path):
     with pytest.raises(BitcornError, match=r"pip install 'bitcorn_ray\[mlflow\]'"):
         TrainingLogs(Storage(tmp_path), (1,), {}, mlflow="http://127.0.0.1:1")

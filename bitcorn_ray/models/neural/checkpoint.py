@@ -74,8 +74,8 @@ class CheckpointFolder:
     Copies in workers have the claim of the original.
     """
 
-    def __init__(self, place: str | Path, identity: str = "") -> None:
-        self.storage, self.identity = Storage(place, "checkpoints"), identity
+    def __init__(self, path: str | Path, identity: str = "") -> None:
+        self.storage, self.identity = Storage(path, "checkpoints"), identity
         self._claim = ""
         self._earlier: frozenset[str] | None = None  # snapshots without this claim that count; None: all of them
 

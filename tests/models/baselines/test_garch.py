@@ -54,7 +54,7 @@ def test_quiet_and_wild_markets_are_fitted_alike(truth, unit):
     np.testing.assert_allclose(scaled.variances, unit**2 * found.variances, rtol=1e-4)
 
 
-def test_forecasts_know_nothing_that_comes_later(truth, changed_after):
+def test_forecasts_do_not_depend_on_later_bars(truth, changed_after):
     fit, test = np.arange(500, 2_000), np.arange(1_990, 2_400)
     found = garch_variance(truth.history, HORIZONS, fit, test)
     for row in (1_999, 2_200):

@@ -103,7 +103,7 @@ def test_busy_hours_are_known_to_the_strong_one_alone(simulated):
 
 
 @pytest.mark.parametrize("model", [log_har, strong_har])
-def test_forecasts_know_nothing_that_comes_later(simulated, changed_after, model):
+def test_forecasts_do_not_depend_on_later_bars(simulated, changed_after, model):
     history = simulated(1_600, seed=5).history
     realised = realised_variances(history.close, HORIZONS)
     fit, test = np.arange(1_000), np.arange(1_050, 1_500)

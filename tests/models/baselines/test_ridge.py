@@ -56,7 +56,7 @@ def test_forecasts_are_those_of_refitting_for_every_penalty(seed):
     np.testing.assert_allclose(found.variances, variances, rtol=1e-7)
 
 
-def test_what_can_be_known_is_found_and_noise_is_shrunk_away():
+def test_a_predictable_part_is_found_and_noise_is_shrunk_away():
     features, outcome, realised = problem(6_000, seed=1, skill=0.6)
     fit, test = np.arange(5_000), np.arange(5_100, 5_990)
     found = ridge_forecasts(features, outcome, realised, HORIZONS, fit, test)
@@ -69,7 +69,7 @@ def test_what_can_be_known_is_found_and_noise_is_shrunk_away():
     assert nothing.returns.std() < 0.1 * outcome[fit[:-6]].std()
 
 
-def test_forecasts_know_nothing_that_comes_later():
+def test_forecasts_do_not_depend_on_later_bars():
     features, outcome, realised = problem(seed=3)
     fit, test = np.arange(900), np.arange(950, 1_150)
     found = ridge_forecasts(features, outcome, realised, HORIZONS, fit, test)
@@ -88,7 +88,7 @@ def test_forecasts_know_nothing_that_comes_later():
     assert not np.isclose(moved.returns[:, 1], again.returns[:, 1]).any()
 
 
-def test_a_far_off_feature_does_not_make_an_absurd_variance():
+def test_an_extreme_feature_does_not_make_an_absurd_variance():
     features, outcome, realised = problem(seed=4)
     features[1_000, 1] = 500
     found = ridge_forecasts(features, outcome, realised, HORIZONS, np.arange(900), np.array([1_000]))

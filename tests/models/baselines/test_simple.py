@@ -72,7 +72,7 @@ def test_where_the_bars_are_garch_the_garch_model_wins_and_none_beats_the_truth(
     assert -0.01 < lost["GARCH(1,1)"] < lost["constant variance"] / 4
 
 
-def test_no_baseline_knows_what_comes_later(truth, changed_after):
+def test_no_baseline_depends_on_later_bars(truth, changed_after):
     fit, test = np.arange(2_000), np.arange(2_100, 2_500)
     history = History(
         timestamps=truth.history.timestamps[:3_000],
@@ -92,7 +92,7 @@ def test_no_baseline_knows_what_comes_later(truth, changed_after):
                     assert not np.isclose(after[test > row], before[test > row], rtol=1e-9).all(), name
 
 
-def test_a_garch_model_that_fails_is_told(truth, monkeypatch):
+def test_a_garch_model_that_fails_is_a_remark(truth, monkeypatch):
     few = History(
         timestamps=np.arange(400) * 60_000,
         high=np.full(400, 2.0),

@@ -104,7 +104,7 @@ def test_on_a_gpu_tf32_is_used_and_put_back():
     assert torch.get_float32_matmul_precision() == before
 
 
-def test_a_machine_says_what_the_last_bits_depend_on():
+def test_a_machine_has_cpu_instructions_threads_and_gpu():
     found = machine(torch.device("cpu"))
     assert found["cpu"] == cpu_family()
     assert found["threads"] == torch.get_num_threads()

@@ -67,7 +67,7 @@ def test_a_place_that_is_no_folder_stops_no_training(tmp_path):
     assert not CheckpointFolder(tmp_path / "file" / "checkpoints").save(snapshot(1))
 
 
-def test_clearing_removes_what_is_ours_only(tmp_path):
+def test_clear_removes_only_checkpoints(tmp_path):
     folder = CheckpointFolder(tmp_path / "checkpoints")
     folder.clear()
     folder.save(snapshot(1))
@@ -131,7 +131,7 @@ def in_a_worker(folder):
     return pickle.loads(pickle.dumps(folder))
 
 
-def test_a_worker_that_outlives_its_driver_stops_when_the_training_goes_on_elsewhere(place, monkeypatch):
+def test_a_worker_of_a_killed_driver_stops_after_another_training_claims_the_folder(place, monkeypatch):
     old = CheckpointFolder(place, "one")
     claim = old.claimed()
     claim.__enter__()  # and it never exits: its driver was killed
@@ -157,7 +157,7 @@ def test_a_worker_that_outlives_its_driver_stops_when_the_training_goes_on_elsew
     assert new.storage.names() == []
 
 
-def test_a_training_that_starts_anew_never_goes_on_from_what_another_saves_meanwhile(place):
+def test_a_new_training_never_resumes_from_snapshots_of_another_one(place):
     old = CheckpointFolder(place, "one")
     old.save(snapshot(1))
     new = CheckpointFolder(place, "one")
@@ -184,7 +184,7 @@ def test_who_is_superseded_ends_in_an_error_and_leaves_the_other_s_claim(place):
     assert new.storage.names() == []
 
 
-def test_where_nobody_answers_whose_claim_is_the_last_nothing_is_saved_and_training_goes_on(tmp_path, monkeypatch):
+def test_training_continues_without_checkpoints_while_the_store_does_not_answer(tmp_path, monkeypatch):
     folder = CheckpointFolder(tmp_path)
     with folder.claimed():
         folder.save(snapshot(1))

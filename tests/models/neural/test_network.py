@@ -37,7 +37,7 @@ def test_what_is_forecast_scales_with_the_reference():
 
 
 @pytest.mark.parametrize("link", ["exp", "softplus"])
-def test_volatilities_are_finite_and_positive_whatever_the_head_says(link):
+def test_volatilities_are_finite_and_positive_for_any_output_of_the_head(link):
     model = small(volatility_link=link)
     z = torch.tensor([[-50.0, -1.0, 0.0, 1.0, 50.0]])
     volatility = model._volatility(z)
@@ -60,7 +60,7 @@ def test_every_parameter_learns(config):
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
-def test_it_is_what_torchs_own_layers_and_a_linear_head_say(cell):
+def test_forecasts_equal_those_of_torchs_layers_and_a_linear_head(cell):
     model = small(cell=cell)
     x = torch.randn(6, 16, 5)
     states, _ = model.encoder.layers(x.transpose(0, 1))
@@ -80,7 +80,7 @@ def test_the_skip_is_a_linear_map_of_the_last_bar_and_begins_at_nothing():
     torch.testing.assert_close(change, x[:, -1] @ with_skip.skip.weight[:2].T)
 
 
-def test_symbols_are_told_apart_by_an_embedding_only():
+def test_an_embedding_distinguishes_symbols():
     model = Network(5, replace(EVERYTHING, dropout=0.0), symbols=2).eval()
     x = torch.randn(1, 12, 5)
     one, other = (model(x, None, torch.tensor([place]))[0] for place in (0, 1))

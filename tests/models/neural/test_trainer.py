@@ -92,7 +92,7 @@ def test_training_leaves_the_callers_random_state_alone(data):
 
 @pytest.mark.parametrize("training", [TRAINING, RICH], ids=["plain", "rich"])
 @pytest.mark.parametrize("after", [1, 2])
-def test_going_on_after_an_epoch_equals_an_undisturbed_training_to_the_bit(data, tmp_path, after, training):
+def test_resuming_after_an_epoch_equals_an_undisturbed_training_to_the_bit(data, tmp_path, after, training):
     whole = fit(data, MODEL, training)
     with pytest.raises(Interrupted):
         fit(data, MODEL, training, report=raise_after(after), checkpoints=CheckpointFolder(tmp_path))
@@ -105,7 +105,7 @@ def test_going_on_after_an_epoch_equals_an_undisturbed_training_to_the_bit(data,
 
 
 @pytest.mark.parametrize("training", [TRAINING, RICH], ids=["plain", "rich"])
-def test_going_on_within_an_epoch_equals_an_undisturbed_training_to_the_bit(data, tmp_path, monkeypatch, training):
+def test_resuming_within_an_epoch_equals_an_undisturbed_training_to_the_bit(data, tmp_path, monkeypatch, training):
     training = replace(training, checkpoint_minutes=1e-9)
     monkeypatch.setattr("bitcorn_ray.models.neural.trainer._CHECK_EVERY", 5)
     whole = fit(data, MODEL, training)
@@ -182,14 +182,14 @@ def test_the_best_epochs_weights_are_returned_and_training_stops_early(data, tmp
 
 
 @pytest.mark.parametrize("loss", ["gaussian_nll", "student_t", "mse", "hybrid"])
-def test_every_loss_learns_what_is_there_to_learn(random_bars, loss):
+def test_every_loss_learns_a_predictable_return(random_bars, loss):
     data, _, _ = make_data(random_bars(800))
     # The last row of a window says the return that follows.
     matrix = data.matrix.copy()
     matrix[:, 0] = data.returns[:, 0] / data.reference / data.output_scale[0]
-    told = replace(data, matrix=matrix)
+    recorded = replace(data, matrix=matrix)
     config = replace(TRAINING, epochs=12, learning_rate=1e-2, loss=loss, patience=12)
-    result = fit(told, replace(MODEL, dropout=0.0), config)
+    result = fit(recorded, replace(MODEL, dropout=0.0), config)
     first, best = result.history[0].val_loss_by_horizon[0], result.best_epoch.val_loss_by_horizon[0]
     assert best < first - 0.3 * abs(first)
 
@@ -200,7 +200,7 @@ def test_every_kind_of_model_is_trained(data, options):
     assert history[-1].train_loss < history[0].train_loss
 
 
-def test_a_partition_that_can_be_told_apart_is_learned_as_such(random_bars):
+def test_an_embedding_learns_the_volatility_of_a_partition(random_bars):
     """Two markets with the same features whose volatility, relative to its past, differs by a factor."""
     data = make_data(random_bars(600), random_bars(600, seed=4))[0]
     louder = replace(data, matrix=data.matrix * 0, volatilities=data.volatilities.copy(), returns=data.returns * 0)
@@ -233,14 +233,14 @@ def test_a_loss_that_is_no_number_names_the_partition_and_the_time(data):
         fit(broken, MODEL, TRAINING)
 
 
-def test_progress_says_what_is_done(data, monkeypatch):
+def test_progress_counts_windows_and_losses(data, monkeypatch):
     monkeypatch.setattr("bitcorn_ray.models.neural.trainer._PROGRESS_SECONDS", 0)
-    told = []
-    result = fit(data, MODEL, replace(TRAINING, epochs=1), progress=told.append)
-    assert [each.done for each in told][:3] == [32, 64, 96]
-    assert {each.windows for each in told} == {len(data.train_ends)}
-    assert told[-1].loss == pytest.approx(result.history[0].train_loss, rel=0.05)
-    assert all(each.samples_per_second > 0 for each in told)
+    recorded = []
+    result = fit(data, MODEL, replace(TRAINING, epochs=1), progress=recorded.append)
+    assert [each.done for each in recorded][:3] == [32, 64, 96]
+    assert {each.windows for each in recorded} == {len(data.train_ends)}
+    assert recorded[-1].loss == pytest.approx(result.history[0].train_loss, rel=0.05)
+    assert all(each.samples_per_second > 0 for each in recorded)
 
 
 def test_in_bfloat16_the_same_is_learned_about_as_well(data):
@@ -345,7 +345,7 @@ def test_matrices_decay_and_levels_do_not():
     assert len(decaying["params"]) + len(level["params"]) == len(names)
 
 
-def test_the_mean_of_weights_is_the_exponential_one_and_goes_on_from_its_state():
+def test_averaged_weights_are_an_exponential_mean_and_resume_from_their_state():
     layer = nn.Linear(1, 1, bias=False)
     average, expected = AveragedWeights(layer, 0.9), layer.weight.item()
     for step in range(1, 200):
