@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from bitcorn_ray.datasets.dataset import PartitionBars
 from bitcorn_ray.forecasting.bands import roll_bands
@@ -123,25 +122,29 @@ def stitched(plan: TrialPlan, bars: Sequence[PartitionBars], trial: Trial, horiz
     scores of its validation windows and take in those of its test windows, each once its horizon has passed.
     """
     tables = list[pa.Table]()
-    folds = list(zip(plan.folds, fold_records(plan, trial), strict=False))
+    folds = [(fold.number, records[0]) for fold, records in zip(plan.folds, fold_records(plan, trial), strict=False)]
     for index, own in enumerate(bars):
-        forecasts = [_forecasts(records[0], index, own, horizons) for _, records in folds]
-        for number, ((fold, _), made) in enumerate(zip(folds, forecasts, strict=True)):
-            later = np.concatenate([np.empty(0, np.int64), *(made.cutoffs for made in forecasts[number + 1 :])])
-            if len(made):
-                tables.append(_with_outcome(made, fold.number, own, ~np.isin(made.cutoffs, later)))
+        for position, (number, record) in enumerate(folds):
+            cutoffs = record.times[record.partitions == index]
+            later = [after.times[after.partitions == index] for _, after in folds[position + 1 :]]
+            superseded = np.isin(cutoffs, np.concatenate(later)) if later else np.zeros(len(cutoffs), bool)
+            if len(cutoffs):
+                table = _forecasts_table(record, number, index, own, horizons)
+                tables.append(table.filter(pa.array(np.repeat(~superseded, len(horizons)))))
     return pa.concat_tables(tables) if tables else None
 
 
-def _forecasts(record: FoldRecord, index: int, bars: PartitionBars, horizons: Sequence[int]) -> Forecasts:
-    """Return the forecasts of a fold for the test windows of one partition, with bands."""
+def _forecasts_table(
+    record: FoldRecord, fold: int, index: int, bars: PartitionBars, horizons: Sequence[int]
+) -> pa.Table:
+    """Return the forecasts of a fold for the test windows of one partition, with bands and realised returns."""
     tested, validated = record.partitions == index, record.validation_partitions == index
     cutoffs, returns, volatilities = record.times[tested], record.returns[tested], record.volatilities[tested]
-    rows = np.searchsorted(bars.timestamp, cutoffs)
-    scores = conformal_scores(returns, volatilities, _realised_returns(bars, rows, horizons))
-    ends = cutoffs // bars.step
+    rows, ends = np.searchsorted(bars.timestamp, cutoffs), cutoffs // bars.step
+    realised = known_returns(np.log(bars.close), bars.timestamp // bars.step, rows, horizons)
+    scores = conformal_scores(returns, volatilities, realised).astype(np.float32)
     past = PastScores(record.validation_times[validated] // bars.step, record.validation_scores[validated])
-    return Forecasts(
+    forecasts = Forecasts(
         partition=Partition(bars.symbol, bars.timeframe),
         horizons=tuple(horizons),
         coverages=COVERAGES,
@@ -149,23 +152,12 @@ def _forecasts(record: FoldRecord, index: int, bars: PartitionBars, horizons: Se
         close=bars.close[rows],
         returns=returns,
         volatilities=volatilities,
-        widths=roll_bands(past, ends, scores.astype(np.float32), ends, horizons),
+        widths=roll_bands(past, ends, scores, ends, horizons),
         sample=np.full(len(rows), "test"),
     )
-
-
-def _with_outcome(forecasts: Forecasts, fold: int, bars: PartitionBars, kept: NDArray[np.bool_]) -> pa.Table:
-    """Return the kept windows (N,) as rows, with the fold and the realised returns."""
-    realised = _realised_returns(bars, np.searchsorted(bars.timestamp, forecasts.cutoffs), forecasts.horizons)
     table = plain_table(forecasts.to_table())
     table = table.append_column("fold", pa.array(np.full(table.num_rows, fold, np.int32)))
-    table = table.append_column("realised_return", pa.array(realised.ravel()))
-    return table.filter(pa.array(np.repeat(kept, len(forecasts.horizons))))
-
-
-def _realised_returns(bars: PartitionBars, rows: NDArray[np.int64], horizons: Sequence[int]) -> NDArray[np.float64]:
-    """Return the log returns (N, H) after some rows (N,)."""
-    return known_returns(np.log(bars.close), bars.timestamp // bars.step, rows, horizons)
+    return table.append_column("realised_return", pa.array(realised.ravel()))
 
 
 def _trials_table(trials: Sequence[Trial], folds: int) -> pa.Table:
