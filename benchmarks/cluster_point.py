@@ -87,7 +87,6 @@ def _features(lake: Path, cache_dir: Path) -> dict[str, float]:
 
 def _finish(plan: FeaturePlan, done: list[PartitionStatus], cache: FeatureCache) -> None:
     statuses = finish_features(plan, done, cache)
-    cache.refresh_index()
     failed = [status for status in statuses if status.error or status.hit]
     assert not failed, failed[0]
 

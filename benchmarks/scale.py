@@ -62,7 +62,6 @@ def side_by_side(db: Path, folder: Path, workers: list[Any]) -> tuple[tuple[floa
             worker.send((plan.jobs[place :: len(workers)], plan.work))
         computed = [status for worker in workers for status in worker.recv()]
         assert len(finish_features(plan, computed, cache)) == len(done)
-        cache.refresh_index()
         plain.append(time.perf_counter() - started)
     return tuple(on_ray), tuple(plain)
 

@@ -1,7 +1,4 @@
-"""Front door to data: load bars, prepare features, build sequences, manage the cache.
-
-The four functions have the names, parameters and results of the older `data_pipeline.data_loader`.
-"""
+"""Load bars, prepare features, build sequences: the functions and results of `data_pipeline.data_loader`."""
 
 from __future__ import annotations
 
@@ -52,7 +49,7 @@ class MarketDataResult:
     """Bars of one partition.
 
     dataframe: `timestamp` (datetime64[ms, UTC], the bar's open), open, high, low, close, volume (float64), ascending,
-    one row for each time. quality_report: what is wrong with them, in plain JSON-ready values (see `market.diagnosis`).
+    without duplicate times. quality_report: defects of the bars in plain JSON values, see `market.diagnosis`.
     """
 
     dataframe: pd.DataFrame
@@ -61,10 +58,10 @@ class MarketDataResult:
 
 @dataclass
 class FeaturePrepResult:
-    """Features beside their bars.
+    """Features and their bars.
 
     dataframe: the bars' columns and the features (float32), without the warm-up rows. feature_cols: names in order.
-    cache_key: identity of these features. quality_report: the bars' diagnosis, with `cache_hit`.
+    cache_key: identity of these features. quality_report: defects of the bars, and `cache_hit`.
     """
 
     dataframe: pd.DataFrame
@@ -77,10 +74,10 @@ class FeaturePrepResult:
 class SequenceBuildResult:
     """N windows of L rows and F features with the targets of one horizon.
 
-    X: (N, L, F), read-only where it is a view. y_ret: (N,) log return over the horizon. y_vol: (N,) standard deviation
-    (ddof=0) of the one-bar log returns in it. scaler: as used, or None. metadata: `end_rows` (row in the given frame of
-    each window's last bar; of the bar before, where that one was filled), `end_timestamps` (ms UTC), `end_filled`,
-    `left_out` (reason to count), `windows`, `candidates`, `filled_bars`, and the arguments.
+    X: (N, L, F), read-only if it is a view. y_ret: (N,) log return over the horizon. y_vol: (N,) standard deviation
+    (ddof=0) of the one-bar log returns in it. scaler: the one that was used, or None. metadata: `end_rows` (row of each
+    window's last bar in the given frame; of the bar before if that bar was filled), `end_timestamps` (ms UTC),
+    `end_filled`, `left_out` (counts by reason), `windows`, `candidates`, `filled_bars`, and the arguments.
     """
 
     X: np.ndarray[Any, Any]
@@ -104,16 +101,15 @@ def load_market_data(
 ) -> MarketDataResult:
     """Load the bars of one symbol and timeframe from a SQLite database or any other source, and diagnose them.
 
-    db_path: a database, a file of bars, or a folder or URI of such files; `bitcorn inspect` says how it is understood.
-    symbol: in any spelling (BTC/USDT, btcusdt). limit: the newest so many bars, ascending. log_fn: called with
-    progress. columns: further numeric columns to keep, by their stored name or one of ours (quote_volume, trades,
-    taker_buy_volume, funding_rate, open_interest, ...). table: of a database, where several hold these bars. mapping:
-    our name to the stored one, where a column could be two things (`{"open": "o"}`, or `["open=o"]`).
-    Of rows with equal times the last stored one is kept, and the report counts the others. policy: repair more than
-    that; what was done is in the report, and where gaps are filled a column `filled` marks the bars that were never
-    traded. A timeframe that is not stored is put together from one that is, incomplete bars left out.
-    Raises BitcornError (a ValueError) for a missing file, a file that is no database, one without bars, an unknown
-    symbol or timeframe (naming those that exist), what could be two things, and values that are not numbers.
+    db_path: a database, a file of bars, or a folder or URI of such files, see `bitcorn inspect`. symbol: in any
+    spelling (BTC/USDT, btcusdt). timeframe: one that is not stored is resampled from one that is. limit: number of
+    newest bars. log_fn: called with progress. columns: further numeric columns to keep, by their stored or standard
+    name (quote_volume, trades, taker_buy_volume, funding_rate, open_interest, ...). table: of a database in which
+    several tables have these bars. mapping: standard to stored name of ambiguous columns (`{"open": "o"}`, or
+    `["open=o"]`). policy: how bars are repaired; the report says what was done, and a column `filled` marks bars that
+    fill gaps. Without one, the last of rows with equal times is kept and the report counts the others.
+    Raises BitcornError (a ValueError) for a missing file, a source without bars, an unknown symbol or timeframe (with
+    those that exist), ambiguous columns, and values that are not numbers.
     """
     loaded = load_bars(db_path, symbol, timeframe, limit, Reading.of(table, mapping, columns, policy))
     bars, partition = loaded.bars, loaded.partition
@@ -141,29 +137,29 @@ def prepare_features(
     db_path: Optional[str] = None,
     log_fn: LogFn = None,
 ) -> FeaturePrepResult:
-    """Compute the features of bars, or read them from the cache where equal bars were prepared before.
+    """Compute the features of bars, or read them from the cache if equal bars were prepared before.
 
-    df: bars of one partition, ascending; its columns are kept. cache_dir: folder of the cache. use_cache: False
-    computes always and touches no file. feature_registry: a mapping of names to feature systems, by default those
-    that exist.
-    db_path: the database that the bars are from, so that `invalidate_cache(db_path)` finds their entry; what the
-    database contains now is not looked at, as the bars themselves decide.
+    df: bars of one partition, ascending; its columns are kept. cache_dir: folder or URI of the cache. use_cache: False
+    always computes and touches no file. feature_registry: a mapping of names to feature systems, by default those of
+    this package. db_path: the database of the bars, by which `invalidate_cache` finds their entry; it is not read.
     Raises BitcornError (a ValueError) for an unknown system, missing columns, times out of order, missing or
     non-positive prices, too few bars, and a cache folder that cannot be written.
     """
     cache = open_cache(cache_dir) if use_cache else None
-    asked = find_system(feature_system, feature_registry)
-    bars = read_frame(df, asked.inputs)
-    partition, complete = _partition_of(df), df.attrs.get("all_rows") == len(df)
+    requested = find_system(feature_system, feature_registry)
+    bars = read_frame(df, requested.inputs)
+    symbol, timeframe = (key_of_frame(df, name) for name in ("symbol", "timeframe"))
+    partition = None if symbol is None or timeframe is None else Partition(symbol, timeframe)
+    complete = df.attrs.get("all_rows") == len(df)
     origin = Origin(shown_source(db_path), partition, complete) if db_path else None
-    prepared = prepare(bars, asked, cache, origin)
+    prepared = prepare(bars, requested, cache, origin)
     system, key = prepared.plan.identity.system, prepared.plan.key
     if cache and not prepared.hit:
-        record_entry(prepared, cache, origin)
+        record_entry(prepared, cache)
     if log_fn:
         what = "read from the cache" if prepared.hit else "computed"
         log_fn(f"{len(system.features)} features {system.spec} of {len(bars):,} bars {what}")
-    frame = _beside_bars(df, bars, prepared.columns, system.warmup_bars)
+    frame = _with_bars(df, bars, prepared.columns, system.warmup_bars)
     frame.attrs.update(feature_system=system.spec, feature_version=system.version, cache_key=key)
     report = {**prepared.quality, "cache_hit": prepared.hit}
     return FeaturePrepResult(frame, list(system.features), key, report)
@@ -185,16 +181,14 @@ def build_sequences(
 ) -> SequenceBuildResult:
     """Build windows of ``seq_len`` rows, each with what happened in the ``horizon`` bars after its last bar.
 
-    df: features beside their `close` and `timestamp` (`FeaturePrepResult.dataframe`).
-    fill_gaps_strategy: None leaves gaps; "forward" repeats the bar before; "linear" interpolates, and then no window
-    ends on an interpolated bar, as that would look ahead. max_gap_size: fill gaps of at most so many missing bars
-    (None: all). Of bars that were filled before, as a column `filled` tells, the same holds: no window ends on one,
-    unless the frame says that they were filled forward (`load_market_data` with a policy says so).
-    validate_chronology: refuse times out of order or twice, and leave out windows whose rows or target span an
-    unfilled gap; False treats neighbouring rows as neighbouring bars.
-    fit_scaler: fit a StandardScaler on ALL rows given. Where the rows span a train/validation split this looks ahead:
-    build the training windows first and pass their scaler. scaler: is used as it is, never refitted. Windows that
-    touch a feature that is not finite are left out. Their number stands in metadata["left_out"].
+    df: features with `close` and `timestamp` (`FeaturePrepResult.dataframe`). fill_gaps_strategy: None leaves gaps;
+    "forward" repeats the bar before; "linear" interpolates, and then no window ends on an interpolated bar, as that
+    would look ahead. No window ends on a bar that a column `filled` marks either, unless the attribute `fill` of the
+    frame is "forward". max_gap_size: largest gap to fill, in bars, None for all. validate_chronology: refuse times
+    that are not increasing, and leave out windows whose rows or target span an unfilled gap; False treats neighbouring
+    rows as neighbouring bars. fit_scaler: fit a StandardScaler on ALL given rows. If the rows span a train/validation
+    split this looks ahead: build the training windows first and pass their scaler. scaler: used, never refitted.
+    Windows with a feature that is not finite are left out and counted in metadata["left_out"].
     Raises BitcornError (a ValueError) for missing columns, too few rows, no valid window, and bad arguments.
     """
     absent = [name for name in [*feature_cols, "close"] if name not in df.columns]
@@ -225,22 +219,15 @@ def build_sequences(
 
 
 def invalidate_cache(db_path: Optional[str] = None) -> int:
-    """Drop what the cache holds for a database, or everything; returns how many entries.
+    """Remove the cache entries of a database, or all; return their number.
 
-    Content that another database uses too is kept. Nothing has to be invalidated for correctness: entries are found by
-    the bars themselves, so a changed database makes new ones.
+    Entries that another database uses too are kept. Correctness never requires it: a changed database has other keys.
     """
     return open_cache().invalidate(db_path)
 
 
-def _partition_of(df: pd.DataFrame) -> Partition | None:
-    """Partition from the symbol and timeframe columns, else from the frame's attributes; None where neither says it."""
-    symbol, timeframe = (key_of_frame(df, name) for name in ("symbol", "timeframe"))
-    return None if symbol is None or timeframe is None else Partition(symbol, timeframe)
-
-
-def _beside_bars(df: pd.DataFrame, bars: Bars, features: dict[str, Any], warmup: int) -> pd.DataFrame:
-    """Bars in our column names and types, the frame's further columns, and the features, warm-up rows dropped."""
+def _with_bars(df: pd.DataFrame, bars: Bars, features: dict[str, Any], warmup: int) -> pd.DataFrame:
+    """Return bars in standard columns, the frame's further columns and the features, without warm-up rows."""
     found, _ = match_columns([str(name) for name in df.columns])
     of_bars = {found[name] for name in BAR_COLUMNS if name in found}
     columns = bars.take(slice(warmup, None)).frame_columns()
@@ -253,10 +240,10 @@ def _beside_bars(df: pd.DataFrame, bars: Bars, features: dict[str, Any], warmup:
 
 
 def _matrix(df: pd.DataFrame, feature_cols: list[str]) -> np.ndarray[Any, np.dtype[np.floating[Any]]]:
-    """(T, F) float32 where every feature is, else float64."""
+    """Return features (T, F), float32 if all of them are, else float64."""
     columns = [df[name].to_numpy() for name in feature_cols]
     dtype = np.float32 if all(column.dtype == np.float32 for column in columns) else np.float64
     matrix = np.empty((len(df), len(columns)), dtype)
-    for place, column in enumerate(columns):
-        matrix[:, place] = column
+    for number, column in enumerate(columns):
+        matrix[:, number] = column
     return matrix

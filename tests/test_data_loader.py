@@ -24,7 +24,6 @@ from bitcorn_ray.data_loader import (
     prepare_features,
 )
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.features.registry import FeatureRegistry
 from bitcorn_ray.market.policy import CleaningPolicy
 
 
@@ -302,13 +301,12 @@ def test_the_partition_comes_from_columns_then_from_the_frame(market_db, cache_d
         prepare_features(bars.assign(symbol=np.where(bars.index < 9, "A", "B"), timeframe="1h"))
 
 
-def test_a_registry_of_ones_own_is_used(market_db):
+def test_a_given_registry_is_used(market_db):
     bars = load_market_data(market_db, "BBBUSDT", "1h").dataframe
-    for registry in (FeatureRegistry(momentum), {"momentum": momentum}):
-        result = prepare_features(bars, "momentum:window=3", feature_registry=registry)
-        assert result.feature_cols == ["momentum", "range"]
-        expected = (bars.close / bars.close.shift(3) - 1).iloc[3:].astype("float32")
-        np.testing.assert_array_equal(result.dataframe["momentum"], expected)
+    result = prepare_features(bars, "momentum:window=3", feature_registry={"momentum": momentum})
+    assert result.feature_cols == ["momentum", "range"]
+    expected = (bars.close / bars.close.shift(3) - 1).iloc[3:].astype("float32")
+    np.testing.assert_array_equal(result.dataframe["momentum"], expected)
 
 
 def test_a_system_itself_its_module_and_a_context_are_understood(market_db):
@@ -331,10 +329,10 @@ def test_a_system_itself_its_module_and_a_context_are_understood(market_db):
         (lambda df: df.assign(low=df.low.where(df.index != 70)), "low must be a finite number above 0, but is nan"),
         (lambda df: df.assign(close=0.0), "but is 0.0 in 900 of 900 bars"),
         (lambda df: df.head(49), "49 bars are too few"),
-        (lambda df: df.assign(timestamp="noon"), "which is no time"),
+        (lambda df: df.assign(timestamp="noon"), "'noon'"),
     ],
 )
-def test_bad_bars_are_refused_with_what_and_where(market_db, spoil, message, cache_dir):
+def test_bad_bars_are_refused_with_value_and_row(market_db, spoil, message, cache_dir):
     bars = load_market_data(market_db, "BBBUSDT", "1h").dataframe
     with pytest.raises(BitcornError, match=message):
         prepare_features(spoil(bars))
@@ -461,7 +459,7 @@ def test_a_scaler_is_fitted_on_the_rows_or_used_as_given(features):
     np.testing.assert_allclose(used.X[0], expected, rtol=1e-4, atol=1e-6)
 
 
-def test_the_dtype_is_the_asked_one(features):
+def test_the_dtype_is_the_requested_one(features):
     result = build_sequences(features.dataframe, features.feature_cols, seq_len=8, horizon=1, dtype=np.float64)
     assert result.X.dtype == result.y_ret.dtype == np.float64
 
@@ -533,13 +531,13 @@ def test_further_columns_stay_beside_the_bars(tmp_path):
         load_market_data(str(path), "BTCUSDT", "1h", columns=["oi"])
 
 
-def test_what_a_user_says_about_a_source_decides(tmp_path, market_db):
+def test_options_for_reading_a_source_are_used(tmp_path, market_db):
     with sqlite3.connect(market_db) as connection:
         columns = "symbol, timeframe, ts, open AS a, high, low, close, volume"
         connection.execute(f"CREATE TABLE backup AS SELECT {columns} FROM ohlcv")
         connection.execute("CREATE TABLE copy AS SELECT * FROM ohlcv WHERE symbol = 'BBBUSDT'")
     connection.close()
-    with pytest.raises(BitcornError, match=r"more than once .*say which by --table"):
+    with pytest.raises(BitcornError, match=r"BBBUSDT 1h more than once.*--table"):
         load_market_data(market_db, "BBBUSDT", "1h")
     one = load_market_data(market_db, "BBBUSDT", "1h", table="copy").dataframe
     other = load_market_data(market_db, "BBBUSDT", "1h", table="backup", mapping={"open": "a"}).dataframe
@@ -599,7 +597,7 @@ def test_bars_that_a_policy_filled_are_known_to_windows(market_db, fill):
     assert np.array_equal(again.metadata["end_timestamps"], built.metadata["end_timestamps"])
 
 
-def test_bars_filled_twice_are_barred_by_what_looks_ahead(market_db):
+def test_windows_that_end_on_bars_filled_ahead_are_left_out(market_db):
     market = load_market_data(market_db, "AAAUSDT", "1h", policy=CleaningPolicy(fill="linear", max_gap_size=5))
     frame = market.dataframe.assign(x=1.0)
     built = build_sequences(frame, ["x"], seq_len=4, horizon=1, fill_gaps_strategy="forward", fit_scaler=False)
@@ -608,7 +606,7 @@ def test_bars_filled_twice_are_barred_by_what_looks_ahead(market_db):
     assert built.metadata["filled_bars"] == 1_500 - len(frame) + frame["filled"].sum()
 
 
-def test_a_timeframe_that_is_not_stored_is_put_together(market_db):
+def test_a_timeframe_that_is_not_stored_is_resampled(market_db):
     market = load_market_data(market_db, "bbbusdt", "4h")
     hours = load_market_data(market_db, "BBBUSDT", "1h").dataframe.set_index("timestamp")
     slow = hours.resample("4h").agg({"open": "first", "high": "max", "low": "min", "close": "last", "volume": "sum"})

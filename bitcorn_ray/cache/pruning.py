@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -66,14 +65,13 @@ def verify(cache: FeatureCache, repair: bool = False) -> list[Damage]:
 
     repair: remove damaged files and the entries that need them, so that they are computed again.
     """
-    damaged = list(_damaged_records(cache))
-    wanted: dict[str, tuple[tuple[str, ...], int, bool]] = {}
+    records = [file.name for file in cache.storage.files() if file.name.endswith(".json") and is_ours(file)]
+    read = zip(records, cache.storage.read_jsons(records), strict=True)
+    damaged = [Damage(file=name, problem="it is torn or its checksum differs") for name, value in read if value is None]
     manifests = cache.manifests()
-    for manifest in manifests.values():
-        timed = manifest["first_timestamp"] is not None
-        wanted |= {c["key"]: (tuple(manifest["features"]), c["rows"], timed) for c in manifest["chunks"]}
-    problems = cache.storage.side_by_side(lambda item: _chunk_problem(cache, *item), list(wanted.items()), 2)
-    bad = {key: problem for key, problem in zip(wanted, problems, strict=True) if problem}
+    chunks = {chunk["key"]: (chunk, manifest) for manifest in manifests.values() for chunk in manifest["chunks"]}
+    problems = cache.storage.side_by_side(lambda item: _chunk_problem(cache, *item), list(chunks.values()), 2)
+    bad = {key: problem for key, problem in zip(chunks, problems, strict=True) if problem}
     damaged += [Damage(file=chunk_name(key), problem=problem) for key, problem in bad.items()]
     if repair:
         cache.storage.delete(damage.file for damage in damaged)
@@ -139,18 +137,11 @@ def _idle_records(cache: FeatureCache, files: dict[str, StoredFile], kept: set[s
     return idle if kept else [*idle, *(name for name in old if name.startswith("code/"))]
 
 
-def _damaged_records(cache: FeatureCache) -> Iterator[Damage]:
-    names = [f.name for f in cache.storage.files() if f.name.endswith(".json") and is_ours(f)]
-    for name, value in zip(names, cache.storage.read_jsons(names), strict=True):
-        if value is None:
-            yield Damage(file=name, problem="it is torn or its checksum differs")
-
-
-def _chunk_problem(cache: FeatureCache, key: str, wanted: tuple[tuple[str, ...], int, bool]) -> str | None:
-    names, rows, timed = wanted
+def _chunk_problem(cache: FeatureCache, chunk: dict[str, Any], manifest: dict[str, Any]) -> str | None:
+    timed, key, rows = manifest["first_timestamp"] is not None, chunk["key"], chunk["rows"]
     try:
         content = cache.storage.read(chunk_name(key))
-        decode_chunk(content, key, names, np.float32, rows)
+        decode_chunk(content, key, manifest["features"], np.float32, rows)
         decode_chunk(content, key, ["bar"], np.uint32, rows)
         decode_chunk(content, key, ["timestamp"] if timed else [], np.int64, rows)
     except BitcornError as error:

@@ -6,7 +6,7 @@
     links/<source>-<group>/<entry>.json  a source uses this entry
     sources/<source>-<system>.json       receipts of a source, see `features.receipts`
     uses/<entry>                 a byte for each hit; its time is the time of the last use
-    code/<name>.json             parsed sources, see `fingerprint.Memo`
+    code/<name>.json             facts of parsed sources, see `fingerprint.code.Memo`
     index.json                   a summary for people; derived, and never trusted
 
 Names are hashes of what they contain. A missing, torn or damaged file is a miss and is written again.
@@ -42,7 +42,7 @@ KEY_LENGTH = 32  # hexadecimal digits: 128 bits
 GRACE_SECONDS = 3_600.0  # entries used more recently are never pruned: a running job may be reading them
 
 _NOTE_USE_SECONDS = 600.0  # on an object store, uses are recorded no more often
-_NOT_IN_INDEX = ("chunks", "identity")
+_NOT_IN_INDEX = ("chunks", "hits", "last_used")
 _READERS = 2  # threads that read chunks of a local entry: decoding releases Python's lock
 _KEY = re.compile(rf"[0-9a-f]{{{KEY_LENGTH}}}")
 _log = logger_of(__name__)
@@ -158,11 +158,11 @@ class FeatureCache:
 
     def quality(self, key: str) -> dict[str, Any] | None:
         """Return the quality report of an entry, or None."""
-        return self.storage.read_json(quality_name(key))
+        return self.storage.read_json(f"data_quality/{key}.json")
 
     def write_quality(self, key: str, report: dict[str, Any]) -> None:
         """Publish the quality report of an entry. Raises BitcornError if the cache cannot be written."""
-        self.storage.publish_json(quality_name(key), report, indent=1)
+        self.storage.publish_json(f"data_quality/{key}.json", report, indent=1)
 
     def note_uses(self, keys: Collection[str]) -> None:
         """Count a hit of each entry, which then is in use for `prune`. A read-only cache counts none.
@@ -174,13 +174,9 @@ class FeatureCache:
         noted = set[str]() if self.storage.is_local else self._in_use(keys, often)
         try:
             for key in set(keys) - noted:
-                self.storage.add_mark(use_name(key))
+                self.storage.add_mark(f"uses/{key}")
         except BitcornError:
             _log.debug("uses cannot be noted in %s", self.storage.shown)
-
-    def require_writable(self) -> None:
-        """Raise BitcornError if the cache cannot be written."""
-        self.storage.require_writable()
 
     # Links
 
@@ -203,14 +199,13 @@ class FeatureCache:
         return [other for other, link in links if link is None or link.get("complete")]
 
     def links_of(self, source: str | Path) -> list[dict[str, Any]]:
-        """Return the links of a source with `written`, their time, newest first."""
-        files = sorted(self._links_of(source), key=lambda file: -file.written)
-        links = self.storage.read_jsons(file.name for file in files)
-        return [{**link, "written": file.written} for file, link in zip(files, links, strict=True) if link]
+        """Return the links of a source, newest first."""
+        return [link for link in self.storage.read_jsons(self._link_names(source)) if link is not None]
 
-    def _links_of(self, source: str | Path) -> list[StoredFile]:
+    def _link_names(self, source: str | Path) -> list[str]:
         start = f"links/{source_id(source)}-"
-        return [f for f in self.storage.files("links") if f.name.startswith(start) and f.name.endswith(".json")]
+        files = [f for f in self.storage.files("links") if f.name.startswith(start) and f.name.endswith(".json")]
+        return [file.name for file in sorted(files, key=lambda file: -file.written)]
 
     def forget(self, links: Collection[str], grace: float | None = None) -> int:
         """Remove links, and the entries without any other link; return the number of removed entries.
@@ -229,10 +224,10 @@ class FeatureCache:
         """Remove entries, and the chunks that no other entry has; return the number of entries that existed."""
         if not keys:
             return 0
-        manifests = {key: manifest for key, manifest in self.manifests().items() if key in keys}
+        manifests = self.manifests(keys)
         # Manifests first: without its manifest an entry does not exist for any reader.
-        for name in (manifest_name, quality_name, use_name):
-            self.storage.delete(name(key) for key in keys)
+        for name in ("features/{}.meta.json", "data_quality/{}.json", "uses/{}"):
+            self.storage.delete(name.format(key) for key in keys)
         needed = {chunk["key"] for manifest in self.manifests().values() for chunk in manifest["chunks"]}
         unneeded = {chunk["key"] for manifest in manifests.values() for chunk in manifest["chunks"]} - needed
         self.storage.delete(chunk_name(key) for key in unneeded)
@@ -250,7 +245,7 @@ class FeatureCache:
             self.storage.delete(manifests)
             self.storage.delete({file.name for file in files} - set(manifests))
         else:
-            names = [file.name for file in self._links_of(source)]
+            names = self._link_names(source)
             count = len({key_of(name) for name in names})
             self.forget(names, grace=0.0)
             self.storage.delete([file.name for file in self.storage.files("sources") if source_id(source) in file.name])
@@ -260,62 +255,57 @@ class FeatureCache:
 
     # Overview
 
-    def manifests(self, without: Collection[str] = ()) -> dict[str, dict[str, Any]]:
-        """Return every readable manifest by the key of its entry.
+    def manifests(self, keys: Collection[str] | None = None) -> dict[str, dict[str, Any]]:
+        """Return the readable manifests of some entries, or of all, by key.
 
-        without: fields to drop while reading, because all identities together take much memory.
+        They lack their field `identity`: the identities of all entries together take much memory.
         """
 
         def read(name: str) -> dict[str, Any] | None:
             manifest = self.storage.read_json(name)
             if manifest is None or not is_understood(manifest):
                 return None
-            return {field: value for field, value in manifest.items() if field not in without}
+            return {field: value for field, value in manifest.items() if field != "identity"}
 
         names = [file.name for file in self.storage.files("features") if is_manifest(file)]
+        if keys is not None:
+            names = [name for name in names if key_of(name) in keys]
         found = zip(names, self.storage.side_by_side(read, names), strict=True)
         return {key_of(name): manifest for name, manifest in found if manifest is not None}
 
-    def entries(self, without: Collection[str] = ("identity",)) -> list[dict[str, Any]]:
-        """Return every manifest, newest first, with `used_by` (its links), `hits` and `last_used`."""
+    def entries(self, keys: Collection[str] | None = None) -> list[dict[str, Any]]:
+        """Return the manifests of some entries, or of all, newest first, with `used_by`, `hits` and `last_used`."""
+        links = [f.name for f in self.storage.files("links") if keys is None or key_of(f.name) in keys]
         used_by: dict[str, list[dict[str, Any]]] = {}
-        for link in self.storage.read_jsons(file.name for file in self.storage.files("links")):
+        for link in self.storage.read_jsons(links):
             if link is not None:
                 used_by.setdefault(link["key"], []).append({k: link[k] for k in ("db_path", "symbol", "timeframe")})
         uses = {key_of(file.name): file for file in self.storage.files("uses")}
         made = {key_of(file.name): file.written for file in self.storage.files("features") if is_manifest(file)}
         entries = []
-        for key, manifest in self.manifests(without).items():
-            use = uses.get(key, StoredFile(use_name(key), 0, 0.0))
+        for key, manifest in self.manifests(keys).items():
+            use = uses.get(key, StoredFile(f"uses/{key}", 0, 0.0))
             last = datetime.fromtimestamp(max(use.written, made.get(key, 0.0)), UTC).isoformat(timespec="seconds")
             entries.append({**manifest, "used_by": used_by.get(key, []), "hits": use.size, "last_used": last})
         return sorted(entries, key=lambda entry: (entry["created"], entry["key"]), reverse=True)
 
     def refresh_index(self) -> None:
-        """Write index.json from all entries."""
-        self._write_index({entry["key"]: entry for entry in self.entries(_NOT_IN_INDEX)})
-
-    def add_to_index(self, key: str, source: str | Path | None, symbol: str | None, timeframe: str | None) -> None:
-        """Add a new entry to index.json without reading the others."""
-        known = (self.storage.read_json("index.json") or {}).get("entries")
-        if known is None:
-            return self.refresh_index()
-        used_by = [{"db_path": str(source), "symbol": symbol, "timeframe": timeframe}] if source else []
-        self._write_index(known | {key: {**(self.manifest(key) or {}), "used_by": used_by}})
-
-    def _write_index(self, entries: dict[str, dict[str, Any]]) -> None:
-        brief = {
-            key: {name: value for name, value in entry.items() if name not in _NOT_IN_INDEX}
-            for key, entry in entries.items()
+        """Write index.json. Manifests and links are read only of entries that it lacks."""
+        existing = {key_of(file.name) for file in self.storage.files("features") if is_manifest(file)}
+        listed = (self.storage.read_json("index.json") or {"entries": {}})["entries"]
+        kept = {key: entry for key, entry in listed.items() if key in existing}
+        new = {
+            entry["key"]: {name: value for name, value in entry.items() if name not in _NOT_IN_INDEX}
+            for entry in self.entries(existing - kept.keys())
         }
-        self.storage.publish_json("index.json", {"entries": brief}, indent=1)
+        self.storage.publish_json("index.json", {"entries": {**kept, **new}}, indent=1)
 
     def _in_use(self, keys: Collection[str], seconds: float) -> set[str]:
         """Return the entries that were made or used in the last so many seconds."""
-        files = self.storage.existing(name(key) for key in keys for name in (use_name, manifest_name))
+        files = self.storage.existing(name for key in keys for name in (f"uses/{key}", manifest_name(key)))
         return {key_of(name) for name, file in files.items() if file.written > time.time() - seconds}
 
-    # Memo of parsed sources, see `fingerprint.Memo`; only where reading it is faster than parsing
+    # Facts of parsed sources, see `fingerprint.code.Memo`; only where reading them is faster than parsing
 
     def recall(self, name: str) -> dict[str, Any] | None:
         """Return the value stored under a name, or None."""
@@ -341,16 +331,6 @@ def chunk_name(key: str) -> str:
 def manifest_name(key: str) -> str:
     """Return the file of an entry's manifest."""
     return f"features/{key}.meta.json"
-
-
-def quality_name(key: str) -> str:
-    """Return the file of an entry's quality report."""
-    return f"data_quality/{key}.json"
-
-
-def use_name(key: str) -> str:
-    """Return the file that counts and dates the uses of an entry."""
-    return f"uses/{key}"
 
 
 def key_of(name: str) -> str:

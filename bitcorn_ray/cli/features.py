@@ -92,10 +92,12 @@ def audit_system(
     Example:
       bitcorn audit market.db --system my_features:momentum
     """
-    from bitcorn_ray.features.distribute import audit_jobs_of, run_audit
+    from bitcorn_ray.features.distribute import run_audit
+    from bitcorn_ray.features.plan import requested_jobs
+    from bitcorn_ray.sources.source import open_source
 
     found = load_system(system)
-    total = len(audit_jobs_of(source, symbols, timeframes, reading))
+    total = len(requested_jobs(open_source(source, reading), symbols, timeframes))
     with connect_ray(), progress("auditing", total, settings().as_json) as advance:
         done = run_audit(
             source,

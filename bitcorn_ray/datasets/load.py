@@ -255,7 +255,7 @@ def _update_entry(
     record = partition_record(loaded.partition, loaded.bars, plan)
     entry = _Entry(source, loaded.partition, plan, until, record, len(loaded.bars))
     updated = update(loaded.bars, system, cache, entry.origin, plan=plan)
-    record_entry(updated, cache, entry.origin)
+    record_entry(updated, cache)
     return entry
 
 

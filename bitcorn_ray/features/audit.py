@@ -26,11 +26,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.features.scenarios import FUTURES, INJECTED, Rows, Scenario, UncheckedBars, suspicious_rows
+from bitcorn_ray.features.scenarios import FUTURES, INJECTED, Matrix, Rows, Scenario, UncheckedBars, suspicious_rows
 from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.market.bars import Bars
 
-Matrix = NDArray[np.float32]
 Array = NDArray[np.float64]
 
 _KINDS = ("error", "unstable", "look-ahead", "inf", "warm-up", "nan")  # worst first
@@ -38,6 +37,7 @@ _MIN_BARS, _HISTORY, _COMPARED = 50, 300, 64  # bars: after the warm-up; before 
 _ROUNDING, _FORGOTTEN = 1e-10, 1e-3  # tolerances, in spreads of a feature; in its range
 # Most bars to compute at once in screening, per row in scenarios, and in cuts of the whole series.
 _WINDOW, _SCENARIO_BARS, _WHOLE_BARS = 100_000, 100_000, 10_000_000
+_SAME_WINDOW = 16  # rounds of screening in one window of bars
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,78 +95,94 @@ def audit(
         raise BitcornError(f"an audit of {system.name} needs {least} bars and 1 cut: got {len(bars)} bars, {cuts} cuts")
     with warnings.catch_warnings(), np.errstate(all="ignore"):  # perturbed bars give warnings
         warnings.simplefilter("ignore")
-        return _Audit(bars, system, np.random.default_rng(seed), fresh).report(cuts)
+        return _Audit(bars, system, np.random.default_rng(seed)).report(cuts, fresh)
 
 
 class _Audit:
-    def __init__(
-        self, bars: Bars, system: FeatureSystem, rng: np.random.Generator, fresh: FeatureSystem | None
-    ) -> None:
-        self.bars, self.system, self.rng, self.fresh, self.cuts = bars, system, rng, fresh, 0
-        self.lookback, self.whole = system.warmup_bars, Scenario(bars, np.arange(len(bars)))
-        self.found: dict[tuple[str, str], Finding] = {}
+    """The state of an audit.
 
-    def report(self, cuts: int) -> AuditReport:
-        names: tuple[str, ...] = ()
+    series: all bars, with their values. system: declared without a warm-up, because the values of the warm-up are
+    checked, too. spread: (F,) robust standard deviations. forgotten: (F,) differences, in spreads, that screening
+    ignores: what an earlier start changes, an earlier block changes too.
+    """
+
+    series: Scenario
+    system: FeatureSystem
+    spread: Array
+    forgotten: Array
+
+    def __init__(self, bars: Bars, declared: FeatureSystem, rng: np.random.Generator) -> None:
+        self.bars, self.declared, self.lookback, self.rng = bars, declared, declared.warmup_bars, rng
+        self.names: tuple[str, ...] = ()
+        self.findings: dict[tuple[str, str], Finding] = {}
+        self.comparisons = 0
+
+    def report(self, cuts: int, fresh: FeatureSystem | None) -> AuditReport:
         profile: dict[str, dict[str, float | None]] = {}
         try:
-            names = self.features = self.system.features
-            self.bare = self.without_warmup(self.system)
-            full = self.bare.matrix(self.bars)
+            self.names = self.declared.features
+            self.system = self.without_warmup(self.declared)
+            values = self.system.matrix(self.bars)
         except BitcornError as error:
             self.note("all", "error", 0, 1.0, str(error))
         else:
-            self.spread = np.array([_spread(row[self.lookback :]) for row in full])
-            self.check(full, suspicious_rows(self.bars, self.lookback, self.rng), cuts)
-            profile = {name: _profile(row[self.lookback :]) for name, row in zip(names, full, strict=True)}
-        findings = tuple(sorted(self.found.values(), key=lambda f: (_KINDS.index(f.kind), -f.size)))
-        spec, rows = self.system.spec, len(self.bars)
-        return AuditReport(system=spec, rows=rows, features=names, cuts=self.cuts, findings=findings, profile=profile)
+            self.series = Scenario(self.bars, np.arange(len(self.bars)), values=values)
+            self.spread = np.array([_spread(row[self.lookback :]) for row in values])
+            self.forgotten = np.full(len(values), _ROUNDING)
+            self.check(cuts, fresh)
+            profile = {name: _profile(row[self.lookback :]) for name, row in zip(self.names, values, strict=True)}
+        return AuditReport(
+            system=self.declared.spec,
+            rows=len(self.bars),
+            features=self.names,
+            cuts=self.comparisons,
+            findings=tuple(sorted(self.findings.values(), key=lambda f: (_KINDS.index(f.kind), -f.size))),
+            profile=profile,
+        )
 
     def without_warmup(self, system: FeatureSystem) -> FeatureSystem:
-        """Return the system declared without a warm-up, because the values of the warm-up are checked, too."""
-        own = self.features[: len(self.features) // (1 + len(system.context))]
+        own = self.names[: len(self.names) // (1 + len(system.context))]
         return replace(system, warmup=0, halo=None, declared=own)
 
-    def check(self, full: Matrix, kinds: list[Rows], cuts: int) -> None:
-        # Screening ignores smaller differences: what an earlier start changes, an earlier block changes too.
-        self.tolerance = np.full(len(full), _ROUNDING)
+    def check(self, cuts: int, fresh: FeatureSystem | None) -> None:
+        """Run all checks, in the order of the module's docstring."""
+        count = len(self.bars)
+        kinds = suspicious_rows(self.bars, self.lookback, self.rng)
         rows = [int(of_kind[k]) for k in range(cuts) for of_kind in kinds if k < len(of_kind)]  # each kind in turn
-        self.check_stability(full)
-        for row in self.rng.integers(max(self.lookback, len(self.bars) - _WINDOW // 4), len(self.bars), 4):
-            self.try_start(self.whole, full, int(row))
+        self.check_stability()
+        for row in self.rng.integers(max(self.lookback, count - _WINDOW // 4), count, 4):
+            self.try_start(self.series, int(row))
         computations = _SCENARIO_BARS * cuts // (2 * self.lookback + 2 * _HISTORY)
         scenarios = min(cuts, max(computations // 8, 8))
         cuts_each = int(np.clip(computations // scenarios // 2 - 1, 2, 8))
         for number, row in enumerate(rows[:scenarios]):
             self.check_scenario(row, INJECTED[number % len(INJECTED)], cuts_each)
-        whole_cuts = [len(self.bars) - 2, self.lookback // 2, *(row - 1 for row in rows[:14])]
-        for cut in whole_cuts[: max(_WHOLE_BARS // len(self.bars) // 2, 5)]:
-            self.try_cut(self.whole, full, cut)
-        self.screen(full, kinds, cuts * int(np.clip(_WINDOW // (4 * len(self.bars)), 1, 4)))
-        self.check_stability(full)
-        self.check_values(full[:, self.lookback :])
-        if self.fresh is not None:
-            self.check_memory(self.fresh)
+        whole_cuts = [count - 2, self.lookback // 2, *(row - 1 for row in rows[:14])]
+        for cut in whole_cuts[: max(_WHOLE_BARS // count // 2, 5)]:
+            self.try_cut(self.series, cut)
+        self.screen(kinds, rounds=cuts * int(np.clip(_WINDOW // (4 * count), 1, 4)))
+        self.check_stability()
+        self.check_values()
+        if fresh is not None:
+            self.check_memory(fresh)
 
     # Stability and values
 
-    def check_stability(self, full: Matrix) -> None:
+    def check_stability(self) -> None:
         text = "from the same bars at another time: it uses a random number or state; make it a function of its bars"
-        self.compare("unstable", self.whole, full, self.whole, slice(0, None), text, _ROUNDING * self.spread)
+        self.compare("unstable", self.series, self.series, slice(0, None), text)
 
     def check_memory(self, fresh: FeatureSystem) -> None:
-        half = self.whole.take(slice(max(len(self.bars) // 2, self.lookback) + 1))
-        if (values := self.compute(half)) is None:
-            return
-        self.bare = self.without_warmup(fresh)
-        text = "from these bars alone: its module remembers other bars; make it a function of its bars"
-        self.compare("unstable", half, values, half, slice(0, None), text, _ROUNDING * self.spread)
+        half = self.computed(self.series.take(slice(max(len(self.bars) // 2, self.lookback) + 1)))
+        if half is not None:
+            self.system = self.without_warmup(fresh)
+            text = "from these bars alone: its module remembers other bars; make it a function of its bars"
+            self.compare("unstable", half, half, slice(0, None), text)
 
-    def check_values(self, values: Matrix) -> None:
-        for name, row in zip(self.features, values, strict=True):
+    def check_values(self) -> None:
+        for name, row in zip(self.names, self.series.values[:, self.lookback :], strict=True):
             missing = np.flatnonzero(np.isnan(row))
-            if (name, "warm-up") in self.found:  # its first values are NaN for lack of bars
+            if (name, "warm-up") in self.findings:  # its first values are NaN for lack of bars
                 missing = missing[missing != np.arange(len(missing))]
             for kind, rows in (("inf", np.flatnonzero(np.isinf(row))), ("nan", missing)):
                 if len(rows):
@@ -179,70 +195,69 @@ class _Audit:
         """Take a stretch of bars around a row, inject a perturbation, and try starts and cuts near it."""
         start = max(row - self.lookback - int(self.rng.integers(_HISTORY // 2, _HISTORY)), 0)
         at, length = row - start, int(self.rng.choice((1, 3, 20, 60)))
-        scenario = self.whole.take(slice(start, row + self.lookback + _HISTORY))
-        if injected and 0 < at < len(scenario.rows) - length:
-            perturbed = scenario.perturbed(injected, slice(at, at + length))
-            scenario = replace(perturbed, injected=f" (with {injected} injected)")
-        if (values := self.compute(scenario)) is None:
+        stretch = self.series.take(slice(start, row + self.lookback + _HISTORY))
+        if injected and 0 < at < len(stretch) - length:
+            perturbed = stretch.perturbed(injected, slice(at, at + length))
+            stretch = replace(perturbed, injected=f" (with {injected} injected)")
+        if (scenario := self.computed(stretch)) is None:
             return
         if not scenario.injected:  # the row as the last bar that is left out, and a random one
-            self.try_start(scenario, values, at + self.lookback + 1)
-            self.try_start(scenario, values, int(self.rng.integers(0, len(scenario.rows))))
+            self.try_start(scenario, at + self.lookback + 1)
+            self.try_start(scenario, int(self.rng.integers(0, len(scenario))))
         near = self.rng.permutation([at - 2, at + length // 2, at + length - 1, at + length])
         anywhere, early = int(self.rng.integers(0, at + _HISTORY)), int(self.rng.integers(0, self.lookback + 1))
         for cut in [at - 1, at, anywhere, *near[:2], early, *near[2:]][:cuts]:
-            self.try_cut(scenario, values, int(cut))
+            self.try_cut(scenario, int(cut))
 
-    def try_start(self, scenario: Scenario, values: Matrix, row: int) -> None:
+    def try_start(self, scenario: Scenario, row: int) -> None:
         """Compare the values from a row on with those computed from its declared look-back only."""
-        if row >= len(scenario.rows) or (first := self.system.first_needed(scenario.bars, row)) == 0:
+        if row >= len(scenario) or (first := self.declared.first_needed(scenario.bars, row)) == 0:
             return
-        rows = slice(row, min(row + _COMPARED, len(scenario.rows)))
-        recent = values[:, max(0, first - self.lookback - _HISTORY) : rows.stop]
+        rows = slice(row, min(row + _COMPARED, len(scenario)))
+        recent = scenario.values[:, max(0, first - self.lookback - _HISTORY) : rows.stop]
         span = np.nan_to_num(np.nanmax(recent, axis=1) - np.nanmin(recent, axis=1), posinf=0.0)
         text = f"computed from {row - first} bars before, as declared and as in the cache: declare a longer warm-up"
-        least = _FORGOTTEN * np.maximum(0.1 * self.spread, 0.25 * span)
-        difference = self.compare("warm-up", scenario, values, scenario.take(slice(first, None)), rows, text, least)
-        self.tolerance = np.maximum(self.tolerance, 2.0 * difference / self.spread)
+        tolerance = _FORGOTTEN * np.maximum(0.1 * self.spread, 0.25 * span)
+        difference = self.compare("warm-up", scenario, scenario.take(slice(first, None)), rows, text, tolerance)
+        self.forgotten = np.maximum(self.forgotten, 2.0 * difference / self.spread)
 
-    def try_cut(self, scenario: Scenario, values: Matrix, cut: int) -> None:
+    def try_cut(self, scenario: Scenario, cut: int) -> None:
         """Compare the values up to a row with those for no future, and for another future, after it."""
-        cut = min(max(cut, 0), len(scenario.rows) - 2)
-        future = FUTURES[self.cuts % len(FUTURES)]
+        cut = min(max(cut, 0), len(scenario) - 2)
+        future = FUTURES[self.comparisons % len(FUTURES)]
         if cut >= self.lookback:  # fewer bars than the warm-up are never computed
-            self.try_future(scenario, values, scenario.take(slice(cut + 1)), cut, "nothing")
-            self.try_future(scenario, values, scenario.perturbed(future, slice(cut + 1, None)), cut, future)
+            self.try_future(scenario, scenario.take(slice(cut + 1)), cut, "nothing")
+            self.try_future(scenario, scenario.perturbed(future, slice(cut + 1, None)), cut, future)
         elif future != "later times":
-            other = scenario.perturbed(future, slice(cut + 1, self.lookback))
-            self.try_future(scenario, values, other, cut, future)
+            self.try_future(scenario, scenario.perturbed(future, slice(cut + 1, self.lookback)), cut, future)
 
-    def try_future(self, scenario: Scenario, values: Matrix, other: Scenario, cut: int, future: str) -> None:
+    def try_future(self, scenario: Scenario, other: Scenario, cut: int, future: str) -> None:
         text = f"if {scenario.bars.describe(cut)} is followed by {future}{scenario.injected}: it uses later bars"
-        rows = slice(self.lookback if cut >= self.lookback else 0, cut + 1)
-        self.compare("look-ahead", scenario, values, other, rows, text, _ROUNDING * self.spread)
+        self.compare("look-ahead", scenario, other, slice(self.lookback if cut >= self.lookback else 0, cut + 1), text)
 
     # Screening
 
-    def screen(self, full: Matrix, kinds: list[Rows], rounds: int) -> None:
+    def screen(self, kinds: list[Rows], rounds: int) -> None:
+        """Change many blocks of bars at once, and try those alone that seem to change values before them."""
         for number in range(rounds):
-            if number % 16 == 0:
+            if number % _SAME_WINDOW == 0:
                 start = int(self.rng.integers(0, max(len(self.bars) - _WINDOW, 0) + 1))
-                scenario = self.whole.take(slice(start, start + _WINDOW))
-                values = full if len(scenario.rows) == len(full[0]) else self.compute(scenario)
-                candidates = self.candidate_rows(kinds, start, len(scenario.rows))
+                whole = len(self.bars) <= _WINDOW
+                window = self.series if whole else self.computed(self.series.take(slice(start, start + _WINDOW)))
+                candidates = self.candidate_rows(kinds, start, min(len(self.bars), _WINDOW))
             length, future = int(self.rng.choice((1, 2, 8, 32))), str(self.rng.choice(FUTURES[:-1]))
-            blocks = self.draw_blocks(candidates, length, len(scenario.rows))
-            changed = scenario.perturbed(future, *blocks)
-            if values is None or (now := self.compute(changed)) is None:
+            if window is None:
                 continue
-            self.cuts += len(blocks)
-            suspects = self.suspects(values, now, blocks, self.unreachable_rows(scenario, changed, blocks))
-            for worst in {block for _, block, _ in sorted(suspects)[-2:]}:
-                alone = scenario.perturbed(future, blocks[worst])
-                self.try_future(scenario, values, alone, blocks[worst].start - 1, future)
-                for size, block, feature in suspects:
+            blocks = self.draw_blocks(candidates, length, len(window))
+            if (changed := self.computed(window.perturbed(future, *blocks))) is None:
+                continue
+            self.comparisons += len(blocks)
+            suspects = self.suspects(window, changed, blocks)
+            for worst in {block for _, block, _ in suspects[-2:]}:
+                self.try_future(window, window.perturbed(future, blocks[worst]), blocks[worst].start - 1, future)
+                for difference, block, feature in suspects:
                     if block == worst:
-                        self.tolerance[feature] = 2.0 * size
+                        self.forgotten[feature] = 2.0 * difference
 
     def candidate_rows(self, kinds: list[Rows], start: int, count: int) -> Rows:
         """Return rows of a window of ``count`` bars from row ``start`` on, at which blocks may begin."""
@@ -262,68 +277,74 @@ class _Audit:
                 cuts.append(int(row))
         return [slice(cut + 1, cut + 1 + length) for cut in cuts]
 
-    def unreachable_rows(self, scenario: Scenario, changed: Scenario, blocks: list[slice]) -> NDArray[np.bool_]:
+    def suspects(self, window: Scenario, changed: Scenario, blocks: list[slice]) -> list[tuple[float, int, int]]:
+        """Return the features that changed where they must not: (difference, next block, feature), worst last."""
+        unreachable, found = self.unreachable_rows(window, changed, blocks), list[tuple[float, int, int]]()
+        for feature in np.flatnonzero(np.isfinite(self.forgotten)):
+            before, now = (some.values[feature, : len(unreachable)] for some in (window, changed))
+            rows = np.flatnonzero(unreachable & (before.view(np.int32) != now.view(np.int32)))
+            difference = _distance(before[rows], now[rows]) / self.spread[feature]
+            if len(rows) and difference.max() > self.forgotten[feature]:
+                block = int(np.searchsorted([block.start - 1 for block in blocks], rows[difference.argmax()]))
+                found.append((float(difference.max()), block, int(feature)))
+        return sorted(found)
+
+    def unreachable_rows(self, window: Scenario, changed: Scenario, blocks: list[slice]) -> NDArray[np.bool_]:
         """Return True for each row before the last block that by declaration does not look back to any block."""
         unreachable = np.arange(blocks[-1].start) >= self.lookback
-        for block, following in pairwise(blocks):
-            first, low = block.stop + self.lookback, max(block.start - self.lookback, 0)
-            windows = [some.bars.take(slice(low, first + 1)) for some in (scenario, changed)]
-            reached = min(self.system.first_needed(bars, first - low) for bars in windows) < block.stop - low
-            unreachable[block.start : following.start if reached else first] = False
+        rows = [min(block.stop + self.lookback, len(window) - 1) for block in blocks]
+        needed = np.min([self.declared.first_rows(some.bars, rows) for some in (window, changed)], axis=0)
+        for number, (block, following) in enumerate(pairwise(blocks)):
+            reached = needed[number] < block.stop
+            unreachable[block.start : following.start if reached else rows[number]] = False
         return unreachable
-
-    def suspects(
-        self, values: Matrix, now: Matrix, blocks: list[slice], unreachable: NDArray[np.bool_]
-    ) -> list[tuple[float, int, int]]:
-        """Return the features that changed where they must not: largest difference, block after it, feature."""
-        last_rows, found = [block.start - 1 for block in blocks], list[tuple[float, int, int]]()
-        for i in np.flatnonzero(np.isfinite(self.tolerance)):
-            old, new = values[i, : len(unreachable)], now[i, : len(unreachable)]
-            rows = np.flatnonzero(unreachable & (old.view(np.int32) != new.view(np.int32)))
-            difference = _distance(old[rows], new[rows]) / self.spread[i]
-            if len(rows) and difference.max() > self.tolerance[i]:
-                block = int(np.searchsorted(last_rows, rows[difference.argmax()]))
-                found.append((float(difference.max()), block, int(i)))
-        return found
 
     # Comparing
 
     def compare(
-        self, kind: str, a: Scenario, values: Matrix, b: Scenario, rows: slice, text: str, least: Array
+        self, kind: str, scenario: Scenario, other: Scenario, rows: slice, text: str, tolerance: Array | None = None
     ) -> Array:
-        """Note where values at rows of scenario a differ in b by more than ``least``; return the differences, (F,)."""
-        largest = np.zeros(len(values))
-        if (computed := self.compute(b)) is None:
+        """Note where values at rows of a scenario differ in another one; return the largest differences, (F,).
+
+        tolerance: (F,) differences that are not noted, by default rounding errors.
+        """
+        largest = np.zeros(len(self.names))
+        if (computed := self.computed(other)) is None:
             return largest
-        self.cuts += 1
-        before, start = values[:, rows], rows.start - int(b.rows[0] - a.rows[0])
-        now = computed[:, start : start + before.shape[1]]
+        self.comparisons += 1
+        tolerance = _ROUNDING * self.spread if tolerance is None else tolerance
+        before, start = scenario.values[:, rows], rows.start - int(other.rows[0] - scenario.rows[0])
+        now = computed.values[:, start : start + before.shape[1]]
         for i in np.flatnonzero((before.view(np.int32) != now.view(np.int32)).any(axis=1)):
             difference = _distance(before[i], now[i])
             worst = int(difference.argmax())
             largest[i] = difference[worst]
             # An unstable feature differs anyway.
-            if largest[i] > least[i] and (self.features[i], "unstable") not in self.found:
+            if largest[i] > tolerance[i] and (self.names[i], "unstable") not in self.findings:
                 size = float(largest[i] / self.spread[i]) if np.isfinite(largest[i]) else 1.0
                 detail = f"it is {before[i, worst]:.6g}, and {now[i, worst]:.6g} {text}"
-                self.note(self.features[i], kind, int(a.rows[rows][worst]), size, detail)
+                self.note(self.names[i], kind, int(scenario.rows[rows][worst]), size, detail)
         return largest
 
-    def compute(self, scenario: Scenario) -> Matrix | None:
+    def computed(self, scenario: Scenario) -> Scenario | None:
+        """Return a scenario with its values, or None if the system refuses its bars, which is noted."""
         usable = "nan" not in scenario.injected
         columns = {field.name: getattr(scenario.bars, field.name) for field in fields(Bars)}
         try:
-            return self.bare.matrix(Bars(**columns) if usable else UncheckedBars(**columns))
+            values = self.system.matrix(Bars(**columns) if usable else UncheckedBars(**columns))
         except BitcornError as error:
             if usable:  # a system need not accept missing values
                 detail = f"bars from here on{scenario.injected}: {error}"
                 self.note("all", "error", int(scenario.rows[0]), 1.0, detail)
             return None
+        return replace(scenario, values=values)
 
     def note(self, feature: str, kind: str, row: int, size: float, detail: str) -> None:
-        at, old = self.bars.describe(row), self.found.get((feature, kind))
+        """Add a finding; of those of a feature and kind only the worst is kept."""
+        at, old = self.bars.describe(row), self.findings.get((feature, kind))
         new = Finding(feature=feature, kind=kind, at=at, row=row, size=size, detail=detail, cuts=1)
-        self.found[feature, kind] = replace(old if old and old.size >= size else new, cuts=old.cuts + 1 if old else 1)
+        kept = replace(old if old and old.size >= size else new, cuts=old.cuts + 1 if old else 1)
+        self.findings[feature, kind] = kept
 
 
 def _distance(before: Matrix, now: Matrix) -> Array:

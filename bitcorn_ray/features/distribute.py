@@ -2,45 +2,42 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bitcorn_ray.cache.store import FeatureCache, open_cache
+from bitcorn_ray.cache.store import open_cache
 from bitcorn_ray.features.audit import AuditReport, audit
 from bitcorn_ray.features.compute import compute_jobs, finish_features
-from bitcorn_ray.features.identity import system_code
 from bitcorn_ray.features.plan import (
     FeatureJob,
     FeaturePlan,
+    FeatureWork,
+    map_partitions,
     plan_features,
-    requested_of,
-    requested_partitions,
+    requested_jobs,
     require_found,
+    timed,
 )
 from bitcorn_ray.features.receipts import PartitionStatus, error_text
 from bitcorn_ray.features.registry import find_system
 from bitcorn_ray.features.system import FeatureSystem
-from bitcorn_ray.fingerprint.code import CodeIdentity, require_same_code
-from bitcorn_ray.logging import logged, logger_of
+from bitcorn_ray.fingerprint.code import CodeIdentity
 from bitcorn_ray.market.clean import cleaning_counts
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.policy import CleaningPolicy
 from bitcorn_ray.on_ray.monitoring import record_partition
 from bitcorn_ray.on_ray.session import ray_session
-from bitcorn_ray.sources.loading import load_partition
+from bitcorn_ray.sources.loading import LoadedBars
 from bitcorn_ray.sources.options import Reading
-from bitcorn_ray.sources.reader import PartitionReader
-from bitcorn_ray.sources.source import open_file, open_source
+from bitcorn_ray.sources.source import open_source
 
 Result = TypeVar("Result")
 
 _WORKER_DIED = "its worker died on every attempt: see Ray's logs for memory or a crashing library"
-_log = logger_of(__name__)
 
 
 def compute_features(
@@ -73,44 +70,21 @@ def compute_features(
     reading = Reading.of(table, mapping, policy=policy)
     plan = plan_features(source, find_system(system), cache, symbols, timeframes, reading)
     if plan.jobs:
-        cache.require_writable()  # fail now, not after hours
+        cache.storage.require_writable()  # fail now, not after hours
     on_plan(plan)
-    return run_features(plan, cache, on_done, address)
-
-
-def run_features(
-    plan: FeaturePlan,
-    cache: FeatureCache,
-    on_done: Callable[[PartitionStatus], None] = lambda _: None,
-    address: str | None = None,
-) -> list[PartitionStatus]:
-    """Run the jobs of a plan on Ray, see `compute_features`; return all statuses in the order of their partitions.
-
-    Raises BitcornError for a cache that cannot be written, and if files lack a requested partition.
-    """
 
     def record(status: PartitionStatus) -> None:
         record_partition(plan.work.system.spec, status)
         on_done(status)
 
+    computed = list[PartitionStatus]()
     with ray_session(address) if plan.jobs else nullcontext():
         for status in plan.done:
             record(status)
-        computed = list[PartitionStatus]()
         if plan.jobs:
-            computed = _map_jobs(
-                partial(compute_jobs, work=plan.work),
-                plan.jobs,
-                plan.work.code,
-                record,
-                lambda job: PartitionStatus.failed(job.label(), job.path, _WORKER_DIED),
-            )
-    statuses = finish_features(plan, computed, cache)
-    if plan.jobs:
-        cache.refresh_index()
-    found = (Partition(status.symbol, status.timeframe) for status in statuses)
-    require_found(plan.jobs, found, plan.work.symbols, plan.work.timeframes)
-    return statuses
+            work = partial(compute_jobs, work=plan.work)
+            computed = _map_jobs(work, plan.jobs, plan.work.code, record, PartitionStatus.failed)
+    return finish_features(plan, computed, cache)
 
 
 def _map_jobs(
@@ -118,15 +92,15 @@ def _map_jobs(
     jobs: list[FeatureJob],
     code: CodeIdentity,
     on_done: Callable[[Result], None],
-    lost: Callable[[FeatureJob], Result],
+    failed: Callable[[Partition, str, str], Result],
 ) -> list[Result]:
-    """Map a function over jobs on Ray. lost: makes the result of a job whose worker died on every attempt."""
+    """Map a function over jobs on Ray. failed: as in `map_partitions`, for jobs whose worker died on every attempt."""
     from bitcorn_ray.on_ray.map import map_balanced
 
-    results, lost_jobs = map_balanced(work, jobs, [job.size for job in jobs], code, on_done)
-    for result in map(lost, lost_jobs):
-        results.append(result)
-        on_done(result)
+    results, lost = map_balanced(work, jobs, [job.size for job in jobs], code, on_done)
+    for job in lost:
+        results.append(failed(job.label(), job.path, _WORKER_DIED))
+        on_done(results[-1])
     return results
 
 
@@ -143,38 +117,6 @@ class PartitionAudit:
     error: str | None = None
     seconds: float = 0.0
     cleaning: dict[str, int] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class _AuditWork:
-    """What all audit jobs share. packed: the system, for a copy that has computed nothing."""
-
-    system: FeatureSystem
-    code: CodeIdentity
-    symbols: tuple[str, ...] | None
-    timeframes: tuple[str, ...] | None
-    cuts: int
-    seed: int
-    reading: Reading
-    packed: bytes = b""
-
-
-def audit_jobs_of(
-    source: str | Path,
-    symbols: Sequence[str] | None = None,
-    timeframes: Sequence[str] | None = None,
-    reading: Reading | None = None,
-) -> list[FeatureJob]:
-    """Return the requested partitions of a source as jobs.
-
-    Raises BitcornError for a source without bars, and for an unknown symbol or timeframe.
-    """
-    requested = requested_partitions(open_source(source, reading), {}, symbols, timeframes)
-    return [
-        FeatureJob(path=file.address, partition=partition, size=size)
-        for file, of_file in requested
-        for partition, size in of_file
-    ]
 
 
 def run_audit(
@@ -196,68 +138,32 @@ def run_audit(
     """
     from bitcorn_ray.on_ray.pickling import pack
 
-    reading = (reading or Reading()).with_columns(system.inputs)
-    jobs = audit_jobs_of(source, symbols, timeframes, reading)
-    work = _AuditWork(
-        system=system,
-        code=system_code(system),
-        symbols=None if symbols is None else tuple(symbols),
-        timeframes=None if timeframes is None else tuple(timeframes),
-        cuts=cuts,
-        seed=seed,
-        reading=reading,
-    )
+    work = FeatureWork.of(system, symbols, timeframes, reading)
+    jobs = requested_jobs(open_source(source, work.reading), symbols, timeframes)
     with ray_session(address):
-        work = replace(work, packed=pack(system, work.code))
-        audits = _map_jobs(
-            partial(_audit_jobs, work=work),
-            jobs,
-            work.code,
-            on_done,
-            lambda job: _failed_audit(job.label(), _WORKER_DIED),
-        )
+        audit_jobs = partial(_audit_jobs, work=work, cuts=cuts, seed=seed, packed=pack(system, work.code))
+        audits = _map_jobs(audit_jobs, jobs, work.code, on_done, _failed_audit)
     require_found(jobs, (Partition(done.symbol, done.timeframe) for done in audits), symbols, timeframes)
     return sorted(audits, key=lambda done: Partition(done.symbol, done.timeframe))
 
 
-def _audit_jobs(jobs: Iterable[FeatureJob], work: _AuditWork) -> list[PartitionAudit]:
-    return [result for job in jobs for result in _audit_file(job, work)]
-
-
-def _audit_file(job: FeatureJob, work: _AuditWork) -> list[PartitionAudit]:
-    try:
-        require_same_code(work.code)
-        with open_file(job.path, work.reading) as reader:
-            if job.partition:
-                return [_audit_partition(reader, job.partition, work)]
-            partitions = requested_of(reader.partitions, work.symbols, work.timeframes)
-            return [_audit_partition(reader, partition, work) for partition in partitions]
-    except Exception as error:  # reported by partition in the driver
-        return [_failed_audit(job.label(), error_text(error))]
-
-
-def _audit_partition(reader: PartitionReader, partition: Partition, work: _AuditWork) -> PartitionAudit:
+def _audit_jobs(
+    jobs: Iterable[FeatureJob], work: FeatureWork, cuts: int, seed: int, packed: bytes
+) -> list[PartitionAudit]:
+    """Audit the partitions of jobs. packed: the system, for copies that have computed nothing."""
     from bitcorn_ray.on_ray.pickling import unpack
 
-    started = time.perf_counter()
-    try:
-        with logged(_log, "audit", partition=str(partition), system=work.system.spec):
-            loaded = load_partition(reader, partition, work.reading.policy)
-            step = loaded.bars.grid_step()
-            fresh: Any = unpack(work.packed)
-            report = audit(
-                loaded.bars, work.system.on_grid(step), cuts=work.cuts, seed=work.seed, fresh=fresh.on_grid(step)
-            )
-    except Exception as error:  # one partition must not stop the others
-        return _failed_audit(partition, error_text(error))
-    return PartitionAudit(
-        symbol=partition.symbol,
-        timeframe=partition.timeframe,
-        report=report,
-        seconds=time.perf_counter() - started,
-        cleaning=None if loaded.cleaning is None else cleaning_counts(loaded.cleaning),
-    )
+    def process(loaded: LoadedBars, path: str, fields: dict[str, Any]) -> PartitionAudit:
+        system, fresh = (copy.on_grid(loaded.bars.grid_step()) for copy in (work.system, unpack(packed)))
+        return PartitionAudit(
+            symbol=loaded.partition.symbol,
+            timeframe=loaded.partition.timeframe,
+            report=audit(loaded.bars, system, cuts=cuts, seed=seed, fresh=fresh),
+            cleaning=None if loaded.cleaning is None else cleaning_counts(loaded.cleaning),
+        )
+
+    return list(timed(map_partitions("audit", jobs, work, process, _failed_audit)))
 
 
-def _failed_audit(partition: Partition, error: str) -> PartitionAudit:
-    return PartitionAudit(symbol=partition.symbol, timeframe=partition.timeframe, error=error)
+def _failed_audit(partition: Partition, path: str, error: Exception | str) -> PartitionAudit:
+    return PartitionAudit(symbol=partition.symbol, timeframe=partition.timeframe, error=error_text(error))

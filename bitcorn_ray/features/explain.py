@@ -8,23 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import pandas as pd
 
 from bitcorn_ray.cache.store import FeatureCache
-from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.features.compute import missing_chunks
 from bitcorn_ray.features.identity import EntryPlan, bar_hashes, plan_entry
-from bitcorn_ray.features.plan import FeatureWork, plan_features, requested_of
+from bitcorn_ray.features.plan import FeatureWork, map_partitions, plan_features
+from bitcorn_ray.features.receipts import error_text
 from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.market.bars import Bars, show_time
 from bitcorn_ray.market.partition import Partition
-from bitcorn_ray.sources.loading import load_partition
+from bitcorn_ray.sources.loading import LoadedBars
 from bitcorn_ray.sources.options import Reading
-from bitcorn_ray.sources.reader import PartitionReader
-from bitcorn_ray.sources.source import open_file, shown_source
+from bitcorn_ray.sources.source import shown_source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,17 +54,14 @@ def explain(
     """
     plan = plan_features(source, system, cache, symbols, timeframes, reading)
     unchanged = ("its file has not changed, so it is not read",)
-    found = [_explanation(Partition(s.symbol, s.timeframe), "hit", unchanged) for s in plan.done]
-    for path in sorted({job.path for job in plan.jobs}):
-        jobs = [job for job in plan.jobs if job.path == path]
-        named = {job.partition for job in jobs}
-        try:
-            with open_file(path, plan.work.reading) as reader:
-                of_file = requested_of(reader.partitions, symbols, timeframes)
-                of_file = of_file if None in named else [partition for partition in of_file if partition in named]
-                found += [_explained(reader, partition, plan.work, cache, path) for partition in of_file]
-        except BitcornError as error:
-            found.append(_explanation(jobs[0].label(), "failure", (str(error),)))
+    found = [_explanation(status.partition, "hit", unchanged) for status in plan.done]
+    found += map_partitions(
+        "explain",
+        plan.jobs,
+        plan.work,
+        partial(_explained, work=plan.work, cache=cache),
+        lambda partition, _, error: _explanation(partition, "failure", (error_text(error),)),
+    )
     return sorted(found, key=lambda found: (found.symbol, found.timeframe))
 
 
@@ -72,20 +70,15 @@ def _explanation(partition: Partition, outcome: str, causes: tuple[str, ...], **
 
 
 def _explained(
-    reader: PartitionReader, partition: Partition, work: FeatureWork, cache: FeatureCache, path: str
+    loaded: LoadedBars, path: str, fields: dict[str, Any], *, work: FeatureWork, cache: FeatureCache
 ) -> Explanation:
-    try:
-        bars = load_partition(reader, partition, work.reading.policy).bars
-        plan = plan_entry(bars, work.system, memo=cache)
-    except BitcornError as error:
-        return _explanation(partition, "failure", (str(error),))
-    rows = {chunk.key: chunk.stop - chunk.start for chunk in plan.chunks}
-    missing = len(cache.missing_chunks(plan.key, plan.identity.system.features, rows))
+    plan = plan_entry(loaded.bars, work.system, work.code)
+    missing = len(missing_chunks(cache, plan))
     causes: tuple[str, ...] = ("the bars have been computed before",)
     if missing:
-        causes = tuple(_causes(bars, plan, cache, shown_source(path), partition))
+        causes = tuple(_causes(loaded.bars, plan, cache, shown_source(path), loaded.partition))
     outcome = "miss" if missing else "hit"
-    return _explanation(partition, outcome, causes, to_compute=missing, chunks=len(plan.chunks))
+    return _explanation(loaded.partition, outcome, causes, to_compute=missing, chunks=len(plan.chunks))
 
 
 def _causes(bars: Bars, plan: EntryPlan, cache: FeatureCache, path: str, partition: Partition) -> Iterator[str]:
@@ -117,9 +110,9 @@ def _earlier_entries(plan: EntryPlan, cache: FeatureCache, path: str, partition:
 
 def system_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     """Yield the differences of two identities of a feature system (`SystemIdentity.facts`), except libraries."""
-    for what in ("format", "version", "features", "warmup", "context", "step"):
-        if old.get(what) != new[what]:
-            yield f"{what}: {_brief(old.get(what))} became {_brief(new[what])}"
+    for name in ("format", "version", "features", "warmup", "context", "step"):
+        if old.get(name) != new[name]:
+            yield f"{name}: {_brief(old.get(name))} became {_brief(new[name])}"
     yield from _differences("parameter", old["parameters"], new["parameters"])
     for part, what in (("modules", "code of"), ("values", "a value in")):
         before, after = old["code"][part], new["code"][part]
@@ -147,41 +140,35 @@ def _differences(what: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> I
 
 def _bar_changes(bars: Bars, entry: Mapping[str, Any], cache: FeatureCache) -> Iterator[str]:
     timed = bars.timed
-    stored = [_stored_bars(cache, chunk["key"], chunk["rows"], timed) for chunk in entry["chunks"]]
-    if lost := stored.count(None):
+    stored = [_stored_hashes(cache, chunk["key"], chunk["rows"], timed) for chunk in entry["chunks"]]
+    known = [hashes for hashes in stored if hashes is not None]
+    if lost := len(stored) - len(known):
         yield f"{lost} of {len(stored)} chunks of the earlier entry are missing or damaged"
-    known = [chunk for chunk in stored if chunk is not None]
     if not known:
         return
-    old_hashes, new_hashes = np.concatenate([hashes for _, hashes in known]), bar_hashes(bars)
-    if not timed:
-        old_times, new_times = np.arange(len(old_hashes)), np.arange(len(new_hashes))
-    else:
-        old_times, new_times = np.concatenate([times for times, _ in known]), bars.timestamp
-    both, in_old, in_new = np.intersect1d(old_times, new_times, assume_unique=True, return_indices=True)
-    yield from _rows("revised", in_new[old_hashes[in_old] != new_hashes[in_new]], bars)
-    added = np.setdiff1d(new_times, old_times, assume_unique=True)
-    yield from _rows("appended", np.searchsorted(new_times, added[added > old_times[-1]]), bars)
-    yield from _rows("inserted", np.searchsorted(new_times, added[added < old_times[-1]]), bars)
-    if not lost and (removed := np.setdiff1d(old_times, both, assume_unique=True)).size:
-        first, last = (show_time(int(t)) if timed else f"row {t}" for t in (removed[0], removed[-1]))
-        yield f"{len(removed)} bars were removed between {first} and {last}"
+    old, new = pd.concat(known, ignore_index=not timed), pd.Series(bar_hashes(bars), bars.timestamp)
+    both, added = new.index.intersection(old.index), new.index.difference(old.index)
+    last = old.index[-1]
+    for change, times in (
+        ("revised", both[(old[both] != new[both]).to_numpy()]),
+        ("appended", added[added > last]),
+        ("inserted", added[added < last]),
+    ):
+        if len(times):
+            first, final = (int(row) for row in new.index.get_indexer(times[[0, -1]]))
+            at = f", {bars.describe(first)} to {bars.describe(final)}" if timed else ""
+            yield f"{len(times)} bars were {change}: rows {first}..{final}{at}"
+    removed = old.index.difference(new.index)
+    if len(removed) and not lost:
+        first_time, last_time = (show_time(int(t)) if timed else f"row {t}" for t in removed[[0, -1]])
+        yield f"{len(removed)} bars were removed between {first_time} and {last_time}"
 
 
-def _stored_bars(
-    cache: FeatureCache, key: str, rows: int, timed: bool
-) -> tuple[NDArray[np.int64], NDArray[np.uint32]] | None:
-    """Return the times and hashes of a chunk's bars, or None if the chunk is missing or damaged."""
-    times = cache.read_column(key, "timestamp", np.int64, rows) if timed else np.zeros(0, np.int64)
+def _stored_hashes(cache: FeatureCache, key: str, rows: int, timed: bool) -> pd.Series[int] | None:
+    """Return the hashes of a chunk's bars by time, or None if the chunk is missing or damaged."""
+    times = cache.read_column(key, "timestamp", np.int64, rows) if timed else None
     hashes = cache.read_column(key, "bar", np.uint32, rows)
-    return None if times is None or hashes is None else (times, hashes)
-
-
-def _rows(what: str, rows: NDArray[np.int64], bars: Bars) -> Iterator[str]:
-    if len(rows):
-        first, last = int(rows[0]), int(rows[-1])
-        times = f", {bars.describe(first)} to {bars.describe(last)}" if bars.timed else ""
-        yield f"{len(rows)} bars were {what}: rows {first}..{last}{times}"
+    return None if hashes is None or (timed and times is None) else pd.Series(hashes, times)
 
 
 def _brief(value: Any) -> str:

@@ -26,9 +26,9 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.fingerprint.code import CodeIdentity, Memo, code_identity
 from bitcorn_ray.market.bars import Bars, require_chronology, show_time
+from bitcorn_ray.market.timeframe import UNIT_MS
 
 CHUNK_BARS = 32_768
-_MINUTE = 60_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +147,7 @@ def _boundaries(bars: Bars, step: int) -> list[tuple[int, int]]:
     if not bars.timed:
         cuts = np.arange(CHUNK_BARS, len(bars), CHUNK_BARS)
     else:
-        length = CHUNK_BARS * (step or _MINUTE)
+        length = CHUNK_BARS * (step or UNIT_MS["m"])
         numbers = np.arange(bars.timestamp[0] // length + 1, bars.timestamp[-1] // length + 1)
         cuts = np.unique(np.searchsorted(bars.timestamp, numbers * length))
     return list(pairwise([0, *cuts.tolist(), len(bars)]))

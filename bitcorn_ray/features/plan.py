@@ -1,27 +1,38 @@
-"""Plan the computation of a source's features: which partitions are up to date, and which become jobs.
+"""Plan the work on a source's partitions: which are up to date, which become jobs, and how jobs are run.
 
 A source is compared with its receipts. Partitions of unchanged files whose entries are whole are done; the others
-become jobs. `compute.compute_jobs` runs the jobs, and `compute.finish_features` writes the new receipts.
+become jobs. `compute.compute_jobs` runs the jobs, and `compute.finish_features` writes the new receipts. Audits and
+explanations run their jobs by the same `map_partitions`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
+from typing import Any, TypeVar
 
 from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.identity import SystemIdentity, identify, system_code
 from bitcorn_ray.features.receipts import FileReceipt, PartitionStatus, read_receipts
 from bitcorn_ray.features.system import FeatureSystem
-from bitcorn_ray.fingerprint.code import CodeIdentity
+from bitcorn_ray.fingerprint.code import CodeIdentity, require_same_code
+from bitcorn_ray.logging import log_failure, logged, logger_of
 from bitcorn_ray.market.partition import Partition, is_requested, select_partitions
 from bitcorn_ray.market.resample import derived_partitions
 from bitcorn_ray.sources.folders import names_in_path
+from bitcorn_ray.sources.loading import LoadedBars, load_partition
 from bitcorn_ray.sources.options import Reading
-from bitcorn_ray.sources.source import DatabaseFile, Source, SourceFile, open_source
+from bitcorn_ray.sources.source import DatabaseFile, Source, SourceFile, open_file, open_source, shown_source
 from bitcorn_ray.storage.location import Location
+
+Result = TypeVar("Result")
+Timed = TypeVar("Timed", bound=Any)
+
+_log = logger_of(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,20 +61,35 @@ class FeatureJob:
 class FeatureWork:
     """What all jobs share.
 
-    code: of the system, as the driver identified it. cache: its address. symbols, timeframes: the requested ones.
-    reading: options for reading the source.
+    code: of the system, as the driver identified it. symbols, timeframes: the requested ones. cache: its address, if
+    the work needs one. reading: options for reading the source.
     """
 
     system: FeatureSystem
     code: CodeIdentity
-    cache: str
     symbols: tuple[str, ...] | None
     timeframes: tuple[str, ...] | None
-    reading: Reading = field(default_factory=Reading)
+    cache: str
+    reading: Reading
 
-    def requested(self, stored: Iterable[Partition]) -> list[Partition]:
-        """Return the requested partitions of a file that has been opened."""
-        return requested_of(stored, self.symbols, self.timeframes)
+    @classmethod
+    def of(
+        cls,
+        system: FeatureSystem,
+        symbols: Sequence[str] | None = None,
+        timeframes: Sequence[str] | None = None,
+        reading: Reading | None = None,
+        cache: FeatureCache | None = None,
+    ) -> FeatureWork:
+        """Return the work on a system's features. Raises BitcornError for code that has no stable identity."""
+        return cls(
+            system=system,
+            code=system_code(system, cache),
+            symbols=None if symbols is None else tuple(symbols),
+            timeframes=None if timeframes is None else tuple(timeframes),
+            cache="" if cache is None else cache.storage.address,
+            reading=(reading or Reading()).with_columns(system.inputs),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +97,7 @@ class FeaturePlan:
     """Jobs to run, and statuses of the partitions that are up to date.
 
     files: of the source, by path. fingerprints: of the files, by path, before any was read. receipts: valid ones, by
-    path. whole: paths of the files of which all partitions are requested.
+    path.
     """
 
     source: str
@@ -80,9 +106,8 @@ class FeaturePlan:
     jobs: list[FeatureJob]
     done: list[PartitionStatus]
     fingerprints: dict[str, str]
-    receipts: dict[str, FileReceipt] = field(default_factory=dict)
-    whole: frozenset[str] = frozenset()
-    files: dict[str, SourceFile] = field(default_factory=dict)
+    receipts: dict[str, FileReceipt]
+    files: dict[str, SourceFile]
 
 
 def plan_features(
@@ -98,36 +123,23 @@ def plan_features(
     symbols, timeframes: only these, in any spelling. reading: options for reading the source.
     Raises BitcornError for a source without bars, an unknown symbol or timeframe, and a system that is refused.
     """
-    reading = (reading or Reading()).with_columns(system.inputs)
-    opened = open_source(source, reading)
-    code = system_code(system, cache)
-    identity = identify(system, code)
-    work = FeatureWork(
-        system=system,
-        code=code,
-        cache=cache.storage.address,
-        symbols=None if symbols is None else tuple(symbols),
-        timeframes=None if timeframes is None else tuple(timeframes),
-        reading=reading,
-    )
+    work = FeatureWork.of(system, symbols, timeframes, reading, cache)
+    opened, identity = open_source(source, work.reading), identify(system, work.code)
     fingerprints = {file.shown: text for file in opened.files if (text := file.fingerprint())}
     receipts = {
         path: receipt
-        for path, receipt in read_receipts(cache, opened.shown, identity, reading).items()
+        for path, receipt in read_receipts(cache, opened.shown, identity, work.reading).items()
         if fingerprints.get(path) == receipt.fingerprint
     }
-    whole = cache.whole_entries([p.key for receipt in receipts.values() for p in receipt.partitions])
+    known = {path: receipt.statuses(path) for path, receipt in receipts.items()}
+    whole = cache.whole_entries([status.key for statuses in known.values() for status in statuses.values()])
     done, jobs = list[PartitionStatus](), list[FeatureJob]()
-    for file, requested in requested_partitions(opened, receipts, symbols, timeframes):
-        path = file.shown
-        known = {p.partition: p for p in receipts[path].partitions} if path in receipts else {}
-        for partition, size in requested:
-            receipt = known.get(partition) if partition else None
-            if receipt is not None and receipt.key in whole:
-                done.append(receipt)
-            else:
-                jobs.append(FeatureJob(path=file.address, partition=partition, size=size))
-    all_requested = symbols is None and timeframes is None
+    for job in requested_jobs(opened, symbols, timeframes, receipts):
+        status = known.get(shown_source(job.path), {}).get(job.partition) if job.partition else None
+        if status is not None and status.key in whole:
+            done.append(status)
+        else:
+            jobs.append(job)
     return FeaturePlan(
         source=opened.shown,
         work=work,
@@ -136,9 +148,22 @@ def plan_features(
         done=done,
         fingerprints=fingerprints,
         receipts=receipts,
-        whole=frozenset(file.shown for file in opened.files) if all_requested else frozenset(),
         files={file.shown: file for file in opened.files},
     )
+
+
+def requested_jobs(
+    source: Source,
+    symbols: Sequence[str] | None,
+    timeframes: Sequence[str] | None,
+    receipts: dict[str, FileReceipt] | None = None,
+) -> list[FeatureJob]:
+    """Return the requested partitions of a source as jobs. Raises BitcornError for an unknown symbol or timeframe."""
+    return [
+        FeatureJob(path=file.address, partition=partition, size=size)
+        for file, of_file in requested_partitions(source, receipts or {}, symbols, timeframes)
+        for partition, size in of_file
+    ]
 
 
 def requested_partitions(
@@ -185,7 +210,8 @@ def _requested_of_database(
 ) -> list[tuple[Partition | None, int]]:
     receipt = receipts.get(database.shown)
     if receipt is not None and receipt.whole:
-        sizes = {status.partition: status.rows for status in receipt.partitions if status.base is None}
+        statuses = receipt.statuses(database.shown)
+        sizes = {partition: status.rows for partition, status in statuses.items() if partition.base is None}
     else:
         with database.opened(source.reading) as reader:
             sizes = reader.sizes()
@@ -200,7 +226,7 @@ def _partitions_of(
     """Return the stored partitions of a file, or None if they are unknown. look: the file's first rows may be read."""
     receipt = receipts.get(file.shown)
     if receipt is not None and receipt.whole:
-        return [status.partition for status in receipt.partitions if status.base is None]
+        return [partition for partition in receipt.statuses(file.shown) if partition.base is None]
     named = file.partition_in_name(reading) if look else None
     return None if named is None else [named]
 
@@ -223,3 +249,50 @@ def require_found(
     """Raise BitcornError if files whose names were unknown until they were read lack a requested partition."""
     if any(job.partition is None for job in jobs):
         select_partitions(sorted(set(found)), symbols, timeframes)
+
+
+# Running jobs, in a plain process and in a worker
+
+
+def map_partitions(
+    what: str,
+    jobs: Iterable[FeatureJob],
+    work: FeatureWork,
+    process: Callable[[LoadedBars, str, dict[str, Any]], Result],
+    failed: Callable[[Partition, str, Exception], Result],
+) -> Iterator[Result]:
+    """Yield a result for each requested partition of jobs. Each file is opened once.
+
+    what: name of the work in logs. process: makes the result of loaded bars and their file's path; its third argument
+    takes further fields for the log. failed: makes the result of a partition that failed, from its name, its file's
+    path and the error. A failure does not stop the other partitions.
+    """
+    for path, of_file in groupby(sorted(jobs, key=lambda job: job.path), key=lambda job: job.path):
+        waiting = list(of_file)
+        try:
+            require_same_code(work.code)
+            with open_file(path, work.reading) as reader:
+                while waiting:
+                    named = waiting[0].partition
+                    every = requested_of(reader.partitions, work.symbols, work.timeframes) if named is None else [named]
+                    for partition in every:
+                        try:
+                            with logged(_log, what, partition=str(partition), system=work.system.spec) as fields:
+                                loaded = load_partition(reader, partition, work.reading.policy)
+                                result = process(loaded, path, fields)
+                        except Exception as error:  # one partition must not stop the others
+                            result = failed(partition, path, error)
+                        yield result
+                    waiting.pop(0)
+        except Exception as error:  # the file cannot be read
+            for job in waiting:
+                log_failure(_log, what, error, partition=str(job.label()))
+                yield failed(job.label(), path, error)
+
+
+def timed(results: Iterable[Timed]) -> Iterator[Timed]:
+    """Yield results, each with the seconds that it took."""
+    started = time.perf_counter()
+    for result in results:
+        yield replace(result, seconds=time.perf_counter() - started)
+        started = time.perf_counter()

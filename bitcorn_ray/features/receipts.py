@@ -59,27 +59,28 @@ class PartitionStatus:
     @classmethod
     def failed(cls, partition: Partition, path: str, error: Exception | str) -> PartitionStatus:
         """Return the status of a partition that failed."""
-        return cls(
-            symbol=partition.symbol,
-            timeframe=partition.timeframe,
-            source=shown_source(path),
-            error=error if isinstance(error, str) else error_text(error),
-        )
+        source = shown_source(path)
+        return cls(symbol=partition.symbol, timeframe=partition.timeframe, source=source, error=error_text(error))
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileReceipt:
-    """The computed partitions of a file, as they are if nothing has changed. whole: these are all its partitions."""
+    """The computed partitions of a file, as records of their statuses. whole: these are all its partitions."""
 
     fingerprint: str
     whole: bool
-    partitions: tuple[PartitionStatus, ...]
+    partitions: list[dict[str, Any]]
 
     @classmethod
     def of(cls, fingerprint: str, whole: bool, statuses: Iterable[PartitionStatus]) -> FileReceipt:
         """Return the receipt of computed partitions."""
-        partitions = tuple(_unread(status.source, _recorded(status)) for status in statuses)
-        return cls(fingerprint=fingerprint, whole=whole, partitions=partitions)
+        records = [{name: getattr(status, name) for name in _RECORDED} for status in statuses]
+        return cls(fingerprint=fingerprint, whole=whole, partitions=records)
+
+    def statuses(self, path: str) -> dict[Partition, PartitionStatus]:
+        """Return the statuses of the partitions while the file at a path is unchanged."""
+        statuses = [PartitionStatus(**record, source=path, hit=True, unread=True) for record in self.partitions]
+        return {status.partition: status for status in statuses}
 
 
 def read_receipts(
@@ -87,14 +88,7 @@ def read_receipts(
 ) -> dict[str, FileReceipt]:
     """Return the receipts of a source's files by path."""
     stored = cache.storage.read_json(_name(source, identity, reading)) or {"files": {}}
-    return {
-        path: FileReceipt(
-            fingerprint=record["fingerprint"],
-            whole=record["whole"],
-            partitions=tuple(_unread(path, partition) for partition in record["partitions"]),
-        )
-        for path, record in stored["files"].items()
-    }
+    return {path: FileReceipt(**record) for path, record in stored["files"].items()}
 
 
 def write_receipts(
@@ -105,28 +99,13 @@ def write_receipts(
     reading: Reading | None = None,
 ) -> None:
     """Publish the receipts of a source's files. Raises BitcornError if the cache cannot be written."""
-    files = {
-        path: {
-            "fingerprint": receipt.fingerprint,
-            "whole": receipt.whole,
-            "partitions": [_recorded(status) for status in receipt.partitions],
-        }
-        for path, receipt in receipts.items()
-    }
+    files = {path: vars(receipt) for path, receipt in receipts.items()}
     cache.storage.publish_json(_name(source, identity, reading), {"source": str(source), "files": files})
 
 
-def error_text(error: Exception) -> str:
+def error_text(error: Exception | str) -> str:
     """Return the message of an error; of an unexpected one with its type."""
-    return str(error) if isinstance(error, BitcornError) else f"{type(error).__name__}: {error}"
-
-
-def _recorded(status: PartitionStatus) -> dict[str, Any]:
-    return {name: getattr(status, name) for name in _RECORDED}
-
-
-def _unread(path: str, record: Mapping[str, Any]) -> PartitionStatus:
-    return PartitionStatus(**record, source=path, hit=True, unread=True)
+    return str(error) if isinstance(error, BitcornError | str) else f"{type(error).__name__}: {error}"
 
 
 def _name(source: str | Path, identity: SystemIdentity, reading: Reading | None) -> str:

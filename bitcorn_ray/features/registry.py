@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,72 +13,36 @@ from bitcorn_ray.features.combined import is_combined, parse_combined
 from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.features.systems import v2, v4, vol
 
-
-class FeatureRegistry:
-    """Feature systems by name."""
-
-    def __init__(self, *systems: FeatureSystem) -> None:
-        self._systems: dict[str, FeatureSystem] = {}
-        for system in systems:
-            self.register(system)
-
-    def register(self, system: FeatureSystem) -> FeatureSystem:
-        """Add a system and return it. Raises BitcornError if another one has its name."""
-        if self._systems.get(system.name, system) != system:
-            raise BitcornError(f"feature system {system.name!r} already exists: choose another name")
-        self._systems[system.name] = system
-        return system
-
-    def __getitem__(self, name: str) -> FeatureSystem:
-        """Return the system of a name. Raises BitcornError with the known names for an unknown one."""
-        if name not in self._systems:
-            raise BitcornError(
-                f"unknown feature system {name!r}: choose {', '.join(sorted(self._systems)) or 'none'}, or "
-                "module:function for your own"
-            )
-        return self._systems[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._systems
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._systems)
-
-
-SYSTEMS = FeatureRegistry(
-    FeatureSystem(
-        name="v2",
-        version=v2.VERSION,
-        function=v2.compute,
-        warmup=v2.WARMUP,
-        declared=v2.FEATURES,
-        halo=v2.halo,
+SYSTEMS: dict[str, FeatureSystem] = {
+    "v2": FeatureSystem(
+        name="v2", version=v2.VERSION, function=v2.compute, warmup=v2.WARMUP, declared=v2.FEATURES, halo=v2.halo
     ),
-    FeatureSystem(name="v4", version=v4.VERSION, function=v4.compute, warmup=v4.warmup, declared=v4.FEATURES),
-    FeatureSystem(name="vol", version=vol.VERSION, function=vol.compute, warmup=vol.warmup),
-)
+    "v4": FeatureSystem(name="v4", version=v4.VERSION, function=v4.compute, warmup=v4.warmup, declared=v4.FEATURES),
+    "vol": FeatureSystem(name="vol", version=vol.VERSION, function=vol.compute, warmup=vol.warmup),
+}
+"""The feature systems of this package by name."""
 
 
-def find_system(
-    spec: str | FeatureSystem, registry: Mapping[str, FeatureSystem] | FeatureRegistry | None = None
-) -> FeatureSystem:
+def find_system(spec: str | FeatureSystem, registry: Mapping[str, FeatureSystem] | None = None) -> FeatureSystem:
     """Return the system that a text names: a name or `module:function`, then parameters, `v4:short=12:context=4h+1d`.
 
     Features of several systems are `v2[rsi_14]+v4:short=12[adx]`, or a JSON file with such a text, see `combined`.
-    registry: systems by name, by default those of this package.
+    registry: systems by name, by default `SYSTEMS`.
     Raises BitcornError for an unknown name, a module that cannot be imported, and unknown parameters.
     """
     if isinstance(spec, FeatureSystem):
         return spec
     if is_combined(spec):
         return parse_combined(spec, lambda parent: find_system(parent, registry))
+    registry = SYSTEMS if registry is None else registry
     named, parameters = _parse(spec)
-    known = registry if isinstance(registry, FeatureRegistry) else FeatureRegistry(*(registry or {}).values())
-    known = SYSTEMS if registry is None else known
     first = named.partition(":")[0]
-    if ":" in named and first in known:
+    if ":" in named and first in registry:
         raise BitcornError(f"feature system {spec!r} is invalid: write a parameter of {first} as {first}:name=value")
-    system = _imported(named) if ":" in named else known[named]
+    if ":" not in named and named not in registry:
+        known = ", ".join(sorted(registry)) or "none"
+        raise BitcornError(f"unknown feature system {named!r}: choose {known}, or module:function for your own")
+    system = _imported(named) if ":" in named else registry[named]
     context = parameters.pop("context", None)
     if parameters:
         system = system.with_parameters(**parameters)

@@ -1,11 +1,11 @@
-"""What the audit does to bars: perturbations, scenarios built from them, and the rows at which leaks show.
+"""Perturbations of bars, scenarios built by them, and the rows at which leaks are likely to show, for the audit.
 
-Shapes: T bars.
+Shapes: F features, T bars.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -13,14 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitcorn_ray.market.bars import PRICE_COLUMNS, Bars, modal_step
+from bitcorn_ray.market.timeframe import UNIT_MS, period_offset
 
+Matrix = NDArray[np.float32]
 Rows = NDArray[np.int64]
 
-_HOUR = 3_600_000  # milliseconds
+_HOUR = UNIT_MS["h"]
 _COLUMNS = {"prices": PRICE_COLUMNS, **{name: (name,) for name in (*PRICE_COLUMNS, "volume", "timestamp")}}
 _FACTORS = {"prices": (17, 0.05, np.nan), "volume": (0, 1e3, np.nan), "low": (1e-4,), "high": (1.7,), "close": (0.97,)}
-# By name: the columns that a perturbation changes, and the function that it applies to each of them.
-_PERTURBATIONS: dict[str, tuple[str, Any]] = {
+PERTURBATIONS: dict[str, tuple[str, Any]] = {
     **{f"{name} x {k:g}": (name, partial(np.multiply, k)) for name, factors in _FACTORS.items() for k in factors},
     "other opens": ("open", lambda x: 1.01 * x),
     "prices of 1": ("prices", np.ones_like),
@@ -28,7 +29,8 @@ _PERTURBATIONS: dict[str, tuple[str, Any]] = {
     "prices reversed": ("prices", lambda x: x[::-1].copy()),
     "later times": ("timestamp", lambda x: x + 1009 * _HOUR),
 }
-FUTURES = [name for name in _PERTURBATIONS if "nan" not in name]
+"""By name: the columns that a perturbation changes, and the function that it applies to each of them."""
+FUTURES = [name for name in PERTURBATIONS if "nan" not in name]
 """Perturbations of the bars after a cut."""
 INJECTED = ("", "a gap", "prices of 1", "volume x 0", "", "prices x nan", "low x 0.0001", "prices x 17", "volume x nan")
 """Perturbations to inject before a cut, in turn; "" leaves the bars as they are."""
@@ -39,27 +41,33 @@ class Scenario:
     """Bars to compute features of.
 
     rows: for each bar its row among the audited bars, (T,). injected: the perturbation of their past, for messages.
+    values: the features, (F, T), once they are computed.
     """
 
     bars: Bars
     rows: Rows
     injected: str = ""
+    values: Matrix = field(default_factory=lambda: np.empty((0, 0), np.float32))
+
+    def __len__(self) -> int:
+        return len(self.rows)
 
     def take(self, rows: slice | Rows) -> Scenario:
         """Return some rows of the scenario."""
-        return replace(self, bars=self.bars.take(rows), rows=self.rows[rows])
+        return Scenario(self.bars.take(rows), self.rows[rows], self.injected)
 
     def perturbed(self, perturbation: str, *parts: slice) -> Scenario:
-        """Return the scenario with some rows changed by a perturbation of `FUTURES` or `INJECTED`."""
+        """Return the scenario with some rows changed by a perturbation, or the first part left out by "a gap"."""
         if perturbation == "a gap":
-            return self.take(np.delete(np.arange(len(self.rows)), parts[0]))
-        (group, function), extra = _PERTURBATIONS[perturbation], self.bars.extra
+            return self.take(np.delete(np.arange(len(self)), parts[0]))
+        (group, function), extra = PERTURBATIONS[perturbation], self.bars.extra
         columns: dict[str, Any] = {name: column.copy() for name, column in {**self.bars.columns(), **extra}.items()}
         changed = {*_COLUMNS[group], *(extra if group == "volume" else ())}
         for name in columns.keys() & changed:
             for part in parts:
                 columns[name][part] = function(columns[name][part])
-        return replace(self, bars=replace(self.bars, extra={name: columns.pop(name) for name in extra}, **columns))
+        bars = replace(self.bars, extra={name: columns.pop(name) for name in extra}, **columns)
+        return Scenario(bars, self.rows, self.injected)
 
 
 class UncheckedBars(Bars):
@@ -87,7 +95,8 @@ def suspicious_rows(bars: Bars, lookback: int, rng: np.random.Generator) -> list
         distance = np.diff(bars.timestamp, prepend=bars.timestamp[0])
         gaps = number[distance > modal_step(bars.timestamp)]
         months = bars.timestamp.view("M8[ms]").astype("M8[M]").astype(np.int64)
-        periods = [(bars.timestamp - 96 * _HOUR) // (hours * _HOUR) for hours in (1, 4, 24, 168)]
+        lengths = [_HOUR, 4 * _HOUR, UNIT_MS["d"], UNIT_MS["w"]]
+        periods = [(bars.timestamp - period_offset(length)) // length for length in lengths]
         starts = [number[np.diff(period, prepend=period[0]) != 0] for period in (*periods, months)]
         kinds += [gaps[np.argsort(-distance[gaps], kind="stable")], *(rng.permutation(rows) for rows in starts)]
     edges = [lookback, len(bars) - 2, lookback + 1, max(lookback - 1, 0), len(bars) - 3, lookback + lookback // 2]

@@ -15,8 +15,8 @@
 5. A function of a notebook or script (`__main__`) counts by its own tree and by the globals that it reads.
 
 Code without a stable identity is refused with a remedy: code without a source, code that was edited after its import,
-`exec`, `eval`, and imports of computed names. Files, environment variables and the clock are not seen when the function
-reads them itself.
+`exec`, `eval`, and imports of computed names; in a closure, a default or a notebook also an object that has no stable
+description. Files, environment variables and the clock are not seen when the function reads them itself.
 """
 
 from __future__ import annotations
@@ -24,13 +24,9 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
-import importlib
 import importlib.machinery
-import importlib.metadata
-import importlib.util
 import linecache
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -38,7 +34,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import date, timedelta
 from pathlib import PurePath
-from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MappingProxyType, ModuleType, SimpleNamespace
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType, SimpleNamespace
 from typing import Any, Protocol
 
 import numpy as np
@@ -50,6 +46,12 @@ from bitcorn_ray.fingerprint.syntax import FORMAT, SourceFacts, digest_of, facts
 _OWN = __name__.partition(".")[0]
 _STARTED = time.time()
 _LIBRARIES = ("numpy", "pandas", "talib")
+_FUTURE_FLAGS = 0x1FE0000  # of `from __future__ import` in a code object
+# Types of values that their repr describes completely.
+_PLAIN = (
+    *(type(None), bool, int, float, complex, str, bytes, type(...), range, slice),
+    *(date, timedelta, PurePath, np.generic),
+)
 
 
 class Memo(Protocol):
@@ -89,14 +91,15 @@ def code_identity(
     name = f"{function.__module__}:{function.__qualname__}"
     record = digest_of([FORMAT, name, *callers])[:32]
     known = (memo.recall(record) if memo else None) or {}
-    packages = frozenset({_OWN, function.__module__.partition(".")[0]})
-    walk = _Walk(packages, {source: SourceFacts(**facts) for source, facts in known.items()})
+    _facts.update({digest: SourceFacts(**facts) for digest, facts in known.items()})
+    walk = _Walk(packages=frozenset({_OWN, function.__module__.partition(".")[0]}))
     try:
         walk.identify(function, name, [function.__module__, *callers])
     except RecursionError:
         raise BitcornError(f"the values that {name} reads are nested too deeply: store them in arrays") from None
-    if memo and walk.facts.keys() != known.keys():
-        memo.keep(record, {source: asdict(facts) for source, facts in walk.facts.items()})
+    digests = {_loaded[module].digest for module in walk.modules if module in _loaded}
+    if memo and digests != known.keys():
+        memo.keep(record, {digest: asdict(_facts[digest]) for digest in sorted(digests)})
     for library in _LIBRARIES:
         walk.libraries.setdefault(library, version_of(library) or MISSING)
     return CodeIdentity(
@@ -146,14 +149,11 @@ class _NoIdentityError(BitcornError):
 @dataclass
 class _Walk:
     packages: frozenset[str]  # followed even where they are installed as libraries
-    known: dict[str, SourceFacts]  # by the digest of the source, from the memo
-    facts: dict[str, SourceFacts] = field(default_factory=dict)  # of the sources that were met
     modules: dict[str, str] = field(default_factory=dict)
     values: dict[str, str] = field(default_factory=dict)
     libraries: dict[str, str] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)  # names that functions of the user's modules read
     waiting: list[str] = field(default_factory=list)
-    kinds: dict[str, str] = field(default_factory=dict)
     texts: dict[int, tuple[Any, str]] = field(default_factory=dict)  # by address, with the object to keep it alive
 
     def identify(self, function: Callable[..., Any], name: str, modules: list[str]) -> None:
@@ -183,10 +183,9 @@ class _Walk:
             elif (module := load(name)) is None:
                 self.modules[name] = MISSING
             else:
-                source = _loaded_source(module, self.known)
-                self.facts[source.digest] = source.facts
-                self.modules[name] = source.facts.tree
-                self._follow_imports(source.facts, module.__package__ or "", name)
+                facts = _loaded_source(module).facts
+                self.modules[name] = facts.tree
+                self._follow_imports(facts, module.__package__ or "", name)
 
     def _follow_imports(self, facts: SourceFacts, package: str, where: str) -> None:
         if not _is_own(where):
@@ -205,13 +204,10 @@ class _Walk:
                 self.waiting += [home_of_import(target, imported) for imported in names]
 
     def _kind(self, name: str) -> str:
-        if (top := name.partition(".")[0]) in self.packages or top == "__main__":
-            return "project"
-        if top not in self.kinds:
-            self.kinds[top] = kind_of_package(top)
-        return self.kinds[top]
+        top = name.partition(".")[0]
+        return "project" if top in self.packages or top == "__main__" else kind_of_package(top)
 
-    def _lead(self, module: Any) -> None:
+    def _follow(self, module: Any) -> None:
         if isinstance(module, str) and module != "__main__":
             self.waiting.append(module)
 
@@ -221,10 +217,8 @@ class _Walk:
         names, texts = vars(module), []
         for name in sorted(self.used & names.keys()):
             if not name.startswith("__"):
-                try:
+                with suppress(_NoIdentityError):
                     texts.append(f"{name}={self.text(names[name], f'{name} in {module.__name__}')}")
-                except _NoIdentityError:
-                    continue
         if texts:
             self.values[module.__name__] = digest_of(texts)
 
@@ -247,7 +241,7 @@ class _Walk:
     def _describe(self, value: Any, where: str) -> str:
         kind = type(value)
         if isinstance(value, ModuleType):
-            self._lead(value.__name__)
+            self._follow(value.__name__)
             return f"module:{value.__name__}"
         if isinstance(value, FunctionType):
             return self._function(value, where)
@@ -256,9 +250,7 @@ class _Walk:
         if kind is np.ndarray and not value.dtype.hasobject:
             content = hashlib.sha256(np.ascontiguousarray(value).data).hexdigest()
             return f"array:{value.dtype.str}:{value.shape}:{content}"
-        if isinstance(value, re.Pattern):
-            return f"pattern:{value.pattern!r}:{value.flags}"
-        if kind in (dict, MappingProxyType):
+        if kind is dict:
             return self._all("dict", [part for item in value.items() for part in item], where)
         if kind in (list, tuple):
             return self._all(kind.__name__, value, where)
@@ -266,9 +258,9 @@ class _Walk:
             return f"set:{digest_of(sorted(self.text(part, where) for part in value))}"
         if kind is functools.partial:
             return self._all("partial", [value.func, value.args, value.keywords], where)
-        own_code = isinstance(getattr(value, "__self__", None), ModuleType | None)  # else a method of an object
-        if (kind is BuiltinFunctionType and own_code) or (kind is np.ufunc and "(vectorized)" not in value.__name__):
-            self._lead(home := getattr(value, "__module__", None) or "numpy")
+        of_module = isinstance(getattr(value, "__self__", None), ModuleType | None)  # else a method of an object
+        if (kind is BuiltinFunctionType and of_module) or (kind is np.ufunc and "(vectorized)" not in value.__name__):
+            self._follow(home := getattr(value, "__module__", None) or "numpy")
             return f"builtin:{home}:{value.__name__}"
         return self._instance(value, where)
 
@@ -293,7 +285,7 @@ class _Walk:
         return f"object:{digest_of(parts)}"
 
     def _class(self, kind: type, where: str) -> str:
-        self._lead(kind.__module__)
+        self._follow(kind.__module__)
         name = f"class:{kind.__module__}:{kind.__qualname__}"
         if self._kind(kind.__module__) != "project" or _is_own(kind.__module__):
             return name
@@ -314,7 +306,7 @@ class _Walk:
     def _function(self, function: FunctionType, where: str) -> str:
         home, code = str(function.__globals__.get("__name__")), function.__code__
         parts, inside = [f"function:{home}:{code.co_qualname}"], f"{code.co_qualname} in {home}"
-        self._lead(home)
+        self._follow(home)
         if home == "__main__":
             parts += self._notebook_function(function)
         elif self._kind(home) != "project":
@@ -323,14 +315,11 @@ class _Walk:
         elif not _is_own(home):
             if (module := load(home)) is None:
                 raise BitcornError(f"{where} is defined in {home}, which cannot be imported: define it in a .py file")
-            parts.append(_loaded_source(module, self.known).mark(function))
+            parts.append(_loaded_source(module).number(function))
         for variable, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
-            content = list(_contents(cell))
-            parts.append(f"{variable}={self._all('cell', content, f'{variable} in {inside}')}")
+            parts.append(f"{variable}={self._all('cell', _contents(cell), f'{variable} in {inside}')}")
         for defaults in (function.__defaults__, function.__kwdefaults__):
             parts.append(self.text(defaults, f"a default of {inside}"))
-        if "__wrapped__" in vars(function):
-            parts.append(self.text(vars(function)["__wrapped__"], inside))
         return f"function:{digest_of(parts)}"
 
     def _notebook_function(self, function: FunctionType) -> Iterator[str]:
@@ -342,22 +331,17 @@ class _Walk:
             yield f"{name}={self.text(function.__globals__[name], f'{name} in a notebook or script')}"
 
 
-def _contents(cell: CellType) -> Iterator[Any]:
-    with suppress(ValueError):  # a variable that is not assigned yet
-        yield cell.cell_contents
-
-
-# Compared by their repr, which is complete.
-_PLAIN = (
-    *(type(None), bool, int, float, complex, str, bytes, type(...), range, slice),
-    *(date, timedelta, PurePath, np.generic),
-)
+def _contents(cell: CellType) -> list[Any]:
+    try:
+        return [cell.cell_contents]
+    except ValueError:  # the variable is not assigned yet
+        return []
 
 
 def _functions_inside(value: Any) -> list[FunctionType]:
     """Return the functions of a class member: a method, or what a property, staticmethod or classmethod wraps."""
-    inside = (getattr(value, name, None) for name in ("__func__", "__wrapped__", "func", "fget", "fset"))
-    return [value] if isinstance(value, FunctionType) else [f for f in inside if isinstance(f, FunctionType)]
+    inside = (value, *(getattr(value, name, None) for name in ("__func__", "__wrapped__", "func", "fget", "fset")))
+    return [function for function in inside if isinstance(function, FunctionType)]
 
 
 # Sources of loaded modules
@@ -374,16 +358,12 @@ class _Source:
     facts: SourceFacts
 
     @functools.cached_property
-    def codes(self) -> dict[str, list[CodeType]]:
-        """Compiled functions by qualified name, in the order of the source."""
-        codes: dict[str, list[CodeType]] = {}
-        compiled = compile(self.text, str(self.module.__file__), "exec", dont_inherit=True)
-        for code in _nested_codes(compiled):
-            codes.setdefault(code.co_qualname, []).append(code)
-        return codes
+    def codes(self) -> list[CodeType]:
+        """The compiled functions, in the order of the source."""
+        return list(_nested_codes(compile(self.text, str(self.module.__file__), "exec", dont_inherit=True)))
 
-    def mark(self, function: FunctionType) -> str:
-        """Return which function of its name a loaded function is, such as "#0".
+    def number(self, function: FunctionType) -> str:
+        """Return which of the source's functions of its name a loaded function is, such as "#0".
 
         Raises BitcornError if the source does not contain it: it was edited after the import, or made at run time.
         """
@@ -393,7 +373,7 @@ class _Source:
                 f"{function.__qualname__} is from an earlier import of {module}: take it from the module that is "
                 "loaded now"
             )
-        found = self.codes.get(code.co_qualname, [])
+        found = [candidate for candidate in self.codes if candidate.co_qualname == code.co_qualname]
         if code in found:
             return f"#{found.index(code)}"
         # An import hook may change code: pytest rewrites assertions.
@@ -405,10 +385,11 @@ class _Source:
         )
 
 
-_loaded: dict[str, _Source] = {}
+_loaded: dict[str, _Source] = {}  # by the name of the module
+_facts: dict[str, SourceFacts] = {}  # by the digest of the source
 
 
-def _loaded_source(module: ModuleType, known: Mapping[str, SourceFacts] = MappingProxyType({})) -> _Source:
+def _loaded_source(module: ModuleType) -> _Source:
     """Return the source of a module; read once, so that an edit counts only after a reload.
 
     Raises BitcornError for a module without a Python source.
@@ -417,8 +398,9 @@ def _loaded_source(module: ModuleType, known: Mapping[str, SourceFacts] = Mappin
     if source is None or source.module is not module or source.spec is not spec:
         text = _read_source(module)
         digest = hashlib.sha256(text).hexdigest()[:32]
-        source = _Source(module, spec, text, digest, known.get(digest) or facts_of(text))
-        _loaded[module.__name__] = source
+        if digest not in _facts:
+            _facts[digest] = facts_of(text)
+        source = _loaded[module.__name__] = _Source(module, spec, text, digest, _facts[digest])
     return source
 
 
@@ -433,8 +415,7 @@ def _read_source(module: ModuleType) -> bytes:
         )
     try:
         with open(path, "rb") as file:
-            changed = os.fstat(file.fileno()).st_ctime
-            text = file.read()
+            changed, text = os.fstat(file.fileno()).st_ctime, file.read()
     except OSError as error:
         raise BitcornError(f"the source of {module.__name__} cannot be read: {error}") from error
     if _is_own(module.__name__) and _STARTED < changed <= time.time():  # not by a clock that is ahead
@@ -468,9 +449,6 @@ def _notebook_facts(function: FunctionType) -> SourceFacts:
     if len(nodes) != 1:
         raise BitcornError(f"{where} shares its first line with another function: give each a line of its own")
     return facts_of_tree(nodes[0])
-
-
-_FUTURE_FLAGS = 0x1FE0000  # of `from __future__ import` in a code object
 
 
 def _first_line(node: ast.AST) -> int | None:

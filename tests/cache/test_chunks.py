@@ -26,7 +26,7 @@ def read(content, key="k" * 32, names=NAMES, rows=300):
     return np.array(decode_chunk(pa.py_buffer(content), key, names, np.float32, rows))
 
 
-def test_a_chunk_comes_back_to_the_bit(chunk):
+def test_a_chunk_is_read_back_bit_for_bit(chunk):
     matrix, bars, content = chunk
     assert read(content).tobytes() == matrix.tobytes()
     assert read(content, names=("c", "a")).tobytes() == matrix[[2, 0]].tobytes()

@@ -109,7 +109,7 @@ while True:
             source = Origin(folder / f"{number // 2}.db", Partition("A", "1h"), True)
             done = prepare(bars, SYSTEMS[system], cache, source)
             cache.forget(done.superseded)
-            cache.add_to_index(done.plan.key, source.path, source.partition.symbol, source.partition.timeframe)
+            cache.refresh_index()
     prune(cache, max_bytes=500_000)
     cache.invalidate(folder / "0.db")
     cache.invalidate()
@@ -224,7 +224,7 @@ def fill(disk, leave):
 def fully_prepared(bars, cache, source):
     """Prepare features and record the entry, as `prepare_features` does."""
     done = prepare(bars, V2, cache, source)
-    cache.add_to_index(done.plan.key, source.path, source.partition.symbol, source.partition.timeframe)
+    cache.refresh_index()
     return done
 
 
@@ -274,7 +274,7 @@ def test_a_full_disk_is_a_clear_error_at_any_instant_and_nothing_torn_is_seen(tm
             assert len(failed_at) > 3
 
 
-def test_a_full_disk_leaves_features_that_are_there_in_use(tmp_path, random_bars):
+def test_a_full_disk_still_serves_hits(tmp_path, random_bars):
     bars = random_bars(700)
     with tmpfs(tmp_path / "disk", "1m,nr_inodes=60") as disk:
         cache, source = FeatureCache(disk / "cache"), Origin(disk / "a.db", None, True)
@@ -783,7 +783,7 @@ def _prune_beside_reading(tmp_path, rounds):
             cache.forget(done.superseded)
             if number % 3 == 0:
                 update(bars, V2, cache, source)
-            cache.add_to_index(done.plan.key, source.path, source.partition.symbol, source.partition.timeframe)
+            cache.refresh_index()
             assert_same_bytes(prepare(bars, V2, cache, source), expected)
         # Who gets how much of a busy machine is not ours to say, so that at times the pruner rests until it is told to
         # go on: whatever it left half removed, or took all of, what was prepared once is a hit then.

@@ -81,8 +81,8 @@ def test_the_index_is_never_read_as_the_truth(cache, random_bars, tmp_path):
     assert prepare(bars, V2, cache, None).hit
     cache.refresh_index()
     assert len(cache.storage.read_json("index.json")["entries"]) == 1
-    other = prepare(random_bars(501), V2, cache, None).plan.key
-    cache.add_to_index(other, tmp_path / "a.db", "A", "1h")
+    other = prepare(random_bars(501), V2, cache, Origin(tmp_path / "a.db", Partition("A", "1h"))).plan.key
+    cache.refresh_index()
     index = cache.storage.read_json("index.json")["entries"]
     assert len(index) == 2
     assert index[other]["used_by"] == [{"db_path": str(tmp_path / "a.db"), "symbol": "A", "timeframe": "1h"}]
@@ -104,7 +104,7 @@ def test_a_lost_record_is_rewritten_without_computing_features(cache, random_bar
     assert name.startswith("features/") or cache.quality(first.plan.key) == first.quality
 
 
-def test_a_newer_full_load_takes_the_place_of_the_old_one(any_cache, random_bars, tmp_path):
+def test_a_newer_full_load_supersedes_the_old_one(any_cache, random_bars, tmp_path):
     source = Origin(tmp_path / "a.db", Partition("AAA", "1h"), complete=True)
     old = stored(random_bars(500), any_cache, source)
     new = stored(random_bars(501), any_cache, source)

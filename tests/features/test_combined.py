@@ -37,7 +37,7 @@ def test_features_are_the_parents_columns_bit_for_bit(random_bars):
             np.testing.assert_array_equal(bits(mine[system.warmup_bars :]), bits(theirs[system.warmup_bars :]))
 
 
-def test_the_text_leads_back_to_the_system(tmp_path):
+def test_the_text_of_a_combined_system_finds_it(tmp_path):
     system = find_system(TEXT)
     assert system.spec == "v2[log_ret_1,td_buy_setup]+v4[ret_1,adx]"
     assert identify(find_system(system.spec)).digest == identify(system).digest
@@ -97,7 +97,7 @@ def test_a_context_of_a_parent_needs_the_grid_and_does_not_change_the_code(rando
         system.with_context("4h")
 
 
-def test_it_travels_to_workers_that_know_nothing_of_it(random_bars):
+def test_a_combined_system_can_be_unpickled_in_a_worker(random_bars):
     from ray import cloudpickle
 
     bars, system = random_bars(1_000, seed=7), find_system(TEXT)

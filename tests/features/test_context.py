@@ -112,7 +112,7 @@ def test_higher_bars_do_not_share_memory_that_can_change_the_bars():
 
 @pytest.mark.parametrize("timeframe", ["2h", "4h", "1d", "1w"])
 @pytest.mark.parametrize(("shift", "share"), [(0, 0.0), (3, 0.3), (77, 0.8)])
-def test_the_newest_closed_bar_is_what_a_slow_loop_finds(timeframe, shift, share):
+def test_the_newest_closed_bar_equals_a_slow_loop(timeframe, shift, share):
     bars = gappy(1_200, seed=4, shift=shift, share=share)
     higher = closed_bars(bars, HOUR, timeframe)
     rows, known = last_closed(bars, higher, HOUR, timeframe)
@@ -272,7 +272,7 @@ def test_v4_in_context_does_not_depend_on_where_the_bars_start(seed):
 
 @pytest.mark.parametrize("timeframe", ["2h", "4h", "1d"])
 @pytest.mark.parametrize("warmup", [0, 1, 7])
-def test_the_reach_holds_enough_closed_bars_wherever_it_begins(timeframe, warmup):
+def test_the_reach_contains_enough_closed_bars_wherever_it_begins(timeframe, warmup):
     reach, fewest = context_reach(warmup, HOUR, timeframe), 10**9
     bars = gappy(reach + 80, seed=9, shift=3, share=0.1)
     for start in range(len(bars) - reach):

@@ -2,14 +2,17 @@ import sqlite3
 import sys
 
 import pytest
-from own_systems import momentum
+from own_systems import anything, momentum
+from reading import read_bars
 
 from bitcorn_ray.cache.store import FeatureCache
 from bitcorn_ray.data_loader import compute_features
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.features.audit import audit
 from bitcorn_ray.features.compute import compute_jobs
+from bitcorn_ray.features.distribute import run_audit
 from bitcorn_ray.features.plan import plan_features
-from bitcorn_ray.features.registry import SYSTEMS
+from bitcorn_ray.features.registry import SYSTEMS, find_system
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.sources.ingest import write_bars
 
@@ -45,8 +48,6 @@ def test_failures_are_named_and_the_others_kept(mixed_db, ray_cluster, cache_dir
 
 @pytest.mark.parametrize("system", ["v2", "v4:short=5", "own_systems:momentum:window=20:context=4h"])
 def test_a_plain_process_and_a_worker_give_the_same_status_and_files(mixed_db, ray_cluster, tmp_path, system):
-    from bitcorn_ray.features.registry import find_system
-
     asked = {"symbols": ["S08", "S09", "S10"]}
     on_ray = compute_features(mixed_db, cache_dir=tmp_path / "a", system=system, **asked)
     plan = plan_features(mixed_db, find_system(system), FeatureCache(tmp_path / "b"), **asked)
@@ -86,7 +87,7 @@ def test_the_cache_may_be_on_an_object_store(mixed_db, ray_cluster, s3_uri):
     assert [s.hit for s in again] == [True] * 2
 
 
-def test_a_module_that_workers_cannot_import_travels_with_its_helpers(
+def test_a_module_that_workers_cannot_import_is_sent_with_its_helpers(
     mixed_db, ray_cluster, tmp_path, monkeypatch, cache_dir
 ):
     (tmp_path / "lonely_helper.py").write_text("def half(x):\n    return x / 2\n")
@@ -134,7 +135,7 @@ def test_a_relative_cache_folder_is_the_drivers(mixed_db, ray_cluster, tmp_path,
     assert len(list((tmp_path / "here" / "features").glob("*.parquet"))) == 1
 
 
-def test_where_nothing_is_left_to_do_ray_is_not_started(mixed_db, ray_cluster, cache_dir, monkeypatch):
+def test_ray_is_not_started_if_everything_is_up_to_date(mixed_db, ray_cluster, cache_dir, monkeypatch):
     import os
     import time
 
@@ -149,3 +150,81 @@ def test_where_nothing_is_left_to_do_ray_is_not_started(mixed_db, ray_cluster, c
         (s.symbol, True, True, s.key, s.rows) for s in first
     ]
     assert SYSTEMS["v2"].version == 1
+
+
+# Audits
+
+
+@pytest.fixture
+def leaky(tmp_path, monkeypatch):
+    """A system that reads the next bar, in a module that workers cannot import."""
+    (tmp_path / "leaky_features.py").write_text(
+        "import numpy as np\n"
+        "from bitcorn_ray.features.system import feature_system\n"
+        "@feature_system(name='leaky', warmup=1)\n"
+        "def leaky(bars):\n"
+        "    p = bars.close\n"
+        "    return {'next': np.append(p[1:], p[-1]) / p, 'last': np.append(p[:1], p[:-1]) / p}\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return "leaky_features:leaky"
+
+
+def test_every_partition_is_audited_as_in_a_plain_process(market_db, ray_cluster, leaky):
+    seen = []
+    results = run_audit(market_db, find_system(leaky), cuts=8, seed=3, on_done=seen.append)
+    assert [(r.symbol, r.timeframe) for r in results] == [("AAAUSDT", "1h"), ("BBBUSDT", "1h")]
+    assert len(seen) == 2
+    for result in results:
+        bars, system = read_bars(market_db, result.symbol, "1h")[0], find_system(leaky)
+        here = audit(bars, system, cuts=8, seed=3, fresh=system)
+        assert result.report == here
+        assert {(f.feature, f.kind) for f in here.findings} == {("next", "look-ahead")}
+
+
+def test_a_module_that_remembers_the_first_bars_is_named(market_db, ray_cluster, tmp_path, monkeypatch):
+    (tmp_path / "remembering_features.py").write_text(
+        "from bitcorn_ray.features.system import feature_system\n"
+        "_FITTED = {}\n"
+        "@feature_system(name='scaled', warmup=1, features=['scaled', 'body'])\n"
+        "def scaled(bars):\n"
+        "    scale = _FITTED.setdefault('scale', bars.close.mean())\n"
+        "    return {'scaled': bars.close / scale, 'body': bars.close / bars.open}\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for result in run_audit(market_db, find_system("remembering_features:scaled"), cuts=8):
+        assert [(f.feature, f.kind) for f in result.report.findings] == [("scaled", "unstable")]
+
+
+def test_a_context_is_put_on_the_grid_of_each_partition(market_db, ray_cluster):
+    results = run_audit(market_db, SYSTEMS["v2"].with_context("4h"), symbols=["AAAUSDT"], cuts=8)
+    assert results[0].error is None
+    assert results[0].report.passed
+    assert len(results[0].report.features) == 28
+
+
+def test_a_partition_that_cannot_be_audited_is_named_and_the_others_are(tmp_path, random_bars, ray_cluster):
+    parts = [("x", Partition("A", "1h"), random_bars(20)), ("x", Partition("B", "1h"), random_bars(300))]
+    write_bars(parts, tmp_path / "m.db")
+    results = run_audit(tmp_path / "m.db", anything, cuts=4)
+    assert "an audit of anything needs" in results[0].error
+    assert results[1].report.passed
+
+
+def test_an_unknown_symbol_is_refused_before_anything_starts(market_db):
+    with pytest.raises(BitcornError, match="unknown symbol NOPE"):
+        run_audit(market_db, anything, symbols=["NOPE"])
+
+
+def test_a_failing_partition_does_not_stop_others_of_its_file(tmp_path, random_bars, ray_cluster):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = random_bars(430).columns()
+    names = {"symbol": ["A"] * 30 + ["B"] * 200 + ["C"] * 200, "timeframe": ["1h"] * 430}
+    pq.write_table(pa.table({"ts": columns.pop("timestamp"), **columns, **names}), tmp_path / "all.parquet")
+    results = run_audit(tmp_path / "all.parquet", anything, cuts=4)
+    assert [(r.symbol, bool(r.error)) for r in results] == [("A", True), ("B", False), ("C", False)]
+    assert [r.symbol for r in run_audit(tmp_path / "all.parquet", anything, symbols=["B", "C"], cuts=4)] == ["B", "C"]
+    with pytest.raises(BitcornError, match="unknown symbol NOPE"):
+        run_audit(tmp_path / "all.parquet", anything, symbols=["NOPE"], cuts=4)

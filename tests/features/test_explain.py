@@ -31,7 +31,7 @@ def of(symbol, db, cache, system):
     return next(each for each in explain(db, system, cache) if each.symbol == symbol)
 
 
-def test_nothing_yet(market_db, cache):
+def test_a_partition_without_an_entry_is_a_miss(market_db, cache):
     found = explain(market_db, V4, cache)
     assert [(e.symbol, e.outcome, e.causes) for e in found] == [
         ("AAAUSDT", "miss", ("no entry of v4 for it yet",)),
@@ -94,7 +94,7 @@ def test_parameters_and_context_are_named(market_db, cache):
     assert "context: [] became ['2h']" in of("AAAUSDT", market_db, cache, V4.with_context("2h")).causes
 
 
-def test_of_several_variants_the_nearest_is_compared_with(market_db, cache):
+def test_the_nearest_of_several_variants_is_compared(market_db, cache):
     for short in (5, 8):
         run(market_db, cache, V4.with_parameters(short=short, oscillator=short))
     asked = V4.with_parameters(short=5, oscillator=9)

@@ -13,10 +13,11 @@ from bitcorn_ray.cache.pruning import prune
 from bitcorn_ray.cache.store import FeatureCache, chunk_name
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.compute import compute_jobs, finish_features, prepare
-from bitcorn_ray.features.plan import plan_features, require_found
+from bitcorn_ray.features.plan import FeatureJob, plan_features, requested_of, requested_partitions, require_found
 from bitcorn_ray.features.registry import SYSTEMS
-from bitcorn_ray.market.partition import Partition, normalise_symbol
+from bitcorn_ray.market.partition import Partition, is_requested, normalise_symbol
 from bitcorn_ray.market.resample import resample_bars
+from bitcorn_ray.sources.source import open_source
 
 V2, V4 = SYSTEMS["v2"], SYSTEMS["v4"]
 
@@ -69,7 +70,7 @@ def test_a_changed_bar_is_found_and_only_its_partition_computed(market_db, cache
     assert left(market_db, cache) == []
 
 
-def test_another_system_or_parameter_has_a_receipt_of_its_own(market_db, cache):
+def test_another_system_or_parameter_has_its_own_receipt(market_db, cache):
     settle(market_db)
     run(market_db, cache)
     assert left(market_db, cache, V4) == ["AAAUSDT", "BBBUSDT"]
@@ -78,7 +79,7 @@ def test_another_system_or_parameter_has_a_receipt_of_its_own(market_db, cache):
     assert left(market_db, cache, V4.with_parameters(short=7)) == ["AAAUSDT", "BBBUSDT"]
 
 
-def test_a_part_that_was_asked_for_leaves_the_rest(market_db, cache):
+def test_a_requested_symbol_leaves_the_others_to_compute(market_db, cache):
     settle(market_db)
     run(market_db, cache, symbols=["AAAUSDT"])
     assert left(market_db, cache, symbols=["aaa-usdt"]) == []
@@ -117,7 +118,7 @@ def test_a_failure_is_not_in_the_receipt(market_db, cache):
     assert left(market_db, cache) == ["BBBUSDT"]
 
 
-def test_of_a_folder_only_changed_and_new_files_are_read(tmp_path, random_bars, cache):
+def test_only_changed_and_new_files_of_a_folder_are_read(tmp_path, random_bars, cache):
     folder = tmp_path / "bars"
     folder.mkdir()
 
@@ -183,13 +184,13 @@ def mixed_folder(tmp_path, random_bars):
     return folder
 
 
-def test_columns_of_a_file_go_before_its_name(mixed_folder, cache):
+def test_columns_of_a_file_precede_its_name(mixed_folder, cache):
     assert [s.symbol for s in run(mixed_folder, cache)] == ["A", "B", "C/D"]
     assert [s.unread for s in run(mixed_folder, cache)] == [True] * 3
 
 
 @pytest.mark.parametrize("asked", [["A", "cd"], ["c-d", "b"], ["B"]])
-def test_several_symbols_may_be_asked_of_a_file_that_has_to_be_read(mixed_folder, cache, asked):
+def test_several_symbols_of_an_unread_file_can_be_requested(mixed_folder, cache, asked):
     wanted = {normalise_symbol(symbol) for symbol in asked}
     assert {normalise_symbol(s.symbol) for s in run(mixed_folder, cache, symbols=asked)} == wanted
 
@@ -201,7 +202,7 @@ def test_a_partition_in_no_file_is_refused_after_reading(mixed_folder, cache):
         require_found(plan.jobs, [Partition(s.symbol, s.timeframe) for s in done], ["A", "NOPE"], None)
 
 
-def test_a_file_that_is_not_read_is_in_use_all_the_same(market_db, cache):
+def test_an_unread_file_counts_as_a_use_of_its_entries(market_db, cache):
     settle(market_db)
     keys = [status.key for status in run(market_db, cache)]
     for key in keys:
@@ -216,7 +217,7 @@ def resampled(bars, timeframe):
 
 
 @pytest.mark.parametrize("kind", ["database", "folder", "file"])
-def test_a_timeframe_that_is_not_stored_is_put_together(market_db, tmp_path, random_bars, cache, kind):
+def test_a_timeframe_that_is_not_stored_is_resampled(market_db, tmp_path, random_bars, cache, kind):
     source = {"database": market_db, "folder": tmp_path / "bars", "file": tmp_path / "all.parquet"}[kind]
     bars = {"AAAUSDT": random_bars(1_500, seed=1, gaps=2), "BBBUSDT": random_bars(900, seed=2)}
     if kind == "folder":
@@ -249,6 +250,59 @@ def test_a_timeframe_that_is_not_stored_is_put_together(market_db, tmp_path, ran
     assert {s.timeframe for s in run(source, cache, timeframes=["2h"])} == {"2h"}
 
 
-def test_a_timeframe_that_cannot_be_put_together_is_refused(market_db, cache):
+def test_a_timeframe_that_cannot_be_resampled_is_refused(market_db, cache):
     with pytest.raises(BitcornError, match="no bars of timeframe 90m"):
         plan_features(market_db, V2, cache, timeframes=["90m"])
+
+
+# Requested partitions
+
+
+@pytest.mark.parametrize(
+    ("symbols", "timeframes", "expected"),
+    [
+        (None, None, True),
+        (["X", "btc-usdt"], None, True),
+        (["X", "Y"], None, False),
+        (["BTCUSDT"], ["4h", "60m"], True),
+        (["BTCUSDT"], ["4h"], False),
+    ],
+)
+def test_a_partition_is_requested_by_symbol_and_timeframe(symbols, timeframes, expected):
+    assert is_requested(Partition("BTC/USDT", "1h"), symbols, timeframes) is expected
+
+
+def test_a_database_gives_its_partitions_with_sizes(market_db):
+    ((file, wanted),) = requested_partitions(open_source(market_db), {}, None, None)
+    assert file.location.path == market_db
+    sizes = dict(wanted)
+    assert list(sizes) == [Partition("AAAUSDT", "1h"), Partition("BBBUSDT", "1h")]
+    assert sizes[Partition("BBBUSDT", "1h")] == 900
+    with pytest.raises(BitcornError, match="unknown symbol C"):
+        list(requested_partitions(open_source(market_db), {}, ["C"], None))
+
+
+def test_requested_partitions_of_unread_files_are_checked_after_reading():
+    unread, named = (FeatureJob(path="/x", partition=p, size=1) for p in (None, Partition("A", "1h")))
+    require_found([named], [], ["B"], None)
+    require_found([unread], [Partition("B", "1h")], ["b"], ["1h"])
+    with pytest.raises(BitcornError, match="no bars of timeframe 4h"):
+        require_found([unread], [Partition("B", "1h")], ["b"], ["4h"])
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [("/d/BTC_1h.parquet", ("BTC", "1h")), ("/d/all.csv", ("all.csv", "")), ("/d/X_1M.csv", ("X_1M.csv", ""))],
+)
+def test_a_job_has_a_label_before_its_file_is_read(path, expected):
+    label = FeatureJob(path=path, partition=None, size=1).label()
+    assert (label.symbol, label.timeframe) == expected
+
+
+def test_resampled_partitions_are_requested_with_their_base(market_db):
+    ((_, wanted),) = requested_partitions(open_source(market_db), {}, ["bbbusdt"], ["4h", "1h"])
+    assert [(p.timeframe, p.base, size) for p, size in wanted] == [("1h", None, 900), ("4h", "1h", 900)]
+    stored = [Partition("A", "1h"), Partition("B", "4h")]
+    assert [(p.symbol, p.base) for p in requested_of(stored, None, ["4h"])] == [("B", None), ("A", "1h")]
+    assert requested_of(stored, None, None) == stored
+    assert requested_of(stored, ["a"], ["1h"]) == stored[:1]

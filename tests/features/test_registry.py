@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.features.registry import SYSTEMS, FeatureRegistry, find_system
+from bitcorn_ray.features.registry import SYSTEMS, find_system
 from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.features.systems import v2, v4
 
@@ -75,30 +75,10 @@ def test_the_declared_names_are_those_that_are_computed(random_bars, module):
 
 
 def test_an_unknown_system_names_those_that_exist():
-    with pytest.raises(BitcornError, match=r"unknown feature system 'v9': choose v2, v4, vol, or module:function"):
-        SYSTEMS["v9"]
-    with pytest.raises(BitcornError, match=r"unknown feature system 'v9': choose none, or module:function"):
-        FeatureRegistry()["v9"]
-
-
-def test_a_registry_contains_registered_systems():
-    registry, mine = FeatureRegistry(), system()
-    assert registry.register(mine) is mine
-    assert registry["mine"] is mine
-    assert "mine" in registry
-    assert "v2" not in registry
-    assert list(FeatureRegistry(mine, system(name="other"))) == ["mine", "other"]
-
-
-@pytest.mark.parametrize("changes", [{"version": 2}, {"warmup": 2}, {"parameters": {"window": 9}}])
-def test_a_name_is_declared_once(changes):
-    registry, first = FeatureRegistry(), system()
-    registry.register(first)
-    registry.register(system())
-    with pytest.raises(BitcornError, match="feature system 'mine' already exists: choose another name"):
-        registry.register(system(**changes))
-    assert registry["mine"] == first
-    assert list(registry) == ["mine"]
+    with pytest.raises(BitcornError, match=r"'v9': choose v2, v4, vol, or module:function"):
+        find_system("v9")
+    with pytest.raises(BitcornError, match=r"'v9': choose none, or module:function"):
+        find_system("v9", {})
 
 
 # Texts
@@ -114,17 +94,12 @@ def test_a_system_finds_itself():
     assert find_system(mine) is mine
 
 
-@pytest.mark.parametrize("make", [FeatureRegistry, lambda mine: {"mine": mine}])
-def test_names_are_looked_up_where_one_says(make):
+def test_names_are_looked_up_in_the_given_registry():
     mine = system()
-    assert find_system("mine", make(mine)) is mine
-    assert find_system("mine:window=8", make(mine)).parameters == {"window": 8}
-
-
-@pytest.mark.parametrize("registry", [FeatureRegistry(system()), {"mine": system()}], ids=["registry", "dict"])
-def test_a_name_that_is_not_where_one_says_is_refused(registry):
+    assert find_system("mine", {"mine": mine}) is mine
+    assert find_system("mine:window=8", {"mine": mine}).parameters == {"window": 8}
     with pytest.raises(BitcornError, match="v2"):
-        find_system("v2", registry)
+        find_system("v2", {"mine": mine})
 
 
 def test_parameters_and_context_follow_the_name():
@@ -143,7 +118,7 @@ def test_values_are_read_as_numbers_where_they_are_numbers(own_module):
 
 
 @pytest.mark.parametrize("origin", ["own_features:steps", "own_package.deep:steps"])
-def test_a_system_of_ones_own_is_imported(own_module, random_bars, origin):
+def test_a_user_system_is_imported(own_module, random_bars, origin):
     found, bars = find_system(origin), random_bars(30)
     assert (found.name, found.version, found.origin, found.spec) == ("steps", 2, origin, origin)
     np.testing.assert_array_equal(found.compute(bars)["step"], (bars.close[4:] - bars.close[:-4]).astype(np.float32))
@@ -152,7 +127,7 @@ def test_a_system_of_ones_own_is_imported(own_module, random_bars, origin):
     assert find_system(wide.spec) == wide
 
 
-def test_a_context_that_is_declared_stays_unless_another_is_asked_for(own_module):
+def test_a_declared_context_is_kept_unless_another_is_given(own_module):
     assert find_system("own_features:framed").context == ("4h",)
     assert find_system("own_features:framed").spec == "own_features:framed:context=4h"
     assert find_system("own_features:framed:context=1d").context == ("1d",)

@@ -56,7 +56,7 @@ def test_a_missing_value_spoils_its_windows_only():
 
 
 @given(st.lists(st.booleans(), max_size=60))
-def test_run_length_counts_what_a_loop_counts(condition):
+def test_run_length_equals_a_loop(condition):
     expected, count = [], 0
     for value in condition:
         count = count + 1 if value else 0
@@ -90,7 +90,7 @@ def test_a_window_as_long_as_the_series_has_one_mean_and_a_longer_one_none(n):
     assert np.isnan(far_longer).all()
 
 
-def test_a_mean_does_not_depend_on_which_others_are_asked_for():
+def test_a_mean_does_not_depend_on_the_other_windows():
     x = np.random.default_rng(2).normal(size=400)
     together = rolling_means(x, 6, 24, 168)
     for n, mean in zip((6, 24, 168), together, strict=True):

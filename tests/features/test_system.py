@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.features.registry import SYSTEMS, FeatureRegistry, find_system
+from bitcorn_ray.features.registry import SYSTEMS, find_system
 from bitcorn_ray.features.system import FeatureSystem, feature_system
+from bitcorn_ray.features.system import _call_feature_function as call
+from bitcorn_ray.features.system import _validated as validated
 from bitcorn_ray.market.simulate import simulate_bars
 
 PRICES = ("open", "high", "low", "close")
@@ -65,13 +67,13 @@ def test_systems_with_other_parameters_are_other_systems():
 
 
 @pytest.mark.parametrize("name", ["widow", "bars", "context"])
-def test_a_parameter_that_there_is_not_is_refused_with_those_that_there_are(name):
+def test_an_unknown_parameter_is_refused_with_the_known_ones(name):
     message = f"feature system 'momentum' has no parameter {name}: it has window, scale, mode, flags"
     with pytest.raises(BitcornError, match=message):
         momentum.with_parameters(**{name: 3})
 
 
-def test_a_system_without_parameters_says_so():
+def test_an_unknown_parameter_of_a_system_without_any_is_refused():
     with pytest.raises(BitcornError, match="'v2' has no parameter window: it has none"):
         SYSTEMS["v2"].with_parameters(window=3)
 
@@ -250,7 +252,7 @@ def test_other_names_than_declared_are_refused(random_bars, answer, message):
         (lambda bars: [], (0,)),
     ],
 )
-def test_anything_but_one_value_per_bar_is_refused(random_bars, values, shape):
+def test_output_of_another_length_than_the_bars_is_refused(random_bars, values, shape):
     system = declared(lambda bars: {"x": values(bars)}, declared=("x",))
     message = f"feature x of 'mine' has shape {shape} for 20 bars: return one value per bar"
     with pytest.raises(BitcornError, match=re.escape(message)):
@@ -288,7 +290,7 @@ def test_a_failing_function_is_reported_with_its_error(random_bars):
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
-def test_an_error_that_is_said_well_already_is_passed_on(random_bars):
+def test_a_bitcorn_error_of_the_function_is_passed_on(random_bars):
     def refusing(bars):
         raise BitcornError("these bars need a time")
 
@@ -323,7 +325,7 @@ def test_a_function_that_writes_into_the_bars_fails_and_changes_nothing(random_b
     assert bars.close.flags.writeable, "the arrays of the caller stay as they are"
 
 
-def test_the_function_gets_contiguous_arrays_whatever_the_caller_has(random_bars):
+def test_the_function_gets_contiguous_arrays(random_bars):
     bars = random_bars(40)
     every_second = bars.take(slice(None, None, 2))
     assert not every_second.close.flags.c_contiguous
@@ -396,7 +398,7 @@ def test_v2_needs_no_times(random_bars):
 # Texts, halos, pickles
 
 
-REGISTRY = FeatureRegistry(momentum)
+REGISTRY = {"momentum": momentum}
 
 
 @pytest.mark.parametrize(
@@ -428,7 +430,7 @@ def test_the_text_of_a_system_finds_it_again(parameters, context):
     assert found.spec == system.spec
 
 
-def test_the_text_of_a_system_reads_as_one_writes_it():
+def test_the_text_of_a_system_is_readable():
     assert SYSTEMS["v4"].with_parameters(short=12).with_context("4h", "1d").spec == "v4:short=12:context=4h+1d"
     assert momentum.with_parameters(window=50, scale=0.5).spec == "momentum:scale=0.5:window=50"
 
@@ -550,3 +552,96 @@ def test_bars_without_a_column_that_is_needed_are_refused(random_bars):
 def test_further_columns_and_a_context_are_refused_together():
     with pytest.raises(BitcornError, match="reads trades, which bars of a higher timeframe do not have"):
         activity.with_context("4h")
+
+
+# Output of the function
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (lambda bars: {"x": bars["close"].shift(1)}, "TypeError: 'Bars' object is not subscriptable"),
+        (lambda bars: bars.assign(x=1), "AttributeError: 'Bars' object has no attribute 'assign'"),
+        (lambda bars: {"x": bars.closing}, "AttributeError: 'Bars' object has no attribute 'closing'"),
+        (lambda bars: {"x": bars.close.shift(1)}, "AttributeError: 'numpy.ndarray' object has no attribute 'shift'"),
+        (lambda bars: {"x": bars.timestamp.dt.hour}, "AttributeError: 'numpy.ndarray' object has no attribute 'dt'"),
+    ],
+)
+def test_bars_used_as_a_dataframe_are_explained(random_bars, function, said):
+    with pytest.raises(BitcornError, match=re.escape(f"feature system 'mine' failed: {said}")) as caught:
+        call(function, "mine", random_bars(20), {})
+    assert "bars are not a DataFrame" in str(caught.value)
+    assert "bars.to_frame() returns a DataFrame" in str(caught.value)
+
+
+def test_other_failures_are_reported_with_their_line(random_bars):
+    def failing(bars):
+        return {"x": np.asarray(bars.close).reshape(7, 3)}
+
+    line = failing.__code__.co_firstlineno + 1
+    with pytest.raises(BitcornError, match=rf"ValueError: cannot reshape .* \(line {line} of test_system.py\)$"):
+        call(failing, "mine", random_bars(20), {})
+
+
+def test_a_function_that_would_end_the_process_has_failed(random_bars):
+    def leaving(bars):
+        raise SystemExit(3)
+
+    with pytest.raises(BitcornError, match="failed: SystemExit: 3"):
+        call(leaving, "mine", random_bars(20), {})
+
+
+@pytest.mark.parametrize("answer", [pd.Series(np.zeros(20), name="x"), (each for each in "x"), np.zeros(20)])
+def test_a_series_is_neither_a_mapping_nor_a_frame(random_bars, answer):
+    with pytest.raises(BitcornError, match=f"returned {type(answer).__name__}: return a mapping"):
+        call(lambda bars: answer, "mine", random_bars(20), {})
+
+
+def test_a_repeated_name_is_refused(random_bars):
+    frame = pd.DataFrame(np.zeros((20, 3)), columns=["x", "y", "x"])
+    with pytest.raises(BitcornError, match="returned x twice"):
+        call(lambda bars: frame, "mine", random_bars(20), {})
+
+
+HOURS = pd.date_range("2024-01-01", periods=20, freq="h")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.fft.fft(np.arange(20.0)),
+        HOURS,
+        HOURS - HOURS[0],
+    ],
+)
+def test_values_that_are_not_real_numbers_are_refused(value):
+    with pytest.raises(BitcornError, match="feature x of 'mine' has values that are not"):
+        validated(value, "x", "mine", 20)
+
+
+def test_masked_values_are_refused_and_an_empty_mask_is_not():
+    values = np.arange(20.0)
+    with pytest.raises(BitcornError, match="masked values: return NaN"):
+        validated(np.ma.masked_where(values > 3, values), "x", "mine", 20)
+    assert (validated(np.ma.masked_where(values > 30, values), "x", "mine", 20) == values).all()
+
+
+def by_hour(series):
+    """Rolling means within each hour of the day: pandas puts the rows of an hour together."""
+    return series.groupby(HOURS.hour % 3).rolling(2, min_periods=1).mean()
+
+
+SERIES = pd.Series(np.random.default_rng(0).normal(size=20))
+
+
+@pytest.mark.parametrize("value", [SERIES.sort_values(), SERIES[::-1], by_hour(SERIES), SERIES.set_axis(HOURS[::-1])])
+def test_a_series_in_another_order_than_the_bars_is_refused(value):
+    with pytest.raises(BitcornError, match="a Series whose index is not increasing"):
+        validated(value, "x", "mine", 20)
+
+
+@pytest.mark.parametrize(
+    "value", [SERIES, SERIES.set_axis(HOURS), SERIES.set_axis([0] * 20), by_hour(SERIES).droplevel(0).sort_index()]
+)
+def test_a_series_in_the_order_of_the_bars_is_taken(value):
+    assert (validated(value, "x", "mine", 20) == value.to_numpy()).all()

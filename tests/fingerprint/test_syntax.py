@@ -133,7 +133,7 @@ from m import *
         ("from mine import run_path", ""),
     ],
 )
-def test_code_that_is_not_named_is_found(source, found):
+def test_dynamic_code_is_found(source, found):
     assert facts_of(source).dynamic == found
 
 

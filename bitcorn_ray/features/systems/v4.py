@@ -83,6 +83,7 @@ from bitcorn_ray.features.rolling import (
     true_range,
 )
 from bitcorn_ray.market.bars import Bars
+from bitcorn_ray.market.timeframe import UNIT_MS, period_offset
 
 VERSION = 1
 FAMILIES: dict[str, tuple[str, ...]] = {
@@ -110,8 +111,7 @@ FEATURES = tuple(name for family in FAMILIES.values() for name in family)
 _FLOOR = 1e-6  # log return; the resolution of a price of eight digits
 _TD_LAG, _TD_EMA = 4, 9
 _MACD_FAST, _MACD_SLOW, _MACD_SIGNAL = 12, 26, 9
-_MINUTE, _DAY, _WEEK = 60_000, 1_440, 10_080  # milliseconds; minutes
-_MONDAY = 4 * _DAY  # the epoch was a Thursday
+_DAY, _WEEK = (UNIT_MS[unit] // UNIT_MS["m"] for unit in ("d", "w"))  # minutes
 
 Array = NDArray[np.float64]
 
@@ -256,13 +256,13 @@ def _directional(bars: Bars, tr: Array, n: int) -> dict[str, Array]:
 def _oscillators(bars: Bars, atr: Array, n: int) -> dict[str, Array]:
     moved, decay = change(bars.close, 1), _wilder(n)
     high, low = talib.MAX(bars.high, n), talib.MIN(bars.low, n)
-    place = _ratio(2.0 * bars.close - high - low, high - low + atr)
+    position = _ratio(2.0 * bars.close - high - low, high - low + atr)
     typical = (bars.high + bars.low + bars.close) / 3.0
     direction = np.sign(change(typical, 1))
     flow = typical * bars.volume * direction
     return {
         "rsi": _ratio(decaying_mean(moved, decay), decaying_mean(np.abs(moved), decay)),
-        "stoch": rolling_mean(rolling_mean(place, 3), 3),
+        "stoch": rolling_mean(rolling_mean(position, 3), 3),
         "mfi": _ratio(decaying_mean(flow, decay), decaying_mean(np.abs(flow), decay)),
     }
 
@@ -315,10 +315,10 @@ def _volume(bars: Bars, r: Array, atr_medium: Array, short: int, medium: int, lo
 
 
 def _time(timestamp: NDArray[np.int64]) -> dict[str, Array]:
-    minute = timestamp // _MINUTE
+    minute, monday = timestamp // UNIT_MS["m"], period_offset(UNIT_MS["w"]) // UNIT_MS["m"]
     day = np.arange(_DAY) * (2.0 * np.pi / _DAY)
     week = np.arange(_WEEK) * (2.0 * np.pi / _WEEK)
-    of_day, of_week = minute % _DAY, (minute - _MONDAY) % _WEEK
+    of_day, of_week = minute % _DAY, (minute - monday) % _WEEK
     return {
         "hour_sin": np.sin(day)[of_day],
         "hour_cos": np.cos(day)[of_day],

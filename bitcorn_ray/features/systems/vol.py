@@ -51,12 +51,12 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.rolling import change, lagged, rolling_means
 from bitcorn_ray.market.bars import Bars
 from bitcorn_ray.market.reference_volatility import reference_volatility
+from bitcorn_ray.market.timeframe import UNIT_MS, period_offset
 
 VERSION = 1
 
 _WEEKS, _DAYS, _RECENT_DAYS = 24, 84, 28
 _FEWEST = 12  # bars per day: the profile of as many bars ahead must lie within the day before
-_DAY_MS, _MONDAY_MS = 86_400_000, 4 * 86_400_000  # the epoch was a Thursday
 _TINY = 1e-30
 _BOUND = 6.0
 
@@ -144,12 +144,12 @@ def _volumes(volume: Array, day: int) -> dict[str, Array]:
 def _profiles(timestamp: NDArray[np.int64], parkinson: Array, day: int, step: int) -> dict[str, Array]:
     """Return features of the past at the same times of the week and of the day; missing bars are left out there."""
     week, ahead = 7 * day, (1, 4, 12, day)
-    place = (timestamp - timestamp[0]) // max(step, 1)
-    length = int(place[-1]) + 1 + day
+    row = (timestamp - timestamp[0]) // max(step, 1)
+    length = int(row[-1]) + 1 + day
 
     def on_grid(x: Array) -> Array:
         out = np.full(length, np.nan)
-        out[place] = x
+        out[row] = x
         return out
 
     usual = rolling_means(parkinson, week)[0]
@@ -160,14 +160,14 @@ def _profiles(timestamp: NDArray[np.int64], parkinson: Array, day: int, step: in
     (weeks,) = _trailing(of_weeks, week, (_WEEKS,))
     out = {}
     for name, profile in (("of_week", weeks), ("of_day", days), ("of_recent_day", recent)):
-        out[f"{name}_0"] = profile[place]
+        out[f"{name}_0"] = profile[row]
         for n, mean in zip(ahead, rolling_means(profile, *ahead), strict=True):
-            out[f"{name}_{n}"] = mean[place + n]
+            out[f"{name}_{n}"] = mean[row + n]
     return out
 
 
 def _around(grid: Array, week: int) -> Array:
-    """Return the mean over the week around each place, NaN if less than half of it exists. It is used a week later."""
+    """Return the mean over the week around each bar, NaN if less than half of it exists. It is used a week later."""
     half = week // 2
     width, there = 2 * half + 1, np.isfinite(grid)
     total, count = (rolling_means(x, width)[0] for x in (np.where(there, grid, 0.0), there.astype(np.float64)))
@@ -178,7 +178,7 @@ def _around(grid: Array, week: int) -> Array:
 
 
 def _trailing(x: Array, lag: int, counts: tuple[int, ...]) -> Iterator[Array]:
-    """Yield the mean of the values lag, 2 lag, ... places before, for each ascending count; 0 if none exists."""
+    """Yield the mean of the values lag, 2 lag, ... bars before, for each ascending count; 0 if none exists."""
     there = np.isfinite(x)
     known, weight = np.where(there, x, 0.0), there.astype(np.float64)
     total, count = np.zeros(len(x)), np.zeros(len(x))
@@ -191,10 +191,11 @@ def _trailing(x: Array, lag: int, counts: tuple[int, ...]) -> Iterator[Array]:
 
 
 def _clock(timestamp: NDArray[np.int64]) -> dict[str, Array]:
-    day = 2.0 * np.pi / _DAY_MS * (timestamp % _DAY_MS)
-    week = 2.0 * np.pi / (7 * _DAY_MS) * ((timestamp - _MONDAY_MS) % (7 * _DAY_MS))
+    turns = {}
+    for name, length in (("hour", UNIT_MS["d"]), ("week", UNIT_MS["w"])):
+        turns[name] = 2.0 * np.pi / length * ((timestamp - period_offset(length)) % length)
     waves = {}
     for i in (1, 2, 3):
-        for name, turn in (("hour", day), ("week", week)):
+        for name, turn in turns.items():
             waves[f"{name}_sin{i}"], waves[f"{name}_cos{i}"] = np.sin(i * turn), np.cos(i * turn)
     return waves

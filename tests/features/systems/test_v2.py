@@ -176,7 +176,7 @@ def test_features_from_the_halo_on_are_those_of_the_whole_series(seed, row, runs
 
 @pytest.mark.parametrize("drift", [-0.002, 0.002])
 @pytest.mark.parametrize("row", [120, 121, 250, 398, 399, 400, 404, 405, 550])
-def test_the_halo_reaches_back_to_where_a_long_run_began(drift, row):
+def test_the_halo_reaches_the_start_of_a_long_run(drift, row):
     bars = with_closes(walk(1, [(100, 300, drift)]))
     first = assert_the_halo_is_enough(bars, row)
     setup = v2.compute(bars)["td_buy_setup" if drift < 0 else "td_sell_setup"]
@@ -224,7 +224,7 @@ def test_the_first_needed_row_is_the_halo():
 
 
 @pytest.mark.parametrize("drift", [-0.002, 0.002])
-def test_the_first_needed_row_of_a_context_reaches_back_to_where_its_runs_began(drift):
+def test_the_first_needed_row_of_a_context_reaches_the_start_of_its_runs(drift):
     """A zigzag whose hours change direction often, and whose days fall (or rise) for months."""
     hours = np.arange(6_000)
     p = 100 * np.exp(drift * hours + 0.012 * (hours % 7 < 3))

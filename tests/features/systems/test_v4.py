@@ -281,7 +281,7 @@ def test_volatility_estimators_find_the_volatility_of_a_random_walk():
         assert np.nanmedian(np.exp(computed[name])) == pytest.approx(sigma, rel=0.08), name
 
 
-def test_the_time_of_the_bar_is_a_place_on_two_circles():
+def test_the_time_of_a_bar_is_encoded_on_two_circles():
     # 2024-01-01 was a Monday: midnight, 06:00, and noon of the Thursday, half a week on.
     times = pd.to_datetime(["2024-01-01T00:00", "2024-01-01T06:00", "2024-01-04T12:00"]).as_unit("ms").asi8
     one = np.ones(3)

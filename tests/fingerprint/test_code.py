@@ -1,6 +1,9 @@
 import importlib
+import importlib.machinery
 import json
 import linecache
+import os
+import py_compile
 import subprocess
 import sys
 import textwrap
@@ -9,7 +12,8 @@ import pytest
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.system import FeatureSystem
-from bitcorn_ray.features.systems import v4
+from bitcorn_ray.features.systems import v2, v4
+from bitcorn_ray.fingerprint import code
 from bitcorn_ray.fingerprint.code import code_identity, loaded_user_modules, require_same_code
 from bitcorn_ray.fingerprint.libraries import version_of
 
@@ -112,7 +116,7 @@ def test_modules_of_packages_and_relative_imports_are_followed(project, use):
     assert project.identity(pack__top="def t(x): return x + 2\n") != before
 
 
-def test_an_import_by_name_leads_to_the_home_and_not_to_all_that_the_package_loads(project):
+def test_an_import_by_name_follows_the_defining_module_only(project):
     before = project.identity(
         sys_a="def f(b):\n    from pack import h\n    return h(b)\n",
         pack__low="def h(x): return x + 1\n",
@@ -509,3 +513,118 @@ def test_the_order_of_a_dataclass_in_a_notebook_counts():
         seen.append(notebook.identity())
     assert seen[0].modules == seen[1].modules
     assert seen[0].values != seen[1].values
+
+
+# Sources of loaded modules
+
+SOURCE = "def f(bars): return bars + 1, K().m()\nclass K:\n    def m(self): return 1\n"
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """Write and import a module; `write` edits it afterwards."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    before = set(sys.modules)
+    importlib.invalidate_caches()
+    (tmp_path / "lo_a.py").write_text(SOURCE)
+    yield importlib.import_module("lo_a")
+    for name in set(sys.modules) - before:
+        if name.startswith("lo_"):
+            del sys.modules[name]
+
+
+def write(module, source):
+    with open(module.__file__, "w") as file:
+        file.write(source)
+
+
+def test_an_edit_after_the_first_look_counts_only_after_a_reload(module):
+    before = code_identity(module.f)
+    write(module, SOURCE.replace("+ 1", "+ 2"))
+    assert code_identity(module.f) == before
+    importlib.reload(module)
+    assert code_identity(module.f).modules["lo_a"] != before.modules["lo_a"]
+
+
+@pytest.mark.parametrize("edit", [("+ 1", "+ 2"), ("return 1", "return 2"), ("def f", "def g")])
+def test_an_edit_between_the_import_and_the_first_look_is_refused(module, edit):
+    """Otherwise what the loaded code computes would be stored as the edited code's."""
+    write(module, SOURCE.replace(*edit))
+    with pytest.raises(BitcornError, match=r"edited after lo_a was imported.*importlib.reload"):
+        code_identity(module.f)
+
+
+def test_an_edit_of_an_imported_helper_before_the_first_look_is_refused(tmp_path, module):
+    (tmp_path / "lo_user.py").write_text("from lo_a import f as g\ndef f(bars): return g(bars)\n")
+    user = importlib.import_module("lo_user")
+    write(module, SOURCE.replace("+ 1", "+ 2"))
+    with pytest.raises(BitcornError, match="edited after lo_a was imported"):
+        code_identity(user.f)
+
+
+def test_functions_from_before_a_reload_or_another_import_are_refused(module):
+    old = module.f
+    write(module, SOURCE.replace("+ 1", "+ 2"))
+    importlib.reload(module)
+    with pytest.raises(BitcornError, match="use its new functions"):
+        code_identity(old)
+    old = module.f
+    del sys.modules["lo_a"]
+    importlib.import_module("lo_a")
+    with pytest.raises(BitcornError, match="from an earlier import of lo_a"):
+        code_identity(old)
+
+
+def test_a_lambda_in_a_collection_that_was_edited_since_is_refused(module):
+    write(module, "T = {'a': lambda x: x + 1}\ndef f(bars): return T['a'](bars)\n")
+    importlib.reload(module)
+    write(module, "T = {'a': lambda x: x + 2}\ndef f(bars): return T['a'](bars)\n")
+    with pytest.raises(BitcornError, match="edited after"):
+        code_identity(module.f)
+
+
+def test_two_functions_of_one_name_differ(module):
+    write(module, "def f(x): return 1\nold = f\ndef f(x): return 2\n")
+    importlib.reload(module)
+    assert code_identity(module.old) != code_identity(module.f)
+
+
+def test_code_that_an_import_hook_changed_counts_by_its_source(module, monkeypatch):
+    hooked = importlib.machinery.ModuleSpec("lo_a", loader=object())
+    monkeypatch.setattr(module, "__spec__", hooked)
+    write(module, SOURCE.replace("+ 1", "+ 2"))  # stands for what the hook did
+    assert "lo_a" in code_identity(module.f).modules
+
+
+def test_a_function_that_was_made_while_the_program_ran_is_refused(module):
+    exec(compile("def made(x): return x", "<made>", "exec"), vars(module))
+    with pytest.raises(BitcornError, match=r"made is not what <made> contains"):
+        code_identity(module.made)
+
+
+def test_modules_without_a_source_are_refused(tmp_path, module):
+    (tmp_path / "source.py").write_text(SOURCE)
+    py_compile.compile(str(tmp_path / "source.py"), cfile=str(tmp_path / "lo_compiled.pyc"))
+    with pytest.raises(BitcornError, match=r"lo_compiled.pyc\) has no source file.*install it as a library"):
+        code_identity(importlib.import_module("lo_compiled").f)
+
+
+def test_a_module_without_its_source_file_is_refused(module):
+    os.remove(module.__file__)
+    with pytest.raises(BitcornError, match="the source of lo_a cannot be read"):
+        code_identity(module.f)
+
+
+def test_an_own_module_that_was_changed_while_the_process_runs_is_refused(monkeypatch):
+    monkeypatch.setattr(code, "_STARTED", 0.0)
+    monkeypatch.setattr(code, "_loaded", {})
+    with pytest.raises(BitcornError, match=r"v2\.py was changed while this process runs: restart"):
+        code_identity(v2.compute)
+
+
+def test_a_namespace_package_has_no_code(tmp_path, module):
+    (tmp_path / "lo_space").mkdir()
+    (tmp_path / "lo_space" / "sub.py").write_text("import lo_space\ndef f(bars): return bars\n")
+    importlib.invalidate_caches()
+    assert "lo_space" in code_identity(importlib.import_module("lo_space.sub").f).modules
