@@ -9,16 +9,9 @@ from __future__ import annotations
 import click
 
 from bitcorn_ray import __version__
-from bitcorn_ray.cli.cluster import MainGroup, doctor
-from bitcorn_ray.cli.data import download, export, ingest, inspect, quality
-from bitcorn_ray.cli.demo import demo
-from bitcorn_ray.cli.evaluate import evaluate
-from bitcorn_ray.cli.features import audit_system, cache, features
-from bitcorn_ray.cli.forecast import forecast, watch
-from bitcorn_ray.cli.report import report
+from bitcorn_ray.cli import cluster, data, demo, evaluate, features, forecast, report, train, tune
+from bitcorn_ray.cli.cluster import MainGroup
 from bitcorn_ray.cli.session import store_setting
-from bitcorn_ray.cli.train import reproduce, runs, train
-from bitcorn_ray.cli.tune import evolve, folds, leaderboard, tune
 from bitcorn_ray.logging import FORMATS, LEVELS, LogOutput, log_output
 
 __all__ = ["main"]
@@ -60,27 +53,6 @@ def main(context: click.Context, submit: bool, log_format: str | None, log_level
         context.with_resource(log_output(LogOutput(format=log_format or "text", level=log_level or "info")))
 
 
-for _command in (
-    inspect,
-    ingest,
-    download,
-    export,
-    quality,
-    features,
-    audit_system,
-    cache,
-    folds,
-    train,
-    tune,
-    evolve,
-    leaderboard,
-    evaluate,
-    forecast,
-    watch,
-    report,
-    runs,
-    reproduce,
-    doctor,
-    demo,
-):
-    main.add_command(_command)
+for _module in (data, features, train, tune, evaluate, forecast, report, cluster, demo):
+    for _command in _module.COMMANDS:
+        main.add_command(_command)

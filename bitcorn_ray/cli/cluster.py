@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from bitcorn_ray.cli import options
-from bitcorn_ray.cli.session import print_error, print_status, settings, show
+from bitcorn_ray.cli.session import Settings, print_error, print_status, settings, show
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.report.doctor import checks_table
 
@@ -64,9 +64,10 @@ class MainGroup(options.CommandGroup):
         name, command, rest = super().resolve_command(ctx, args)
         if not ctx.params["submit"] or command is None:
             return name, command, rest
-        address = settings().address
+        current = ctx.find_root().ensure_object(Settings)
+        address = current.address
         command.make_context(name, list(rest), parent=ctx)  # report errors of usage before anything is sent
-        if settings().address != address:
+        if current.address != address:
             raise click.UsageError("with --submit, give --address before the command: it is the dashboard's")
         # Options with `=`, because the name of a job is its first word without a dash.
         log_options = {"--log-format": ctx.params["log_format"], "--log-level": ctx.params["log_level"]}
@@ -92,3 +93,6 @@ def _submit(address: str | None, words: list[str]) -> None:
         sys.exit(130)
     except BitcornError as error:
         raise BitcornError(f"{error}; the job may still run: ray job status {job_options}") from error
+
+
+COMMANDS = (doctor,)

@@ -208,3 +208,6 @@ def quality(
         written = {"page": shown_uri(out)}
     page = f"page: {written['page']}" if written else None
     show({"source": shown_uri(source), "partitions": rows, **written}, lambda _: (*quality_tables(rows), page))
+
+
+COMMANDS = (inspect, ingest, download, export, quality)

@@ -103,3 +103,6 @@ def _write_bars(folder: Path, symbol: str, seed: int) -> Path:
     path = folder / f"{symbol}_1h.parquet"
     pq.write_table(pa.table({"ts": columns.pop("timestamp"), **columns}), path)
     return path
+
+
+COMMANDS = (demo,)

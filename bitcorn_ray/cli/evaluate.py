@@ -95,3 +95,6 @@ def _trained(file: str, cache_dir: str | None) -> RunConfig:
             log_fn=print_status,
         )
     return config
+
+
+COMMANDS = (evaluate,)

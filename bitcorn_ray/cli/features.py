@@ -266,3 +266,6 @@ def cache_explain(
     found = explain(source, load_system(system), open_cache(cache_dir), symbols, timeframes, reading)
     rows = [asdict(partition) for partition in found]
     show({"source": shown_uri(source), "system": system, "partitions": rows}, lambda _: explain_table(rows))
+
+
+COMMANDS = (features, audit_system, cache)

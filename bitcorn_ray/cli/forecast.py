@@ -213,3 +213,6 @@ def _load_forecaster(run: str, allow_changed_code: bool) -> Forecaster:
     for note in forecaster.notes:
         print_status(f"note: {note}")
     return forecaster
+
+
+COMMANDS = (forecast, watch)

@@ -40,3 +40,6 @@ def report(what: str, source: str | None, **arguments: Any) -> None:
         what, source, address=settings().address, on_done=lambda name: print_status(f"done: {name}"), **arguments
     )
     show(asdict(done), lambda _: f"report on the {done.kind} {done.what}: {done.page}, {size(done.bytes)}")
+
+
+COMMANDS = (report,)

@@ -273,3 +273,6 @@ def reproduce(run: str, source: str | None, out: str | None, cache_dir: str | No
         done = train_again(run, source=source, out=out, cache_dir=cache_dir, log_fn=print_status)
     show(done.to_json(), reproduction_tables)
     sys.exit(0 if done.equal else 1)
+
+
+COMMANDS = (train, runs, reproduce)

@@ -175,3 +175,6 @@ def leaderboard(sweep: str, level: float, cache_dir: str | None) -> None:
     import_from_working_folder()
     result = compare_trials(sweep, level=level, cache_dir=cache_dir).to_json()
     show(result, leaderboard_tables, f"{shown_uri(sweep)}, on test windows")
+
+
+COMMANDS = (folds, tune, evolve, leaderboard)

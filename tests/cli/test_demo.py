@@ -1,9 +1,8 @@
-import importlib
 import json
 
 import pytest
 
-demo = importlib.import_module("bitcorn_ray.cli.demo")  # the package has the command of this name
+from bitcorn_ray.cli import demo
 
 
 @pytest.fixture(autouse=True)
