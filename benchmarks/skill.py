@@ -22,12 +22,12 @@ import numpy as np
 
 from benchmarks.bars import REAL, fold_at_rows
 from bitcorn_ray.datasets.load import inputs_from_source
-from bitcorn_ray.evaluation.evaluate import judged_from
+from bitcorn_ray.evaluation.evaluate import evaluated_windows
 from bitcorn_ray.forecasting.forecaster import Forecaster
 from bitcorn_ray.market.bars import Bars
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.metrics.losses import forecast_metrics
-from bitcorn_ray.metrics.skill import JudgedWindows, judge
+from bitcorn_ray.metrics.skill import EvaluatedWindows, evaluate_skill
 from bitcorn_ray.models.neural.config import LSTMConfig, TrainingConfig
 from bitcorn_ray.sources.files import read_file
 from bitcorn_ray.sources.ingest import write_bars
@@ -59,7 +59,7 @@ _STRONG = "strong HAR"
 @click.option("--leave-out", help="A symbol that is not trained on.")
 @click.option("--json", "as_json", is_flag=True)
 def main(fold: tuple[float, float], test: bool, seed: int, leave_out: str | None, as_json: bool) -> None:
-    """Train one model, and judge it on every symbol."""
+    """Train one model, and evaluate it on every symbol."""
     started = time.perf_counter()
     if not test and fold[1] > 0.8:
         raise click.BadParameter("the last fifth of the rows is opened by --test alone", param_hint="--fold")
@@ -81,8 +81,8 @@ def main(fold: tuple[float, float], test: bool, seed: int, leave_out: str | None
         first = int((0.8 if test else fit_end) * length)
         one, metrics = _judged(forecaster, symbol, bars, int(fit_end * length), first)
         judged.append(one)
-        rows.append({"symbol": symbol, "metrics": metrics, "skill": judge(HORIZONS, [one])})
-    told = _told(rows, judge(HORIZONS, judged), seconds)
+        rows.append({"symbol": symbol, "metrics": metrics, "skill": evaluate_skill(HORIZONS, [one])})
+    told = _told(rows, evaluate_skill(HORIZONS, judged), seconds)
     print(json.dumps(told, indent=1) if as_json else _text(told))
 
 
@@ -111,14 +111,14 @@ def _trained(
 
 def _judged(
     forecaster: Forecaster, symbol: str, bars: Bars, fit_end: int, first: int
-) -> tuple[JudgedWindows, list[Any]]:
+) -> tuple[EvaluatedWindows, list[Any]]:
     """Forecasts of a symbol's rows from `first` on, less the last 24; rows are taken as they follow, gaps or not."""
     partition = Partition(symbol, "1h")
     forecasts = forecaster.forecast(bars, partition, first)
     kept = np.searchsorted(bars.timestamp, forecasts.cutoffs) < len(bars) - max(HORIZONS)
     rows = ("cutoffs", "close", "returns", "volatilities", "widths", "sample")
     forecasts = replace(forecasts, **{name: getattr(forecasts, name)[kept] for name in rows})
-    one, _, _ = judged_from(
+    one, _, _ = evaluated_windows(
         bars, partition, forecasts, int(bars.timestamp[fit_end]), int(forecasts.cutoffs[0]), None, over_gaps=True
     )
     metrics = forecast_metrics(

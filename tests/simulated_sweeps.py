@@ -87,7 +87,7 @@ def questions_of(history, seed, trials=8, folds=3):
             score="right signs beyond chance",
             scores=sign_scores(returns, happened, folds),
             baselines={name: sign_losses(said, happened)[:, 0] for name, said in always.items()},
-            knowing_nothing=tuple(always),
+            naive_baselines=tuple(always),
             folds=folds,
             horizon=max(HORIZONS),
         ),

@@ -1,4 +1,4 @@
-"""The baselines that forecasts are compared with: models like any other, fitted on the rows before those to judge.
+"""The baselines of an evaluation: models like all others, fitted on the rows before the evaluated ones.
 
     return      random walk (0) · ridge
     variance    constant variance · EWMA · GARCH(1,1) · log-HAR · strong HAR · ridge
@@ -32,8 +32,8 @@ FEATURE_BASELINES = ("ridge",)
 class Baselines:
     """Forecasts at N test rows by the baseline's title; each array is (N, H).
 
-    returns: log returns. variances: of the bars of the horizon together; NaN where a row has too few bars before it.
-    remarks: by title, a fit that did not converge or that could not be made.
+    returns: log returns. variances: over the whole horizon; NaN if a row has too few earlier bars.
+    remarks: by title, a fit that failed or did not converge.
     """
 
     returns: dict[str, Float]
@@ -53,11 +53,11 @@ def baseline_forecasts(
 ) -> Baselines:
     """Return the forecasts of baselines at the test rows of one partition.
 
-    outcome, realised: (T, H) log returns and realised variances after each row, NaN where they are not known. fit,
-    test: rows of T, ascending, or slices. Only labels that end within the fitting rows are used. features: (T, F) for
-    the ridge regression, which is left out without them. kinds: of the baselines.
+    outcome, realised: (T, H) log returns and realised variances after each row, NaN if unknown. fit, test: rows of T,
+    ascending, or slices. Only labels that end within the fitting rows are used. features: (T, F) for the ridge
+    regression, which is left out without them. kinds: of the baselines.
     A baseline that cannot be fitted is left out, with the reason in `remarks`. Raises BitcornError if shapes differ or
-    too few rows are left to fit anything on.
+    too few rows are left for any fit.
     """
     shape = (len(bars), len(horizons))
     if outcome.shape != shape or realised.shape != shape:
@@ -65,29 +65,29 @@ def baseline_forecasts(
     fitted_on, tested = (np.arange(shape[0])[rows] for rows in (fit, test))
     matrix = np.empty((shape[0], 0), np.float32) if features is None else features
     data = _dataset(bars, matrix, outcome, realised, fitted_on)
-    found = Baselines(returns={}, variances={}, remarks={})
+    forecasts = Baselines(returns={}, variances={}, remarks={})
     for kind in kinds:
         if features is None and kind in FEATURE_BASELINES:
             continue
-        made = model_class(kind)
-        assert issubclass(made, PartitionModel)
+        baseline = model_class(kind)
+        assert issubclass(baseline, PartitionModel)
         config = config_class(kind)(kind=kind, horizons=tuple(horizons), seq_len=1, reference_span=0)
-        model = made.create(config, Shape(matrix.shape[1], 1, bars.step))
+        model = baseline.create(config, Shape(matrix.shape[1], 1, bars.step))
         try:
             notes = model.fit_partitions(data)
         except BitcornError as error:
-            if kind == "constant":  # too few rows for anything
+            if kind == "constant":  # too few rows for any baseline
                 raise
-            found.remarks[made.title] = f"left out: {error}"
+            forecasts.remarks[baseline.title] = f"left out: {error}"
             continue
         if note := notes.get(bars.name):
-            found.remarks[made.title] = note
+            forecasts.remarks[baseline.title] = note
         forecast = model.predict(WindowSet.of_dataset(data, tested, config))
-        if "returns" in made.compared_on:
-            found.returns[made.title] = forecast.returns.astype(np.float64)
-        if "variances" in made.compared_on:
-            found.variances[made.title] = np.square(forecast.volatilities, dtype=np.float64)
-    return found
+        if "returns" in baseline.compared_on:
+            forecasts.returns[baseline.title] = forecast.returns.astype(np.float64)
+        if "variances" in baseline.compared_on:
+            forecasts.variances[baseline.title] = np.square(forecast.volatilities, dtype=np.float64)
+    return forecasts
 
 
 def _dataset(bars: PartitionBars, matrix: NDArray[np.floating], outcome: Float, realised: Float, fit: Rows) -> Dataset:

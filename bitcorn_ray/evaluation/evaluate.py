@@ -1,11 +1,12 @@
-"""Front door to evaluation: how much better a run is, out of sample, than what a professional would compare it with.
+"""Evaluate a run out of sample against baselines.
 
-1. Forecast every bar that no part of the training has seen: the test windows, and all that came after. 2. Fit the
-baselines on the bars before the first validation window, and let them forecast the same bars. 3. Score the run, and
-test the differences, on each partition and on all together. The weights were fitted before the same instant; the
-validation windows chose the epoch and began the bands, and no baseline is fitted on them either.
+1. Forecast every bar that the training has not seen: the test windows, and all later bars.
+2. Fit the baselines on the bars before the first validation window, and forecast the same bars with them. The weights
+   were fitted before the same time. The validation windows chose the epoch and started the bands; no baseline is fitted
+   on them.
+3. Score the run, and test the differences, on each partition and on all together.
 
-A symbol that was not trained on is judged from where the others are, as their bars tell of the same market.
+A symbol that was not trained on is evaluated from the same time as the others, whose bars inform about its market.
 Shapes: T bars, N windows, H horizons, F features.
 """
 
@@ -31,7 +32,7 @@ from bitcorn_ray.market.outcomes import outcomes
 from bitcorn_ray.market.partition import Partition, normalise_symbol
 from bitcorn_ray.market.timeframe import timeframe_ms
 from bitcorn_ray.metrics.losses import HorizonMetrics, forecast_metrics
-from bitcorn_ray.metrics.skill import HorizonSkill, JudgedWindows, judge
+from bitcorn_ray.metrics.skill import EvaluatedWindows, HorizonSkill, evaluate_skill
 from bitcorn_ray.sources.options import Reading
 from bitcorn_ray.sources.source import shown_source
 from bitcorn_ray.storage.location import shown_uri
@@ -41,10 +42,10 @@ _ALL_BARS = 2**62
 
 @dataclass(frozen=True, kw_only=True)
 class PartitionEvaluation:
-    """One partition: windows from `first` to `last` (openings of their last bars), scored horizon by horizon.
+    """The evaluation of one partition, by horizon, on windows whose last bars open from `first` to `last`.
 
-    sample: what the training knew of them. fitted_until: when what baselines were fitted on ended.
-    remarks: on baselines, by their name. left_out: bars without a window, by the reason.
+    sample: "test", "out of sample" or "other symbol". fitted_until: last time of the bars that baselines were fitted
+    on. remarks: on baselines, by name. left_out: number of bars without a window, by reason.
     """
 
     symbol: str
@@ -62,10 +63,10 @@ class PartitionEvaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """A run judged out of sample.
+    """An evaluation of a run out of sample.
 
-    skill: of all partitions together, averaged at each instant; of one, that one's. errors: partitions that could not
-    be judged, and why. notes: what to know about using this run here. judged: the windows themselves, by partition.
+    skill: of all partitions together, averaged at each instant, or of the only one. errors: reasons why partitions were
+    not evaluated. notes: warnings about this run and source. windows: by partition.
     """
 
     run: str
@@ -75,13 +76,13 @@ class Evaluation:
     skill: tuple[HorizonSkill, ...]
     errors: dict[str, str]
     notes: tuple[str, ...]
-    judged: tuple[JudgedWindows, ...] = field(default=(), repr=False)
+    windows: tuple[EvaluatedWindows, ...] = field(default=(), repr=False)
 
     def to_json(self) -> dict[str, Any]:
-        """Everything in plain values, without the windows themselves."""
-        told = asdict(replace(self, judged=()))
-        del told["judged"]
-        return told
+        """Return everything but the windows as plain values."""
+        values = asdict(replace(self, windows=()))
+        del values["windows"]
+        return values
 
 
 def evaluate(
@@ -95,14 +96,14 @@ def evaluate(
     allow_changed_code: bool = False,
     reading: Reading | None = None,
 ) -> Evaluation:
-    """Judge a run on the bars of a source that its training has not seen.
+    """Evaluate a run on the bars of a source that its training has not seen.
 
-    source, symbols, reading: see `plan_forecasts`. on_done: called with each partition's name when it has been judged.
-    address: of a Ray cluster, used where there is much to forecast. allow_changed_code: see `Forecaster.load`.
-    Raises BitcornError where nothing is out of sample, and as `Forecaster.load` and `plan_forecasts` do.
+    source, symbols, reading: see `plan_forecasts`. on_done: called with the name of each evaluated partition.
+    address: of a Ray cluster, used for many forecasts. allow_changed_code: see `Forecaster.load`.
+    Raises BitcornError if nothing is out of sample, and as `Forecaster.load` and `plan_forecasts` do.
     """
     forecaster = Forecaster.load(run, allow_changed_code=allow_changed_code)
-    unseen = _unseen_from(forecaster.run.metadata, shown_uri(run))
+    horizons, unseen = forecaster.run.config.horizons, _unseen_from(forecaster.run.metadata, shown_uri(run))
     plan = plan_forecasts(
         forecaster,
         source,
@@ -113,37 +114,41 @@ def evaluate(
         reading=reading,
     )
     worker = ForecastWorker(plan)
-    judged, told, errors, there = list[JudgedWindows](), list[PartitionEvaluation](), dict[str, str](), set[str]()
+    windows, partitions = list[EvaluatedWindows](), list[PartitionEvaluation]()
+    errors, stored = dict[str, str](), set[str]()
     for done in run_forecasts(plan, address=address):
-        name = f"{done.partition}"
-        there.add(normalise_symbol(done.partition.symbol))
+        name = str(done.partition)
+        stored.add(normalise_symbol(done.partition.symbol))
         if done.forecasts is None or done.bars is None:
             errors[name] = done.error or ""
             continue
         try:
-            facts, fitted, cutoffs = _ranges(forecaster, done.partition, unseen)
+            sample, fitted_before, unseen_from = _ranges(forecaster, done.partition, unseen)
             features = worker.features(done.bars, Origin(done.source, done.partition, complete=True))
-            one, remarks, rows = judged_from(done.bars, done.partition, done.forecasts, fitted, cutoffs, features)
-            told.append(_told(done.partition, done.forecasts, one, remarks, rows, show_time(fitted - 1), facts))
-            judged.append(one)
+            own, remarks, rows = evaluated_windows(
+                done.bars, done.partition, done.forecasts, fitted_before, unseen_from, features
+            )
+            fitted_until = show_time(fitted_before - 1)
+            partitions.append(_evaluation(done.partition, done.forecasts, own, remarks, rows, fitted_until, sample))
+            windows.append(own)
         except BitcornError as error:
             errors[name] = str(error)
         on_done(name)
-    if not judged:
-        raise BitcornError("; ".join(f"{name}: {why}" for name, why in errors.items()))
+    if not windows:
+        raise BitcornError("; ".join(f"{name}: {error}" for name, error in errors.items()))
     return Evaluation(
         run=shown_uri(run),
         source=shown_source(source),
-        horizons=forecaster.run.config.horizons,
-        partitions=tuple(told),
-        skill=told[0].skill if len(told) == 1 else tuple(judge(forecaster.run.config.horizons, judged)),
+        horizons=horizons,
+        partitions=tuple(partitions),
+        skill=partitions[0].skill if len(partitions) == 1 else tuple(evaluate_skill(horizons, windows)),
         errors=errors,
-        notes=(*forecaster.notes, *(_absent(forecaster, there, source) if symbols is None else ())),
-        judged=tuple(judged),
+        notes=(*forecaster.notes, *(_missing_symbols(forecaster, stored, source) if symbols is None else ())),
+        windows=tuple(windows),
     )
 
 
-def judged_from(
+def evaluated_windows(
     bars: Bars,
     partition: Partition,
     forecasts: Forecasts,
@@ -152,16 +157,16 @@ def judged_from(
     features: NDArray[np.floating] | None,
     *,
     over_gaps: bool = False,
-) -> tuple[JudgedWindows, dict[str, str], NDArray[np.int64]]:
-    """Put forecasts of one partition beside what happened and what baselines say.
+) -> tuple[EvaluatedWindows, dict[str, str], NDArray[np.int64]]:
+    """Return the forecasts of one partition with their outcomes and those of the baselines.
 
-    bars: (T,), all that there are. fitted_before: instant in ms; baselines are fitted on bars that open earlier, with
-    labels that end there. unseen_from: forecasts whose last bar opens earlier are passed over. features: (T, F), for
-    the ridge regression. Outcomes over missing bars are not known, unless `over_gaps` takes rows as they follow.
-    Returns them, remarks on the baselines, and the places of the judged windows among the forecasts.
-    Raises BitcornError where nothing is left to judge, or to fit on.
+    bars: (T,), all of them. fitted_before: time in ms; baselines are fitted on bars that open earlier, with labels that
+    end there. unseen_from: earlier forecasts are ignored. features: (T, F), for the ridge regression. over_gaps: treat
+    rows as consecutive bars; otherwise outcomes across missing bars are unknown.
+    Also returns remarks on the baselines, and the indexes of the windows among the forecasts.
+    Raises BitcornError if no window is left to evaluate, or to fit on.
     """
-    step, horizons = timeframe_ms(partition.timeframe), forecasts.horizons
+    horizons = forecasts.horizons
     kept = np.flatnonzero(forecasts.cutoffs >= unseen_from)
     if len(kept) == 0:
         seen = bars.describe(max(int(np.searchsorted(bars.timestamp, unseen_from)) - 1, 0))
@@ -169,12 +174,13 @@ def judged_from(
             f"no window is out of sample: the training has seen the bars of {partition} up to {seen}, and no later one "
             "can be forecast from: hold bars out (bitcorn train --test-frac 0.1), or wait for newer ones"
         )
-    outcome, realised = outcomes(bars.close, horizons, None if over_gaps else bars.timestamp // step)
+    numbers = None if over_gaps else bars.timestamp // timeframe_ms(partition.timeframe)
+    outcome, realised = outcomes(bars.close, horizons, numbers)
     rows = np.searchsorted(bars.timestamp, forecasts.cutoffs[kept])
     fit = np.flatnonzero(bars.timestamp < fitted_before)
     own = PartitionBars.of(bars, partition)
     baselines = baseline_forecasts(own, outcome, realised, horizons, fit, rows, features)
-    one = JudgedWindows(
+    windows = EvaluatedWindows(
         times=forecasts.cutoffs[kept],
         returns=forecasts.returns[kept],
         volatilities=forecasts.volatilities[kept],
@@ -183,53 +189,52 @@ def judged_from(
         baseline_returns=baselines.returns,
         baseline_variances=baselines.variances,
     )
-    return one, baselines.remarks, kept
+    return windows, baselines.remarks, kept
 
 
-def _told(
+def _evaluation(
     partition: Partition,
     forecasts: Forecasts,
-    one: JudgedWindows,
+    windows: EvaluatedWindows,
     remarks: dict[str, str],
     kept: NDArray[np.int64],
     fitted_until: str,
     sample: str,
 ) -> PartitionEvaluation:
+    metrics = forecast_metrics(
+        forecasts.horizons,
+        windows.returns,
+        windows.volatilities,
+        windows.outcome,
+        windows.realised,
+        forecasts.close[kept],
+        forecasts.coverages,
+        forecasts.widths[kept],
+    )
     return PartitionEvaluation(
         symbol=partition.symbol,
         timeframe=partition.timeframe,
         sample=sample,
         windows=len(kept),
-        first=show_time(int(one.times[0])),
-        last=show_time(int(one.times[-1])),
+        first=show_time(int(windows.times[0])),
+        last=show_time(int(windows.times[-1])),
         fitted_until=fitted_until,
-        metrics=tuple(
-            forecast_metrics(
-                forecasts.horizons,
-                one.returns,
-                one.volatilities,
-                one.outcome,
-                one.realised,
-                forecasts.close[kept],
-                forecasts.coverages,
-                forecasts.widths[kept],
-            )
-        ),
-        skill=tuple(judge(forecasts.horizons, [one])),
+        metrics=tuple(metrics),
+        skill=tuple(evaluate_skill(forecasts.horizons, [windows])),
         remarks=remarks,
         left_out=forecasts.left_out,
     )
 
 
-def _absent(forecaster: Forecaster, there: Collection[str], source: str | Path) -> Iterator[str]:
-    """Say which symbols the run was trained on and the source lacks. there: those that it has, normalised."""
-    for each in forecaster.run.metadata["partitions"]:
-        if normalise_symbol(each["symbol"]) not in there:
-            yield f"the run was trained on {each['symbol']} too, of which {shown_source(source)} has no bars"
+def _missing_symbols(forecaster: Forecaster, stored: Collection[str], source: str | Path) -> Iterator[str]:
+    """Yield a note for each trained symbol that is not among the stored ones, which are normalised."""
+    for partition in forecaster.run.metadata["partitions"]:
+        if normalise_symbol(partition["symbol"]) not in stored:
+            yield f"the run was trained on {partition['symbol']} too, of which {shown_source(source)} has no bars"
 
 
 def _unseen_from(metadata: dict[str, Any], run: str) -> list[int]:
-    """For each partition of a run the opening, in ms, of the first bar that its training has not seen."""
+    """Return for each partition of a run the opening, in ms, of the first bar that its training has not seen."""
     unseen = []
     for partition in metadata["partitions"]:
         if partition.get("test"):
@@ -238,24 +243,24 @@ def _unseen_from(metadata: dict[str, Any], run: str) -> list[int]:
             unseen.append(milliseconds_of(partition["last"]) + 1)
     if not unseen or len(unseen) < len(metadata["partitions"]):
         raise BitcornError(
-            f"the run in {run} does not say which bars it was trained on, so that none is known to be out of sample: "
-            "train one on bars with timestamps"
+            f"the run in {run} does not record which bars it was trained on, so that none is known to be out of "
+            "sample: train one on bars with timestamps"
         )
     return unseen
 
 
 def _ranges(forecaster: Forecaster, partition: Partition, unseen: list[int]) -> tuple[str, int, int]:
-    """What the training knew of a partition's judged bars, until when baselines are fitted, and from when it is judged.
+    """Return the sample of a partition, the end of the baselines' fit, and the start of its evaluation, in ms.
 
-    Of a symbol that was not trained on, or has no validation windows: as the most cautious of those that have.
+    A symbol without training or validation windows gets the most cautious times of the others.
     """
     known = forecaster.run.metadata["partitions"]
     starts = [milliseconds_of(each["validation"][0]) if each.get("validation") else None for each in known]
-    there = [start for start in starts if start is not None]
-    if not there:
-        raise BitcornError("the run does not say where its validation began, so that no baseline can be fitted before")
-    place = forecaster.run.partition_index(partition.symbol)
-    if place is None:
-        return "other symbol", min(there), max(unseen)
-    sample = "test" if known[place].get("test") else "out of sample"
-    return sample, starts[place] or min(there), unseen[place]
+    recorded = [start for start in starts if start is not None]
+    if not recorded:
+        raise BitcornError("the run does not record the start of its validation, which ends the fit of the baselines")
+    index = forecaster.run.partition_index(partition.symbol)
+    if index is None:
+        return "other symbol", min(recorded), max(unseen)
+    sample = "test" if known[index].get("test") else "out of sample"
+    return sample, starts[index] or min(recorded), unseen[index]

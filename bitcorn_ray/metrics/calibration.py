@@ -31,7 +31,7 @@ Rows = NDArray[np.int64]
 
 
 def conformal_scores(forecast: Array, volatility: Array, outcome: Array) -> Array:
-    """Return absolute errors in units of the predicted volatility, NaN for unknown outcomes; same shape as the inputs."""
+    """Return absolute errors in units of the predicted volatility, NaN for unknown outcomes; shape as the inputs."""
     return np.abs(outcome - forecast) / volatility
 
 

@@ -4,9 +4,9 @@
    loss and a score (see `signal`), and the loss of every baseline.
 2. Skill is found if the best score is significantly above the best of as many uninformed trials, by the test of
    superior predictive ability (see `selection`), which counts all trials. A question can also require that some trial
-   beats, by the same test, the loss of every uninformed baseline.
-3. Skill need not be useful: the same test says which baselines the best trial beats in loss.
-4. p-values are multiplied by the number of questions (Bonferroni), so that the level is that of the whole verdict.
+   beats the loss of every naive baseline by the same test.
+3. Skill need not be useful: the same test gives the baselines that the best trial beats in loss.
+4. p-values are multiplied by the number of questions (Bonferroni), so that the level holds for the whole verdict.
 """
 
 from __future__ import annotations
@@ -43,11 +43,10 @@ class TrialComparison:
 
     name: what is forecast, such as "volatility". loss: name of the loss, such as "QLIKE". losses: (N, K), lower is
     better, NaN after a trial was stopped. score: name of the mean score, such as "rank correlation". scores: (N, K),
-    whose mean is zero for an uninformed trial; NaN as in losses. baselines: losses (N,) by name. They have to be fitted
-    on all bars before each test range; otherwise a trial may win by having read more bars.
-    knowing_nothing: names of the uninformed baselines that must be beaten. For direction these are the two constant
-    signs. Scores alone would flatter forecasters of reversals, because a price lies around its mean over the same
-    windows whatever it does.
+    whose mean is zero for an uninformed trial; NaN as in losses. baselines: losses (N,) by name, fitted on all bars
+    before each test range; otherwise a trial may win because it read more bars.
+    naive_baselines: names of the uninformed baselines that must be beaten, for direction the two constant signs. Scores
+    alone would flatter forecasts of reversals, because any price lies around its mean over the same windows.
     folds: (N,) number of each row's fold. horizon: rows that the longest label spans.
     With several partitions, rows are times, and losses and scores their means (`hac.average_by_instant`).
     """
@@ -60,7 +59,7 @@ class TrialComparison:
     baselines: Mapping[str, Float]
     folds: NDArray[np.int64]
     horizon: int
-    knowing_nothing: tuple[str, ...] = ()
+    naive_baselines: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.losses.ndim != 2 or self.losses.shape != self.scores.shape:
@@ -70,18 +69,18 @@ class TrialComparison:
         lengths = {len(self.losses), len(self.folds), *(len(losses) for losses in self.baselines.values())}
         if len(lengths) > 1:
             raise BitcornError(
-                f"{self.name}: losses, folds and baselines have {sorted(lengths)} rows: give as many each"
+                f"{self.name}: losses, folds and baselines have {sorted(lengths)} rows: give equal numbers"
             )
-        if unknown := sorted(set(self.knowing_nothing) - set(self.baselines)):
+        if unknown := sorted(set(self.naive_baselines) - set(self.baselines)):
             raise BitcornError(
-                f"{self.name}: {', '.join(unknown)} is to know nothing, but the baselines are "
+                f"{self.name}: there is no naive baseline {', '.join(unknown)} among the baselines "
                 f"{', '.join(self.baselines) or '(none)'}"
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """The place of one trial.
+    """The rank of one trial.
 
     rank: 1 is best. folds: mean loss of each fold, None after the trial was stopped. mean, score: over all windows; the
     windows of a stopped trial are filled in (`selection.fill_stopped`). standard_error: of the mean over folds, from
@@ -107,7 +106,7 @@ class TrialComparisonResult:
     superiority: p-value of the trial with the lowest mean loss against each baseline; empty with too few windows.
     better_than: baselines that it beats at the level. beaten_by_none: baselines that no trial beats. All p-values count
     all trials and questions.
-    baselines: their mean losses. standings: all trials, the best first. in_words: a sentence or two.
+    baselines: their mean losses. standings: all trials, the best first. in_words: the text of the answer.
     """
 
     name: str
@@ -129,10 +128,10 @@ class TrialComparisonResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Leaderboard:
-    """The answers to all questions, and the verdict in plain words: a line for what was compared, each question, luck.
+    """The answers to all questions, and the verdict: a line on the comparison, on each question, and on overfitting.
 
-    tried: trials that count, failed and stopped ones among them. compared: those with losses. folds, windows: of the
-    tests. found: names of the questions where something was.
+    tried: trials that count, including failed and stopped ones. compared: trials with losses. folds, windows: of the
+    tests. found: names of the questions with skill.
     """
 
     tried: int
@@ -153,16 +152,18 @@ def leaderboard(
     reps: int = 2_000,
     seed: int = 0,
 ) -> Leaderboard:
-    """Compare trials, the names of the K columns of losses, and say what is found.
+    """Return the comparison of trials, which are the names of the K columns of losses.
 
-    tried: all trials that were made, failed ones and earlier generations among them; K by default. level: of the whole
-    verdict. reps, seed: of the bootstrap. The least p-value that it can tell grows with questions and with what was
-    tried beyond these K; samples are added so that it stays below a quarter of the level.
-    Raises BitcornError without questions, where trials and losses differ in number, and as `superior_ability` does.
+    tried: number of all trials, including failed ones and earlier generations; K by default. level: of the whole
+    verdict. reps, seed: of the bootstrap. Its smallest p-value grows with the number of questions and of trials beyond
+    these K; samples are added so that it stays below a quarter of the level.
+    Raises BitcornError without questions, if trials and losses differ in number, and as `superior_ability` does.
     """
     tried = len(trials) if tried is None else tried
     if not questions or not 0 < level < 1:
-        raise BitcornError(f"{len(questions)} questions at a level of {level}: ask one at least, at a level in (0, 1)")
+        raise BitcornError(
+            f"{len(questions)} questions at a level of {level}: give at least one, and a level in (0, 1)"
+        )
     for question in questions:
         if question.losses.shape[1] != len(trials):
             raise BitcornError(
@@ -196,7 +197,7 @@ def _answer(
     of_best = {name: min(1.0, questions * test.p_best) for name, test in tests.items() if test.p_best is not None}
     of_any = {name: min(1.0, questions * test.p_value) for name, test in tests.items() if test.p_value is not None}
     by_score = None if signal.p_value is None else min(1.0, questions * signal.p_value)
-    p_value = None if by_score is None else max(by_score, *(of_any[name] for name in question.knowing_nothing), 0.0)
+    p_value = None if by_score is None else max(by_score, *(of_any[name] for name in question.naive_baselines), 0.0)
     answer = TrialComparisonResult(
         name=question.name,
         loss=question.loss,
@@ -206,8 +207,8 @@ def _answer(
         score_p_value=by_score,
         best_score=float(scores.mean(0).max()),
         superiority=of_best,
-        better_than=tuple(name for name, chance in of_best.items() if chance <= level),
-        beaten_by_none=tuple(name for name, chance in of_any.items() if chance > level),
+        better_than=tuple(name for name, p in of_best.items() if p <= level),
+        beaten_by_none=tuple(name for name, p in of_any.items() if p > level),
         baselines={name: float(np.mean(baseline)) for name, baseline in question.baselines.items()},
         overfitting=None if p_value is None else backtest_overfitting(losses, question.horizon),
         ranks=rank_stability(fold_means(losses, question.folds)),
@@ -226,14 +227,14 @@ def _standings(
     return tuple(
         Standing(
             trial=trials[k],
-            rank=place + 1,
+            rank=index + 1,
             folds=tuple(None if np.isnan(mean) else float(mean) for mean in raw[:, k]),
             mean=float(means[k]),
             score=float(scores[:, k].mean()),
             standard_error=None if errors is None else float(errors[k]),
             against={name: test.differences[k] for name, test in tests.items()},
         )
-        for place, k in enumerate(np.argsort(means, kind="stable"))
+        for index, k in enumerate(np.argsort(means, kind="stable"))
     )
 
 
@@ -242,16 +243,18 @@ def _in_words(answer: TrialComparisonResult, tried: int, level: float) -> str:
         return f"{answer.name}: cannot be told, as the test windows are too few: test on more bars."
     score = f"({answer.score} of the best {answer.best_score:.3f}, p = {answer.score_p_value:.2g})"
     if answer.found:
-        told = f"found at {100 * level:g} %, as forecasts go along with what happened {score}"
+        result = f"found at {100 * level:g} %, as forecasts go along with what happened {score}"
     elif answer.score_p_value is not None and answer.score_p_value <= level:
-        told = f"nothing found, as forecasts that go along with what happened {score} do not beat all that know nothing"
+        result = (
+            f"nothing found, as forecasts that go along with what happened {score} do not beat all that know nothing"
+        )
     else:
-        told = f"nothing found, as no forecasts go along with what happened {score}"
-    return " ".join([f"{answer.name}: {told}.", *_beaten(answer, tried)])
+        result = f"nothing found, as no forecasts go along with what happened {score}"
+    return " ".join([f"{answer.name}: {result}.", *_beaten(answer, tried)])
 
 
 def _beaten(answer: TrialComparisonResult, tried: int) -> Iterator[str]:
-    """Sentences on what the trials beat in loss."""
+    """Yield sentences on the baselines that the trials beat in loss."""
 
     def shown(names: Iterable[str], word: str) -> str:
         listed = [f"{name} (p = {answer.superiority[name]:.2g})" for name in names]
@@ -269,19 +272,18 @@ def _beaten(answer: TrialComparisonResult, tried: int) -> Iterator[str]:
         none = f"none of these {tried:,} trials beats" if tried > 1 else alone
         parts.append(f"{none} {shown(answer.beaten_by_none, 'or')}")
     if parts:
-        said = ", but ".join(parts)
-        yield f"In {answer.loss}, {said}."
+        yield f"In {answer.loss}, {', but '.join(parts)}."
 
 
 def _verdict(answers: Sequence[TrialComparisonResult], first: TrialComparison, tried: int) -> str:
     folds = len(np.unique(first.folds))
-    begun = (
+    opening = (
         f"{tried:,} trial{'s' * (tried != 1)} on {folds} test fold{'s' * (folds != 1)} of {len(first.folds):,} windows "
         "together, all trials counted."
     )
     if not any(answer.found for answer in answers):
-        begun += " Nothing found." if all(answer.found is False for answer in answers) else " Nothing could be found."
-    sentences = [begun, *(answer.in_words[0].upper() + answer.in_words[1:] for answer in answers)]
+        opening += " Nothing found." if all(answer.found is False for answer in answers) else " Nothing could be found."
+    sentences = [opening, *(answer.in_words[0].upper() + answer.in_words[1:] for answer in answers)]
     overfit = answers[0].overfitting
     if overfit is not None:
         sentences.append(

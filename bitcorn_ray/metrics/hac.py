@@ -1,20 +1,20 @@
-"""Means of dependent series: how sure an average is whose terms overlap.
+"""Standard errors and tests of means of dependent series.
 
-Forecasts of horizon h made at every bar share h - 1 bars with their neighbours, and volatility comes in clusters: the
-terms of an average are far from independent, and the usual error s / sqrt(n) promises too much. Here the variance of
-the mean is the long-run variance over n, heteroskedasticity and autocorrelation consistent (Newey and West 1987):
+Forecasts of horizon h made at every bar share h - 1 bars with their neighbours, and volatility clusters: the terms of a
+mean are far from independent, and the usual error s / sqrt(n) is too small. Here the variance of the mean is the
+long-run variance over n, heteroskedasticity and autocorrelation consistent (Newey and West 1987):
 
     lrv = gamma_0 + 2 sum_{k=1..lag} (1 - k / (lag + 1)) gamma_k
 
 1. The lag is the larger of 1.3 sqrt(n) (Lazarus, Lewis, Stock and Watson 2018) and 4 (h - 1): with h - 1, the order of
    the overlap, Bartlett's falling weights would miss a third of the variance; with four times that, a twelfth.
-2. Autocovariances about an estimated mean are too small; the factor by which Bartlett's sum of them falls short on
-   white noise, 1 - 1/n - 2 sum w_k (n - k) / n^2, is divided out: the correction of Harvey, Leybourne and Newbold
-   (1997) for this kernel in place of their rectangular one.
-3. The error is itself estimated, from about 1.5 n / (lag + 1) independent pieces: so many degrees of freedom has the
-   Student distribution that the statistic is compared with, rather than their n - 1.
+2. Autocovariances about an estimated mean are too small. The sum is divided by its factor on white noise,
+   1 - 1/n - 2 sum w_k (n - k) / n^2: the correction of Harvey, Leybourne and Newbold (1997), for this kernel instead of
+   their rectangular one.
+3. The error is an estimate from about 1.5 n / (lag + 1) independent pieces: these are the degrees of freedom of the
+   Student distribution of the statistic, instead of their n - 1.
 
-Partitions of one market move together: where there are several, their terms are averaged at each instant first
+Partitions of one market move together: the terms of several partitions are first averaged at each instant
 (`average_by_instant`), and the averages are the series.
 """
 
@@ -35,19 +35,19 @@ Float = NDArray[np.float64]
 
 
 def hac_lag(count: int, horizon: int) -> int:
-    """Autocovariances that count for `count` overlapping terms of a horizon: see 1 above; at most half of all terms."""
+    """Return the number of autocovariances for `count` overlapping terms: see 1 above; at most half of all terms."""
     return max(0, min(count // 2, max(4 * (horizon - 1), math.ceil(1.3 * math.sqrt(count)))))
 
 
 def degrees_of_freedom(count: int, lag: int) -> float:
-    """Independent pieces that a long-run variance is estimated from: see 3 above."""
+    """Return the number of independent pieces of a long-run variance: see 3 above."""
     return 1.5 * count / (lag + 1)
 
 
 def long_run_covariance(x: Array, lag: int) -> Float:
-    """Long-run covariance (K, K) of the columns of x (N, K), successive in time: see 1 and 2 above.
+    """Return the long-run covariance (K, K) of the columns of x (N, K), successive in time: see 1 and 2 above.
 
-    It is never negative (semi-definite). Divided by N it is the covariance of the columns' means.
+    It is positive semi-definite. Divided by N it is the covariance of the columns' means.
     """
     count = len(x)
     centred = np.asarray(x, np.float64)
@@ -64,30 +64,30 @@ def long_run_covariance(x: Array, lag: int) -> Float:
 
 
 def average_by_instant(times: Sequence[NDArray[np.int64]], values: Sequence[Array]) -> Float:
-    """Average K series of several partitions at each instant, over those that have them there: (M, K), in time order.
+    """Return the means of K series over the partitions with values at each instant: (M, K), in time order.
 
-    times, values: (N_p,) and (N_p, K) of each partition; rows with a value that isn't finite are left out.
-    Raises BitcornError where lengths differ.
+    times, values: (N_p,) and (N_p, K) of each partition; rows with a value that is not finite are left out.
+    Raises BitcornError if lengths differ.
     """
-    lengths = [len(when) for when in times], [len(what) for what in values]
+    lengths = [len(own) for own in times], [len(own) for own in values]
     if lengths[0] != lengths[1] or not lengths[0]:
         raise BitcornError(f"{lengths[0]} times and {lengths[1]} values of each partition: give as many of both")
     instants, rows = np.concatenate(times), np.concatenate(values).astype(np.float64)
     known = np.isfinite(rows).all(1)
-    different, place, counts = np.unique(instants[known], return_inverse=True, return_counts=True)
+    different, index, counts = np.unique(instants[known], return_inverse=True, return_counts=True)
     sums = np.zeros((len(different), rows.shape[1]))
-    np.add.at(sums, place, rows[known])
+    np.add.at(sums, index, rows[known])
     averages: Float = sums / counts[:, None]
     return averages
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeanTest:
-    """Whether a mean is zero.
+    """A test of a zero mean.
 
-    count: terms. lag: autocovariances that counted. mean. standard_error: of the mean; None where it cannot be told
-    (fewer than two terms). statistic: mean / standard_error, 0 where that has no meaning.
-    p_value: of "the mean is zero" against "it is not"; p_negative and p_positive: against "it is below" or "above".
+    count: terms. lag: autocovariances. standard_error: of the mean; None for fewer than two terms. statistic:
+    mean / standard_error, 0 if undefined. p_value: two-sided; p_negative and p_positive: against a mean below or above
+    zero.
     """
 
     count: int
@@ -103,8 +103,8 @@ class MeanTest:
 def mean_test(x: Array, horizon: int) -> MeanTest:
     """Test whether the mean of a series (N,), successive in time and finite, of forecasts `horizon` bars ahead is zero.
 
-    A series without any variance decides by itself: all zero has p-values of 1; another constant, p-values of 0 and 1.
-    With fewer than 2 terms nothing can be told: p-values of 1. Raises BitcornError for values that are not finite.
+    A series of zeros has p-values of 1; another constant has p-values of 0 and 1. With fewer than 2 terms all p-values
+    are 1. Raises BitcornError for values that are not finite.
     """
     x = np.asarray(x, np.float64)
     if not np.isfinite(x).all():
@@ -115,7 +115,7 @@ def mean_test(x: Array, horizon: int) -> MeanTest:
     statistic, below, above = 0.0, 1.0, 1.0
     if count >= 2:
         error = math.sqrt(max(float(long_run_covariance(x[:, None], lag)[0, 0]), 0.0) / count)
-        # Rounding leaves a constant series a variance of a few units in the last place of its level.
+        # By rounding, a constant series has a variance of a few units in the last place of its level.
         if error <= 1e-14 * np.abs(x).max():
             error, below, above = 0.0, float(mean >= 0), float(mean <= 0)
         else:

@@ -1,4 +1,4 @@
-"""How good forecasts turn out to be while they are made: coverage, direction and QLIKE, one outcome at a time."""
+"""Live skill of forecasts: coverage, direction and QLIKE, updated by one outcome at a time."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from bitcorn_ray.metrics.losses import qlike
 class LiveSkill:
     """The outcomes of one partition and horizon so far.
 
-    scored: forecasts whose outcome is known; unknown: those whose outcome no one can know, as bars are missing. inside,
-    banded: by coverage level, outcomes inside the band, and forecasts that had one. right, moved: directions forecast
-    rightly, of the outcomes that were not zero. qlike, ewma_qlike: sums, in nats, of the forecast variance and of the
-    exponentially weighted one, over the `rated` outcomes that both can be rated on.
+    scored: forecasts with a known outcome; unknown: those whose bars are missing. inside, banded: by coverage level,
+    outcomes inside the band, and forecasts with a band. right, moved: right directions, and outcomes other than zero.
+    qlike, ewma_qlike: sums, in nats, of the forecast variance and of the exponentially weighted one, over the `rated`
+    outcomes with both.
     """
 
     scored: int = 0
@@ -43,8 +43,8 @@ class LiveSkill:
         """Add one outcome.
 
         forecast, outcome: log returns. volatility: of the forecast; ewma: the baseline's, of the whole horizon. widths:
-        half-widths of the bands in units of the volatility, None where there is none. variance: realised. An outcome
-        of None is one that cannot be known.
+        half-widths of the bands in units of the volatility, or None. variance: realised. An outcome of None is
+        unknown.
         """
         if outcome is None or variance is None:
             self.unknown += 1
@@ -58,15 +58,15 @@ class LiveSkill:
             self.moved += 1
             self.right += (forecast > 0) == (outcome > 0)
         if ewma:
-            rated = qlike(np.array([volatility, ewma]) ** 2, np.full(2, variance))
+            losses = qlike(np.array([volatility, ewma]) ** 2, np.full(2, variance))
             self.rated += 1
-            self.qlike += float(rated[0])
-            self.ewma_qlike += float(rated[1])
+            self.qlike += float(losses[0])
+            self.ewma_qlike += float(losses[1])
 
     def shares(self) -> dict[str, Any]:
-        """Everything as shares and means, None where nothing is known yet.
+        """Return shares and means, None without outcomes.
 
-        coverage: by level. direction: share forecast rightly. qlike, ewma_qlike: means; lower is better.
+        coverage: by level. direction: share of right ones. qlike, ewma_qlike: means; lower is better.
         """
         return {
             "scored": self.scored,

@@ -1,12 +1,11 @@
-"""How good forecasts were, horizon by horizon, on windows that no training has seen.
+"""Losses and metrics of forecasts by horizon, on windows that no training has seen.
 
-Losses are given window by window, as tests of skill need them, and metrics as their means. All is computed in float64.
-A window whose outcome is NaN (a gap or the end of history comes before it) is left out, and counted; a forecast that is
-NaN where an outcome is known is refused, as leaving it out would flatter the forecaster.
+Losses are by window, for tests of skill; metrics are means. All computations are in float64. A window whose outcome is
+NaN (after a gap or the end of history) is left out and counted. A NaN forecast with a known outcome is refused:
+leaving it out would flatter the model.
 
-Windows of one partition follow each other in time and their outcomes overlap, so that every interval and p-value here
-comes from errors that allow for that (see `hac`). An interval of a share is Wilson's (1927), with as many effective
-independent trials as that error speaks of.
+Outcomes of successive windows overlap; all intervals and p-values use errors that allow for that (see `hac`). The
+interval of a share is Wilson's (1927), with the effective number of independent trials of that error.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ _BINS = 20
 
 
 def qlike(variance: Array, realised: Array) -> Float:
-    """QLIKE ln v + rv / v of forecast and realised variances, in nats; lowest on average for v the expectation of rv.
+    """Return QLIKE ln v + rv / v of forecast and realised variances, in nats; lowest on average if v is the mean of rv.
 
     Robust to the noise of rv as a proxy of the true variance (Patton 2011). Same shape as the inputs.
     """
@@ -46,7 +45,7 @@ def qlike(variance: Array, realised: Array) -> Float:
 
 
 def gaussian_nll(forecast: Array, volatility: Array, outcome: Array) -> Float:
-    """Negative log density of the outcome under a normal forecast, in nats; same shape as the inputs."""
+    """Return the negative log density of the outcome under a normal forecast, in nats; same shape as the inputs."""
     sigma = np.asarray(volatility, np.float64)
     z = (np.asarray(outcome, np.float64) - forecast) / sigma
     result: Float = np.log(sigma) + 0.5 * z**2 + 0.5 * math.log(2 * math.pi)
@@ -54,7 +53,7 @@ def gaussian_nll(forecast: Array, volatility: Array, outcome: Array) -> Float:
 
 
 def crps(forecast: Array, volatility: Array, outcome: Array) -> Float:
-    """Continuous ranked probability score of a normal forecast, in units of the outcome (Gneiting and Raftery 2007)."""
+    """Return the continuous ranked probability score of a normal forecast (Gneiting and Raftery 2007)."""
     sigma = np.asarray(volatility, np.float64)
     result: Float = scoringrules.crps_normal(
         np.asarray(outcome, np.float64), np.asarray(forecast, np.float64), sigma, backend="numpy"
@@ -66,8 +65,8 @@ def crps(forecast: Array, volatility: Array, outcome: Array) -> Float:
 class Share:
     """A share of windows with its 95 % interval (lower, upper).
 
-    count: windows, or instants where several partitions are averaged. effective_count: independent trials that would
-    tell as much.
+    count: windows, or instants if several partitions are averaged. effective_count: equivalent number of independent
+    trials.
     """
 
     count: int
@@ -79,12 +78,12 @@ class Share:
 
 @dataclass(frozen=True, kw_only=True)
 class Direction:
-    """How often the forecast's sign was right.
+    """Accuracy of the forecast's sign.
 
     accuracy: of the windows whose forecast and outcome both have a sign; `undecided` windows have none. expected: the
-    accuracy of a forecaster who says up as often as this one, without knowing when. p_value: of the accuracy being the
-    expected one; p_better: against a higher one. They may tell of skill where `expected` lies inside the interval of
-    the accuracy: where most forecasts say up, most is right or wrong by the drift alone, which the test leaves out.
+    accuracy of an uninformed forecaster with the same share of ups. p_value: of the accuracy being the expected one;
+    p_better: against a higher one. They may indicate skill although `expected` is inside the interval of the accuracy:
+    if most forecasts are up, most of the accuracy comes from the drift, which the test removes.
     """
 
     accuracy: Share
@@ -96,10 +95,10 @@ class Direction:
 
 @dataclass(frozen=True, kw_only=True)
 class Band:
-    """What a band held of its promise.
+    """Observed coverage of a band.
 
-    level: promised coverage. covered: observed, None where no band was bounded. width: mean of upper less lower edge,
-    as log return. unbounded: windows whose band was infinite, as too few scores were mature; they count for neither.
+    level: nominal coverage. covered: observed, None without bounded bands. width: mean of upper minus lower edge, as
+    log return. unbounded: windows with an infinite band, because too few scores were mature; they do not count.
     """
 
     level: float
@@ -110,12 +109,12 @@ class Band:
 
 @dataclass(frozen=True, kw_only=True)
 class Pit:
-    """Probability integral transform of normal forecasts: uniform where they are right (Diebold, Gunther, Tay 1998).
+    """Probability integral transform of normal forecasts: uniform if they are right (Diebold, Gunther, Tay 1998).
 
     histogram: share of the outcomes in each of 20 equally likely bins, from the lowest. z_mean and z_std: of the errors
-    in units of volatility, 0 and 1 where right. p_mean and p_spread: of a mean of 0, and a mean square of 1.
-    p_calibrated: of uniformity, by the first four moments (Knüppel 2015). With many windows the smallest departure is
-    significant: look at the histogram for its size.
+    in units of volatility, 0 and 1 if right. p_mean and p_spread: of a mean of 0, and a mean square of 1.
+    p_calibrated: of uniformity, by the first four moments (Knüppel 2015). With many windows the smallest deviation is
+    significant; the histogram shows its size.
     """
 
     histogram: tuple[float, ...]
@@ -130,7 +129,7 @@ class Pit:
 class HorizonMetrics:
     """Metrics of the forecasts of one horizon.
 
-    count: windows scored; unknown: those left out as their outcome is not known. Errors of returns are log returns,
+    count: scored windows; unknown: windows without a known outcome. Errors of returns are log returns,
     those of prices in the unit of the close; qlike and nll in nats; crps as log return.
     """
 
@@ -150,16 +149,16 @@ class HorizonMetrics:
 
 
 def share(hits: NDArray[np.bool_], horizon: int) -> Share:
-    """Share of hits (N,), booleans successive in time, with the interval that overlapping horizons leave."""
+    """Return the share of hits (N,), booleans successive in time, with an interval for overlapping horizons."""
     return _wilson(np.asarray(hits, np.float64), horizon)
 
 
 def direction(
     times: Sequence[NDArray[np.int64]], forecasts: Sequence[Array], outcomes: Sequence[Array], horizon: int
 ) -> Direction | None:
-    """Directional accuracy of one or several partitions; None where no window has both signs.
+    """Return the directional accuracy of one or several partitions; None if no window has both signs.
 
-    times, forecasts, outcomes: (N_p,) of each partition; several are averaged at each instant. NaN is not known.
+    times, forecasts, outcomes: (N_p,) of each partition; several are averaged at each instant. NaN is unknown.
     The test of Pesaran and Timmermann (1992) on the accuracy in excess of the expected one, with an error that respects
     overlapping horizons: the excess is the mean of 2 (f - mean f) (y - mean y), with f and y 1 for up and 0 for down.
     """
@@ -188,7 +187,7 @@ def direction(
 
 
 def pit(z: Array, horizon: int) -> Pit:
-    """Transform of standardised errors z (N,) = (outcome - forecast) / volatility, successive in time."""
+    """Return the transform of standardised errors z (N,) = (outcome - forecast) / volatility, successive in time."""
     u = ndtr(np.asarray(z, np.float64))
     counts = np.bincount(np.minimum((u * _BINS).astype(int), _BINS - 1), minlength=_BINS)
     y = math.sqrt(12) * (u - 0.5)
@@ -213,13 +212,13 @@ def forecast_metrics(
     coverages: Sequence[float],
     widths: Array,
 ) -> list[HorizonMetrics]:
-    """Score the forecasts of successive windows of one partition, horizon by horizon.
+    """Return the metrics of the forecasts of successive windows of one partition, by horizon.
 
     forecast, volatility: (N, H) log return and its standard deviation. outcome, realised: (N, H) log return and its
-    realised VARIANCE, NaN where not known. close: (N,) price at which each forecast was made. widths: (N, K, H)
+    realised VARIANCE, NaN if unknown. close: (N,) price at each forecast. widths: (N, K, H)
     half-widths of the bands of K coverages, in units of the volatility, as `rolling_widths` gives them.
-    Raises BitcornError where shapes differ, a horizon has no known outcome, or a forecast isn't finite (or a volatility
-    not above 0) where the outcome is known.
+    Raises BitcornError if shapes differ, a horizon has no known outcome, or a forecast is not finite (or a volatility
+    not above 0) at a window with a known outcome.
     """
     shape = (len(close), len(horizons))
     given_arrays = {"forecast": forecast, "volatility": volatility, "outcome": outcome, "realised": realised}
@@ -232,17 +231,17 @@ def forecast_metrics(
     for j, horizon in enumerate(horizons):
         columns = (forecast[:, j], volatility[:, j], outcome[:, j], realised[:, j], close)
         known = np.isfinite(outcome[:, j]) & np.isfinite(realised[:, j])
-        mean, sigma, happened, variance, price = (np.asarray(column, np.float64)[known] for column in columns)
+        mean, sigma, realised_return, variance, price = (np.asarray(column, np.float64)[known] for column in columns)
         if not known.any():
             raise BitcornError(f"no outcome of horizon {horizon} is known: give windows {horizon} bars before the end")
         bad = ~(np.isfinite(mean) & np.isfinite(sigma) & (sigma > 0))
         if bad.any():
             raise BitcornError(
                 f"{bad.sum()} of {len(bad)} forecasts of horizon {horizon} are not finite or have a volatility of 0 or "
-                "less: a forecaster must answer at every window whose outcome is known"
+                "less: every window with a known outcome needs a forecast"
             )
-        error = happened - mean
-        price_error = price * (np.exp(happened) - np.exp(mean))
+        error = realised_return - mean
+        price_error = price * (np.exp(realised_return) - np.exp(mean))
         results.append(
             HorizonMetrics(
                 horizon=int(horizon),
@@ -252,10 +251,10 @@ def forecast_metrics(
                 mae_return=float(np.mean(np.abs(error))),
                 rmse_price=float(np.sqrt(np.mean(price_error**2))),
                 mae_price=float(np.mean(np.abs(price_error))),
-                direction=direction([np.flatnonzero(known)], [mean], [happened], horizon),
+                direction=direction([np.flatnonzero(known)], [mean], [realised_return], horizon),
                 qlike=float(np.mean(qlike(sigma**2, variance))),
-                nll=float(np.mean(gaussian_nll(mean, sigma, happened))),
-                crps=float(np.mean(crps(mean, sigma, happened))),
+                nll=float(np.mean(gaussian_nll(mean, sigma, realised_return))),
+                crps=float(np.mean(crps(mean, sigma, realised_return))),
                 bands=tuple(
                     _band(float(level), np.asarray(widths[known, k, j], np.float64), sigma, error, horizon)
                     for k, level in enumerate(coverages)
@@ -278,12 +277,12 @@ def _band(level: float, width: Float, sigma: Float, error: Float, horizon: int) 
 
 
 def _wilson(hits: Float, horizon: int) -> Share:
-    """Wilson's interval of the mean p of hits (N,), of as many trials as would give a share of p the same error.
+    """Return Wilson's interval of the mean p of hits (N,), with as many trials as give a share of p the same error.
 
-    hits: 0 or 1, or averages of these over several partitions, which are worth more trials than there are instants.
+    hits: 0 or 1, or averages of these over several partitions, which count as more trials than there are instants.
     """
     count, p, error = len(hits), float(hits.mean()), mean_test(hits, horizon).standard_error
-    # All hits, or none, have no error; then windows that don't overlap are the trials.
+    # All hits, or none, have no error; then windows without overlap are the trials.
     independent = p * (1 - p) / error**2 if error else count / horizon
     trials = max(independent, 1.0)
     z = float(stdtrit(degrees_of_freedom(count, hac_lag(count, horizon)), 0.975))
@@ -295,12 +294,12 @@ def _wilson(hits: Float, horizon: int) -> Share:
 
 
 def _joint_p_value(x: Float, horizon: int) -> float:
-    """Of the means of all K columns of x (N, K) being zero: a Wald test, Hotelling's F for the pieces there are."""
+    """Return the p-value of zero means of all K columns of x (N, K): a Wald test with Hotelling's F."""
     count, columns = x.shape
-    lag = hac_lag(count, 2 * horizon)  # what Bartlett's weights miss adds up over the columns: twice the lags
+    lag = hac_lag(count, 2 * horizon)  # twice the lags: the bias of Bartlett's weights adds up over the columns
     rest = degrees_of_freedom(count, lag) - columns + 1
     if count <= columns or rest <= 0:
-        return 1.0  # too few to tell
+        return 1.0  # too few windows
     mean = x.mean(0)
     wald = count * float(mean @ np.linalg.pinv(long_run_covariance(x, lag), hermitian=True) @ mean)
     return float(fdtrc(columns, rest, wald * rest / (columns * (rest + columns - 1))))

@@ -1,12 +1,12 @@
-"""Whether forecasts know anything: scores, window by window, whose mean is zero for whoever doesn't.
+"""Scores of association between forecasts and outcomes by window; their mean is zero for uninformed forecasts.
 
-A loss asks whether forecasts are good. A score here asks less, and so hears more: whether they go along with what
-happened, whatever their level and their spread. In volatility the score's mean is Spearman's rank correlation, and in
-direction the share of right signs beyond that of a forecaster who says up as often without knowing when (Pesaran and
-Timmermann 1992). On simulated GARCH markets the ranks of an EWMA tell more than its losses in every case: a few extreme
-bars decide over a mean loss, and none over ranks.
+A loss measures the quality of forecasts. A score measures association alone, whatever their level and spread, and is
+therefore more powerful. In volatility the mean score is Spearman's rank correlation, and in direction the share of
+right signs minus the expected share of an uninformed forecaster who predicts up as often (Pesaran and Timmermann 1992).
+On simulated GARCH markets the ranks of an EWMA are more powerful than its losses in every case: a few extreme bars
+dominate a mean loss, but not ranks.
 
-Ranks and means are those of each fold, so that forecasts that are constant within folds score zero.
+Ranks and means are taken within each fold, so that forecasts that are constant within folds score zero.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ Float = NDArray[np.float64]
 
 
 def rank_scores(forecast: Array, outcome: Array, folds: NDArray[np.int64]) -> Float:
-    """Score forecasts by how they are ordered: products of standardised ranks, with Spearman's correlation as mean.
+    """Return products of standardised ranks, whose mean is Spearman's correlation.
 
     forecast: (N, K) of K trials, or (N, H, K), such as variances; outcome: (N,) or (N, H), the realised ones; folds:
-    (N,). Returns (N, K), horizons averaged. Raises BitcornError where shapes differ or values are not finite.
+    (N,). Returns (N, K), horizons averaged. Raises BitcornError if shapes differ or values are not finite.
     """
 
     def ranked(x: Float) -> Float:
@@ -39,7 +39,7 @@ def rank_scores(forecast: Array, outcome: Array, folds: NDArray[np.int64]) -> Fl
 
 
 def sign_scores(forecast: Array, outcome: Array, folds: NDArray[np.int64]) -> Float:
-    """Score forecasts by their signs: the mean is the share of right ones beyond what chance would give.
+    """Return scores of signs, whose mean is the share of right signs minus the share expected by chance.
 
     Shapes as in `rank_scores`; forecasts and outcomes are returns.
     """
@@ -53,37 +53,37 @@ def sign_scores(forecast: Array, outcome: Array, folds: NDArray[np.int64]) -> Fl
 
 
 def sign_losses(forecast: Array, outcome: Array) -> Float:
-    """How often a forecast's sign was wrong: 0 where right, 1 where wrong, 0.5 where either has none.
+    """Return the losses of signs: 0 if right, 1 if wrong, 0.5 if the forecast or the outcome is zero.
 
-    Shapes as in `rank_scores`. Baselines that know nothing always say one sign, `sign_losses(np.ones((N, 1)), outcome)`
-    and of -1; both are needed, as a market that rose in the test makes "always up" good without any knowledge.
+    Shapes as in `rank_scores`. The naive baselines are both constant signs, `sign_losses(np.ones((N, 1)), outcome)` and
+    that of -1: in a market that rose, "always up" looks good without skill.
     """
-    said, happened = _aligned(forecast, outcome)
-    wrong: Float = (0.5 - 0.5 * np.sign(said) * np.sign(happened)).mean(1)
+    predicted, realised = _aligned(forecast, outcome)
+    wrong: Float = (0.5 - 0.5 * np.sign(predicted) * np.sign(realised)).mean(1)
     return wrong
 
 
-def _products(forecast: Array, outcome: Array, folds: NDArray[np.int64], brought: Callable[[Any], Float]) -> Float:
-    said, happened = _aligned(forecast, outcome)
-    if np.shape(folds) != (len(said),):
-        raise BitcornError(f"folds have shape {np.shape(folds)}, not ({len(said)},): one number a window")
-    scores = np.empty((len(said), said.shape[2]))
+def _products(forecast: Array, outcome: Array, folds: NDArray[np.int64], transform: Callable[[Any], Float]) -> Float:
+    predicted, realised = _aligned(forecast, outcome)
+    if np.shape(folds) != (len(predicted),):
+        raise BitcornError(f"folds have shape {np.shape(folds)}, not ({len(predicted)},): one number a window")
+    scores = np.empty((len(predicted), predicted.shape[2]))
     for fold in np.unique(folds):
         rows = folds == fold
-        scores[rows] = (brought(said[rows]) * brought(happened[rows])).mean(1)
+        scores[rows] = (transform(predicted[rows]) * transform(realised[rows])).mean(1)
     return scores
 
 
 def _aligned(forecast: Array, outcome: Array) -> tuple[Float, Float]:
-    """Forecasts (N, H, K) and outcomes (N, H, 1)."""
-    said, happened = np.asarray(forecast, np.float64), np.asarray(outcome, np.float64)
-    if said.ndim == 2 and happened.ndim == 1:
-        said, happened = said[:, None], happened[:, None]
-    if said.ndim != 3 or said.shape[:2] != happened.shape:
+    """Return forecasts (N, H, K) and outcomes (N, H, 1)."""
+    predicted, realised = np.asarray(forecast, np.float64), np.asarray(outcome, np.float64)
+    if predicted.ndim == 2 and realised.ndim == 1:
+        predicted, realised = predicted[:, None], realised[:, None]
+    if predicted.ndim != 3 or predicted.shape[:2] != realised.shape:
         raise BitcornError(
             f"forecasts have shape {np.shape(forecast)} and outcomes {np.shape(outcome)}: give (N, K) and (N,), or "
             "(N, H, K) and (N, H)"
         )
-    if not (np.isfinite(said).all() and np.isfinite(happened).all()):
+    if not (np.isfinite(predicted).all() and np.isfinite(realised).all()):
         raise BitcornError("some forecasts or outcomes are not finite: leave these windows out")
-    return said, happened[..., None]
+    return predicted, realised[..., None]

@@ -1,14 +1,14 @@
-"""Whether forecasts are better than their baselines: tests of Diebold and Mariano (1995), and verdicts in plain words.
+"""Skill against baselines: tests of Diebold and Mariano (1995), and verdicts as text.
 
-1. The loss differential, a forecast's loss less the baseline's at the same window, is negative on average where the
+1. The loss differential, a forecast's loss minus the baseline's at the same window, is negative on average if the
    forecast is better. Losses are QLIKE of the variance, in nats, and the squared error of the return, in units of the
    partition's mean squared return, so that a random walk has 1 and a difference is a share of variance explained.
-2. Windows overlap and volatility comes in clusters: the mean of the differential has the error of `hac`, with the
-   small-sample correction of Harvey, Leybourne and Newbold (1997).
-3. Several partitions are averaged at each instant first: bars of one market move together, and six symbols are not six
+2. Windows overlap and volatility clusters: the mean of the differential has the error of `hac`, with the small-sample
+   correction of Harvey, Leybourne and Newbold (1997).
+3. Several partitions are first averaged at each instant: bars of one market move together, and six symbols are not six
    times the evidence.
 4. "Better" and "worse" have a two-sided p-value below 5 %; all else is "not distinguishable". The best baseline is the
-   one that turned out best on the very windows of the test, which makes it the harder one to beat.
+   one with the best result on the test windows themselves, which makes it harder to beat.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _SIGNIFICANCE = 0.05
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class JudgedWindows:
-    """Forecasts of one partition at N successive windows, what happened, and what baselines said.
+class EvaluatedWindows:
+    """Forecasts of one partition at N successive windows, their outcomes, and the forecasts of baselines.
 
     times: (N,) int64 instants of the forecasts, ascending, in the same unit for all partitions. returns, volatilities:
-    (N, H). outcome, realised: (N, H) log returns and realised VARIANCES, NaN where not known. baseline_returns,
-    baseline_variances: by the baseline's name, (N, H); NaN where it has no forecast: that window is not compared.
+    (N, H). outcome, realised: (N, H) log returns and realised VARIANCES, NaN if unknown. baseline_returns,
+    baseline_variances: by the baseline's name, (N, H); NaN without a forecast: that window is not compared.
     """
 
     times: Rows
@@ -55,7 +55,7 @@ class Comparison:
 
     baseline: its name. loss, baseline_loss: mean losses over the `test.count` instants at which both are known.
     test: of the difference, loss - baseline_loss; p_negative is the one-sided p-value of being better.
-    outcome: better or worse where the two-sided p-value is below 5 %.
+    outcome: better or worse if the two-sided p-value is below 5 %.
     """
 
     baseline: str
@@ -67,7 +67,7 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class HorizonSkill:
-    """Skill at one horizon: against each baseline by QLIKE and by squared error of the return; direction; in words."""
+    """Skill at one horizon: against each baseline by QLIKE and by squared error of the return; direction; as text."""
 
     horizon: int
     volatility: tuple[Comparison, ...]
@@ -79,17 +79,17 @@ class HorizonSkill:
 def compare(
     baseline: str, times: Sequence[Rows], losses: Sequence[Array], baseline_losses: Sequence[Array], horizon: int
 ) -> Comparison:
-    """Test whether the losses of forecasts `horizon` bars ahead, of one or several partitions, are a baseline's.
+    """Return the comparison of forecasts `horizon` bars ahead with a baseline, over one or several partitions.
 
-    times, losses, baseline_losses: (N_p,) of each partition, successive windows. A window at which either loss is NaN
-    is left out of both. Raises BitcornError where numbers differ, or no window has both.
+    times, losses, baseline_losses: (N_p,) of each partition, successive windows. A window with a NaN loss is left out.
+    Raises BitcornError if lengths differ, or no window has both losses.
     """
     both = [np.column_stack(pair) for pair in zip(losses, baseline_losses, strict=True)]
     averages = average_by_instant(times, both)
     if not len(averages):
         raise BitcornError(f"no window of horizon {horizon} has both an outcome and a forecast of {baseline}")
     difference = averages[:, 0] - averages[:, 1]
-    # Equal forecasts that were computed in two ways differ by rounding, which must not be found significant.
+    # Equal forecasts from two computations differ by rounding, which must not be significant.
     rounding = np.abs(difference) <= 1e-12 * np.abs(averages).max(1)
     test = mean_test(np.where(rounding, 0.0, difference), horizon)
     side: Outcome = "better" if test.mean < 0 else "worse"
@@ -102,30 +102,30 @@ def compare(
     )
 
 
-def judge(horizons: Sequence[int], partitions: Sequence[JudgedWindows]) -> list[HorizonSkill]:
-    """Judge forecasts of one partition, or of several together, at each of H horizons.
+def evaluate_skill(horizons: Sequence[int], partitions: Sequence[EvaluatedWindows]) -> list[HorizonSkill]:
+    """Return the skill of forecasts of one partition, or of several together, at each of H horizons.
 
-    Baselines that only some of the partitions have are left out. Raises BitcornError where a forecast isn't finite (or
-    a volatility not above 0) at a window whose outcome is known, as leaving it out would flatter the forecaster.
+    Baselines that some of the partitions lack are left out. Raises BitcornError if a forecast is not finite, or a
+    volatility not above 0, at a window with a known outcome: leaving it out would flatter the model.
     """
     if not partitions:
-        raise BitcornError("no partition to judge: give the forecasts of at least one")
-    return [_at(j, horizon, partitions) for j, horizon in enumerate(horizons)]
+        raise BitcornError("no partition to evaluate: give the forecasts of at least one")
+    return [_skill_at(j, horizon, partitions) for j, horizon in enumerate(horizons)]
 
 
-def _at(j: int, horizon: int, partitions: Sequence[JudgedWindows]) -> HorizonSkill:
+def _skill_at(j: int, horizon: int, partitions: Sequence[EvaluatedWindows]) -> HorizonSkill:
     times = [one.times for one in partitions]
     known = [np.isfinite(one.outcome[:, j]) & np.isfinite(one.realised[:, j]) for one in partitions]
     for one, rows in zip(partitions, known, strict=True):
-        answered = np.isfinite(one.returns[:, j]) & np.isfinite(one.volatilities[:, j]) & (one.volatilities[:, j] > 0)
-        if (rows & ~answered).any():
+        valid = np.isfinite(one.returns[:, j]) & np.isfinite(one.volatilities[:, j]) & (one.volatilities[:, j] > 0)
+        if (rows & ~valid).any():
             raise BitcornError(
-                f"{(rows & ~answered).sum()} of {rows.sum()} forecasts of horizon {horizon} are not finite or have a "
-                "volatility of 0 or less: a forecaster must answer at every window whose outcome is known"
+                f"{(rows & ~valid).sum()} of {rows.sum()} forecasts of horizon {horizon} are not finite or have a "
+                "volatility of 0 or less: every window with a known outcome needs a forecast"
             )
 
     def variance_losses(variances: Sequence[Array]) -> list[Array]:
-        # Where there is no outcome, or a baseline has no variance above 0, there is no loss.
+        # Without an outcome, or a baseline variance above 0, there is no loss.
         return [
             qlike(np.where(rows & (v[:, j] > 0), v[:, j], np.nan), one.realised[:, j])
             for one, rows, v in zip(partitions, known, variances, strict=True)
@@ -133,7 +133,8 @@ def _at(j: int, horizon: int, partitions: Sequence[JudgedWindows]) -> HorizonSki
 
     def return_losses(returns: Sequence[Array]) -> list[Array]:
         return [
-            np.where(rows, (one.outcome[:, j] - r[:, j].astype(np.float64)) ** 2, np.nan) / _level(one.outcome[rows, j])
+            np.where(rows, (one.outcome[:, j] - r[:, j].astype(np.float64)) ** 2, np.nan)
+            / _mean_square(one.outcome[rows, j])
             for one, rows, r in zip(partitions, known, returns, strict=True)
         ]
 
@@ -148,23 +149,23 @@ def _at(j: int, horizon: int, partitions: Sequence[JudgedWindows]) -> HorizonSki
         for name, theirs in _shared([one.baseline_returns for one in partitions])
     ]
     outcomes = [np.where(rows, one.outcome[:, j], np.nan) for one, rows in zip(partitions, known, strict=True)]
-    found = direction(times, [one.returns[:, j] for one in partitions], outcomes, horizon)
+    signs = direction(times, [one.returns[:, j] for one in partitions], outcomes, horizon)
     return HorizonSkill(
         horizon=int(horizon),
         volatility=tuple(volatility),
         returns=tuple(returns),
-        direction=found,
-        verdict=_verdict(volatility, returns, found),
+        direction=signs,
+        verdict=_verdict(volatility, returns, signs),
     )
 
 
-def _level(outcome: Array) -> float:
-    """Mean squared outcome; 1 for a market that stood still, whose errors then count as they are."""
+def _mean_square(outcome: Array) -> float:
+    """Return the mean squared outcome; 1 for a market that did not move, whose errors then stay unscaled."""
     return float(np.mean(outcome.astype(np.float64) ** 2) or 1.0) if len(outcome) else 1.0
 
 
 def _shared(forecasts: Sequence[Mapping[str, Array]]) -> list[tuple[str, list[Array]]]:
-    """The baselines that all partitions have, with each partition's forecasts."""
+    """Return the baselines that all partitions have, with each partition's forecasts."""
     return [(name, [one[name] for one in forecasts]) for name in forecasts[0] if all(name in one for one in forecasts)]
 
 
@@ -178,15 +179,15 @@ def _verdict(volatility: Sequence[Comparison], returns: Sequence[Comparison], fo
 
 
 def _against(comparisons: Sequence[Comparison], reference: str, unit: str, factor: float) -> str:
-    """What is to be said against the reference, and against the best baseline."""
-    # The one that the forecast does worst against: mean losses alone may be of different windows.
+    """Return the text on the reference and on the best baseline."""
+    # By the mean of the test: mean losses may be over different windows.
     best = max(comparisons, key=lambda one: one.test.mean)
     first = next((one for one in comparisons if one.baseline == reference), best)
-    said = _in_words(first, first is best, unit, factor)
+    text = _in_words(first, first is best, unit, factor)
     if first is best:
-        return said
+        return text
     joint = "and" if first.outcome == best.outcome else "but"
-    return f"{said}, {joint} {_in_words(best, True, unit, factor)}"
+    return f"{text}, {joint} {_in_words(best, True, unit, factor)}"
 
 
 def _in_words(one: Comparison, is_best: bool, unit: str, factor: float) -> str:
@@ -205,11 +206,11 @@ def _direction_in_words(found: Direction | None) -> str:
     if found is None:
         return "not forecast"
     if found.p_value >= _SIGNIFICANCE:
-        said = "no better than a coin"
+        skill = "no better than a coin"
     else:
-        said = "better than a coin" if found.accuracy.share > found.expected else "worse than a coin"
+        skill = "better than a coin" if found.accuracy.share > found.expected else "worse than a coin"
     right, chance = 100 * found.accuracy.share, 100 * found.expected
-    return f"{said} ({right:.1f} % right, {chance:.1f} % by chance, {_p_in_words(found.p_value)})"
+    return f"{skill} ({right:.1f} % right, {chance:.1f} % by chance, {_p_in_words(found.p_value)})"
 
 
 def _p_in_words(p_value: float) -> str:

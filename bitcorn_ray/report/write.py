@@ -275,7 +275,7 @@ def _tracks(evaluation: Evaluation) -> list[Track]:
     from bitcorn_ray.report.judgement import Track
 
     tracks = []
-    for partition, judged in zip(evaluation.partitions, evaluation.judged, strict=True):
+    for partition, judged in zip(evaluation.partitions, evaluation.windows, strict=True):
         for horizon in sorted({min(evaluation.horizons), max(evaluation.horizons)}):
             column = evaluation.horizons.index(horizon)
             tracks.append(

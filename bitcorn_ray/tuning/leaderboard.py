@@ -225,7 +225,7 @@ def _questions(tables: Sequence[_FoldTable], horizon: int) -> list[TrialComparis
             score=score,
             scores=measures[2 * question + 1],
             baselines={title: values for (of, title), values in losses.items() if of == name},
-            knowing_nothing=uninformed,
+            naive_baselines=uninformed,
             folds=folds,
             horizon=horizon,
         )

@@ -9,12 +9,12 @@ from small_runs import make_run
 
 from bitcorn_ray.data_loader import compute_features
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.evaluation.evaluate import evaluate, judged_from
+from bitcorn_ray.evaluation.evaluate import evaluate, evaluated_windows
 from bitcorn_ray.forecasting.forecasts import Forecasts
 from bitcorn_ray.market.bars import Bars, show_time
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.simulate import simulate_bars
-from bitcorn_ray.metrics.skill import judge
+from bitcorn_ray.metrics.skill import evaluate_skill
 
 SIM = Partition("SIM", "1h")
 HOUR = 3_600_000
@@ -87,10 +87,10 @@ def forecasts_of(bars, variances, rows, returns=None):
 def test_the_true_variance_is_judged_better_than_what_is_fitted_and_direction_a_coin():
     bars, variances = garch(12_000, seed=5)
     rows = np.arange(6_000, 11_990)
-    one, remarks, kept = judged_from(bars, SIM, forecasts_of(bars, variances, rows), 6_000 * HOUR, 0, None)
+    one, remarks, kept = evaluated_windows(bars, SIM, forecasts_of(bars, variances, rows), 6_000 * HOUR, 0, None)
     assert len(kept) == len(rows)
     assert remarks == {}
-    for skill in judge(HORIZONS, [one]):
+    for skill in evaluate_skill(HORIZONS, [one]):
         found = {each.baseline: each for each in skill.volatility}
         assert found["constant variance"].outcome == found["EWMA"].outcome == found["log-HAR"].outcome == "better"
         # GARCH(1,1) is what made the market: fitted to it, it is as good as the truth to a thousandth of a nat or so.
@@ -104,8 +104,8 @@ def test_a_forecast_that_knows_the_sign_is_told_so():
     rows = np.arange(1_500, 2_990)
     log_close = np.log(bars.close)
     known = np.column_stack([log_close[rows + h] - log_close[rows] for h in HORIZONS])
-    one, _, _ = judged_from(bars, SIM, forecasts_of(bars, variances, rows, 0.1 * known), 1_500 * HOUR, 0, None)
-    for skill in judge(HORIZONS, [one]):
+    one, _, _ = evaluated_windows(bars, SIM, forecasts_of(bars, variances, rows, 0.1 * known), 1_500 * HOUR, 0, None)
+    for skill in evaluate_skill(HORIZONS, [one]):
         assert "direction: better than a coin (100.0 % right" in skill.verdict
         assert skill.returns[0].outcome == "better"
 
@@ -118,7 +118,7 @@ def test_nothing_that_is_judged_reaches_the_baselines():
     wild[cut + 1 :] = np.exp(np.random.default_rng(1).normal(0, 0.3, 3_000 - cut - 1))
     moved = replace(bars, **{name: getattr(bars, name) * wild for name in ("open", "high", "low", "close")})
     calm, noisy = (
-        judged_from(each, SIM, forecasts_of(each, variances, rows), 1_500 * HOUR, 0, features)[0]
+        evaluated_windows(each, SIM, forecasts_of(each, variances, rows), 1_500 * HOUR, 0, features)[0]
         for each in (bars, moved)
     )
     until = cut - 1_500 + 1
@@ -133,7 +133,7 @@ def test_outcomes_over_missing_bars_are_not_known():
     holes = bars.take(np.delete(np.arange(2_000), [1_500]))
     kept_variances = np.delete(variances, 1_500, axis=0)
     rows = np.arange(1_490, 1_510)
-    one, _, _ = judged_from(holes, SIM, forecasts_of(holes, kept_variances, rows), 1_400 * HOUR, 0, None)
+    one, _, _ = evaluated_windows(holes, SIM, forecasts_of(holes, kept_variances, rows), 1_400 * HOUR, 0, None)
     unknown = np.isnan(one.outcome)
     # Row 1499 is the last bar before the hole.
     assert np.flatnonzero(unknown[:, 0]).tolist() == [9]

@@ -78,17 +78,15 @@ def test_the_verdict_on_nothing():
 
 def test_baselines_that_know_nothing_must_be_beaten_where_that_is_asked():
     found = question(skill=(0.0, 0.2, 0.1))
-    unbeaten = TrialComparison(**{**vars(found), "knowing_nothing": ("constant variance", "log-HAR")})
+    unbeaten = TrialComparison(**{**vars(found), "naive_baselines": ("constant variance", "log-HAR")})
     (answer,) = leaderboard([unbeaten], "abc", reps=500).answers
     assert (answer.found, answer.p_value) == (False, 1)
     assert answer.score_p_value == leaderboard([found], "abc", reps=500).answers[0].p_value <= 0.01
     assert "nothing found, as forecasts that go along with what happened" in answer.in_words
-    beaten = TrialComparison(**{**vars(found), "knowing_nothing": ("constant variance",)})
+    beaten = TrialComparison(**{**vars(found), "naive_baselines": ("constant variance",)})
     assert leaderboard([beaten], "abc", reps=500).found == ("volatility",)
-    with pytest.raises(
-        BitcornError, match="GARCH is to know nothing, but the baselines are constant variance, log-HAR"
-    ):
-        TrialComparison(**{**vars(found), "knowing_nothing": ("GARCH",)})
+    with pytest.raises(BitcornError, match=r"naive baseline GARCH.*constant variance, log-HAR"):
+        TrialComparison(**{**vars(found), "naive_baselines": ("GARCH",)})
 
 
 def test_a_real_signal_in_direction_is_found():
@@ -108,7 +106,7 @@ def test_a_real_signal_in_direction_is_found():
         baselines=always,
         folds=folds,
         horizon=1,
-        knowing_nothing=tuple(always),
+        naive_baselines=tuple(always),
     )
     assert leaderboard([asked], NAMES, reps=500).found == ("direction",)
 

@@ -16,7 +16,7 @@ from bitcorn_ray.evaluation.baselines import Baselines, baseline_forecasts
 from bitcorn_ray.metrics import skill
 from bitcorn_ray.metrics.hac import MeanTest, mean_test
 from bitcorn_ray.metrics.losses import Direction, Share, direction, qlike
-from bitcorn_ray.metrics.skill import Comparison, JudgedWindows, compare, judge
+from bitcorn_ray.metrics.skill import Comparison, EvaluatedWindows, compare, evaluate_skill
 from bitcorn_ray.models.baselines.history import History
 
 
@@ -123,7 +123,7 @@ def judged(history, fit, test, returns=None, volatilities=None):
     realised = realised_variances(history.close, HORIZONS)
     made = baseline_forecasts(bars_of(history), outcome, realised, HORIZONS, fit, test)
     return (
-        JudgedWindows(
+        EvaluatedWindows(
             times=history.timestamps[test],
             returns=np.zeros((len(test), 2)) if returns is None else returns,
             volatilities=np.sqrt(made.variances["constant variance"]) if volatilities is None else volatilities,
@@ -150,7 +150,7 @@ def test_the_true_variance_is_better_and_a_constant_one_worse(truth):
     mean, persistence = 2e-6 / 0.02, 0.98
     known = np.column_stack([sum(mean + persistence**k * (first - mean) for k in range(h)) for h in HORIZONS])
     one, made = judged(truth.history, FIT, TEST, volatilities=np.sqrt(known))
-    for j, found in enumerate(judge(HORIZONS, [one])):
+    for j, found in enumerate(evaluate_skill(HORIZONS, [one])):
         outcomes = {comparison.baseline: comparison.outcome for comparison in found.volatility}
         assert outcomes["constant variance"] == outcomes["EWMA"] == "better"
         assert "worse" not in outcomes.values()
@@ -163,7 +163,7 @@ def test_the_true_variance_is_better_and_a_constant_one_worse(truth):
         assert found.verdict.startswith(f"volatility: {said}")
         assert "not distinguishable from GARCH(1,1), the best baseline (" in found.verdict
     constant, _ = judged(truth.history, FIT, TEST)
-    for found in judge(HORIZONS, [constant]):
+    for found in evaluate_skill(HORIZONS, [constant]):
         assert found.verdict.startswith("volatility: worse than log-HAR by 0.")
         assert "return: equal to random walk, the best baseline; " in found.verdict
         assert found.verdict.endswith("direction: not forecast")
@@ -174,7 +174,7 @@ def test_returns_are_judged_by_the_share_of_variance_that_they_explain(truth):
     outcome = realised_returns(truth.history.close, HORIZONS)[TEST]
     half = 0.5 * outcome + 0.1 * outcome.std(0) * rng.standard_normal(outcome.shape)
     one, _ = judged(truth.history, FIT, TEST, returns=half)
-    for j, found in enumerate(judge(HORIZONS, [one])):
+    for j, found in enumerate(evaluate_skill(HORIZONS, [one])):
         (walk,) = found.returns
         explained = 1 - ((outcome[:, j] - half[:, j]) ** 2).mean() / (outcome[:, j] ** 2).mean()
         assert walk.test.mean == pytest.approx(-explained)
@@ -193,7 +193,7 @@ def test_several_partitions_are_judged_together(simulated, truth):
     shifted = History(**{**vars(other), "timestamps": other.timestamps + 500 * 3_600_000})
     second, _ = judged(shifted, FIT, TEST)
     lonely = replace(second, baseline_variances={"EWMA": second.baseline_variances["EWMA"]})
-    together = judge(HORIZONS, [first, lonely])
+    together = evaluate_skill(HORIZONS, [first, lonely])
     assert [one.baseline for one in together[0].volatility] == ["EWMA"]  # what both have
     assert together[0].volatility[0].test.count == len(TEST) + 500
     losses = [
@@ -220,7 +220,9 @@ def test_windows_without_an_outcome_or_a_baseline_are_left_out(truth):
     silent["log-HAR"][70] = 0
     volatilities = one.volatilities.copy()
     volatilities[:5] = np.nan  # where nothing is known
-    found = judge(HORIZONS, [replace(one, outcome=outcome, baseline_variances=silent, volatilities=volatilities)])
+    found = evaluate_skill(
+        HORIZONS, [replace(one, outcome=outcome, baseline_variances=silent, volatilities=volatilities)]
+    )
     counts = {comparison.baseline: comparison.test.count for comparison in found[0].volatility}
     assert counts["constant variance"] == len(TEST) - 10
     assert counts["EWMA"] == len(TEST) - 20
@@ -233,14 +235,14 @@ def test_a_forecast_that_is_missing_is_refused(truth, name, value):
     broken = getattr(one, name).copy()
     broken[7:10, 1] = value
     with pytest.raises(BitcornError, match=f"3 of {len(TEST)} forecasts of horizon 4"):
-        judge(HORIZONS, [replace(one, **{name: broken})])
-    with pytest.raises(BitcornError, match="no partition to judge"):
-        judge(HORIZONS, [])
+        evaluate_skill(HORIZONS, [replace(one, **{name: broken})])
+    with pytest.raises(BitcornError, match="no partition to evaluate"):
+        evaluate_skill(HORIZONS, [])
 
 
 def test_judgements_are_plain_json(truth):
     one, _ = judged(truth.history, FIT, TEST)
-    read = json.loads(json.dumps([asdict(found) for found in judge(HORIZONS, [one])], allow_nan=False))
+    read = json.loads(json.dumps([asdict(found) for found in evaluate_skill(HORIZONS, [one])], allow_nan=False))
     assert read[0]["volatility"][0]["baseline"] == "constant variance"
     assert read[0]["volatility"][0]["test"]["p_value"] == 1
 
@@ -254,7 +256,7 @@ def test_on_real_bars_ranges_and_hours_are_worth_something(data_dir):
         rows = len(bars)
         one, made = judged(history, np.arange(int(0.7 * rows)), np.arange(int(0.8 * rows), rows - 24))
         partitions.append(replace(one, volatilities=np.sqrt(made.variances["strong HAR"])))
-    for found in judge(HORIZONS, partitions):
+    for found in evaluate_skill(HORIZONS, partitions):
         outcomes = {comparison.baseline: comparison for comparison in found.volatility}
         assert outcomes.pop("strong HAR").outcome == "not distinguishable"  # from itself
         assert all(one.outcome == "better" and one.test.p_value < 0.001 for one in outcomes.values())

@@ -5,7 +5,7 @@ import numpy as np
 from rich.console import Console
 
 from bitcorn_ray.metrics.losses import forecast_metrics
-from bitcorn_ray.metrics.skill import JudgedWindows, judge
+from bitcorn_ray.metrics.skill import EvaluatedWindows, evaluate_skill
 from bitcorn_ray.report.evaluation import evaluation_tables
 
 
@@ -20,7 +20,7 @@ def test_every_partition_horizon_and_baseline_is_told():
     rng = np.random.default_rng(0)
     sigma = np.exp(rng.normal(0, 0.5, (400, 2)))
     outcome = sigma * rng.normal(size=(400, 2))
-    one = JudgedWindows(
+    one = EvaluatedWindows(
         times=np.arange(400),
         returns=0.01 * rng.normal(size=(400, 2)),
         volatilities=sigma,
@@ -34,7 +34,7 @@ def test_every_partition_horizon_and_baseline_is_told():
     metrics = forecast_metrics(
         (1, 4), one.returns, sigma, outcome, outcome**2, np.full(400, 100.0), (0.5, 0.8, 0.95), widths
     )
-    skill = [asdict(each) for each in judge((1, 4), [one])]
+    skill = [asdict(each) for each in evaluate_skill((1, 4), [one])]
     partition = {
         "symbol": "[AAA]",
         "timeframe": "1h",
