@@ -1,22 +1,22 @@
-"""What it costs to choose among many: the best of many trials looks good even where none of them is.
+"""Selection bias: the best of many trials looks good even if none of them is.
 
-Losses are (N, K): one row a window, successive in time, one column a trial; lower is better. NaN is a trial that was
-stopped before it came to that window. `fill_stopped` fills in its losses, so that it counts among the tried.
+Losses are (N, K): one row for each window, successive in time, one column for each trial; lower is better. NaN marks
+the windows after a trial was stopped. `fill_stopped` fills in its losses, so that it counts among the tried ones.
 
 Probability of backtest overfitting, by combinatorially symmetric cross-validation (CSCV; Bailey, Borwein, Lopez de
 Prado and Zhu 2015):
-1. The rows are cut into an even number of blocks. Each choice of half of them is past once, the others are its future.
-2. The trial with the lowest mean loss of the past has a rank in the future. The probability is how often that rank lies
-   below the median; 0.5 where choosing tells nothing.
+1. Cut the rows into an even number of blocks. Each choice of half of them is a past, and the others are its future.
+2. Rank the trial with the lowest mean loss of the past among all trials in the future. The probability is the share of
+   ranks below the median; 0.5 if selection is uninformative.
 
 Superior predictive ability (Hansen 2005): is the best of all K trials better than a baseline, by more than the best of
 K trials without skill would be?
-1. Each trial's mean difference from the baseline is tested as in `hac`, which knows of overlapping horizons and of
-   its own uncertainty. Its Student statistic is brought to the normal scale.
-2. `arch.bootstrap.SPA` (stationary bootstrap, blocks of the length of those tests' lag) tells how large the largest of
-   K such statistics grows by chance. It compares raw means, so that each trial's difference goes in with the standard
-   deviation that gives its bootstrapped mean a variance of one. Merely divided by their standard errors, differences
-   make a test at 1 % that finds something in 2 to 9 % of cases where there is nothing; so made, in 1 to 2 %.
+1. Test each trial's mean difference from the baseline as in `hac`, which accounts for overlapping horizons and for its
+   own uncertainty. Transform its Student statistic to the normal scale.
+2. Estimate by `arch.bootstrap.SPA` (stationary bootstrap, blocks of the length of those tests' lag) how large the
+   largest of K such statistics is by chance. SPA compares raw means, so each trial's difference is scaled by the
+   standard deviation that gives its bootstrapped mean a variance of one. With differences divided by their standard
+   errors, a test at 1 % rejects a true null in 2 to 9 % of cases; scaled this way, in 1 to 2 %.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ _CHUNK = 1_000  # combinations at a time
 
 @dataclass(frozen=True, kw_only=True)
 class Overfitting:
-    """How often what was best in one half of history ranks below the median in the other.
+    """Probability that the best trial of one half of history ranks below the median in the other half.
 
-    probability: that share; a rank on the median counts half. blocks: that history was cut into. combinations: of them.
-    median_rank: of the chosen in the future, 1 the best and 0 the worst of all trials.
+    probability: a rank on the median counts half. blocks: of history. combinations: of the blocks. median_rank: of the
+    chosen trials in the future, 1 for the best and 0 for the worst of all trials.
     """
 
     probability: float
@@ -58,14 +58,13 @@ class Overfitting:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Superiority:
-    """Whether the best of the trials beats a baseline, and each trial by itself.
+    """Tests of the best trial, and of each single trial, against a baseline.
 
-    p_value: that the largest statistic of `tried` trials without skill would be as large as the largest one here: small
-    where some trial is better than the baseline. p_best: as large as that of the trial with the lowest mean loss, which
-    need not have the largest one. Both None where the windows are too few to tell.
-    block: windows a block. pieces: independent ones that all windows are worth.
-    differences: of each trial, loss of the baseline less that of the trial: a positive mean is better; their p-values
-    are those of a single trial (Diebold and Mariano 1995), which knows nothing of having been chosen.
+    p_value: of the largest statistic, if `tried` trials had no skill; small if some trial is better than the baseline.
+    p_best: of the statistic of the trial with the lowest mean loss, which need not be the largest one. Both are None
+    with too few windows. block: windows in a block. pieces: number of independent windows.
+    differences: for each trial, loss of the baseline minus that of the trial; a positive mean is better. Their p-values
+    are those of a single trial (Diebold and Mariano 1995), without selection.
     """
 
     p_value: float | None
@@ -78,9 +77,9 @@ class Superiority:
 
 @dataclass(frozen=True, kw_only=True)
 class RankStability:
-    """Whether folds agree on which trials are good.
+    """Agreement of the folds on the ranks of trials.
 
-    concordance: Kendall's W, 1 where all folds rank the trials alike. correlation: Spearman's, mean of all pairs of
+    concordance: Kendall's W, 1 if all folds rank the trials equally. correlation: Spearman's, mean of all pairs of
     folds. p_value: of folds that rank independently of each other (Friedman 1937).
     """
 
@@ -90,10 +89,10 @@ class RankStability:
 
 
 def fill_stopped(losses: Array) -> Float:
-    """Losses (N, K) with the missing ones of each trial at its mean distance from the others, in float64.
+    """Return losses (N, K) in float64, with each trial's missing losses at its mean distance from the other trials.
 
-    The others are the trials that have all their losses or, where there is none, those that have that window's.
-    Raises BitcornError where a window has no loss at all, or a trial none.
+    The others are the trials with all losses or, if there are none, those with a loss of that window.
+    Raises BitcornError if a window or a trial has no loss at all.
     """
     x = np.array(losses, np.float64)
     if x.ndim != 2 or not x.size:
@@ -115,23 +114,23 @@ def fill_stopped(losses: Array) -> Float:
 
 
 def fold_means(losses: Array, folds: NDArray[np.int64]) -> Float:
-    """Mean loss (F, K) of each fold's windows, NaN where a trial has none; folds (N,): the number of each row's."""
+    """Return the mean loss (F, K) of each fold's windows, NaN if a trial has none. folds: (N,) of the rows."""
     x = np.asarray(losses, np.float64)
     known = np.isfinite(x)
-    numbers, place = np.unique(folds, return_inverse=True)
-    member = (place == np.arange(len(numbers))[:, None]).astype(np.float64)
+    numbers, index = np.unique(folds, return_inverse=True)
+    member = (index == np.arange(len(numbers))[:, None]).astype(np.float64)
     counts = member @ known
     sums: Float = np.where(counts > 0, member @ np.where(known, x, 0) / np.maximum(counts, 1), np.nan)
     return sums
 
 
 def rank_stability(means: Array) -> RankStability | None:
-    """Agreement of folds on trials with mean losses (F, K); None with one fold or trial, or where nothing differs."""
+    """Return the agreement of folds on mean losses (F, K); None with one fold or trial, or without differences."""
     folds, trials = np.shape(means)
     if folds < 2 or trials < 2:
         return None
     ranks = rankdata(means, axis=1)
-    greatest = folds * ((ranks - (trials + 1) / 2) ** 2).sum()  # of the rank sums, were all folds like each other
+    greatest = folds * ((ranks - (trials + 1) / 2) ** 2).sum()  # of the rank sums, if all folds were equal
     if greatest == 0:
         return None
     concordance = float(((ranks.sum(0) - folds * (trials + 1) / 2) ** 2).sum() / greatest)
@@ -143,11 +142,11 @@ def rank_stability(means: Array) -> RankStability | None:
 
 
 def backtest_overfitting(losses: Array, horizon: int = 1, blocks: int = 16) -> Overfitting | None:
-    """Probability of backtest overfitting of choosing by mean loss (N, K): see the module; None with one trial.
+    """Return the probability of backtest overfitting by mean loss (N, K): see the module; None with one trial.
 
-    horizon: windows that a label spans: from each block the last horizon - 1 are left out, whose labels reach into the
-    next. blocks: at most; fewer, in even number, where a block would have fewer than two horizons.
-    Raises BitcornError where there are too few windows for two blocks.
+    horizon: windows that a label spans. The last horizon - 1 windows of each block are left out, because their labels
+    reach into the next one. blocks: maximum; fewer, in even number, if a block would have fewer than two horizons.
+    Raises BitcornError for too few windows for two blocks.
     """
     x = fill_stopped(losses)
     count = min(blocks, len(x) // max(2 * horizon, 2)) // 2 * 2
@@ -159,13 +158,13 @@ def backtest_overfitting(losses: Array, horizon: int = 1, blocks: int = 16) -> O
     parts = [part[: len(part) - horizon + 1] for part in np.array_split(x - x.mean(1, keepdims=True), count)]
     sums = np.stack([part.sum(0) for part in parts])
     sizes = np.array([len(part) for part in parts], np.float64)
-    places = np.concatenate([_future_places(halves, sums, sizes) for halves in _halves(count)])
-    below = np.count_nonzero(places < 0.5 - 1e-12) + 0.5 * np.count_nonzero(abs(places - 0.5) <= 1e-12)
+    ranks = np.concatenate([_future_ranks(halves, sums, sizes) for halves in _halves(count)])
+    below = np.count_nonzero(ranks < 0.5 - 1e-12) + 0.5 * np.count_nonzero(abs(ranks - 0.5) <= 1e-12)
     return Overfitting(
-        probability=float(below / len(places)),
+        probability=float(below / len(ranks)),
         blocks=count,
-        combinations=len(places),
-        median_rank=float(np.median(places)),
+        combinations=len(ranks),
+        median_rank=float(np.median(ranks)),
     )
 
 
@@ -174,9 +173,9 @@ def superior_ability(
 ) -> Superiority:
     """Test the best of K trials, losses (N, K), against a baseline's (N,), windows successive in time.
 
-    horizon: windows that a label spans. tried: how many trials were made, where not all of them have losses here: the
-    p-value is then that of as many more groups of K. reps: bootstrap samples; the p-value is at least 1 / (reps + 1).
-    Raises BitcornError where shapes differ, a loss of the baseline is not finite, or `tried` is below K.
+    horizon: windows that a label spans. tried: number of all trials, if some have no losses here: the p-value is then
+    that of tried / K groups. reps: bootstrap samples; the p-value is at least 1 / (reps + 1).
+    Raises BitcornError if shapes differ, a loss of the baseline is not finite, or `tried` is below K.
     """
     x = fill_stopped(losses)
     base, trials = np.asarray(baseline, np.float64), x.shape[1]
@@ -193,28 +192,28 @@ def superior_ability(
     pieces = degrees_of_freedom(len(x), lag)
     p_value = p_best = None
     if pieces >= LEAST_PIECES:
-        chances = np.array([test.p_positive for test in differences])
-        z = -ndtri(np.clip(chances, 1e-300, 1 - 1e-16))
+        p_values = np.array([test.p_positive for test in differences])
+        z = -ndtri(np.clip(p_values, 1e-300, 1 - 1e-16))
         of_best = float(z[better.mean(0).argmax()])
-        p_value = p_best = _counting(_bootstrapped(better, z, lag + 1, reps, seed), tried / trials)
+        p_value = p_best = _sidak(_bootstrapped(better, z, lag + 1, reps, seed), tried / trials)
         if of_best < z.max():
             capped = np.minimum(z, of_best)  # which makes its statistic the largest
-            p_best = _counting(_bootstrapped(better, capped, lag + 1, reps, seed), tried / trials)
+            p_best = _sidak(_bootstrapped(better, capped, lag + 1, reps, seed), tried / trials)
     return Superiority(
         p_value=p_value, p_best=p_best, tried=tried, block=lag + 1, pieces=pieces, differences=differences
     )
 
 
-def _counting(p_value: float, groups: float) -> float:
-    """P-value of the smallest of so many independent groups' p-values (Šidák 1967)."""
+def _sidak(p_value: float, groups: float) -> float:
+    """Return the p-value of the smallest p-value of several independent groups (Šidák 1967)."""
     return float(-math.expm1(groups * math.log1p(-p_value))) if p_value < 1 else 1.0
 
 
 def _bootstrapped(better: Float, z: Float, block: int, reps: int, seed: int) -> float:
-    """P-value of the largest of the statistics z (K,) of the means of `better` (N, K)."""
+    """Return the p-value of the largest of the statistics z (K,) of the means of `better` (N, K)."""
     if z.max() <= 0:
-        return 1.0  # Hansen's statistic is never below zero: nothing is better, whatever chance may do
-    # Means of a few neighbours stand for them: blocks are much longer, and time is saved.
+        return 1.0  # Hansen's statistic is never below zero: no trial is better
+    # Average a few neighbours to save time; blocks are much longer.
     most = int(np.clip(400_000 // better.shape[1], 250, 1_000))
     cell = max(1, min(len(better) // most, block // 4))
     count = len(better) // cell
@@ -222,7 +221,7 @@ def _bootstrapped(better: Float, z: Float, block: int, reps: int, seed: int) -> 
     x -= x.mean(0)
     length = math.ceil(block / cell)
     deviation = np.sqrt(_bootstrap_variance(x, length))
-    deviation[deviation <= 1e-14 * np.abs(better).max()] = np.inf  # what never differs has nothing to bootstrap
+    deviation[deviation <= 1e-14 * np.abs(better).max()] = np.inf  # a trial equal to the baseline
     y = x / deviation + z / math.sqrt(count)
     test = SPA(np.zeros(count), -y, block_size=length, reps=reps, seed=seed)
     test.compute()
@@ -230,7 +229,7 @@ def _bootstrapped(better: Float, z: Float, block: int, reps: int, seed: int) -> 
 
 
 def _bootstrap_variance(x: Float, block: int) -> Float:
-    """Variance of sqrt(N) times the stationary bootstrap's mean of x (N, K), centred (Politis and Romano 1994)."""
+    """Return the variance of sqrt(N) times the stationary-bootstrap mean of centred x (N, K) (Politis, Romano 1994)."""
     count = len(x)
     spectrum = np.abs(np.fft.rfft(x, 2 * count, axis=0)) ** 2
     gamma = np.fft.irfft(spectrum, 2 * count, axis=0)[:count] / count
@@ -243,7 +242,7 @@ def _bootstrap_variance(x: Float, block: int) -> Float:
 
 
 def _halves(blocks: int) -> Iterator[NDArray[np.float64]]:
-    """All choices of half of the blocks as rows of zeros and ones, some at a time."""
+    """Yield all choices of half of the blocks as rows of zeros and ones, in chunks."""
     every = combinations(range(blocks), blocks // 2)
     while chosen := list(islice(every, _CHUNK)):
         rows = np.zeros((len(chosen), blocks))
@@ -251,12 +250,12 @@ def _halves(blocks: int) -> Iterator[NDArray[np.float64]]:
         yield rows
 
 
-def _future_places(past: Float, sums: Float, sizes: Float) -> Float:
-    """Place (C,) in the future, 1 the best and 0 the worst trial, of what was best in the past (C, blocks)."""
+def _future_ranks(past: Float, sums: Float, sizes: Float) -> Float:
+    """Return the rank (C,) in the future, 1 for the best and 0 for the worst, of the best trial of each past."""
     before = (past @ sums) / (past @ sizes)[:, None]
     after = ((1 - past) @ sums) / ((1 - past) @ sizes)[:, None]
     chosen = before.argmin(1)
     own = np.take_along_axis(after, chosen[:, None], axis=1)
     worse, even = (after > own).sum(1), (after == own).sum(1) - 1
-    places: Float = (worse + 0.5 * even) / (sums.shape[1] - 1)
-    return places
+    ranks: Float = (worse + 0.5 * even) / (sums.shape[1] - 1)
+    return ranks
