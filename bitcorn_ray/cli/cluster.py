@@ -11,7 +11,7 @@ import click
 from bitcorn_ray.cli import options
 from bitcorn_ray.cli.session import Settings, print_error, print_status, settings, show
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.report.doctor import checks_table
+from bitcorn_ray.report.console import checks_table
 
 
 @click.command()
@@ -30,9 +30,9 @@ def doctor(cache_dir: str | None) -> None:
     """
     from bitcorn_ray.doctor import doctor as check_installation
 
-    checks = [asdict(check) for check in check_installation(settings().address, cache_dir)]
-    show({"checks": checks}, lambda _: checks_table(checks))
-    sys.exit(1 if any(check["state"] == "fail" for check in checks) else 0)
+    checks = check_installation(settings().address, cache_dir)
+    show({"checks": [asdict(check) for check in checks]}, lambda _: checks_table(checks))
+    sys.exit(1 if any(check.state == "fail" for check in checks) else 0)
 
 
 class MainGroup(options.CommandGroup):

@@ -11,14 +11,13 @@ import click
 
 from bitcorn_ray.cli import options
 from bitcorn_ray.cli.session import settings, show
-from bitcorn_ray.report.console import progress
-from bitcorn_ray.report.inspection import inspection_tables
-from bitcorn_ray.report.transfers import counter, download_table, export_table, ingest_table, partition_rows
+from bitcorn_ray.report.console import counter, progress
+from bitcorn_ray.report.sources import download_table, export_table, ingest_table, inspection_tables, partition_rows
 from bitcorn_ray.sources.options import Reading
 from bitcorn_ray.storage.location import shown_uri
 
 if TYPE_CHECKING:
-    from bitcorn_ray.report.quality import QualityPanel
+    from bitcorn_ray.report.quality import PartitionQuality
 
 _database_option = click.option(
     "--db", required=True, help="SQLite database to write to; it is created if it does not exist."
@@ -44,8 +43,7 @@ def inspect(source: str, reading: Reading) -> None:
     from bitcorn_ray.sources.inspect import inspect_source
 
     found = inspect_source(source, reading)
-    result = asdict(found)
-    show(result, lambda _: inspection_tables(result))
+    show(asdict(found), lambda _: inspection_tables(found))
     sys.exit(1 if found.problems or any(partition.problem for partition in found.partitions) else 0)
 
 
@@ -94,8 +92,7 @@ def ingest(
             mapping=mapping,
             on_rows=count,
         )
-    rows = partition_rows(done)
-    show({"db": db, "partitions": rows}, lambda _: ingest_table(rows))
+    show({"db": db, "partitions": partition_rows(done)}, lambda _: ingest_table(done))
 
 
 @click.command()
@@ -132,8 +129,7 @@ def download(
             count(bars)
 
         done = download_bars(exchange, db, symbols, timeframes, first, on_page)
-    rows = partition_rows(done)
-    show({"db": db, "exchange": name, "partitions": rows}, lambda _: download_table(rows))
+    show({"db": db, "exchange": name, "partitions": partition_rows(done)}, lambda _: download_table(done))
 
 
 @click.command()
@@ -168,8 +164,7 @@ def export(
         label(f"writing to {shown_source(target)}")
         reading = replace(reading, columns=tuple(columns))
         done = export_bars(source, target, symbols, timeframes, reading, lambda written: count(written.rows))
-    rows = partition_rows(done)
-    show({"target": shown_source(target), "partitions": rows}, lambda _: export_table(rows))
+    show({"target": shown_source(target), "partitions": partition_rows(done)}, lambda _: export_table(done))
 
 
 @click.command()
@@ -191,23 +186,20 @@ def quality(
       bitcorn quality market.db --symbol BTC/USDT --timeframe 1h --out quality.html
       bitcorn quality Binance_BTCUSDT_1h.csv.gz --json
     """
-    from bitcorn_ray.report.quality import lightened, write_quality
-    from bitcorn_ray.report.quality_table import quality_tables
-    from bitcorn_ray.report.write import diagnose_source
+    from bitcorn_ray.report.quality import diagnose_source, lightened, quality_tables, write_quality
 
-    rows, panels = list[dict[str, Any]](), list["QualityPanel"]()
+    results: list[PartitionQuality] = []
     with progress("diagnosing", 0, settings().as_json) as advance:
         for diagnosis in diagnose_source(source, symbols, timeframes, reading):
-            rows.append(diagnosis.row)
-            if out is not None:
-                panels = lightened([*panels, diagnosis.panel])
-            advance(str(diagnosis.stored.partition))
+            results = lightened([*results, diagnosis])
+            advance(str(diagnosis.partition))
     written = {}
     if out is not None:
-        write_quality(panels, out)
+        write_quality(results, out)
         written = {"page": shown_uri(out)}
     page = f"page: {written['page']}" if written else None
-    show({"source": shown_uri(source), "partitions": rows, **written}, lambda _: (*quality_tables(rows), page))
+    reports = [result.to_json() for result in results]
+    show({"source": shown_uri(source), "partitions": reports, **written}, lambda _: (*quality_tables(results), page))
 
 
 COMMANDS = (inspect, ingest, download, export, quality)

@@ -8,16 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bitcorn_ray.cli import options
 from bitcorn_ray.cli.session import connect_ray, print_status, show
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.report.console import features_table, forecast_table, plain_rows
+from bitcorn_ray.report.console import plain_rows
+from bitcorn_ray.report.features import features_table
+from bitcorn_ray.report.forecasts import forecast_table
 from bitcorn_ray.storage.location import local_file
 from bitcorn_ray.storage.storage import Storage
+
+if TYPE_CHECKING:
+    from bitcorn_ray.features.receipts import PartitionStatus
 
 _PRICES = {"SIMONE": 100.0, "SIMTWO": 2_500.0, "SIMTHREE": 0.25}
 _BARS = 2 * 365 * 24
@@ -35,16 +40,16 @@ def demo(out: str) -> None:
       bitcorn demo --out demo
     """
     with connect_ray():
-        result = run_demo(out, print_status)
+        result, statuses = run_demo(out, print_status)
     show(
         result,
-        lambda _: (features_table(result["partitions"]), forecast_table(result["forecast"])),
+        lambda _: (features_table(statuses), forecast_table(result["forecast"])),
         f"SIMULATED market in {out}: not real prices",
     )
 
 
-def run_demo(out: str | Path, log_fn: Callable[[str], None]) -> dict[str, Any]:
-    """Run all steps in a folder on the running Ray, and return plain values; may be repeated.
+def run_demo(out: str | Path, log_fn: Callable[[str], None]) -> tuple[dict[str, Any], list[PartitionStatus]]:
+    """Run all steps in a folder on the running Ray; may be repeated. Returns plain values, and the partitions.
 
     Raises BitcornError if the folder has files that no demo wrote.
     """
@@ -78,19 +83,20 @@ def run_demo(out: str | Path, log_fn: Callable[[str], None]) -> dict[str, Any]:
         model=LSTMConfig(hidden_size=32),
         training=TrainingConfig(epochs=4),
     )
-    result = train_from_config(
+    run = train_from_config(
         config,
         cache_dir=cache_dir,
         on_epoch=lambda epoch: log_fn(epoch_line(epoch, config.training.epochs)),
         log_fn=log_fn,
     )
     bars = load_market_data(config.db, "SIMONE", config.timeframe).dataframe
-    return {
+    result = {
         "folder": str(folder),
         "partitions": [asdict(status) for status in partitions],
-        "val_loss": result.metadata["val_loss"],
+        "val_loss": run.metadata["val_loss"],
         "forecast": plain_rows(Forecaster.load(config.out).predict(bars).to_dict("records")),
     }
+    return result, partitions
 
 
 def _write_bars(folder: Path, symbol: str, seed: int) -> Path:

@@ -70,7 +70,7 @@ def evaluate(
         publish_file(out, "evaluation", strict_json(result))
     for note in done.notes:
         print_status(note)
-    show(result, lambda _: evaluation_tables(result), f"{shown_uri(run)}, out of sample")
+    show(result, lambda _: evaluation_tables(done), f"{shown_uri(run)}, out of sample")
     exit_with_failures(f"{name}: {error}" for name, error in done.errors.items())
 
 

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from bitcorn_ray.cache.store import open_cache
 from bitcorn_ray.cli import options
 from bitcorn_ray.cli.session import connect_ray, exit_with_failures, load_system, settings, show
-from bitcorn_ray.report.cleaning import cleaning_line
-from bitcorn_ray.report.console import audit_tables, cache_table, counted, explain_table, features_table, progress, size
+from bitcorn_ray.report.console import progress
+from bitcorn_ray.report.features import audit_tables, cache_table, explain_table, features_table
+from bitcorn_ray.report.sources import cleaning_line
+from bitcorn_ray.report.table import counted, name_of, size
 from bitcorn_ray.sources.options import Reading
 from bitcorn_ray.storage.location import shown_uri
+
+if TYPE_CHECKING:
+    from bitcorn_ray.features.distribute import PartitionAudit
+    from bitcorn_ray.features.receipts import PartitionStatus
 
 Names = list[str] | None
 
@@ -69,7 +75,7 @@ def features(
     rows = [{name: value for name, value in asdict(status).items() if name != "superseded"} for status in done]
     show(
         {"source": shown_uri(source), "system": found.spec, "partitions": rows},
-        lambda _: (features_table(rows), *_cleaning_lines(rows)),
+        lambda _: (features_table(done), *_cleaning_lines(done)),
     )
     exit_with_failures(f"{s.symbol} {s.timeframe} failed: {s.error}" for s in done if s.error)
 
@@ -109,17 +115,16 @@ def audit_system(
             reading=reading,
             on_done=lambda result: advance(f"{result.symbol} {result.timeframe}"),
         )
-    rows = [asdict(result) for result in done]
     show(
-        {"source": shown_uri(source), "system": found.spec, "partitions": rows},
-        lambda _: (*audit_tables(rows), *_cleaning_lines(rows)),
+        {"source": shown_uri(source), "system": found.spec, "partitions": [asdict(result) for result in done]},
+        lambda _: (*audit_tables(done), *_cleaning_lines(done)),
     )
     exit_with_failures(f"{r.symbol} {r.timeframe} was not audited: {r.error}" for r in done if r.error)
     sys.exit(1 if any(result.report and not result.report.passed for result in done) else 0)
 
 
-def _cleaning_lines(rows: list[dict[str, Any]]) -> list[str]:
-    return [cleaning_line(f"{row['symbol']} {row['timeframe']}", row["cleaning"]) for row in rows if row["cleaning"]]
+def _cleaning_lines(results: Iterable[PartitionStatus | PartitionAudit]) -> list[str]:
+    return [cleaning_line(name_of(result), result.cleaning) for result in results if result.cleaning]
 
 
 _bytes = options.amount({"": 1, "B": 1, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12})
@@ -265,7 +270,7 @@ def cache_explain(
 
     found = explain(source, load_system(system), open_cache(cache_dir), symbols, timeframes, reading)
     rows = [asdict(partition) for partition in found]
-    show({"source": shown_uri(source), "system": system, "partitions": rows}, lambda _: explain_table(rows))
+    show({"source": shown_uri(source), "system": system, "partitions": rows}, lambda _: explain_table(found))
 
 
 COMMANDS = (features, audit_system, cache)

@@ -14,8 +14,8 @@ import click
 from bitcorn_ray.cli import options
 from bitcorn_ray.cli.session import connect_ray, exit_with_failures, load_system, print_status, settings, show
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.report.console import forecast_table, plain_rows, progress
-from bitcorn_ray.report.watch import WatchScreen, skill_table
+from bitcorn_ray.report.console import plain_rows, progress
+from bitcorn_ray.report.forecasts import WatchScreen, forecast_table, skill_table
 from bitcorn_ray.sources.options import Reading
 from bitcorn_ray.storage.location import Location, local_file, shown_uri
 
@@ -72,7 +72,7 @@ def forecast(
       bitcorn forecast models/run_001 market.db --last 200 --plot fan.html
     """
     from bitcorn_ray.forecasting.batch import plan_forecasts, run_forecasts, write_parquet
-    from bitcorn_ray.report.fan import bars_to_draw, fan_panels, write_fan
+    from bitcorn_ray.report.forecasts import bars_to_draw, fan_panels, write_fan
 
     if out and Location.of(out).address == Location.of(source).address:
         raise BitcornError(f"--out is {shown_uri(out)}, which is the source of bars: give another name")

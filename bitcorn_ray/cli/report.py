@@ -9,7 +9,7 @@ import click
 
 from bitcorn_ray.cli import options
 from bitcorn_ray.cli.session import import_from_working_folder, print_status, settings, show
-from bitcorn_ray.report.console import size
+from bitcorn_ray.report.table import size
 
 
 @click.command()

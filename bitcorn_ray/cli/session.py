@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bitcorn_ray.report import console
+from bitcorn_ray.report.table import printable
 from bitcorn_ray.training.artifacts import strict_json
 
 if TYPE_CHECKING:
@@ -49,17 +50,17 @@ def show(result: Mapping[str, Any], render: Callable[[Any], Any], title: str | N
     if settings().as_json:
         click.echo(text)
     else:
-        console.show({}, lambda: render(json.loads(text)), as_json=False, title=title)
+        console.show(render(json.loads(text)), title)
 
 
 def print_status(line: str) -> None:
     """Print a line about the progress on standard error."""
-    print(console.printable(line), file=sys.stderr)  # click.echo would write past a progress bar on the screen
+    print(printable(line), file=sys.stderr)  # click.echo would write past a progress bar on the screen
 
 
 def print_error(message: str) -> None:
     """Print an error as one line on standard error."""
-    click.echo(f"bitcorn: {console.printable(' '.join(message.split()))}", err=True)
+    click.echo(f"bitcorn: {printable(' '.join(message.split()))}", err=True)
 
 
 def exit_with_failures(messages: Iterable[str]) -> None:

@@ -12,10 +12,9 @@ from bitcorn_ray.cli import options
 from bitcorn_ray.cli.session import connect_ray, import_from_working_folder, load_system, print_status, settings, show
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.models.registry import KINDS
-from bitcorn_ray.report.cleaning import cleaning_line
-from bitcorn_ray.report.lineage import lineage_tables, reproduction_tables
-from bitcorn_ray.report.runs import comparison_tables, run_table, runs_table
-from bitcorn_ray.report.training import training_progress
+from bitcorn_ray.report.console import training_progress
+from bitcorn_ray.report.runs import comparison_tables, lineage_tables, reproduction_tables, run_facts, runs_table
+from bitcorn_ray.report.sources import cleaning_line
 from bitcorn_ray.storage.location import Location, shown_uri
 
 _METADATA_SHOWN = ("symbol", "timeframe", "partitions", "best_epoch", "val_loss", "history", "cleaning")
@@ -183,7 +182,7 @@ def runs_show(run: str, lineage: bool) -> None:
 
     if lineage:
         return show(run_lineage(run), lineage_tables)
-    show(read_metadata(run) if settings().as_json else _summary(run), run_table)
+    show(read_metadata(run) if settings().as_json else _summary(run), run_facts)
 
 
 @runs.command("compare")
@@ -237,7 +236,7 @@ def runs_import(folder: str, out: str, trust_pickle: bool, system: str, timefram
         )
     save_run(run, out)
     print_status(f"imported {shown_uri(folder)} to {shown_uri(out)}")
-    show(_summary(out), run_table)
+    show(_summary(out), run_facts)
 
 
 def _summary(run: str) -> dict[str, Any]:
@@ -271,7 +270,7 @@ def reproduce(run: str, source: str | None, out: str | None, cache_dir: str | No
     import_from_working_folder()
     with connect_ray(run_lineage(run)["cluster"]["ray"]):
         done = train_again(run, source=source, out=out, cache_dir=cache_dir, log_fn=print_status)
-    show(done.to_json(), reproduction_tables)
+    show(done.to_json(), lambda _: reproduction_tables(done))
     sys.exit(0 if done.equal else 1)
 
 

@@ -77,7 +77,7 @@ def tune(
             resume=resume,
             cache_dir=cache_dir,
             address=settings().address,
-            on_trial=lambda trial: update(asdict(trial)),
+            on_trial=update,
             log_fn=print_status,
         )
     result = {
@@ -90,7 +90,7 @@ def tune(
 
     def render(result: Mapping[str, Any]) -> tuple[Any, ...]:
         best = f"run of the best trial in {result['run']}" if result["run"] else "no run was trained"
-        return trials_table(result["trials"]), f"{best}; evaluate it with: bitcorn leaderboard {result['sweep']}"
+        return trials_table(done.trials), f"{best}; evaluate it with: bitcorn leaderboard {result['sweep']}"
 
     show(result, render)
     _exit_if_interrupted(done.ended)
@@ -173,8 +173,8 @@ def leaderboard(sweep: str, level: float, cache_dir: str | None) -> None:
     from bitcorn_ray.tuning.leaderboard import leaderboard as compare_trials
 
     import_from_working_folder()
-    result = compare_trials(sweep, level=level, cache_dir=cache_dir).to_json()
-    show(result, leaderboard_tables, f"{shown_uri(sweep)}, on test windows")
+    result = compare_trials(sweep, level=level, cache_dir=cache_dir)
+    show(result.to_json(), lambda _: leaderboard_tables(result), f"{shown_uri(sweep)}, on test windows")
 
 
 COMMANDS = (folds, tune, evolve, leaderboard)

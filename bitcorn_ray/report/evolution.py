@@ -1,4 +1,4 @@
-"""An evolution on a terminal, generation by generation, and its front and features in one page that opens offline."""
+"""An evolution of a feature set: its generations on a terminal, its front and features on a page."""
 
 from __future__ import annotations
 
@@ -6,26 +6,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
+import plotly.graph_objects as go
 
-from bitcorn_ray.report.console import table
-from bitcorn_ray.report.page import Chart, Section, note, page_of
-from bitcorn_ray.report.sweeps import shown_point
+from bitcorn_ray.report.page import INK, SERIES, SOFT, Chart, Section, note, page_of
+from bitcorn_ray.report.sweeps import point_text
+from bitcorn_ray.report.table import Table, number
 
 if TYPE_CHECKING:
     from bitcorn_ray.tuning.evolution.config import EvolveConfig
     from bitcorn_ray.tuning.evolution.results import Evolution
 
-
-_WHOLE, _FRONT, _WINNER, _HELD_OUT = "var(--soft)", "var(--s1)", "var(--s2)", "var(--s3)"
-_SHOWN = 5
+_FRONT, _WINNER, _HELD_OUT = SERIES[:3]
+_SHOWN = 5  # features
 _ROW = 15  # pixels of a feature
 
 
 def evolve(config: str | Path | Mapping[str, Any] | EvolveConfig, **options: Any) -> Evolution:
-    """Search subsets of features and write the results with their page, see `tuning.evolution.evolve.evolve`.
+    """Search subsets of features and write the results with their page.
 
-    options: as that function takes them.
+    options: those of `tuning.evolution.evolve.evolve`.
     """
     from bitcorn_ray.tuning.evolution.evolve import evolve as search
 
@@ -33,186 +32,160 @@ def evolve(config: str | Path | Mapping[str, Any] | EvolveConfig, **options: Any
 
 
 def generations_table(generations: Sequence[Mapping[str, Any]]) -> Table:
-    """A row a generation: trainings, best loss, size of the front, and the features that survive most often.
+    """Return a row per generation: trainings, best loss, size of the front, most frequent features.
 
-    generations: as `Evolution.to_json` gives them.
+    generations: from `Evolution.to_json`, like every `result` in this module.
     """
     rows = [
-        (
-            f"{each['generation']}",
-            f"{each['trained']}",
-            _number(each["best"]),
-            f"{len(each['front'])}",
-            _most(each["survival"]),
-        )
-        for each in generations
+        (one["generation"], one["trained"], number(one["best"], 5), len(one["front"]), _most_frequent(one["survival"]))
+        for one in generations
     ]
-    return table(("generation", "trained", "best loss", "front", "features that survive"), rows, left=(4,))
+    return Table((">generation", ">trained", ">best loss", ">front", "features that survive"), rows)
 
 
 def generation_line(generation: Mapping[str, Any], total: int) -> str:
-    """A generation in a line."""
+    """Return a generation as a line."""
     return (
         f"generation {generation['generation']} of {total}: {generation['trained']} trained, best validation loss "
-        f"{_number(generation['best'])}, {len(generation['front'])} on the front; {_most(generation['survival'])}"
+        f"{number(generation['best'], 5)}, {len(generation['front'])} on the front; "
+        f"{_most_frequent(generation['survival'])}"
     )
 
 
 def front_table(result: Mapping[str, Any]) -> Table:
-    """A row a member of the front, fewest features first, and below them what it is compared with.
-
-    result: as `Evolution.to_json` gives it.
-    """
+    """Return a row per member of the front, fewest features first, and a row per complete system."""
     rows = [
         (
-            each["name"] + " (winner)" * (each["name"] == result["winner"]),
-            f"{each['count']}",
-            _number(each["loss"]),
-            _number(each["held_out_loss"]),
-            " ".join([*filter(None, [shown_point(each["search"])]), *each["features"]]),
+            one["name"] + " (winner)" * (one["name"] == result["winner"]),
+            one["count"],
+            number(one["loss"], 5),
+            number(one["held_out_loss"], 5),
+            " ".join(filter(None, [point_text(one["search"]), *one["features"]])),
         )
-        for each in result["front"]
+        for one in result["front"]
     ]
     rows += [
-        (each["name"], f"{each['count']}", "", _number(each["held_out_loss"]), "whole, searched fields as the winner's")
-        for each in result["compared"]
+        (one["name"], one["count"], "", number(one["held_out_loss"], 5), "complete, with the winner's searched fields")
+        for one in result["compared"]
     ]
-    return table(("individual", "features", "validation loss", "held-out loss", ""), rows, left=(0, 4))
+    return Table(("individual", ">features", ">validation loss", ">held-out loss", ""), rows)
 
 
 def importance_table(result: Mapping[str, Any]) -> Table:
-    """A row a feature of the winner: what its loss on held-out test windows gains when it is shuffled."""
+    """Return a row per feature of the winner: the increase of its held-out loss when the feature is shuffled."""
     rows = [
-        (each["feature"], f"{each['increase']:+.5f}", _number(each["standard_error"])) for each in result["importance"]
+        (one["feature"], f"{one['increase']:+.5f}", number(one["standard_error"], 5)) for one in result["importance"]
     ]
-    return table(("feature of the winner", "loss increase", "+-"), rows, left=(0,))
+    return Table(("feature of the winner", ">loss increase", ">+-"), rows)
 
 
 def evolution_page(result: Mapping[str, Any]) -> str:
-    """Return the page. result: as `Evolution.to_json` gives it."""
+    """Return the page of an evolution."""
     return page_of("Evolution of a feature set", evolution_sections(result))
 
 
 def evolution_sections(result: Mapping[str, Any]) -> list[Section]:
-    """Parts of a page: the Pareto front, how often each feature survives, and what the winner's are worth.
-
-    result: as `Evolution.to_json` gives it.
-    """
+    """Return the Pareto front, how often each feature survives, and the importance of the winner's features."""
+    ended = {"time": " (out of time)", "interrupted": " (interrupted)"}.get(result["ended"], "")
+    summary = (
+        f"{len(result['generations'])} generations{ended}, {result['tried']} different individuals; the winner is "
+        "chosen on the search folds, and the held-out folds choose nothing"
+    )
+    importance = [_importance_chart(result)] if result["importance"] else ["No winner was evaluated."]
+    title = "Permutation importance of the winner's features on held-out test windows"
     return [
-        Section(title="Pareto front: loss and number of features", parts=[note(_told(result)), _front_chart(result)]),
+        Section(title="Pareto front: loss and number of features", parts=[note(summary), _front_chart(result)]),
         Section(title="Share of the survivors that have a feature", parts=[_survival_chart(result)]),
-        Section(
-            title="Permutation importance of the winner's features on held-out test windows",
-            parts=[_importance_chart(result)] if result["importance"] else ["No winner was judged."],
-        ),
+        Section(title=title, parts=importance),
     ]
 
 
 def _front_chart(result: Mapping[str, Any]) -> Chart:
     front, compared = result["front"], result["compared"]
-    told = [f"{each['name']}: {', '.join(each['features'])}" for each in front]
-    counts = [each["count"] for each in front]
-    winner = [each for each in front if each["name"] == result["winner"]]
-
-    def losses(name: str, field: str, colour: str, mode: str) -> dict[str, Any]:
-        values = [each[field] for each in front]
-        marker = {"color": colour, "size": 9}
-        drawn = {"x": counts, "y": values, "mode": mode, "name": name, "marker": marker, "line": {"color": colour}}
-        return {**drawn, "customdata": told, "hovertemplate": _HOVER}
-
-    return Chart(
-        label="loss of the members of the front by their number of features",
-        data=[
-            losses("front, validation loss on search folds", "loss", _FRONT, "lines+markers"),
-            losses("front, loss on held-out test windows", "held_out_loss", _HELD_OUT, "markers"),
-            {
-                "x": [each["count"] for each in winner],
-                "y": [each["loss"] for each in winner],
-                "mode": "markers",
-                "name": "winner",
-                "marker": {"color": _WINNER, "size": 17, "symbol": "circle-open", "line": {"width": 3}},
-                "hoverinfo": "skip",
-            },
-            {
-                "x": [each["count"] for each in compared],
-                "y": [each["held_out_loss"] for each in compared],
-                "mode": "markers+text",
-                "text": [each["name"] for each in compared],
-                "textposition": "top center",
-                "name": "systems whole, on held-out test windows",
-                # Open, as others show through.
-                "marker": {"color": _WHOLE, "size": 16, "symbol": "diamond-open", "line": {"width": 2}},
-            },
-        ],
-        layout={"xaxis": {"title": {"text": "number of features"}}, "yaxis": {"title": {"text": "loss"}}},
-        height=480,
-    )
+    winner = [one for one in front if one["name"] == result["winner"]]
+    members = {
+        "x": [one["count"] for one in front],
+        "customdata": [f"{one['name']}: {', '.join(one['features'])}" for one in front],
+        "hovertemplate": "%{x} features, loss %{y:.5f}<br>%{customdata}<extra></extra>",
+        "marker_size": 9,
+    }
+    traces = [
+        go.Scatter(
+            name="front, validation loss on search folds",
+            y=[one["loss"] for one in front],
+            mode="lines+markers",
+            marker_color=_FRONT,
+            line_color=_FRONT,
+            **members,
+        ),
+        go.Scatter(
+            name="front, loss on held-out test windows",
+            y=[one["held_out_loss"] for one in front],
+            mode="markers",
+            marker_color=_HELD_OUT,
+            **members,
+        ),
+        go.Scatter(
+            name="winner",
+            x=[one["count"] for one in winner],
+            y=[one["loss"] for one in winner],
+            mode="markers",
+            marker={"color": _WINNER, "size": 17, "symbol": "circle-open", "line_width": 3},
+            hoverinfo="skip",
+        ),
+        go.Scatter(
+            name="complete systems, on held-out test windows",
+            x=[one["count"] for one in compared],
+            y=[one["held_out_loss"] for one in compared],
+            text=[one["name"] for one in compared],
+            textposition="top center",
+            mode="markers+text",
+            # An open symbol leaves others visible.
+            marker={"color": SOFT, "size": 16, "symbol": "diamond-open", "line_width": 2},
+        ),
+    ]
+    layout = go.Layout(xaxis_title_text="number of features", yaxis_title_text="loss")
+    label = "loss of the members of the front by their number of features"
+    return Chart(label=label, data=traces, layout=layout, height=480)
 
 
 def _survival_chart(result: Mapping[str, Any]) -> Chart:
     generations = result["generations"]
     last = generations[-1]["survival"]
-    ordered = sorted(last, key=lambda name: last[name])
-    shares = {
-        "type": "heatmap",
-        "x": [each["generation"] for each in generations],
-        "y": ordered,
-        "z": [[each["survival"][name] for each in generations] for name in ordered],
-        "zmin": 0,
-        "zmax": 1,
-        "colorscale": [[0, "var(--seq0)"], [1, "var(--seq1)"]],
-        "colorbar": {"title": {"text": "share"}, "thickness": 12},
-        "hovertemplate": "%{y}, generation %{x}: %{z:.0%}<extra></extra>",
-    }
-    steps = 1 if len(generations) <= 30 else None
-    return Chart(
-        label="share of the survivors that have each feature, by generation",
-        data=[shares],
-        layout={
-            "xaxis": {"title": {"text": "generation"}, "dtick": steps},
-            "yaxis": {"tickmode": "linear", "tickfont": {"size": 10}},  # every feature has its name
-        },
-        height=120 + _ROW * len(ordered),
+    features = sorted(last, key=lambda name: last[name])
+    shares = go.Heatmap(
+        x=[one["generation"] for one in generations],
+        y=features,
+        z=[[one["survival"][name] for one in generations] for name in features],
+        zmin=0,
+        zmax=1,
+        colorscale=[[0, "var(--seq0)"], [1, "var(--seq1)"]],
+        colorbar={"title_text": "share", "thickness": 12},
+        hovertemplate="%{y}, generation %{x}: %{z:.0%}<extra></extra>",
     )
+    # Label every feature.
+    features_axis = {"tickmode": "linear", "tickfont_size": 10}
+    ticks = 1 if len(generations) <= 30 else None
+    layout = go.Layout(xaxis={"title_text": "generation", "dtick": ticks}, yaxis=features_axis)
+    label = "share of the survivors that have each feature, by generation"
+    return Chart(label=label, data=[shares], layout=layout, height=120 + _ROW * len(features))
 
 
 def _importance_chart(result: Mapping[str, Any]) -> Chart:
     importance = list(reversed(result["importance"]))
-    bars = {
-        "type": "bar",
-        "orientation": "h",
-        "y": [each["feature"] for each in importance],
-        "x": [each["increase"] for each in importance],
-        "error_x": {
-            "type": "data",
-            "array": [each["standard_error"] or 0.0 for each in importance],
-            "color": "var(--ink)",  # a bar's own is grey, light or dark
-        },
-        "marker": {"color": _WINNER},
-    }
-    return Chart(
-        label="what the loss gains where a feature is shuffled",
-        data=[bars],
-        layout={"xaxis": {"title": {"text": "loss increase"}}, "yaxis": {"tickmode": "linear"}},
-        height=120 + 22 * len(importance),
+    errors = [one["standard_error"] or 0.0 for one in importance]
+    bars = go.Bar(
+        orientation="h",
+        y=[one["feature"] for one in importance],
+        x=[one["increase"] for one in importance],
+        error_x={"type": "data", "array": errors, "color": INK},
+        marker_color=_WINNER,
     )
+    layout = go.Layout(xaxis_title_text="loss increase", yaxis_tickmode="linear")
+    label = "increase of the loss when a feature is shuffled"
+    return Chart(label=label, data=[bars], layout=layout, height=120 + 22 * len(importance))
 
 
-_HOVER = "%{x} features, loss %{y:.5f}<br>%{customdata}<extra></extra>"
-
-
-def _told(result: Mapping[str, Any]) -> str:
-    ended = {"done": "", "time": " (out of time)", "interrupted": " (interrupted)"}.get(result["ended"], "")
-    return (
-        f"{len(result['generations'])} generations{ended}, {result['tried']} different individuals; the winner is "
-        "chosen on the search folds, and held-out folds choose nothing"
-    )
-
-
-def _most(survival: Mapping[str, float]) -> str:
-    first = sorted(survival.items(), key=lambda each: -each[1])[:_SHOWN]
+def _most_frequent(survival: Mapping[str, float]) -> str:
+    first = sorted(survival.items(), key=lambda item: -item[1])[:_SHOWN]
     return ", ".join(f"{name} {share:.0%}" for name, share in first)
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.5f}"

@@ -1,132 +1,108 @@
-"""Folds over time, in one page that opens offline: what trains, validates and tests, and what is left out."""
+"""Folds over time: a table for a terminal, and a page with the ranges that train, validate and test."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
+import plotly.graph_objects as go
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.report.console import table
-from bitcorn_ray.report.page import Chart, Section, note, page_of
+from bitcorn_ray.report.page import SERIES, SOFT, Chart, Section, note, page_of
+from bitcorn_ray.report.table import Table, counted, short_time
 from bitcorn_ray.storage.storage import publish_file
 
-_COLOURS = {"train": "var(--s1)", "validation": "var(--s6)", "test": "var(--s2)"}
-_PURGED, _BARS = "var(--line)", "var(--soft)"
+_COLOURS = {"train": SERIES[0], "validation": SERIES[5], "test": SERIES[1]}
 _ROW_PIXELS, _MOST_PIXELS = 22, 1_600
 
+# A bar of the chart: its row, start and stop in ms, and the text that is shown on hovering.
+_Bar = tuple[str, int, int, str]
 
-def folds_table(plan: dict[str, Any]) -> Table:
-    """A row a fold: the first and last closing instant of each range, and its bars, those of all partitions together.
 
-    plan: as `FoldPlan.to_json` gives it.
+def folds_table(plan: Mapping[str, Any]) -> Table:
+    """Return a row per fold: the first and last close of each range, and the bars of all partitions in it.
+
+    plan: from `FoldPlan.to_json`.
     """
 
-    def cells(fold: dict[str, Any], part: str) -> tuple[str, str]:
-        own = fold[part]
-        if own is None:
-            return "none", ""
-        return f"{own['first'][:16]} to {own['last'][:16]}".replace("T", " "), f"{sum(own['bars']):,}"
+    def cells(part: Mapping[str, Any] | None) -> tuple[str, int | None]:
+        if part is None:
+            return "none", None
+        return f"{short_time(part['first'])} to {short_time(part['last'])}", sum(part["bars"])
 
-    parts = ("train", "validation", "test")
-    rows = [(str(fold["fold"]), *(cell for part in parts for cell in cells(fold, part))) for fold in plan["folds"]]
-    return table(("fold", *(name for part in parts for name in (part, "bars"))), rows, left=(1, 3, 5))
+    rows = [(fold["fold"], *(cell for part in _COLOURS for cell in cells(fold[part]))) for fold in plan["folds"]]
+    return Table((">fold", *(name for part in _COLOURS for name in (part, ">bars"))), rows)
 
 
-def write_folds(plan: dict[str, Any], path: str | Path) -> None:
-    """Write the page, whole or not at all. Raises BitcornError without folds, or where it cannot be written."""
+def write_folds(plan: Mapping[str, Any], path: str | Path) -> None:
+    """Write the page, completely or not at all. Raises BitcornError without folds, or if it cannot be written."""
     publish_file(path, "picture of the folds", page_of("Folds", [folds_section(plan)]))
 
 
-def folds_section(plan: dict[str, Any]) -> Section:
-    """Part of a page: a row a fold, the first on top, and below them from when to when each partition has bars.
+def folds_section(plan: Mapping[str, Any]) -> Section:
+    """Return a chart with a row per fold, the first on top, and below them the bars of each partition.
 
-    plan: as `FoldPlan.to_json` gives it. Raises BitcornError without folds.
+    plan: from `FoldPlan.to_json`. Raises BitcornError without folds.
     """
-    if not plan["folds"]:
+    folds, partitions = plan["folds"], plan["partitions"]
+    if not folds:
         raise BitcornError("there is no fold to draw")
-    names = [f"fold {fold['fold']}" for fold in plan["folds"]]
-    partitions = [one["name"] for one in plan["partitions"]]
-    traces = [_bar("bars", _BARS, partitions, _held(plan["partitions"]), 0.25)]
+    traces = [_trace("bars", SOFT, [_partition_bar(one) for one in partitions], 0.25)]
     for part, colour in _COLOURS.items():
-        held = {name: fold for name, fold in zip(names, plan["folds"], strict=True) if fold[part]}
-        traces.append(_bar(part, colour, list(held), [_drawn(fold, part, plan) for fold in held.values()]))
-    traces.append(_bar("purge and embargo", _PURGED, *_purged(names, plan["folds"])))
-    rows = len(names) + len(partitions)
-    rows_axis = {
-        "categoryorder": "array",
-        "categoryarray": [*names, *partitions],
-        "autorange": "reversed",
-        "dtick": 1 if rows * _ROW_PIXELS <= _MOST_PIXELS else None,
-    }
-    chart = Chart(
-        label="when each fold trains, validates and tests",
-        data=traces,
-        layout={
-            "barmode": "overlay",
-            "xaxis": {"type": "date", "side": "top"},
-            "yaxis": rows_axis,
-            "legend": {"orientation": "h", "y": -0.02, "yanchor": "top", "x": 0},
-            "margin": {"l": 60, "r": 12, "t": 30, "b": 40},
-        },
-        height=max(220, min(_MOST_PIXELS, rows * _ROW_PIXELS) + 110),
+        traces.append(_trace(part, colour, [_range_bar(fold, part, partitions) for fold in folds if fold[part]]))
+    traces.append(_trace("purge and embargo", "var(--line)", [bar for fold in folds for bar in _purged(fold)]))
+    names = [*(_name(fold) for fold in folds), *(one["name"] for one in partitions)]
+    pixels = len(names) * _ROW_PIXELS
+    rows = {"categoryorder": "array", "categoryarray": names, "autorange": "reversed"}
+    layout = go.Layout(
+        barmode="overlay",
+        xaxis={"type": "date", "side": "top"},
+        yaxis={**rows, "dtick": 1 if pixels <= _MOST_PIXELS else None},
+        legend={"orientation": "h", "y": -0.02, "yanchor": "top", "x": 0},
+        margin={"l": 60, "r": 12, "t": 30, "b": 40},
     )
-    count, window = len(plan["folds"]), plan["window"]
-    return Section(title=f"{count} {window} fold{'s' * (count != 1)}", parts=[note(_left_out(plan)), chart])
+    label, height = "when each fold trains, validates and tests", max(220, min(_MOST_PIXELS, pixels) + 110)
+    chart = Chart(label=label, data=traces, layout=layout, height=height)
+    days = folds[0]["purge_ms"] / 86_400_000
+    purge = f"{days:.3g} days" if days >= 2 else f"{24 * days:.3g} hours"
+    remark = f"longest horizon {counted(plan['horizon'], 'bar')}; {purge} left out before validation and before test"
+    return Section(title=counted(len(folds), f"{plan['window']} fold"), parts=[note(remark), chart])
 
 
-def _left_out(plan: dict[str, Any]) -> str:
-    horizon, days = plan["horizon"], plan["folds"][0]["purge_ms"] / 86_400_000
-    left_out = f"{days:.3g} days" if days >= 2 else f"{24 * days:.3g} hours"
-    return f"longest horizon {horizon} bar{'s' * (horizon != 1)}; {left_out} left out before validation and before test"
+def _name(fold: Mapping[str, Any]) -> str:
+    return f"fold {fold['fold']}"
 
 
-def _drawn(fold: dict[str, Any], part: str, plan: dict[str, Any]) -> tuple[int, int, str]:
-    """Start and stop of a range, and what is said of it."""
+def _range_bar(fold: Mapping[str, Any], part: str, partitions: Sequence[Mapping[str, Any]]) -> _Bar:
     own = fold[part]
-    counts = [f"{one['name']}: {bars:,} bars" for one, bars in zip(plan["partitions"], own["bars"], strict=True)]
-    return *own["span"], "<br>".join([f"{own['first']} to {own['last']}", *counts])
+    counts = [f"{one['name']}: {bars:,} bars" for one, bars in zip(partitions, own["bars"], strict=True)]
+    return _name(fold), *own["span"], "<br>".join([f"{own['first']} to {own['last']}", *counts])
 
 
-def _held(partitions: Sequence[dict[str, Any]]) -> list[tuple[int, int, str]]:
-    return [
-        (_ms(one["first"]), _ms(one["last"]), f"{one['first']} to {one['last']}<br>{one['bars']:,} bars")
-        for one in partitions
-    ]
+def _partition_bar(one: Mapping[str, Any]) -> _Bar:
+    start, stop = (int(datetime.fromisoformat(one[end]).timestamp() * 1_000) for end in ("first", "last"))
+    return one["name"], start, stop, f"{one['first']} to {one['last']}<br>{one['bars']:,} bars"
 
 
-def _ms(time: str) -> int:
-    return int(datetime.fromisoformat(time).timestamp() * 1_000)
+def _purged(fold: Mapping[str, Any]) -> Iterator[_Bar]:
+    """Yield the time between the end of a range and the start of the next."""
+    ranges = [fold[part]["span"] for part in _COLOURS if fold[part]]
+    for (_, stop), (start, _) in pairwise(ranges):
+        yield _name(fold), stop, start, "left out: labels would reach into the next range"
 
 
-def _purged(names: Sequence[str], folds: Sequence[dict[str, Any]]) -> tuple[list[str], list[tuple[int, int, str]]]:
-    """Of each fold the stretches between the end of a range and the start of the next."""
-    rows, spans = list[str](), list[tuple[int, int, str]]()
-    for name, fold in zip(names, folds, strict=True):
-        ranges = [fold[part]["span"] for part in _COLOURS if fold[part]]
-        for (_, stop), (start, _) in pairwise(ranges):
-            rows.append(name)
-            spans.append((stop, start, "left out: labels would reach into the next range"))
-    return rows, spans
-
-
-def _bar(
-    name: str, colour: str, rows: Sequence[str], spans: Sequence[tuple[int, int, str]], width: float = 0.7
-) -> dict[str, Any]:
-    """Stretches (start, stop, remark) in ms, each in a row of the picture."""
-    return {
-        "type": "bar",
-        "orientation": "h",
-        "name": name,
-        "y": list(rows),
-        "base": [start for start, _, _ in spans],
-        "x": [stop - start for start, stop, _ in spans],
-        "width": width,
-        "marker": {"color": colour, "line": {"width": 0}},
-        "customdata": [remark for _, _, remark in spans],
-        "hovertemplate": "%{y}, " + name + "<br>%{customdata}<extra></extra>",
-    }
+def _trace(name: str, colour: str, bars: Sequence[_Bar], width: float = 0.7) -> Any:
+    return go.Bar(
+        orientation="h",
+        name=name,
+        y=[row for row, *_ in bars],
+        base=[start for _, start, _, _ in bars],
+        x=[stop - start for _, start, stop, _ in bars],
+        width=width,
+        marker={"color": colour, "line_width": 0},
+        customdata=[text for *_, text in bars],
+        hovertemplate="%{y}, " + name + "<br>%{customdata}<extra></extra>",
+    )

@@ -1,114 +1,120 @@
-"""Pages that open offline: sections of text, tables and charts in one file, light or dark as the reader's device is.
+"""Pages that open offline: sections of texts, tables and charts in one file, light or dark as the reader's device is.
 
-A chart is what Plotly draws, in plain values. Texts such as ``var(--s1)`` in it are colours of the style sheet, taken
-when it is drawn, so that one chart serves light and dark. Charts are drawn when they come near the screen, and all of
-them before the page is printed. What is written into a page is escaped, unless it is `Html` already; so are the texts
-of charts, in which Plotly takes tags for markup, but for line breaks and the templates of what is told on hovering.
+A chart is made of Plotly objects. Texts such as ``var(--s1)`` in it are colours of the style sheet, resolved when it is
+drawn, so that one chart serves light and dark. Charts are drawn when they come near the screen, and all of them before
+the page is printed. All texts are escaped unless they are `Html`. So are the texts of charts, in which Plotly reads
+tags as markup, except for line breaks and hover templates.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from html import escape
 from typing import Any
 
 import numpy as np
+import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from bitcorn_ray.report.style import SCRIPT, STYLE
+from bitcorn_ray.report.table import Facts, Html, Table, markup
 
 SERIES = tuple(f"var(--s{n})" for n in range(1, 7))
+INK, SOFT = "var(--ink)", "var(--soft)"
 _DIGITS = 6
-
-
-class Html(str):
-    """Text that is markup already; all other text is escaped."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """A Plotly chart in plain values.
+    """A Plotly chart.
 
-    label: what it shows, for whoever cannot see it. data: traces. layout: beside what all charts have. height: pixels.
-    narrow: what the layout has in place of its own on a narrow screen.
+    label: a description for readers who cannot see it. data: traces. layout: what differs from the common layout.
+    height: in pixels. narrow: what replaces parts of the layout on a narrow screen. scale_button: add a button that
+    switches the y axis between linear and logarithmic.
     """
 
     label: str
-    data: Sequence[Mapping[str, Any]]
-    layout: Mapping[str, Any] = field(default_factory=dict)
+    data: Sequence[Any]
+    layout: Any = field(default_factory=go.Layout)
     height: int = 360
     narrow: Mapping[str, Any] = field(default_factory=dict)
+    scale_button: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values, with all texts escaped."""
+        traces, layout = [trace.to_plotly_json() for trace in self.data], self.layout.to_plotly_json()
+        values: dict[str, Any] = {"data": traces, "layout": layout, "height": self.height, "narrow": self.narrow}
+        return {name: _escaped(value) for name, value in values.items()}
+
+
+Part = Html | Chart | Table | Facts | str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """A card of a page: a title, and below it texts and charts."""
+    """A card of a page: a title with parts below it.
+
+    id: for links to it. badge: stands left of the title and the first part.
+    """
 
     title: str
-    parts: Sequence[Html | Chart | str]
+    parts: Sequence[Part]
+    id: str = ""
+    badge: Html | None = None
 
 
 def page_of(title: str, sections: Sequence[Section], footer: str = "Times are UTC.") -> str:
     """Return a page of sections."""
-    charts, body = dict[str, Any](), list[str]()
-    for section in sections:
-        parts = [f"<h2>{escape(section.title)}</h2>"]
-        for part in section.parts:
-            if isinstance(part, Chart):
-                key = f"c{len(charts)}"
-                charts[key] = {name: _literal(value) for name, value in asdict(part).items() if name != "label"}
-                parts.append(f'<div class=figure id={key} role=img aria-label="{escape(part.label)}"></div>')
-            else:
-                parts.append(part if isinstance(part, Html) else f"<p>{escape(part)}</p>")
-        body.append(f"<section>{''.join(parts)}</section>")
-    return page(title, "".join(body), {"charts": charts}, footer=footer)
-
-
-def page(title: str, body: str, data: Mapping[str, Any], script: str = "", footer: str = "") -> str:
-    """Return a page. body: markup. data: for the script as `PAGE`, in plain values. script: beside what all have."""
     from plotly.offline import get_plotlyjs
 
-    held = json.dumps(data, allow_nan=False, separators=(",", ":"))
+    charts = dict[str, Chart]()
+    body = "".join(_section(section, charts) for section in sections)
+    data = json.dumps(
+        {"charts": {key: chart.to_json() for key, chart in charts.items()}}, allow_nan=False, separators=(",", ":")
+    )
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><main>"
         f"<h1>{escape(title)}</h1>{body}<footer>{escape(footer)} Written {datetime.now(UTC):%Y-%m-%d %H:%M}.</footer>"
         f"</main><script>{get_plotlyjs()}</script>"
-        # A name may hold what would end the script.
-        f"<script>const PAGE = {held.replace('<', chr(92) + 'u003c')};{SCRIPT}{script}</script></body></html>"
+        # Escape "<", because a name may contain the end tag of a script.
+        f"<script>const PAGE = {data.replace('<', chr(92) + 'u003c')};{SCRIPT}</script></body></html>"
     )
 
 
-def html_table(
-    names: Sequence[str], rows: Iterable[Sequence[Any]], numeric: Sequence[int] = (), wide: bool = False
-) -> Html:
-    """Return a table that scrolls by itself. numeric: columns that are set to the right. wide: no cell is broken."""
+def _section(section: Section, charts: dict[str, Chart]) -> str:
+    """Return the markup of a section, and add its charts to `charts`."""
+    parts = list[str]()
+    for part in section.parts:
+        if isinstance(part, Chart):
+            key = f"c{len(charts)}"
+            charts[key] = part
+            if part.scale_button:
+                other = "linear" if part.layout.yaxis.type == "log" else "logarithmic"
+                parts.append(f"<button data-of={key}>{other} scale</button>")
+            parts.append(f'<div class=figure id={key} role=img aria-label="{escape(part.label)}"></div>')
+        else:
+            parts.append(
+                f"<p>{escape(part)}</p>" if isinstance(part, str) and not isinstance(part, Html) else markup(part)
+            )
+    title = f"<h2>{escape(section.title)}</h2>"
+    if section.badge is not None:
+        title = f"<header>{section.badge}<div>{title}{parts.pop(0)}</div></header>"
+    return f"<section{f' id={section.id}' if section.id else ''}>{title}{''.join(parts)}</section>"
 
-    def row(tag: str, cells: Sequence[Any]) -> str:
-        made = (f"<{tag}{' class=n' if n in numeric else ''}>{_markup(cell)}</{tag}>" for n, cell in enumerate(cells))
-        return f"<tr>{''.join(made)}</tr>"
 
-    body, kind = "".join(row("td", cells) for cells in rows), " class=wide" if wide else ""
-    return Html(
-        f"<div class=scroll tabindex=0 role=group aria-label='table'><table{kind}>"
-        f"<thead>{row('th', names)}</thead><tbody>{body}</tbody></table></div>"
-    )
-
-
-def facts(values: Mapping[str, Any]) -> Html:
-    """Names and what they are, side by side where there is room."""
-    return Html(
-        "<dl>" + "".join(f"<div><dt>{escape(k)}</dt><dd>{_markup(v)}</dd></div>" for k, v in values.items()) + "</dl>"
-    )
+def heading(text: str) -> Html:
+    """Return a heading inside a section."""
+    return Html(f"<h3>{escape(text)}</h3>")
 
 
 def listed(items: Iterable[Any], kind: str = "") -> Html:
     """Return a list. kind: a class of the style sheet."""
-    return Html(f"<ul{f' class={kind}' if kind else ''}>{''.join(f'<li>{_markup(item)}</li>' for item in items)}</ul>")
+    return Html(f"<ul{f' class={kind}' if kind else ''}>{''.join(f'<li>{markup(item)}</li>' for item in items)}</ul>")
 
 
 def note(text: str) -> Html:
@@ -116,23 +122,30 @@ def note(text: str) -> Html:
     return Html(f"<p class=note>{escape(text)}</p>")
 
 
-def folded(title: str, *parts: str) -> Html:
-    """Fold parts away under a title."""
-    return Html(f"<details><summary>{_markup(title)}</summary>{''.join(map(_markup, parts))}</details>")
+def folded(title: str, *parts: Any) -> Html:
+    """Return parts that are hidden until the reader opens their title."""
+    return Html(f"<details><summary>{markup(title)}</summary>{''.join(map(markup, parts))}</details>")
 
 
 def json_text(values: Mapping[str, Any]) -> Html:
-    """Values as indented JSON."""
+    """Return values as indented JSON."""
     return Html(f"<pre tabindex=0>{escape(json.dumps(values, indent=1, ensure_ascii=False))}</pre>")
 
 
+def bar_chart(label: str, names: Sequence[str], values: Iterable[float], title: str, **axis: Any) -> Chart:
+    """Return a chart of horizontal bars, the first at the bottom. title: of the axis of values; axis: its options."""
+    bars = go.Bar(orientation="h", y=list(names), x=plain(values), marker_color=SERIES[0])
+    layout = go.Layout(xaxis={"title_text": title, **axis}, yaxis_type="category", showlegend=False)
+    return Chart(label=label, data=[bars], layout=layout, height=110 + 28 * len(names))
+
+
 def plain(values: Iterable[Any]) -> list[float | None]:
-    """Numbers to draw, with six digits; None for what is missing or infinite, where a line has a gap."""
+    """Return numbers with six digits; None, a gap in a line, for values that are missing or infinite."""
     return [float(f"{value:.{_DIGITS}g}") if value is not None and np.isfinite(value) else None for value in values]
 
 
 def stretches(rows: int, most: int) -> NDArray[np.int64]:
-    """First rows of at most ``most`` stretches, about equally long, of so many rows.
+    """Return the first rows of at most ``most`` stretches of about equal length.
 
     >>> stretches(5, 2).tolist(), stretches(2, 9).tolist()
     ([0, 2], [0, 1])
@@ -140,16 +153,12 @@ def stretches(rows: int, most: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, rows, min(rows, most), endpoint=False).astype(np.int64))
 
 
-def _literal(value: Any, name: str = "") -> Any:
-    """The same with all texts as text. name: under which it stands."""
+def _escaped(value: Any, name: str = "") -> Any:
+    """Return a value with all texts escaped. name: its key."""
     if isinstance(value, Mapping):
-        return {key: _literal(each, str(key)) for key, each in value.items()}
+        return {key: _escaped(item, str(key)) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return value if value and isinstance(value[-1], int | float) else [_literal(each, name) for each in value]
+        return value if value and isinstance(value[-1], int | float) else [_escaped(item, name) for item in value]
     if not isinstance(value, str) or name == "hovertemplate":
         return value
     return escape(value, quote=False).replace("&lt;br&gt;", "<br>")
-
-
-def _markup(value: Any) -> str:
-    return value if isinstance(value, Html) else escape(str(value))

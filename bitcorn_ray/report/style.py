@@ -1,4 +1,4 @@
-"""How pages look: the style sheet of all of them, and the script that draws their charts."""
+"""The style sheet of all pages, and the script that draws their charts."""
 
 from __future__ import annotations
 
@@ -38,12 +38,11 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 th { text-align: left; color: var(--soft); font-weight: 500; position: sticky; top: 0; background: var(--card); }
 th, td { padding: 4px 12px 4px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 td:last-child:not(.n) { min-width: 240px; } .wide td { white-space: nowrap; }
-.overview td:nth-child(4) { min-width: 150px; } .overview td:first-child { max-width: 320px; overflow-wrap: anywhere; }
+#overview td:nth-child(4) { min-width: 150px; } #overview td:first-child { max-width: 320px; overflow-wrap: anywhere; }
 .figure { min-width: 0; overflow: hidden; margin: 6px 0 10px; }
 ul { margin: 0 0 8px; padding-left: 1.2em; } .verdict { list-style: none; padding: 0; font-size: 1.05rem; }
 .verdict li { border-left: 4px solid var(--link); padding: 4px 0 4px 12px; margin: 0 0 8px; overflow-wrap: anywhere; }
 p { margin: 0 0 8px; overflow-wrap: anywhere; } pre { overflow-x: auto; font-size: .85rem; margin: 8px 0; }
-.bar { display: flex; gap: 16px; align-items: flex-start; justify-content: space-between; }
 button { font: inherit; font-size: .85rem; color: var(--ink); background: none; border: 1px solid var(--line);
   border-radius: 6px; padding: 3px 10px; cursor: pointer; white-space: nowrap; }
 .n { text-align: right; white-space: nowrap; padding-left: 8px; }
@@ -72,50 +71,55 @@ const paper = document.documentElement.classList;
 const narrow = () => !paper.contains('paper') && window.innerWidth < 600;
 const options = {displaylogo: false, responsive: true, displayModeBar: false};
 
-function layout(more) {
-  const axis = {gridcolor: colour('--line'), linecolor: colour('--line'), zerolinecolor: colour('--line')};
-  const made = {paper_bgcolor: 'rgba(0,0,0,0)', plot_bgcolor: 'rgba(0,0,0,0)', dragmode: narrow() ? false : 'zoom',
-    font: {color: colour('--ink'), size: narrow() ? 11 : 12, family: 'system-ui, sans-serif'},
-    ...(paper.contains('paper') ? {width: 690} : {}), ...more};
-  made.xaxis = {...axis, ...more.xaxis}; made.yaxis = {...axis, ...more.yaxis};
-  return made;
-}
-
-// The colours of a chart are names of the style sheet's until it is drawn.
+// Colours of charts are variables of the style sheet, resolved when a chart is drawn.
 const coloured = value => typeof value === 'string' ? value.replace(/^var\((--\w+)\)$/, (_, name) => colour(name))
   : Array.isArray(value) ? (typeof value[value.length - 1] === 'number' ? value : value.map(coloured))
   : value && typeof value === 'object' ? Object.fromEntries(Object.entries(value).map(([k, v]) => [k, coloured(v)]))
   : value;
 
-function drawChart(id) {
-  const chart = PAGE.charts[id], more = coloured({...chart.layout, ...(narrow() ? chart.narrow : {})});
-  const own = layout({height: chart.height, margin: {l: 56, r: 12, t: 36, b: 40}, hovermode: 'closest',
-    legend: {orientation: 'h', y: 1.01, yanchor: 'bottom', x: 0}, ...more});
-  for (const name of Object.keys(own).filter(name => /^[xy]axis/.test(name)))
-    own[name] = {gridcolor: colour('--line'), linecolor: colour('--line'), zerolinecolor: colour('--line'),
-      automargin: true, fixedrange: narrow(), ...own[name]};
-  for (const axis of Object.values(own)) if (axis && axis.title && axis.title.text) axis.title.standoff = 8;
-  Plotly.react(id, coloured(chart.data), own, options);
+function draw(id) {
+  const chart = PAGE.charts[id];
+  const axis = {gridcolor: colour('--line'), linecolor: colour('--line'), zerolinecolor: colour('--line'),
+    automargin: true, fixedrange: narrow()};
+  const made = {height: chart.height, margin: {l: 56, r: 12, t: 36, b: 40}, hovermode: 'closest',
+    legend: {orientation: 'h', y: 1.01, yanchor: 'bottom', x: 0}, dragmode: narrow() ? false : 'zoom',
+    paper_bgcolor: 'rgba(0,0,0,0)', plot_bgcolor: 'rgba(0,0,0,0)',
+    font: {color: colour('--ink'), size: narrow() ? 11 : 12, family: 'system-ui, sans-serif'},
+    ...(paper.contains('paper') ? {width: 690} : {}), xaxis: {}, yaxis: {},
+    ...coloured({...chart.layout, ...(narrow() ? chart.narrow : {})})};
+  for (const name of Object.keys(made).filter(name => /^[xy]axis/.test(name))) {
+    made[name] = {...axis, ...made[name]};
+    if (made[name].title) made[name].title.standoff = 8;
+  }
+  Plotly.react(id, coloured(chart.data), made, options);
+  drawn.add(id);
 }
 
-// What is not on the screen is drawn when it comes near, so that a long page opens at once.
-let draw = drawChart;
+// A button switches the price axis between linear and logarithmic. On a logarithmic axis of more than a decade,
+// Plotly labels every digit, and the labels overlap: nticks limits them.
+document.querySelectorAll('button[data-of]').forEach(button => { button.onclick = () => {
+  const axis = PAGE.charts[button.dataset.of].layout.yaxis, linear = axis.type === 'log';
+  Object.assign(axis, {type: linear ? 'linear' : 'log', nticks: linear ? 0 : 3});
+  button.textContent = linear ? 'logarithmic scale' : 'linear scale';
+  draw(button.dataset.of);
+}; });
+
+// A chart is drawn when it comes near the screen, so that a long page opens at once.
 const drawn = new Set();
-const show = id => { draw(id); drawn.add(id); };
 const figures = [...document.querySelectorAll('.figure')];
-const waiting = new IntersectionObserver(seen => seen.filter(each => each.isIntersecting).forEach(each => {
-  waiting.unobserve(each.target); show(each.target.id);
+const waiting = new IntersectionObserver(entries => entries.filter(entry => entry.isIntersecting).forEach(entry => {
+  waiting.unobserve(entry.target); draw(entry.target.id);
 }), {rootMargin: '600px'});
-queueMicrotask(() => figures.forEach(each => waiting.observe(each)));
+figures.forEach(figure => waiting.observe(figure));
 matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => drawn.forEach(id => draw(id)));
-// Paper is white and as wide as a sheet, whatever the screen is.
+// Paper is white and has the width of a sheet, whatever the screen is.
 addEventListener('beforeprint', () => {
   paper.add('paper');
-  document.querySelectorAll('details').forEach(each => { each.open = true; });
-  figures.forEach(each => show(each.id));
+  document.querySelectorAll('details').forEach(details => { details.open = true; });
+  figures.forEach(figure => draw(figure.id));
 });
 addEventListener('afterprint', () => {
   paper.remove('paper');
-  figures.forEach(each => { show(each.id); Plotly.Plots.resize(each); });
+  figures.forEach(figure => { draw(figure.id); Plotly.Plots.resize(figure); });
 });
 """

@@ -12,7 +12,7 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.forecasting.batch import plan_forecasts, run_forecasts, write_parquet
 from bitcorn_ray.forecasting.forecaster import Forecaster
 from bitcorn_ray.market.partition import Partition
-from bitcorn_ray.report.fan import bars_to_draw, fan_panels
+from bitcorn_ray.report.forecasts import bars_to_draw, fan_panels
 from bitcorn_ray.sources.ingest import write_bars
 
 

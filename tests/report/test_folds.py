@@ -34,23 +34,23 @@ def plan():
 
 
 def stretches(chart, name):
-    """From which day, to which, a trace is drawn in each row."""
+    """Return row, first day and last day of each bar of a trace."""
     (trace,) = (trace for trace in chart.data if trace["name"] == name)
     days = [start / DAY for start in trace["base"]]
     return [(row, day, day + length / DAY) for row, day, length in zip(trace["y"], days, trace["x"], strict=True)]
 
 
-def test_every_range_is_drawn_where_it_lies(plan):
+def test_every_range_is_drawn_at_its_times(plan):
     section = folds_section(plan)
-    told, figure = section.parts
+    remark, figure = section.parts
     assert stretches(figure, "train") == [("fold 0", 0, 29), ("fold 1", 10, 39)]
     assert stretches(figure, "validation") == [("fold 1", 40, 49)]
     assert stretches(figure, "test") == [("fold 0", 40, 50), ("fold 1", 50, 60)]
     assert stretches(figure, "purge and embargo") == [("fold 0", 29, 40), ("fold 1", 39, 40), ("fold 1", 49, 50)]
     assert stretches(figure, "bars") == [("A 1d", 0, 59), ("B 1d", 19, 59)]
-    assert figure.layout["yaxis"]["categoryarray"] == ["fold 0", "fold 1", "A 1d", "B 1d"]
+    assert figure.layout["yaxis"]["categoryarray"] == ("fold 0", "fold 1", "A 1d", "B 1d")
     assert section.title == "2 rolling folds"
-    assert "longest horizon 12 bars; 12 hours left out" in told
+    assert "longest horizon 12 bars; 12 hours left out" in remark
 
 
 def test_the_page_opens_offline(plan, tmp_path):
@@ -62,10 +62,10 @@ def test_the_page_opens_offline(plan, tmp_path):
         write_folds({**plan, "folds": []}, tmp_path / "none.html")
 
 
-def test_the_table_has_a_row_a_fold(plan):
+def test_the_table_has_a_row_per_fold(plan):
     table = folds_table(plan)
-    columns = [[str(cell) for cell in column.cells] for column in table.columns]
-    assert columns[0] == ["0", "1"]
+    columns = list(zip(*table.rows, strict=True))
+    assert columns[0] == (0, 1)
     assert columns[1][0] == "1970-01-01 00:00 to 1970-01-29 23:59"
-    assert columns[2:4] == [["39", "39"], ["none", "1970-02-10 00:00 to 1970-02-18 23:59"]]
-    assert columns[6] == ["20", "20"]
+    assert columns[2:4] == [(39, 39), ("none", "1970-02-10 00:00 to 1970-02-18 23:59")]
+    assert columns[6] == (20, 20)

@@ -1,17 +1,18 @@
 import re
+from pathlib import Path
 
-from bitcorn_ray.report import page, quality_style
+from bitcorn_ray.report import page
 from bitcorn_ray.report.style import SCRIPT, STYLE
 
 
 def test_every_colour_is_there_in_light_and_dark():
     light, dark = (dict(re.findall(r"(--[a-z0-9]+): (#[0-9a-f]{6})", part)) for part in STYLE.split("@media")[:2])
     assert set(light) == set(dark)
-    scripts = SCRIPT + quality_style.SCRIPT
-    used = set(re.findall(r"var\((--[a-z0-9]+)\)", STYLE)) | set(re.findall(r"colour\('(--[a-z]+)'\)", scripts))
+    used = set(re.findall(r"var\((--[a-z0-9]+)\)", STYLE)) | set(re.findall(r"colour\('(--[a-z]+)'\)", SCRIPT))
     assert used <= set(light)
-    assert {f"--c{n}" for n in range(5)} <= set(light)
-    assert {name.removeprefix("var(").removesuffix(")") for name in page.SERIES} <= set(light)
+    assert {f"--c{n}" for n in range(5)} | {f"--s{n}" for n in range(1, 7)} <= set(light)
+    modules = "".join(path.read_text() for path in Path(page.__file__).parent.glob("*.py"))
+    assert set(re.findall(r"\"var\((--[a-z0-9]+)\)\"", modules)) <= set(light)
 
 
 def luminance(colour):

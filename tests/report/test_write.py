@@ -9,7 +9,6 @@ from bitcorn_ray import write_report
 from bitcorn_ray.data_loader import compute_features
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.simulate import simulate_bars
-from bitcorn_ray.report.write import diagnose_source
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +22,7 @@ def market(tmp_path_factory):
     return make_run(folder / "run", {"BBBUSDT": bars.take(slice(900))}), source
 
 
-def test_a_run_is_judged_on_its_source(market, tmp_path):
+def test_a_run_is_evaluated_on_its_source(market, tmp_path):
     run, source = market
     done = write_report(run, source, out=tmp_path / "new" / "run.html")
     page = (tmp_path / "new" / "run.html").read_text()
@@ -34,24 +33,24 @@ def test_a_run_is_judged_on_its_source(market, tmp_path):
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["run.html"]
 
 
-def test_a_run_without_a_source_tells_of_its_training(market, tmp_path):
+def test_a_run_without_a_source_has_a_page_about_its_training(market, tmp_path):
     write_report(market[0], out=tmp_path / "run.html")
     page = (tmp_path / "run.html").read_text()
     assert "name the source of its bars" in page
     assert "Learning curves" in page
 
 
-def test_a_run_that_cannot_be_judged_there_has_its_page(market, tmp_path):
+def test_a_run_that_cannot_be_evaluated_has_a_page(market, tmp_path):
     run, _ = market
     trained = simulate_bars(1_300, seed=2, gaps=0).take(slice(900)).columns()
     pq.write_table(pa.table({"ts": trained.pop("timestamp"), **trained}), tmp_path / "BBBUSDT_1h.parquet")
     write_report(run, tmp_path / "BBBUSDT_1h.parquet", out=tmp_path / "run.html")
     page = (tmp_path / "run.html").read_text()
-    assert "Not judged out of sample: BBBUSDT 1h: no window is out of sample" in page
+    assert "Not evaluated out of sample: BBBUSDT 1h: no window is out of sample" in page
     assert "Latest forecast" in page
 
 
-def test_bars_that_are_not_there_are_an_error_and_no_page(market, tmp_path):
+def test_missing_bars_are_an_error_and_no_page_is_written(market, tmp_path):
     run, source = market
     daily = simulate_bars(900, seed=2, gaps=0).columns()
     daily["timestamp"] = daily["timestamp"][0] + 86_400_000 * np.arange(900)
@@ -73,21 +72,21 @@ def test_an_impossible_level_is_refused(market, tmp_path, level):
     assert not (tmp_path / "run.html").exists()
 
 
-def test_a_page_is_not_written_over_what_it_is_about(market_db, tmp_path):
+def test_a_page_does_not_overwrite_its_source(market_db, tmp_path):
     before = market_db.read_bytes()
     with pytest.raises(BitcornError, match="a file of another type exists there"):
         write_report(market_db, out=market_db)
     assert market_db.read_bytes() == before
 
 
-def test_a_folder_of_none_of_these_is_told_so(tmp_path):
+def test_an_unknown_folder_is_refused(tmp_path):
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "model.pt").write_bytes(b"")
     with pytest.raises(BitcornError, match=r"half is no run, sweep, evolution or cache, and .* holds no file of bars"):
         write_report(tmp_path / "half", out=tmp_path / "page.html")
 
 
-def test_sweeps_caches_and_sources_are_told_apart(market_db, tmp_path, cache_dir):
+def test_sweeps_caches_and_sources_are_distinguished(market_db, tmp_path, cache_dir):
     folder, _, _ = make_sweep(sweep_values(market_db, tmp_path / "sweep"))
     compute_features(market_db, system="v2")
     kinds = {}
@@ -98,7 +97,7 @@ def test_sweeps_caches_and_sources_are_told_apart(market_db, tmp_path, cache_dir
     assert list(kinds.values()) == ["sweep", "cache", "source"]
 
 
-def test_what_is_nothing_known_is_told_and_no_page_is_written(tmp_path):
+def test_an_unknown_place_is_an_error_and_no_page_is_written(tmp_path):
     (tmp_path / "empty").mkdir()
     for place in ("nothing.db", "empty"):
         with pytest.raises(BitcornError, match=place.partition(".")[0]):
@@ -114,10 +113,3 @@ def test_a_page_goes_to_an_object_store(market_db, s3_uri, tmp_path):
     assert done.page.endswith("/report.html")
     assert "secret" not in done.page
     assert bytes(Storage(s3_uri).read("report.html")).startswith(b"<!doctype html>")
-
-
-def test_a_source_is_diagnosed_partition_by_partition(market_db):
-    found = list(diagnose_source(market_db))
-    assert [str(each.stored.partition) for each in found] == ["AAAUSDT 1h", "BBBUSDT 1h"]
-    assert found[0].row["symbol"] == "AAAUSDT"
-    assert len(found[0].panel.times) == found[0].row["bars"]
