@@ -191,7 +191,7 @@ def evaluation_tracks(evaluation: Evaluation) -> list[Track]:
             forecast=windows.volatilities[:, evaluation.horizons.index(horizon)],
             realised=np.sqrt(windows.realised[:, evaluation.horizons.index(horizon)]),
         )
-        for partition, windows in zip(evaluation.partitions, evaluation.judged, strict=True)
+        for partition, windows in zip(evaluation.partitions, evaluation.windows, strict=True)
         for horizon in ends(evaluation.horizons)
     ]
 
