@@ -23,7 +23,7 @@ from bitcorn_ray.market.timeframe import timeframe_ms
 from bitcorn_ray.sources.columns import match_columns
 from bitcorn_ray.sources.frames import frame_times, key_of_frame, read_frame
 from bitcorn_ray.sources.loading import load_bars
-from bitcorn_ray.sources.options import Reading
+from bitcorn_ray.sources.options import SourceOptions
 from bitcorn_ray.sources.source import shown_source
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def load_market_data(
     Raises BitcornError (a ValueError) for a missing file, a source without bars, an unknown symbol or timeframe (with
     those that exist), ambiguous columns, and values that are not numbers.
     """
-    loaded = load_bars(db_path, symbol, timeframe, limit, Reading.of(table, mapping, columns, policy))
+    loaded = load_bars(db_path, symbol, timeframe, limit, SourceOptions.of(table, mapping, columns, policy))
     bars, partition = loaded.bars, loaded.partition
     report = {"symbol": partition.symbol, "timeframe": partition.timeframe, **loaded.report, "rows": len(bars)}
     frame = bars.to_frame()

@@ -13,7 +13,7 @@ from bitcorn_ray.cli import options
 from bitcorn_ray.cli.session import settings, show
 from bitcorn_ray.report.console import counter, progress
 from bitcorn_ray.report.sources import download_table, export_table, ingest_table, inspection_tables, partition_rows
-from bitcorn_ray.sources.options import Reading
+from bitcorn_ray.sources.options import SourceOptions
 from bitcorn_ray.storage.location import shown_uri
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ _database_option = click.option(
 @click.command()
 @click.argument("source")
 @options.common
-@options.reading
-def inspect(source: str, reading: Reading) -> None:
+@options.source_options
+def inspect(source: str, source_options: SourceOptions) -> None:
     """Show how a source of bars is read, and the reason for each decision.
 
     SOURCE is a SQLite database, a file of bars, or a folder or URI of such files. Shown are its partitions with their
@@ -42,7 +42,7 @@ def inspect(source: str, reading: Reading) -> None:
     """
     from bitcorn_ray.sources.inspect import inspect_source
 
-    found = inspect_source(source, reading)
+    found = inspect_source(source, source_options)
     show(asdict(found), lambda _: inspection_tables(found))
     sys.exit(1 if found.problems or any(partition.problem for partition in found.partitions) else 0)
 
@@ -139,14 +139,14 @@ def download(
 @click.option("--to", "target", required=True, help="Folder, or a URI such as s3://bucket/bars.")
 @click.option("--columns", multiple=True, help="Further column to write, such as quote_volume; may be repeated.")
 @options.common
-@options.reading
+@options.source_options
 def export(
     source: str,
     symbols: list[str] | None,
     timeframes: list[str] | None,
     target: str,
     columns: Sequence[str],
-    reading: Reading,
+    source_options: SourceOptions,
 ) -> None:
     """Write bars as Parquet, one file per partition, to a place that every worker of a cluster can read.
 
@@ -162,8 +162,8 @@ def export(
 
     with counter("bars", settings().as_json) as (count, label):
         label(f"writing to {shown_source(target)}")
-        reading = replace(reading, columns=tuple(columns))
-        done = export_bars(source, target, symbols, timeframes, reading, lambda written: count(written.rows))
+        source_options = replace(source_options, columns=tuple(columns))
+        done = export_bars(source, target, symbols, timeframes, source_options, lambda written: count(written.rows))
     show({"target": shown_source(target), "partitions": partition_rows(done)}, lambda _: export_table(done))
 
 
@@ -173,9 +173,9 @@ def export(
 @options.timeframes
 @click.option("--out", help="HTML file for a page with calendar, prices and the places of all defects.")
 @options.common
-@options.reading
+@options.source_options
 def quality(
-    source: str, symbols: list[str] | None, timeframes: list[str] | None, out: str | None, reading: Reading
+    source: str, symbols: list[str] | None, timeframes: list[str] | None, out: str | None, source_options: SourceOptions
 ) -> None:
     """Find defects of bars: gaps, duplicates, bad prints and more, with a score and its reasons.
 
@@ -190,7 +190,7 @@ def quality(
 
     results: list[PartitionQuality] = []
     with progress("diagnosing", 0, settings().as_json) as advance:
-        for diagnosis in diagnose_source(source, symbols, timeframes, reading):
+        for diagnosis in diagnose_source(source, symbols, timeframes, source_options):
             results = lightened([*results, diagnosis])
             advance(str(diagnosis.partition))
     written = {}

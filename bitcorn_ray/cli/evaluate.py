@@ -9,7 +9,7 @@ import click
 from bitcorn_ray.cli import options
 from bitcorn_ray.cli.session import connect_ray, exit_with_failures, print_status, settings, show
 from bitcorn_ray.report.evaluation import evaluation_tables
-from bitcorn_ray.sources.options import Reading
+from bitcorn_ray.sources.options import SourceOptions
 from bitcorn_ray.storage.location import Location, shown_uri
 from bitcorn_ray.storage.storage import publish_file
 from bitcorn_ray.training.artifacts import strict_json
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @options.changed_code
 @options.cache_dir
 @options.common
-@options.reading
+@options.source_options
 def evaluate(
     run: str,
     source: str | None,
@@ -34,7 +34,7 @@ def evaluate(
     out: str | None,
     allow_changed_code: bool,
     cache_dir: str | None,
-    reading: Reading,
+    source_options: SourceOptions,
 ) -> None:
     """Evaluate a run on bars that its training has not seen, and compare it with standard baselines.
 
@@ -50,8 +50,8 @@ def evaluate(
 
     if Location.of(run).info() is not None:
         config = _trained(run, cache_dir)
-        if source is None and reading == Reading():
-            reading = config.reading
+        if source is None and source_options == SourceOptions():
+            source_options = config.source_options
         run, source = config.out, source or config.db
     elif source is None:
         raise click.UsageError("give the source of bars: as SOURCE or as --db")
@@ -63,7 +63,7 @@ def evaluate(
         on_done=lambda name: print_status(f"evaluated {name}"),
         address=settings().address,
         allow_changed_code=allow_changed_code,
-        reading=reading,
+        source_options=source_options,
     )
     result = done.to_json()
     if out is not None:

@@ -17,7 +17,7 @@ from bitcorn_ray.report.console import progress
 from bitcorn_ray.report.features import audit_tables, cache_table, explain_table, features_table
 from bitcorn_ray.report.sources import cleaning_line
 from bitcorn_ray.report.table import counted, name_of, size
-from bitcorn_ray.sources.options import Reading
+from bitcorn_ray.sources.options import SourceOptions
 from bitcorn_ray.storage.location import shown_uri
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ Names = list[str] | None
 @options.cache_dir
 @options.common
 def features(
-    source: str, symbols: Names, timeframes: Names, reading: Reading, system: str, cache_dir: str | None
+    source: str, symbols: Names, timeframes: Names, source_options: SourceOptions, system: str, cache_dir: str | None
 ) -> None:
     """Compute the features of every partition of a source into the cache, in parallel on Ray.
 
@@ -68,9 +68,9 @@ def features(
             cache_dir=cache_dir,
             on_plan=on_plan,
             on_done=lambda status: advance(f"{status.symbol} {status.timeframe}"),
-            table=reading.table,
-            mapping=dict(reading.mapping),
-            policy=reading.policy,
+            table=source_options.table,
+            mapping=dict(source_options.mapping),
+            policy=source_options.policy,
         )
     rows = [{name: value for name, value in asdict(status).items() if name != "superseded"} for status in done]
     show(
@@ -87,7 +87,7 @@ def features(
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random cut points.")
 @options.common
 def audit_system(
-    source: str, symbols: Names, timeframes: Names, reading: Reading, system: str, cuts: int, seed: int
+    source: str, symbols: Names, timeframes: Names, source_options: SourceOptions, system: str, cuts: int, seed: int
 ) -> None:
     """Find look-ahead, undeclared warm-up, NaN and infinities in the features of a system, on Ray.
 
@@ -103,7 +103,7 @@ def audit_system(
     from bitcorn_ray.sources.source import open_source
 
     found = load_system(system)
-    total = len(requested_jobs(open_source(source, reading), symbols, timeframes))
+    total = len(requested_jobs(open_source(source, source_options), symbols, timeframes))
     with connect_ray(), progress("auditing", total, settings().as_json) as advance:
         done = run_audit(
             source,
@@ -112,7 +112,7 @@ def audit_system(
             timeframes=timeframes,
             cuts=cuts,
             seed=seed,
-            reading=reading,
+            source_options=source_options,
             on_done=lambda result: advance(f"{result.symbol} {result.timeframe}"),
         )
     show(
@@ -258,7 +258,7 @@ def cache_clear(db: str | None, cache_dir: str | None) -> None:
 @options.cache_dir
 @options.common
 def cache_explain(
-    source: str, symbols: Names, timeframes: Names, reading: Reading, system: str, cache_dir: str | None
+    source: str, symbols: Names, timeframes: Names, source_options: SourceOptions, system: str, cache_dir: str | None
 ) -> None:
     """Explain why each partition of a source would hit or miss the cache; computes nothing.
 
@@ -268,7 +268,7 @@ def cache_explain(
     """
     from bitcorn_ray.features.explain import explain
 
-    found = explain(source, load_system(system), open_cache(cache_dir), symbols, timeframes, reading)
+    found = explain(source, load_system(system), open_cache(cache_dir), symbols, timeframes, source_options)
     rows = [asdict(partition) for partition in found]
     show({"source": shown_uri(source), "system": system, "partitions": rows}, lambda _: explain_table(found))
 

@@ -16,7 +16,7 @@ from bitcorn_ray.cli.session import connect_ray, exit_with_failures, load_system
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.report.console import plain_rows, progress
 from bitcorn_ray.report.forecasts import WatchScreen, forecast_table, skill_table
-from bitcorn_ray.sources.options import Reading
+from bitcorn_ray.sources.options import SourceOptions
 from bitcorn_ray.storage.location import Location, local_file, shown_uri
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ _interval = options.amount({"ms": 1e-3, "s": 1, "m": 60, "h": 3_600})
 @options.changed_code
 @options.cache_dir
 @options.common
-@options.reading
+@options.source_options
 def forecast(
     run: str,
     source: str,
@@ -57,7 +57,7 @@ def forecast(
     gpus: float,
     allow_changed_code: bool,
     cache_dir: str | None,
-    reading: Reading,
+    source_options: SourceOptions,
 ) -> None:
     """Forecast from the last bar of each partition, from its last bars, or from all of its history.
 
@@ -86,7 +86,7 @@ def forecast(
         horizons=horizons,
         cache_dir=cache_dir,
         keep_bars=bars_to_draw(horizons or forecaster.run.config.horizons) if plot else 0,
-        reading=reading,
+        source_options=source_options,
     )
     on_ray = plan.worth_ray or bool(gpus) or bool(settings().address)
     with connect_ray(on_ray), progress("forecasting", len(plan.jobs), settings().as_json) as advance:
@@ -144,7 +144,7 @@ def _last_forecast(forecasts: Forecasts) -> tuple[Any, ...]:
 @click.option("--out", help="The journal, a JSON Lines file.  [default: watch.jsonl in the run's folder]")
 @options.changed_code
 @options.common
-@options.reading
+@options.source_options
 def watch(
     run: str,
     source: str,
@@ -154,7 +154,7 @@ def watch(
     max_bars: int | None,
     out: str | None,
     allow_changed_code: bool,
-    reading: Reading,
+    source_options: SourceOptions,
 ) -> None:
     """Forecast at every new bar of a source, and record the outcomes of the forecasts.
 
@@ -173,7 +173,7 @@ def watch(
     forecast_bars = 0
     as_json = settings().as_json
     title = f"{shown_uri(run)} watches {shown_uri(source)}; journal {journal}; Ctrl-C ends"
-    with Watcher(forecaster, source, journal, symbols, reading) as watcher:
+    with Watcher(forecaster, source, journal, symbols, source_options) as watcher:
         screen = None if as_json else WatchScreen(title)
         try:
             with screen or nullcontext():

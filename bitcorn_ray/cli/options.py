@@ -13,7 +13,7 @@ from bitcorn_ray.cli.session import store_setting
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.policy import CleaningPolicy, parse_policy
 from bitcorn_ray.sources.columns import parse_mapping
-from bitcorn_ray.sources.options import Reading
+from bitcorn_ray.sources.options import SourceOptions
 
 Command = Callable[..., Any]
 
@@ -140,8 +140,8 @@ def source(required: bool = True) -> Callable[[Command], Command]:
     return decorate
 
 
-def reading(command: Command) -> Command:
-    """Add --table and --map; the command gets them as `reading`, with --clean if it has `clean` above."""
+def source_options(command: Command) -> Command:
+    """Add --table and --map; the command gets them as `source_options`, with --clean if it has `clean` above."""
 
     @table_name
     @column_map
@@ -154,14 +154,14 @@ def reading(command: Command) -> Command:
         **options: Any,
     ) -> Any:
         policy = None if clean is None else CleaningPolicy(**clean)
-        return command(*args, reading=Reading.of(table, mapping, policy=policy), **options)
+        return command(*args, source_options=SourceOptions.of(table, mapping, policy=policy), **options)
 
     return wrapped
 
 
 def partitions(command: Command) -> Command:
     """Add a source of bars, the choice of its partitions, and how to read and repair them."""
-    for option in (reading, clean, timeframes, symbols, source()):
+    for option in (source_options, clean, timeframes, symbols, source()):
         command = option(command)
     return command
 

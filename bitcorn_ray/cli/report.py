@@ -21,7 +21,7 @@ from bitcorn_ray.report.table import size
 @options.changed_code
 @options.cache_dir
 @options.common
-@options.reading
+@options.source_options
 def report(what: str, source: str | None, **arguments: Any) -> None:
     """Write one page that opens offline: about a run, a sweep, an evolution, the feature cache, or a source of bars.
 

@@ -32,7 +32,7 @@ from bitcorn_ray.market.partition import Partition, normalise_symbol
 from bitcorn_ray.market.timeframe import timeframe_ms
 from bitcorn_ray.sources.frames import frame_times
 from bitcorn_ray.sources.loading import LoadedBars, load_bars
-from bitcorn_ray.sources.options import Reading
+from bitcorn_ray.sources.options import SourceOptions
 from bitcorn_ray.sources.source import shown_source
 from bitcorn_ray.storage.location import recorded_uri
 
@@ -109,7 +109,7 @@ def load_partitions(
     timeframe: str,
     systems: Sequence[str],
     *,
-    options: Reading | None = None,
+    options: SourceOptions | None = None,
     cache_dir: str | Path | None = None,
     until: Sequence[int] | None = None,
     log_fn: Callable[[str], None] | None = None,
@@ -125,13 +125,13 @@ def load_partitions(
         raise BitcornError(f"a symbol is named twice in {', '.join(symbols)}: name each once")
     step, cache = timeframe_ms(timeframe), open_cache(cache_dir)
     found = {spec: find_system(spec).on_grid(step) for spec in systems}
-    options = (options or Reading()).with_columns(name for system in found.values() for name in system.inputs)
+    options = (options or SourceOptions()).with_columns(name for system in found.values() for name in system.inputs)
     fills_ahead = options.policy is not None and options.policy.fills_ahead
     ends: Sequence[int | None] = until or [None] * len(symbols)
     bars, cleaning = list[PartitionBars](), dict[str, Any]()
     entries: dict[str, list[_Entry]] = {spec: [] for spec in found}
     for symbol, end in zip(symbols, ends, strict=True):
-        loaded = load_bars(source, symbol, timeframe, reading=options, until=end)
+        loaded = load_bars(source, symbol, timeframe, options=options, until=end)
         bars.append(PartitionBars.of(loaded.bars, loaded.partition, loaded.filled if fills_ahead else None))
         cleaning[str(loaded.partition)] = loaded.cleaning
         for spec, system in found.items():
@@ -153,7 +153,7 @@ def inputs_from_source(
     windows: WindowOptions,
     split: Shares | Sequence[FoldRows],
     *,
-    options: Reading | None = None,
+    options: SourceOptions | None = None,
     cache_dir: str | Path | None = None,
     until: Sequence[int] | None = None,
     log_fn: Callable[[str], None] | None = None,
@@ -263,7 +263,7 @@ def _read_features(
     system: FeatureSystem,
     entries: Sequence[_Entry],
     cache: FeatureCache,
-    options: Reading,
+    options: SourceOptions,
     log_fn: Callable[[str], None] | None,
 ) -> FeatureMatrix:
     """Decode the features of all partitions into one matrix."""
@@ -285,12 +285,12 @@ def _read_features(
     )
 
 
-def _read_entry(out: Floats, entry: _Entry, cache: FeatureCache, options: Reading) -> None:
+def _read_entry(out: Floats, entry: _Entry, cache: FeatureCache, options: SourceOptions) -> None:
     """Fill (T, F) with the features of an entry, warm-up rows with NaN."""
     system, partition = entry.plan.identity.system, entry.partition
     if read_chunks(cache, entry.plan, out.T):  # a chunk is damaged: compute it again from the bars
         asked = (entry.source, partition.symbol, partition.timeframe)
-        bars = load_bars(*asked, reading=options, until=entry.until).bars
+        bars = load_bars(*asked, options=options, until=entry.until).bars
         prepared = prepare(bars, system, cache, entry.origin)
         if prepared.plan.key != entry.plan.key:
             raise BitcornError(

@@ -33,7 +33,7 @@ from bitcorn_ray.market.partition import Partition, normalise_symbol
 from bitcorn_ray.market.timeframe import timeframe_ms
 from bitcorn_ray.metrics.losses import HorizonMetrics, forecast_metrics
 from bitcorn_ray.metrics.skill import EvaluatedWindows, HorizonSkill, evaluate_skill
-from bitcorn_ray.sources.options import Reading
+from bitcorn_ray.sources.options import SourceOptions
 from bitcorn_ray.sources.source import shown_source
 from bitcorn_ray.storage.location import shown_uri
 
@@ -94,11 +94,11 @@ def evaluate(
     on_done: Callable[[str], None] = lambda _: None,
     address: str | None = None,
     allow_changed_code: bool = False,
-    reading: Reading | None = None,
+    source_options: SourceOptions | None = None,
 ) -> Evaluation:
     """Evaluate a run on the bars of a source that its training has not seen.
 
-    source, symbols, reading: see `plan_forecasts`. on_done: called with the name of each evaluated partition.
+    source, symbols, source_options: see `plan_forecasts`. on_done: called with the name of each evaluated partition.
     address: of a Ray cluster, used for many forecasts. allow_changed_code: see `Forecaster.load`.
     Raises BitcornError if nothing is out of sample, and as `Forecaster.load` and `plan_forecasts` do.
     """
@@ -111,7 +111,7 @@ def evaluate(
         since=show_time(min(unseen)),
         cache_dir=cache_dir,
         keep_bars=_ALL_BARS,
-        reading=reading,
+        source_options=source_options,
     )
     worker = ForecastWorker(plan)
     windows, partitions = list[EvaluatedWindows](), list[PartitionEvaluation]()

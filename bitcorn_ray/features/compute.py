@@ -262,8 +262,8 @@ def finish_features(
         merged |= {status.partition: status for status in of_file if status.error is None}
         read_whole = symbols is None and timeframes is None and not any(status.error for status in of_file)
         receipts[path] = FileReceipt.of(before, read_whole or bool(known and known.whole), merged.values())
-    if receipts != read_receipts(cache, plan.source, plan.identity, plan.work.reading):
-        write_receipts(cache, plan.source, plan.identity, receipts, plan.work.reading)
+    if receipts != read_receipts(cache, plan.source, plan.identity, plan.work.source_options):
+        write_receipts(cache, plan.source, plan.identity, receipts, plan.work.source_options)
     if plan.jobs:
         cache.refresh_index()
     require_found(plan.jobs, (Partition(status.symbol, status.timeframe) for status in statuses), symbols, timeframes)

@@ -32,7 +32,7 @@ from bitcorn_ray.market.policy import CleaningPolicy
 from bitcorn_ray.on_ray.monitoring import record_partition
 from bitcorn_ray.on_ray.session import ray_session
 from bitcorn_ray.sources.loading import LoadedBars
-from bitcorn_ray.sources.options import Reading
+from bitcorn_ray.sources.options import SourceOptions
 from bitcorn_ray.sources.source import open_source
 
 Result = TypeVar("Result")
@@ -67,8 +67,8 @@ def compute_features(
     be written.
     """
     cache = open_cache(cache_dir)
-    reading = Reading.of(table, mapping, policy=policy)
-    plan = plan_features(source, find_system(system), cache, symbols, timeframes, reading)
+    source_options = SourceOptions.of(table, mapping, policy=policy)
+    plan = plan_features(source, find_system(system), cache, symbols, timeframes, source_options)
     if plan.jobs:
         cache.storage.require_writable()  # fail now, not after hours
     on_plan(plan)
@@ -129,7 +129,7 @@ def run_audit(
     seed: int = 0,
     address: str | None = None,
     on_done: Callable[[PartitionAudit], None] = lambda _: None,
-    reading: Reading | None = None,
+    source_options: SourceOptions | None = None,
 ) -> list[PartitionAudit]:
     """Audit a feature system on every partition of a source, see `audit.audit`, in parallel on Ray.
 
@@ -138,8 +138,8 @@ def run_audit(
     """
     from bitcorn_ray.on_ray.pickling import pack
 
-    work = FeatureWork.of(system, symbols, timeframes, reading)
-    jobs = requested_jobs(open_source(source, work.reading), symbols, timeframes)
+    work = FeatureWork.of(system, symbols, timeframes, source_options)
+    jobs = requested_jobs(open_source(source, work.source_options), symbols, timeframes)
     with ray_session(address):
         audit_jobs = partial(_audit_jobs, work=work, cuts=cuts, seed=seed, packed=pack(system, work.code))
         audits = _map_jobs(audit_jobs, jobs, work.code, on_done, _failed_audit)

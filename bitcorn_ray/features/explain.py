@@ -24,7 +24,7 @@ from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.market.bars import Bars, show_time
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.sources.loading import LoadedBars
-from bitcorn_ray.sources.options import Reading
+from bitcorn_ray.sources.options import SourceOptions
 from bitcorn_ray.sources.source import shown_source
 
 
@@ -46,13 +46,13 @@ def explain(
     cache: FeatureCache,
     symbols: Sequence[str] | None = None,
     timeframes: Sequence[str] | None = None,
-    reading: Reading | None = None,
+    source_options: SourceOptions | None = None,
 ) -> list[Explanation]:
     """Explain every requested partition of a source; reads the bars of changed files.
 
     Raises BitcornError as `plan_features` does.
     """
-    plan = plan_features(source, system, cache, symbols, timeframes, reading)
+    plan = plan_features(source, system, cache, symbols, timeframes, source_options)
     unchanged = ("its file has not changed, so it is not read",)
     found = [_explanation(status.partition, "hit", unchanged) for status in plan.done]
     found += map_partitions(

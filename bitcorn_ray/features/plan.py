@@ -25,7 +25,7 @@ from bitcorn_ray.market.partition import Partition, is_requested, select_partiti
 from bitcorn_ray.market.resample import derived_partitions
 from bitcorn_ray.sources.folders import names_in_path
 from bitcorn_ray.sources.loading import LoadedBars, load_partition
-from bitcorn_ray.sources.options import Reading
+from bitcorn_ray.sources.options import SourceOptions
 from bitcorn_ray.sources.source import DatabaseFile, Source, SourceFile, open_file, open_source, shown_source
 from bitcorn_ray.storage.location import Location
 
@@ -62,7 +62,7 @@ class FeatureWork:
     """What all jobs share.
 
     code: of the system, as the driver identified it. symbols, timeframes: the requested ones. cache: its address, if
-    the work needs one. reading: options for reading the source.
+    the work needs one. source_options: for reading the source.
     """
 
     system: FeatureSystem
@@ -70,7 +70,7 @@ class FeatureWork:
     symbols: tuple[str, ...] | None
     timeframes: tuple[str, ...] | None
     cache: str
-    reading: Reading
+    source_options: SourceOptions
 
     @classmethod
     def of(
@@ -78,7 +78,7 @@ class FeatureWork:
         system: FeatureSystem,
         symbols: Sequence[str] | None = None,
         timeframes: Sequence[str] | None = None,
-        reading: Reading | None = None,
+        source_options: SourceOptions | None = None,
         cache: FeatureCache | None = None,
     ) -> FeatureWork:
         """Return the work on a system's features. Raises BitcornError for code that has no stable identity."""
@@ -88,7 +88,7 @@ class FeatureWork:
             symbols=None if symbols is None else tuple(symbols),
             timeframes=None if timeframes is None else tuple(timeframes),
             cache="" if cache is None else cache.storage.address,
-            reading=(reading or Reading()).with_columns(system.inputs),
+            source_options=(source_options or SourceOptions()).with_columns(system.inputs),
         )
 
 
@@ -116,19 +116,19 @@ def plan_features(
     cache: FeatureCache,
     symbols: Sequence[str] | None = None,
     timeframes: Sequence[str] | None = None,
-    reading: Reading | None = None,
+    source_options: SourceOptions | None = None,
 ) -> FeaturePlan:
     """Return what is to be computed of a source; reads receipts and names of partitions, no bars.
 
-    symbols, timeframes: only these, in any spelling. reading: options for reading the source.
+    symbols, timeframes: only these, in any spelling. source_options: for reading the source.
     Raises BitcornError for a source without bars, an unknown symbol or timeframe, and a system that is refused.
     """
-    work = FeatureWork.of(system, symbols, timeframes, reading, cache)
-    opened, identity = open_source(source, work.reading), identify(system, work.code)
+    work = FeatureWork.of(system, symbols, timeframes, source_options, cache)
+    opened, identity = open_source(source, work.source_options), identify(system, work.code)
     fingerprints = {file.shown: text for file in opened.files if (text := file.fingerprint())}
     receipts = {
         path: receipt
-        for path, receipt in read_receipts(cache, opened.shown, identity, work.reading).items()
+        for path, receipt in read_receipts(cache, opened.shown, identity, work.source_options).items()
         if fingerprints.get(path) == receipt.fingerprint
     }
     known = {path: receipt.statuses(path) for path, receipt in receipts.items()}
@@ -181,7 +181,7 @@ def requested_partitions(
         yield source.database, _requested_of_database(source, source.database, receipts, symbols, timeframes)
         return
     all_requested = symbols is None and timeframes is None  # then names can wait until the files are read
-    known = {file: _partitions_of(file, source.reading, receipts, look=not all_requested) for file in source.files}
+    known = {file: _partitions_of(file, source.options, receipts, look=not all_requested) for file in source.files}
     named = [partition for partitions in known.values() for partition in partitions or ()]
     derived = derived_partitions(named, timeframes)
     for partitions in known.values():
@@ -213,7 +213,7 @@ def _requested_of_database(
         statuses = receipt.statuses(database.shown)
         sizes = {partition: status.rows for partition, status in statuses.items() if partition.base is None}
     else:
-        with database.opened(source.reading) as reader:
+        with database.opened(source.options) as reader:
             sizes = reader.sizes()
     for derived in derived_partitions(sizes, timeframes):
         sizes[derived] = sizes[Partition(derived.symbol, str(derived.base))]  # the bars to read
@@ -221,13 +221,13 @@ def _requested_of_database(
 
 
 def _partitions_of(
-    file: SourceFile, reading: Reading, receipts: dict[str, FileReceipt], look: bool
+    file: SourceFile, source_options: SourceOptions, receipts: dict[str, FileReceipt], look: bool
 ) -> list[Partition] | None:
     """Return the stored partitions of a file, or None if they are unknown. look: the file's first rows may be read."""
     receipt = receipts.get(file.shown)
     if receipt is not None and receipt.whole:
         return [partition for partition in receipt.statuses(file.shown) if partition.base is None]
-    named = file.partition_in_name(reading) if look else None
+    named = file.partition_in_name(source_options) if look else None
     return None if named is None else [named]
 
 
@@ -271,14 +271,14 @@ def map_partitions(
         waiting = list(of_file)
         try:
             require_same_code(work.code)
-            with open_file(path, work.reading) as reader:
+            with open_file(path, work.source_options) as reader:
                 while waiting:
                     named = waiting[0].partition
                     every = requested_of(reader.partitions, work.symbols, work.timeframes) if named is None else [named]
                     for partition in every:
                         try:
                             with logged(_log, what, partition=str(partition), system=work.system.spec) as fields:
-                                loaded = load_partition(reader, partition, work.reading.policy)
+                                loaded = load_partition(reader, partition, work.source_options.policy)
                                 result = process(loaded, path, fields)
                         except Exception as error:  # one partition must not stop the others
                             result = failed(partition, path, error)

@@ -18,7 +18,7 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.identity import SystemIdentity
 from bitcorn_ray.fingerprint.libraries import version_of
 from bitcorn_ray.market.partition import Partition
-from bitcorn_ray.sources.options import Reading
+from bitcorn_ray.sources.options import SourceOptions
 from bitcorn_ray.sources.source import shown_source
 
 _PACKAGE = __name__.partition(".")[0]
@@ -84,10 +84,10 @@ class FileReceipt:
 
 
 def read_receipts(
-    cache: FeatureCache, source: str | Path, identity: SystemIdentity, reading: Reading | None = None
+    cache: FeatureCache, source: str | Path, identity: SystemIdentity, source_options: SourceOptions | None = None
 ) -> dict[str, FileReceipt]:
     """Return the receipts of a source's files by path."""
-    stored = cache.storage.read_json(_name(source, identity, reading)) or {"files": {}}
+    stored = cache.storage.read_json(_name(source, identity, source_options)) or {"files": {}}
     return {path: FileReceipt(**record) for path, record in stored["files"].items()}
 
 
@@ -96,11 +96,11 @@ def write_receipts(
     source: str | Path,
     identity: SystemIdentity,
     receipts: Mapping[str, FileReceipt],
-    reading: Reading | None = None,
+    source_options: SourceOptions | None = None,
 ) -> None:
     """Publish the receipts of a source's files. Raises BitcornError if the cache cannot be written."""
     files = {path: vars(receipt) for path, receipt in receipts.items()}
-    cache.storage.publish_json(_name(source, identity, reading), {"source": str(source), "files": files})
+    cache.storage.publish_json(_name(source, identity, source_options), {"source": str(source), "files": files})
 
 
 def error_text(error: Exception | str) -> str:
@@ -108,8 +108,8 @@ def error_text(error: Exception | str) -> str:
     return str(error) if isinstance(error, BitcornError | str) else f"{type(error).__name__}: {error}"
 
 
-def _name(source: str | Path, identity: SystemIdentity, reading: Reading | None) -> str:
+def _name(source: str | Path, identity: SystemIdentity, source_options: SourceOptions | None) -> str:
     # Another version may read a file in another way, and so do other options.
-    options = None if reading is None or reading == Reading() else asdict(reading)
+    options = None if source_options is None or source_options == SourceOptions() else asdict(source_options)
     text = json.dumps([version_of(_PACKAGE), identity.digest, options])
     return f"sources/{source_id(source)}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"

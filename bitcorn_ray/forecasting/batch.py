@@ -33,7 +33,7 @@ from bitcorn_ray.market.partition import Partition, is_requested, normalise_symb
 from bitcorn_ray.metrics.calibration import SCORE_WINDOW
 from bitcorn_ray.models.interpolation import horizon_weights
 from bitcorn_ray.sources.loading import load_partition
-from bitcorn_ray.sources.options import Reading
+from bitcorn_ray.sources.options import SourceOptions
 from bitcorn_ray.sources.reader import PartitionReader
 from bitcorn_ray.sources.source import open_file, open_source, shown_source
 from bitcorn_ray.storage.storage import publish_file
@@ -64,8 +64,7 @@ class ForecastPlan:
     """The jobs with their expected numbers of windows, and the options that they share.
 
     code: identity of the feature system's code. symbols: the requested ones, None for all. cache: its address. last,
-    since: the bars to forecast from. keep_bars: number of bars to return. reading: options of the source, with the
-    run's cleaning policy.
+    since: the bars to forecast from. keep_bars: number of bars to return. source_options: with the run's policy.
     """
 
     jobs: list[FeatureJob]
@@ -78,7 +77,7 @@ class ForecastPlan:
     since: str | None
     horizons: tuple[int, ...] | None
     keep_bars: int
-    reading: Reading
+    source_options: SourceOptions
 
     @property
     def worth_ray(self) -> bool:
@@ -96,14 +95,14 @@ def plan_forecasts(
     horizons: Sequence[int] | None = None,
     cache_dir: str | Path | None = None,
     keep_bars: int = 0,
-    reading: Reading | None = None,
+    source_options: SourceOptions | None = None,
 ) -> ForecastPlan:
     """Return the plan of forecasts; no bars are read.
 
     source: a SQLite database, a Parquet or CSV file, or a folder of such files. symbols: in any spelling; by default
     the trained ones, or all if the run does not record them. last: number of last bars to forecast from, by default 1.
-    since: forecast from the bars that open at this time or later. horizons: between the trained ones. reading: options
-    of the source; its cleaning policy is replaced by that of the run.
+    since: forecast from the bars that open at this time or later. horizons: between the trained ones. source_options:
+    the run's cleaning policy replaces theirs.
     Raises BitcornError for a source without bars of the run's timeframe, unknown symbols, and invalid values.
     """
     if last is not None and (since is not None or last < 1):
@@ -111,8 +110,8 @@ def plan_forecasts(
     run, last = forecaster.run, 1 if last is None and since is None else last
     if horizons is not None:
         horizon_weights(run.config.horizons, list(horizons))  # raises for horizons that cannot be interpolated
-    reading = forecaster.reading(reading)
-    requested, jobs = _requested_jobs(run, source, symbols, reading)
+    source_options = forecaster.source_options(source_options)
+    requested, jobs = _requested_jobs(run, source, symbols, source_options)
     reach = SCORE_WINDOW + max(run.config.horizons)
     return ForecastPlan(
         jobs=jobs,
@@ -125,7 +124,7 @@ def plan_forecasts(
         since=since,
         horizons=None if horizons is None else tuple(horizons),
         keep_bars=keep_bars,
-        reading=reading,
+        source_options=source_options,
     )
 
 
@@ -179,7 +178,7 @@ class ForecastWorker:
         """Forecast the partitions of a job. Any failure becomes the error of its partition."""
         try:
             require_same_code(self._plan.code)
-            with open_file(job.path, self._plan.reading) as reader:
+            with open_file(job.path, self._plan.source_options) as reader:
                 timeframe = self._plan.forecaster.run.metadata["timeframe"]
                 every = requested_of(reader.partitions, self._plan.symbols, [timeframe])
                 return [
@@ -192,7 +191,7 @@ class ForecastWorker:
         plan = self._plan
         try:
             with logged(_log, "forecast", partition=str(partition)):
-                loaded = load_partition(reader, partition, plan.reading.policy)
+                loaded = load_partition(reader, partition, plan.source_options.policy)
                 bars = loaded.bars
                 first = first_row(bars, plan.since) if plan.last is None else max(len(bars) - plan.last, 0)
                 features = self.features(bars, Origin(shown_source(path), partition, complete=True))
@@ -235,11 +234,11 @@ def write_parquet(results: Sequence[PartitionForecast], path: str | Path) -> int
 
 
 def _requested_jobs(
-    run: Run, source: str | Path, symbols: Sequence[str] | None, reading: Reading
+    run: Run, source: str | Path, symbols: Sequence[str] | None, source_options: SourceOptions
 ) -> tuple[tuple[str, ...] | None, list[FeatureJob]]:
     """Return the requested symbols, None for all, and a job for each partition or file that may contain them."""
     timeframe = run.metadata["timeframe"]
-    found = list(requested_partitions(open_source(source, reading), {}, None, [timeframe]))
+    found = list(requested_partitions(open_source(source, source_options), {}, None, [timeframe]))
     known = [partition for _, wanted in found for partition, _ in wanted if partition is not None]
     unread = any(partition is None for _, wanted in found for partition, _ in wanted)
     trained = [partition["symbol"] for partition in run.metadata["partitions"]]

@@ -28,7 +28,7 @@ from bitcorn_ray.market.timeframe import timeframe_ms
 from bitcorn_ray.metrics.calibration import COVERAGES
 from bitcorn_ray.models.interpolation import horizon_weights, interpolate, interpolate_widths
 from bitcorn_ray.sources.frames import key_of_frame, read_frame
-from bitcorn_ray.sources.options import Reading
+from bitcorn_ray.sources.options import SourceOptions
 from bitcorn_ray.storage.location import shown_uri
 from bitcorn_ray.training.run import Run, load_run
 
@@ -152,11 +152,11 @@ class Forecaster:
         """Return the reason why there is no forecast from the last bar, if it has no valid window."""
         return FeatureWindows(self.run, self.system, bars).explain(len(bars) - 1)
 
-    def reading(self, options: Reading | None = None) -> Reading:
+    def source_options(self, options: SourceOptions | None = None) -> SourceOptions:
         """Return the options to read a source for this run: its features' inputs, and the policy of its training."""
         cleaning = self.run.metadata.get("cleaning")
         policy = CleaningPolicy(**cleaning["policy"]) if cleaning else None
-        return replace((options or Reading()).with_columns(self.system.inputs), policy=policy)
+        return replace((options or SourceOptions()).with_columns(self.system.inputs), policy=policy)
 
     def _parse_frame(self, frame: pd.DataFrame) -> tuple[Bars, Partition, NDArray[np.bool_] | None]:
         """Return the bars of a frame, their partition, and a mask of filled bars if there is a column `filled`."""

@@ -35,7 +35,7 @@ from bitcorn_ray.metrics.live import LiveSkill
 from bitcorn_ray.models.baselines.history import History
 from bitcorn_ray.models.baselines.simple import ewma_variance
 from bitcorn_ray.sources.loading import load_bars, load_partition
-from bitcorn_ray.sources.options import Reading
+from bitcorn_ray.sources.options import SourceOptions
 from bitcorn_ray.sources.source import SourceFile, open_file, open_source, shown_source
 
 _OVERLAP = 64  # bars that are read again with the new ones, to detect revisions
@@ -65,7 +65,7 @@ class _Watched:
 class Watcher:
     """A watch of a source for a run; it locks its journal until it is closed.
 
-    symbols: by default the trained ones. reading: options of the source; bars are cleaned by the run's policy. A
+    symbols: by default the trained ones. source_options: for reading the source; bars are cleaned by the run's policy. A
     timeframe that is not stored is resampled from one that is, as soon as all lower bars of a bar exist.
     Raises BitcornError as `plan_forecasts` and `Journal` do.
     """
@@ -76,11 +76,11 @@ class Watcher:
         source: str | Path,
         journal: str | Path,
         symbols: Sequence[str] | None = None,
-        reading: Reading | None = None,
+        source_options: SourceOptions | None = None,
     ) -> None:
         self.forecaster, self.source, self._step = forecaster, source, forecaster.step
-        plan = plan_forecasts(forecaster, source, symbols=symbols, reading=reading)
-        self._reading = plan.reading
+        plan = plan_forecasts(forecaster, source, symbols=symbols, source_options=source_options)
+        self._reading = plan.source_options
         self._watched: dict[Partition, _Watched] = {}
         timeframe = forecaster.run.metadata["timeframe"]
         for job in plan.jobs:
@@ -158,16 +158,16 @@ class Watcher:
 
     def _read(self, watched: _Watched) -> None:
         """Read the closed bars of a partition: the new ones, or all if earlier ones changed."""
-        known, partition, reading = watched.bars, watched.partition, self._reading
+        known, partition, source_options = watched.bars, watched.partition, self._reading
         bars = filled = None
         # With a policy, a bar depends on earlier ones; files without an index are read as a whole anyway.
-        if known is not None and reading.policy is None and SourceFile.at(watched.file).is_indexed:
+        if known is not None and source_options.policy is None and SourceFile.at(watched.file).is_indexed:
             limit = _OVERLAP + self._expected_new(known)
-            newest = load_bars(watched.file, partition.symbol, partition.timeframe, limit, reading).bars
+            newest = load_bars(watched.file, partition.symbol, partition.timeframe, limit, source_options).bars
             bars = _continued(known, self._closed(newest))
         if bars is None:
-            with open_file(watched.file, reading) as reader:
-                loaded = load_partition(reader, partition, reading.policy)
+            with open_file(watched.file, source_options) as reader:
+                loaded = load_partition(reader, partition, source_options.policy)
             bars = self._closed(loaded.bars)
             filled = None if loaded.filled is None else loaded.filled[: len(bars)]
         if len(bars) == 0:

@@ -24,7 +24,7 @@ from bitcorn_ray.storage.storage import publish_file
 if TYPE_CHECKING:
     from bitcorn_ray.market.diagnosis import Diagnosis
     from bitcorn_ray.market.partition import Partition
-    from bitcorn_ray.sources.options import Reading
+    from bitcorn_ray.sources.options import SourceOptions
 
 _DRAWN, _STRETCHES, _LEAST_STRETCHES = 12, 4_000, 700
 _MARKED, _LISTED, _FIRST = 300, 100, 3
@@ -78,13 +78,13 @@ def diagnose_source(
     source: str | Path,
     symbols: Sequence[str] | None = None,
     timeframes: Sequence[str] | None = None,
-    reading: Reading | None = None,
+    source_options: SourceOptions | None = None,
 ) -> Iterator[PartitionQuality]:
     """Yield the diagnosis of each partition of a source. Raises as `Source.stored_rows` does."""
     from bitcorn_ray.market.diagnosis import diagnose
     from bitcorn_ray.sources.source import open_source
 
-    for stored in open_source(source, reading).stored_rows(symbols, timeframes):
+    for stored in open_source(source, source_options).stored_rows(symbols, timeframes):
         diagnosis = diagnose(
             stored.rows,
             stored.partition.timeframe,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.sources.options import Reading
+from bitcorn_ray.sources.options import SourceOptions
 from bitcorn_ray.storage.location import shown_uri
 from bitcorn_ray.storage.storage import Storage, publish_file
 
@@ -40,7 +40,7 @@ def write_report(
     out: str | Path = "report.html",
     symbols: Sequence[str] | None = None,
     cache_dir: str | Path | None = None,
-    reading: Reading | None = None,
+    source_options: SourceOptions | None = None,
     level: float = 0.01,
     address: str | None = None,
     allow_changed_code: bool = False,
@@ -49,8 +49,8 @@ def write_report(
     """Write a page about a run, a sweep, an evolution, a cache or a source of bars.
 
     place: its file, folder or URI. source: bars to evaluate a run on and to forecast from; without them, the page of a
-    run shows its training only. out: file or URI of the page. symbols, reading: of the source. cache_dir: of features.
-    level: significance level of a sweep's verdict. address: of a Ray cluster, used if there is much to forecast.
+    run shows its training only. out: file or URI of the page. symbols, source_options: of the source. cache_dir: of
+    features. level: significance level of a sweep's verdict. address: of a Ray cluster for large forecasts.
     allow_changed_code: see `Forecaster.load`. on_done: called with the name of each partition that was evaluated or
     diagnosed.
     Raises BitcornError if the place is none of these, or the page cannot be written.
@@ -63,7 +63,7 @@ def write_report(
     if not 0 < level < 1:
         raise BitcornError(f"level is {level}: give a level of significance between 0 and 1, such as 0.01")
     if is_run(place):
-        bars = None if source is None else _Bars(source, symbols, cache_dir, reading, allow_changed_code)
+        bars = None if source is None else _Bars(source, symbols, cache_dir, source_options, allow_changed_code)
         kind, page = "run", _run_page(place, bars, address, on_done)
     elif SweepFolder(place).is_sweep:
         report = sweep_report(place, level=level, cache_dir=cache_dir)
@@ -71,7 +71,7 @@ def write_report(
     elif (cache := _cache_at(place)) is not None:
         kind, page = "cache", cache_page(CacheReport.of(cache))
     else:
-        kind, page = "source", _source_page(place, symbols, reading, on_done)
+        kind, page = "source", _source_page(place, symbols, source_options, on_done)
     content = page.encode()
     publish_file(out, "report", content)
     return Report(kind=kind, what=shown_uri(str(place)), page=shown_uri(str(out)), bytes=len(content))
@@ -86,12 +86,14 @@ def _cache_at(place: str | Path) -> FeatureCache | None:
     return cache if cache.storage.read_json("index.json") is not None or cache.manifests() else None
 
 
-def _source_page(place: str | Path, symbols: Sequence[str] | None, reading: Reading | None, on_done: OnDone) -> str:
+def _source_page(
+    place: str | Path, symbols: Sequence[str] | None, source_options: SourceOptions | None, on_done: OnDone
+) -> str:
     from bitcorn_ray.report.quality import diagnose_source, lightened, quality_page
 
     results: list[PartitionQuality] = []
     try:
-        for one in diagnose_source(place, symbols, None, reading):
+        for one in diagnose_source(place, symbols, None, source_options):
             results = lightened([*results, one])
             on_done(str(one.partition))
     except BitcornError as error:
@@ -108,7 +110,7 @@ class _Bars:
     source: str | Path
     symbols: Sequence[str] | None
     cache_dir: str | Path | None
-    reading: Reading | None
+    source_options: SourceOptions | None
     allow_changed_code: bool
 
 
@@ -128,7 +130,7 @@ def _run_page(place: str | Path, bars: _Bars | None, address: str | None, on_don
         return run_page(RunReport(summary=about, metadata=metadata, why_not=why_not))
     forecasts = _forecast(place, bars)
     symbols = sorted({one.partition.symbol for one in forecasts})
-    quality = list(diagnose_source(bars.source, symbols, [metadata["timeframe"]], bars.reading))
+    quality = list(diagnose_source(bars.source, symbols, [metadata["timeframe"]], bars.source_options))
     evaluation, why_not = None, ""
     try:
         evaluation = evaluate(
@@ -139,7 +141,7 @@ def _run_page(place: str | Path, bars: _Bars | None, address: str | None, on_don
             on_done=on_done,
             address=address,
             allow_changed_code=bars.allow_changed_code,
-            reading=bars.reading,
+            source_options=bars.source_options,
         )
     except BitcornError as error:
         why_not = str(error)
@@ -170,6 +172,6 @@ def _forecast(place: str | Path, bars: _Bars) -> list[PartitionForecast]:
         last=FANS * max(horizons),
         cache_dir=bars.cache_dir,
         keep_bars=bars_to_draw(horizons),
-        reading=bars.reading,
+        source_options=bars.source_options,
     )
     return run_forecasts(plan, on_ray=False)

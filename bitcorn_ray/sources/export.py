@@ -18,7 +18,7 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import Bars
 from bitcorn_ray.market.partition import Partition, normalise_symbol, select_partitions
 from bitcorn_ray.sources.folders import bar_files, names_in_path
-from bitcorn_ray.sources.options import Reading
+from bitcorn_ray.sources.options import SourceOptions
 from bitcorn_ray.sources.source import SourceFile, open_source
 from bitcorn_ray.storage.location import Location
 from bitcorn_ray.storage.storage import publish_file
@@ -41,18 +41,18 @@ def export_bars(
     target: str | Path,
     symbols: Sequence[str] | None = None,
     timeframes: Sequence[str] | None = None,
-    reading: Reading | None = None,
+    options: SourceOptions | None = None,
     on_done: Callable[[ExportedPartition], None] = lambda _: None,
 ) -> list[ExportedPartition]:
     """Write the partitions of a source as Parquet below a folder or URI; files of an earlier export are replaced.
 
-    symbols, timeframes: only these, in any spelling. reading: options of the source; its further columns are written
+    symbols, timeframes: only these, in any spelling. options: for reading the source; its further columns are written
     too. on_done: called with each partition when it is written.
     Raises BitcornError if the source cannot be read, a symbol or timeframe does not exist, or the target cannot be
     written or holds one of the partitions in another file.
     """
-    opened = open_source(source, reading)
-    stored = [(file, partition) for file in opened.files for partition in _partitions(file, opened.reading)]
+    opened = open_source(source, options)
+    stored = [(file, partition) for file in opened.files for partition in _partitions(file, opened.options)]
     chosen = set(select_partitions([partition for _, partition in stored], symbols, timeframes))
     for partition in chosen:
         _require_short(partition)
@@ -61,17 +61,17 @@ def export_bars(
     exported = []
     for file, partition in stored:
         if partition in chosen:
-            with file.opened(opened.reading) as reader:
+            with file.opened(opened.options) as reader:
                 bars, _ = reader.read_stored(partition)
             exported.append(_written(root, partition, bars))
             on_done(exported[-1])
     return exported
 
 
-def _partitions(file: SourceFile, reading: Reading) -> list[Partition]:
-    if (named := file.partition_in_name(reading)) is not None:
+def _partitions(file: SourceFile, options: SourceOptions) -> list[Partition]:
+    if (named := file.partition_in_name(options)) is not None:
         return [named]
-    with file.opened(reading) as reader:
+    with file.opened(options) as reader:
         return list(reader.partitions)
 
 

@@ -31,7 +31,7 @@ from bitcorn_ray.sources.folders import bar_files, hive_partition, names_in_path
 from bitcorn_ray.sources.formats.formats import opened_rows
 from bitcorn_ray.sources.formats.rows import RawRows
 from bitcorn_ray.sources.numbers import parse_numbers
-from bitcorn_ray.sources.options import Reading
+from bitcorn_ray.sources.options import SourceOptions
 from bitcorn_ray.sources.reader import (
     InspectedPartition,
     InspectedTable,
@@ -76,22 +76,24 @@ def read_file(
     path: str | Path | Location,
     symbol: str | None = None,
     timeframe: str | None = None,
-    reading: Reading | None = None,
+    options: SourceOptions | None = None,
 ) -> list[tuple[Partition, Bars]]:
     """Read every partition of a file, rows in the file's order.
 
     path: CSV or JSON (also compressed with gzip or zip), Feather or Parquet; a path or a URI. symbol, timeframe: for a
     file without such a column; by default they come from the file name (`BTCUSDT_1h.parquet`), and the timeframe else
-    from the bars' most frequent distance. reading: options of the source.
+    from the bars' most frequent distance. options: for reading the source.
     Raises BitcornError if the file is missing, cannot be read, lacks a column, does not say its symbol, has rows
     without a time or symbol, or, unless the policy chooses among rows of one time, has rows that a further column tells
     apart.
     """
-    with opened_file(path, symbol, timeframe, reading) as file:
+    with opened_file(path, symbol, timeframe, options) as file:
         batches = list(file.batches())
         file.require_complete()
         found = _partitions(file, batches)
-        if not (reading or Reading()).chooses_among_rows and any(has_repeated_times(b.timestamp) for _, b in found):
+        if not (options or SourceOptions()).chooses_among_rows and any(
+            has_repeated_times(b.timestamp) for _, b in found
+        ):
             file.require_one_series()
         return found
 
@@ -101,12 +103,12 @@ def opened_file(
     path: str | Path | Location,
     symbol: str | None = None,
     timeframe: str | None = None,
-    reading: Reading | None = None,
+    options: SourceOptions | None = None,
 ) -> Iterator[BarFile]:
     """Open a file to read its rows in batches; see `read_file` for the arguments and errors."""
     location = Location.of(path)
     with opened_rows(location) as rows:
-        yield BarFile(location, rows, symbol, timeframe, reading or Reading())
+        yield BarFile(location, rows, symbol, timeframe, options or SourceOptions())
 
 
 class BarFile:
@@ -117,15 +119,20 @@ class BarFile:
     """
 
     def __init__(
-        self, location: Location, rows: RawRows, symbol: str | None, timeframe: str | None, reading: Reading
+        self,
+        location: Location,
+        rows: RawRows,
+        symbol: str | None,
+        timeframe: str | None,
+        options: SourceOptions,
     ) -> None:
         self.location, self._rows = location, rows
         named_symbol, named_timeframe = partition_of_file(location.name)
         self._symbol, self._timeframe = symbol or named_symbol, timeframe or named_timeframe
-        self.columns = _matched(rows, dict(reading.mapping), location)
+        self.columns = _matched(rows, dict(options.mapping), location)
         self.further = tuple(dict.fromkeys(name for name in rows.names if name not in self.columns.values()))
         self.is_columnar = rows.is_columnar
-        self._extra = match_extra(rows.names, reading.columns, self.columns)
+        self._extra = match_extra(rows.names, options.columns, self.columns)
         self.keys: list[Key] = []
         self.rejected: Counter[tuple[int, str]] = Counter()
         self._codes: dict[Key, int] = {}
@@ -288,8 +295,8 @@ class FilesReader:
     symbol: of the bars if nothing else says one.
     """
 
-    def __init__(self, location: Location, symbol: str | None = None, reading: Reading | None = None) -> None:
-        self._location, self._symbol, self._reading = location, symbol, reading or Reading()
+    def __init__(self, location: Location, symbol: str | None = None, options: SourceOptions | None = None) -> None:
+        self._location, self._symbol, self._options = location, symbol, options or SourceOptions()
         self._files = [location] if location.info() else bar_files(location)
 
     @property
@@ -317,7 +324,7 @@ class FilesReader:
         """The bars of each partition; files are read whole, once."""
         found: dict[Partition, list[Bars]] = {}
         for file in self._files:
-            for partition, bars in read_file(file, *names_in_path(file), self._reading):
+            for partition, bars in read_file(file, *names_in_path(file), self._options):
                 found.setdefault(partition, []).append(bars)
         return found
 
@@ -351,7 +358,7 @@ class FilesReader:
     @contextmanager
     def _opened(self, location: Location) -> Iterator[BarFile]:
         symbol, timeframe = names_in_path(location)
-        with opened_file(location, symbol or self._symbol, timeframe, self._reading) as file:
+        with opened_file(location, symbol or self._symbol, timeframe, self._options) as file:
             yield file
 
     def _date_formats(

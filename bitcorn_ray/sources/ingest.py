@@ -25,7 +25,7 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import PRICE_COLUMNS, Bars
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.sources.files import BarFile, opened_file
-from bitcorn_ray.sources.options import Reading
+from bitcorn_ray.sources.options import SourceOptions
 from bitcorn_ray.sources.sqlite.connection import local_database
 from bitcorn_ray.sources.staging import Staging, staged
 from bitcorn_ray.sources.upsert import Conflict, RowCounts, open_target, upsert_source
@@ -75,7 +75,7 @@ def ingest_files(
         for name in files:
             if on_file:
                 on_file(shown_uri(name))
-            with opened_file(name, symbol, timeframe, Reading.of(mapping=mapping or {})) as file:
+            with opened_file(name, symbol, timeframe, SourceOptions.of(mapping=mapping or {})) as file:
                 _stage(file, staging, on_rows)
         return _write(staging, db_path, on_conflict, on_rows)
 

@@ -9,26 +9,26 @@ from pathlib import Path
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.partition import normalise_symbol
 from bitcorn_ray.market.timeframe import stored_step
-from bitcorn_ray.sources.options import Reading
+from bitcorn_ray.sources.options import SourceOptions
 from bitcorn_ray.sources.reader import InspectedPartition, InspectedTable, Inspection
 from bitcorn_ray.sources.source import open_source
 
 
-def inspect_source(path: str | Path, reading: Reading | None = None) -> Inspection:
+def inspect_source(path: str | Path, options: SourceOptions | None = None) -> Inspection:
     """Return the tables or files of a source and its partitions, with how each column, symbol and time was identified.
 
     Raises BitcornError if the source is missing, cannot be read, or holds no bars at all.
     """
-    source = open_source(path, reading)
+    source = open_source(path, options)
     if source.database is not None:
-        with source.database.opened(source.reading) as reader:
+        with source.database.opened(source.options) as reader:
             found = reader.inspect()
         return replace(found, partitions=_with_rivals(found))
     tables, partitions, problems = list[InspectedTable](), list[InspectedPartition](), list[str]()
     for file in source.files:
         name = file.location.name if file.location == source.location else file.location.relative_to(source.location)
         try:
-            with file.opened(source.reading) as reader:
+            with file.opened(source.options) as reader:
                 found = reader.inspect()
         except BitcornError as error:
             if len(source.files) == 1:

@@ -22,7 +22,7 @@ from bitcorn_ray.market.partition import Partition, is_requested
 from bitcorn_ray.market.policy import CleaningPolicy
 from bitcorn_ray.market.resample import derived_partitions, resample_bars
 from bitcorn_ray.market.timeframe import timeframe_ms
-from bitcorn_ray.sources.options import Reading
+from bitcorn_ray.sources.options import SourceOptions
 from bitcorn_ray.sources.reader import PartitionReader
 from bitcorn_ray.sources.source import Source, open_source
 
@@ -56,17 +56,17 @@ def load_bars(
     symbol: str,
     timeframe: str,
     limit: int | None = None,
-    reading: Reading | None = None,
+    options: SourceOptions | None = None,
     until: int | None = None,
 ) -> LoadedBars:
     """Load the bars of one partition of any source.
 
-    symbol: in any spelling. limit: the newest so many bars, before any is filled. reading: options of the source, with
+    symbol: in any spelling. limit: the newest so many bars, before any is filled. options: for reading the source, with
     the policy that repairs its bars. until: open time of the last bar, ms; later bars are ignored.
     Raises BitcornError if the source, the symbol or the timeframe does not exist, and as reading and cleaning do.
     """
-    opened = open_source(source, reading)
-    policy = opened.reading.policy
+    opened = open_source(source, options)
+    policy = opened.options.policy
     try:
         stored, partition = opened.read(symbol, timeframe, limit)
     except BitcornError:

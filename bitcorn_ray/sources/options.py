@@ -10,7 +10,7 @@ from bitcorn_ray.sources.columns import parse_mapping
 
 
 @dataclass(frozen=True)
-class Reading:
+class SourceOptions:
     """Options for reading a source; by default its names decide.
 
     table: the one table of a database to read. mapping: pairs of our column name and the stored one.
@@ -28,7 +28,7 @@ class Reading:
         """Whether the policy chooses among rows of one time, whatever tells them apart."""
         return self.policy is not None and self.policy.duplicates is not None
 
-    def with_columns(self, names: Iterable[str]) -> Reading:
+    def with_columns(self, names: Iterable[str]) -> SourceOptions:
         """Return these options with further columns added."""
         return replace(self, columns=tuple(dict.fromkeys((*self.columns, *names))))
 
@@ -39,7 +39,7 @@ class Reading:
         mapping: Mapping[str, str] | Iterable[str] = (),
         columns: Iterable[str] = (),
         policy: CleaningPolicy | None = None,
-    ) -> Reading:
+    ) -> SourceOptions:
         """Return options made from plain values.
 
         mapping: our names to stored ones, or texts such as `open=o,high=h`. Raises BitcornError if it is not valid.

@@ -28,7 +28,7 @@ from bitcorn_ray.market.partition import Partition, is_requested, select_partiti
 from bitcorn_ray.sources.columns import match_columns
 from bitcorn_ray.sources.files import FilesReader, column_names
 from bitcorn_ray.sources.folders import bar_files, files_in_folder, hive_partition, is_bar_file, names_in_path
-from bitcorn_ray.sources.options import Reading
+from bitcorn_ray.sources.options import SourceOptions
 from bitcorn_ray.sources.reader import PartitionReader, StoredRows
 from bitcorn_ray.sources.sqlite.database import opened_database
 from bitcorn_ray.storage.location import Location, remedy_for_missing
@@ -70,14 +70,14 @@ class SourceFile(ABC):
     """Whether its partitions can be listed, and their newest bars read, without reading all of it."""
 
     @abstractmethod
-    def opened(self, reading: Reading | None = None, symbol: str | None = None) -> OpenedFile:
+    def opened(self, options: SourceOptions | None = None, symbol: str | None = None) -> OpenedFile:
         """Open the file for the time of a block.
 
         symbol: of the bars if nothing else says one. Raises BitcornError if it cannot be read.
         """
 
     @abstractmethod
-    def partition_in_name(self, reading: Reading | None = None) -> Partition | None:
+    def partition_in_name(self, options: SourceOptions | None = None) -> Partition | None:
         """Return the one partition that its name or folders say; None if its columns may say others."""
 
     @abstractmethod
@@ -94,11 +94,11 @@ class DatabaseFile(SourceFile):
 
     is_indexed = True
 
-    def opened(self, reading: Reading | None = None, symbol: str | None = None) -> OpenedFile:
+    def opened(self, options: SourceOptions | None = None, symbol: str | None = None) -> OpenedFile:
         """Open the database."""
-        return opened_database(self.location.path, symbol, reading)
+        return opened_database(self.location.path, symbol, options)
 
-    def partition_in_name(self, reading: Reading | None = None) -> None:
+    def partition_in_name(self, options: SourceOptions | None = None) -> None:
         """Return None: tables say the partitions."""
 
     def fingerprint(self) -> str | None:
@@ -123,11 +123,11 @@ class BarFiles(SourceFile):
 
     is_indexed = False
 
-    def opened(self, reading: Reading | None = None, symbol: str | None = None) -> OpenedFile:
+    def opened(self, options: SourceOptions | None = None, symbol: str | None = None) -> OpenedFile:
         """Open the files, which are read whole, once."""
-        return nullcontext(FilesReader(self.location, symbol, reading))
+        return nullcontext(FilesReader(self.location, symbol, options))
 
-    def partition_in_name(self, reading: Reading | None = None) -> Partition | None:
+    def partition_in_name(self, options: SourceOptions | None = None) -> Partition | None:
         """Return the partition that folders or name say, unless columns may say others."""
         if hive := hive_partition(self.location):
             return hive
@@ -137,7 +137,7 @@ class BarFiles(SourceFile):
                 return None
             # An object's name is believed: looking into each would cost a request.
             names = [] if self.location.is_remote else column_names(self.location)
-            columns, _ = match_columns(names, dict((reading or Reading()).mapping)) if names else ({}, [])
+            columns, _ = match_columns(names, dict((options or SourceOptions()).mapping)) if names else ({}, [])
         except BitcornError:  # reading the file reports it
             return None
         return None if {"symbol", "timeframe"} & set(columns) else Partition(symbol, timeframe)
@@ -165,7 +165,7 @@ class Source:
 
     location: Location
     files: tuple[SourceFile, ...]
-    reading: Reading
+    options: SourceOptions
 
     @property
     def shown(self) -> str:
@@ -182,10 +182,10 @@ class Source:
         """Return every symbol x timeframe, by the files' names where these say it, else by opening the files."""
         found = list[Partition]()
         for file in self.files:
-            if (named := file.partition_in_name(self.reading)) is not None:
+            if (named := file.partition_in_name(self.options)) is not None:
                 found.append(named)
             else:
-                with file.opened(self.reading) as reader:
+                with file.opened(self.options) as reader:
                     found += reader.partitions
         return found
 
@@ -198,12 +198,12 @@ class Source:
         if limit is not None and limit < 1:
             raise BitcornError(f"limit is {limit}: it must be at least 1, or None for all bars")
         if self.database is not None:
-            with self.database.opened(self.reading, symbol) as reader:
+            with self.database.opened(self.options, symbol) as reader:
                 return reader.read(symbol, timeframe, limit)
-        named = {file: file.partition_in_name(self.reading) for file in self.files}
+        named = {file: file.partition_in_name(self.options) for file in self.files}
         matching = [f for f, partition in named.items() if partition and is_requested(partition, [symbol], [timeframe])]
         for file in matching or [file for file, partition in named.items() if partition is None]:
-            with file.opened(self.reading) as reader:
+            with file.opened(self.options) as reader:
                 if any(is_requested(partition, [symbol], [timeframe]) for partition in reader.partitions):
                     return reader.read(symbol, timeframe, limit)
         names = ", ".join(sorted(str(partition) for partition in named.values() if partition)[:20]) or "none by name"
@@ -226,15 +226,15 @@ class Source:
 
         default_symbol = symbols[0] if symbols and len(symbols) == 1 else None
         for file in self.files:
-            named = file.partition_in_name(self.reading)
+            named = file.partition_in_name(self.options)
             if named is None or requested(named):
-                with file.opened(self.reading, default_symbol) as reader:
+                with file.opened(self.options, default_symbol) as reader:
                     yield from reader.stored_rows(requested)
         select_partitions(exist, symbols, timeframes)  # names what does not exist
 
 
-def open_source(path: str | Path | Location, reading: Reading | None = None) -> Source:
-    """Return the source at a path or URI. reading: options of the source.
+def open_source(path: str | Path | Location, options: SourceOptions | None = None) -> Source:
+    """Return the source at a path or URI. options: for reading the source.
 
     Raises BitcornError if nothing is there, or no file of bars.
     """
@@ -244,12 +244,12 @@ def open_source(path: str | Path | Location, reading: Reading | None = None) -> 
         raise BitcornError(f"no database, file or folder of bars at {location}{remedy_for_missing(location.path)}")
     units = [single] if single is not None else files_in_folder(location)
     files = tuple(SourceFile.at(unit, unit.size or 0) for unit in units)
-    return Source(location, files, reading or Reading())
+    return Source(location, files, options or SourceOptions())
 
 
-def open_file(address: str, reading: Reading | None = None) -> OpenedFile:
+def open_file(address: str, options: SourceOptions | None = None) -> OpenedFile:
     """Open a file of a source by its address for the time of a block. Raises BitcornError if it cannot be read."""
-    return SourceFile.at(address).opened(reading)
+    return SourceFile.at(address).opened(options)
 
 
 def shown_source(source: str | Path) -> str:

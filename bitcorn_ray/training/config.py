@@ -15,7 +15,7 @@ from bitcorn_ray.market.policy import CleaningPolicy
 from bitcorn_ray.models.base import ModelConfig
 from bitcorn_ray.models.neural.config import LSTMConfig, TrainingConfig
 from bitcorn_ray.models.registry import model_config
-from bitcorn_ray.sources.options import Reading
+from bitcorn_ray.sources.options import SourceOptions
 from bitcorn_ray.storage.location import Location, recorded_uri, require_persistent, shown_uri, under_ray
 
 
@@ -73,9 +73,9 @@ class RunConfig:
         return (self.symbol,) if self.symbol is not None else self.symbols
 
     @property
-    def reading(self) -> Reading:
+    def source_options(self) -> SourceOptions:
         """Return the options for reading the source."""
-        return Reading.of(self.table, self.mapping, policy=self.clean)
+        return SourceOptions.of(self.table, self.mapping, policy=self.clean)
 
     def to_json(self) -> dict[str, Any]:
         """Return the configuration as plain values, as in a file."""

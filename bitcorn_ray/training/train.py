@@ -68,7 +68,7 @@ def train_from_config(
             config.features,
             config.model,
             Shares(validation=config.training.val_frac, test=config.training.test_frac),
-            options=config.reading,
+            options=config.source_options,
             cache_dir=cache_dir,
             until=until,
             log_fn=log_fn,

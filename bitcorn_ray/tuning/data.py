@@ -21,7 +21,7 @@ from bitcorn_ray.market.bars import show_time
 from bitcorn_ray.market.policy import CleaningPolicy
 from bitcorn_ray.models.registry import model_config
 from bitcorn_ray.sources.loading import load_bars
-from bitcorn_ray.sources.options import Reading
+from bitcorn_ray.sources.options import SourceOptions
 from bitcorn_ray.training.config import read_yaml, validated
 from bitcorn_ray.tuning.config import SweepConfig
 from bitcorn_ray.tuning.records import record_key
@@ -140,7 +140,7 @@ def sweep_data(
         run.all_symbols,
         run.timeframe,
         config.variants() if systems is None else systems,
-        options=run.reading,
+        options=run.source_options,
         cache_dir=cache_dir,
         until=until,
         log_fn=log_fn,
@@ -164,11 +164,11 @@ def plan_folds(config: str | Path | Mapping[str, Any]) -> FoldPlan:
     folds: FoldsConfig = validated(FoldsConfig, values.get("folds") or {}, "folds")
     model = model_config(values.get("model") or {})
     policy = validated(CleaningPolicy, values["clean"], "clean") if values.get("clean") is not None else None
-    reading = Reading.of(values.get("table"), values.get("mapping") or {}, policy=policy)
+    source_options = SourceOptions.of(values.get("table"), values.get("mapping") or {}, policy=policy)
     bars = []
     for symbol in symbols:
         for timeframe in timeframes:
-            loaded = load_bars(str(values["db"]), symbol, timeframe, reading=reading)
+            loaded = load_bars(str(values["db"]), symbol, timeframe, options=source_options)
             bars.append(PartitionBars.of(loaded.bars, loaded.partition))
     searched = {name: given for name, given in (values.get("search") or {}).items() if name in SEQ_LEN}
     seq_len = Space.parse(searched).maximum(SEQ_LEN, model.seq_len)

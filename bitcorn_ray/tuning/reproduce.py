@@ -26,7 +26,7 @@ from bitcorn_ray.features.identity import bars_digest
 from bitcorn_ray.market.bars import Bars, milliseconds_of
 from bitcorn_ray.market.policy import CleaningPolicy
 from bitcorn_ray.sources.loading import load_bars
-from bitcorn_ray.sources.options import Reading
+from bitcorn_ray.sources.options import SourceOptions
 from bitcorn_ray.storage.arrays import unpack_arrays
 from bitcorn_ray.storage.location import shown_uri
 from bitcorn_ray.training.config import RunConfig
@@ -105,12 +105,12 @@ def _compare_bars(
     changed, appended, until = list[str](), dict[str, int](), list[int]()
     inputs = (recorded["features"] or {}).get("inputs", ())
     policy = None if config["clean"] is None else CleaningPolicy(**config["clean"])
-    reading = Reading.of(config["table"], config["mapping"], policy=policy).with_columns(inputs)
+    source_options = SourceOptions.of(config["table"], config["mapping"], policy=policy).with_columns(inputs)
     for partition in recorded["data"]["partitions"]:
         name, last = f"{partition['symbol']} {partition['timeframe']}", milliseconds_of(partition["last"])
         asked = (config["db"], partition["symbol"], partition["timeframe"])
-        bars = load_bars(*asked, reading=reading, until=last).bars
-        if later := len(load_bars(*asked, reading=reading).bars) - len(bars):
+        bars = load_bars(*asked, options=source_options, until=last).bars
+        if later := len(load_bars(*asked, options=source_options).bars) - len(bars):
             appended[name] = later
         changed += [f"{name}: {change}" for change in _chunk_changes(partition["chunks"], bars.with_extra(inputs))]
         until.append(last)

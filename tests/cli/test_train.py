@@ -185,12 +185,12 @@ def test_bars_are_read_and_cleaned_as_a_user_says_and_the_run_remembers(run, mar
     unclear = run("forecast", tmp_path / "one", market_db)
     assert unclear.exit_code == 2
     assert "--table" in unclear.stderr
-    reading = ("--table", "backup", "--map", "open=a")
-    done = run("forecast", tmp_path / "one", market_db, *reading, "--last", 2_000, "--json")
+    source_options = ("--table", "backup", "--map", "open=a")
+    done = run("forecast", tmp_path / "one", market_db, *source_options, "--last", 2_000, "--json")
     assert done.exit_code == 0, done.output
     filled = cleaning["partitions"]["AAAUSDT 1h"]["bars_filled"]
     assert json.loads(done.stdout)["left_out"] == {"AAAUSDT 1h": {"too few bars before": 64, "filled": filled}}
-    watched = run("watch", tmp_path / "one", market_db, *reading, "--once", "--json")
+    watched = run("watch", tmp_path / "one", market_db, *source_options, "--once", "--json")
     assert watched.exit_code == 0, watched.output
     # An option goes before the file, field by field.
     other = run("train", "--config", config, "--out", tmp_path / "two", "--clean", "gaps=forward:30")

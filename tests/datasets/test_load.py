@@ -26,7 +26,7 @@ from bitcorn_ray.models.neural.config import LSTMConfig
 from bitcorn_ray.sources.export import export_bars
 from bitcorn_ray.sources.inspect import inspect_source
 from bitcorn_ray.sources.loading import load_bars
-from bitcorn_ray.sources.options import Reading
+from bitcorn_ray.sources.options import SourceOptions
 
 MODEL = LSTMConfig(horizons=(1, 4), seq_len=16, reference_span=24)
 SHARES = shares_of(TRAINING)
@@ -154,7 +154,7 @@ def filled_ends(given, market_db, policy):
     ],
 )
 def test_windows_may_contain_filled_bars_but_not_end_on_interpolated_ones(inputs, market_db, policy, ends_on_filled):
-    given = inputs(options=Reading(policy=policy))
+    given = inputs(options=SourceOptions(policy=policy))
     bare = inputs()
     filled, ends = filled_ends(given, market_db, policy)
     assert len(filled) == len(given.data.matrix) - len(bare.data.matrix) > 0
@@ -168,7 +168,7 @@ def test_windows_may_contain_filled_bars_but_not_end_on_interpolated_ones(inputs
 
 
 def test_gaps_longer_than_the_policy_fills_remain_gaps(inputs):
-    given = inputs(options=Reading(policy=CleaningPolicy(fill="forward", max_gap_size=1)))
+    given = inputs(options=SourceOptions(policy=CleaningPolicy(fill="forward", max_gap_size=1)))
     assert given.about["cleaning"]["partitions"]["AAAUSDT 1h"]["gaps_left"] > 0
     assert given.about["data"]["left_out"]["gap"] > 0
 
@@ -180,7 +180,7 @@ def test_a_frame_with_filled_bars_gives_the_windows_of_its_source(inputs, market
     of_frame = inputs_from_frame(
         prepared.dataframe, prepared.feature_cols, Partition("AAAUSDT", "1h"), None, MODEL, SHARES
     )
-    of_source = inputs(["AAAUSDT"], options=Reading(policy=policy))
+    of_source = inputs(["AAAUSDT"], options=SourceOptions(policy=policy))
     for one, other in ((of_frame.data.train_ends, of_source.data.train_ends),):
         np.testing.assert_array_equal(of_frame.data.timestamp[one], of_source.data.timestamp[other])
 
@@ -253,13 +253,13 @@ def test_a_lake_gives_the_results_of_the_database_it_was_exported_from(inputs, m
         bars.iloc[300:].to_parquet(file.with_name("part-1.parquet"))
         file.unlink()
     assert [each.rows for each in inspect_source(lake).partitions] == [1_476, 900]
-    reading = Reading(policy=CleaningPolicy(fill="forward"))
+    source_options = SourceOptions(policy=CleaningPolicy(fill="forward"))
     for timeframe in ("1h", "4h"):
-        one, other = (load_bars(each, "aaa/usdt", timeframe, reading=reading) for each in (lake, market_db))
+        one, other = (load_bars(each, "aaa/usdt", timeframe, options=source_options) for each in (lake, market_db))
         assert np.array_equal(one.bars.close, other.bars.close)
         assert np.array_equal(one.filled, other.filled)
-    given = inputs_from_source(lake, BOTH, "1h", "v2", MODEL, SHARES, options=reading)
-    np.testing.assert_array_equal(given.data.matrix, inputs(options=reading).data.matrix)
+    given = inputs_from_source(lake, BOTH, "1h", "v2", MODEL, SHARES, options=source_options)
+    np.testing.assert_array_equal(given.data.matrix, inputs(options=source_options).data.matrix)
     partitions = {name: read_bars(market_db, name, "1h")[0].take(slice(850)) for name in ("AAAUSDT", "BBBUSDT")}
     forecaster = Forecaster.load(make_run(tmp_path / "run", partitions))
     done = [run_forecasts(plan_forecasts(forecaster, each, last=5)) for each in (lake, market_db)]

@@ -566,7 +566,9 @@ def test_a_look_ahead_in_a_further_column_is_found(ahead, passed):
 
     bars = simulate_bars(1_200, seed=1)
     bars = replace(bars, extra={"trades": bars.volume[::-1].copy() + 1.0})
-    reading = FeatureSystem(name="x", version=1, function=of_trades, warmup=0, declared=("trades",), inputs=("trades",))
-    report = audit(bars, reading, cuts=16)
+    source_options = FeatureSystem(
+        name="x", version=1, function=of_trades, warmup=0, declared=("trades",), inputs=("trades",)
+    )
+    report = audit(bars, source_options, cuts=16)
     assert report.passed is passed
     assert {finding.kind for finding in report.findings} <= {"look-ahead"}

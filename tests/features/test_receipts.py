@@ -6,7 +6,7 @@ from bitcorn_ray.features.identity import identify
 from bitcorn_ray.features.receipts import FileReceipt, PartitionStatus, read_receipts, write_receipts
 from bitcorn_ray.features.registry import SYSTEMS
 from bitcorn_ray.market.partition import Partition
-from bitcorn_ray.sources.options import Reading
+from bitcorn_ray.sources.options import SourceOptions
 
 V2, V4 = SYSTEMS["v2"], SYSTEMS["v4"]
 
@@ -64,8 +64,8 @@ def test_chunks_without_their_manifest_are_read_before_they_are_taken(cache, ran
 
 
 def test_reading_options_have_their_own_receipt(any_cache, tmp_path):
-    cache, said = any_cache, Reading.of("candles", ["open=o"])
+    cache, said = any_cache, SourceOptions.of("candles", ["open=o"])
     write_receipts(cache, tmp_path / "a.db", identify(V2), {"/a.db": receipt()}, said)
     assert read_receipts(cache, tmp_path / "a.db", identify(V2), said) == {"/a.db": receipt()}
     assert read_receipts(cache, tmp_path / "a.db", identify(V2)) == {}
-    assert read_receipts(cache, tmp_path / "a.db", identify(V2), Reading.of("spot")) == {}
+    assert read_receipts(cache, tmp_path / "a.db", identify(V2), SourceOptions.of("spot")) == {}

@@ -14,7 +14,7 @@ from reading import list_partitions, read_bars
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import drop_duplicates
 from bitcorn_ray.market.partition import Partition
-from bitcorn_ray.sources.options import Reading
+from bitcorn_ray.sources.options import SourceOptions
 
 HOUR, START = 3_600_000, 1_502_942_400_000
 N = 30
@@ -253,7 +253,7 @@ def test_names_and_values_never_become_sql(tmp_path, nasty):
     path = write(tmp_path / "m.db", f"bars {nasty}", columns, rows)
     write(path, "ohlcv", columns[:8], [["X", "1h", *bar(i).values()] for i in range(N)])
     content = path.read_bytes()
-    bars, partition = read_bars(path, nasty, "1h", reading=Reading.of(f"bars {nasty}", columns=[f"more {nasty}"]))
+    bars, partition = read_bars(path, nasty, "1h", options=SourceOptions.of(f"bars {nasty}", columns=[f"more {nasty}"]))
     require(bars)
     assert partition == Partition(nasty, "1h")
     assert bars.extra[f"more {nasty}"].tolist() == [float(i) for i in range(N)]

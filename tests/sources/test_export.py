@@ -11,7 +11,7 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.sources.export import export_bars
 from bitcorn_ray.sources.ingest import write_bars
-from bitcorn_ray.sources.options import Reading
+from bitcorn_ray.sources.options import SourceOptions
 from bitcorn_ray.sources.source import open_source
 
 
@@ -72,7 +72,7 @@ def test_rows_that_stand_twice_and_further_columns_are_exported_as_stored(tmp_pa
         rows = zip(*(column.tolist() for column in bars.columns().values()), range(22), ["A"] * 22, strict=True)
         connection.executemany("INSERT INTO bars VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
         connection.commit()
-    [done] = export_bars(tmp_path / "a_1h.db", tmp_path / "lake", reading=Reading(columns=("trades",)))
+    [done] = export_bars(tmp_path / "a_1h.db", tmp_path / "lake", options=SourceOptions(columns=("trades",)))
     table = pq.read_table(done.file, partitioning=None)
     assert table.column_names == ["timestamp", "open", "high", "low", "close", "volume", "trades"]
     assert table.column("trades").to_pylist() == [*range(6), 20.0, 21.0, *range(6, 20)]

@@ -10,7 +10,7 @@ from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.policy import CleaningPolicy
 from bitcorn_ray.sources.files import read_file
 from bitcorn_ray.sources.ingest import ingest_files
-from bitcorn_ray.sources.options import Reading
+from bitcorn_ray.sources.options import SourceOptions
 
 HOUR = 3_600_000
 START = 1_502_942_400_000
@@ -198,11 +198,11 @@ def test_rows_that_an_unknown_column_tells_apart_are_never_one_partition(tmp_pat
             read(path)
     assert not (tmp_path / "market.db").exists()
     with pytest.raises(BitcornError, match="tells them apart"):
-        read_file(path, reading=Reading.of(policy=CleaningPolicy(off_grid="snap")))
-    ((_, chosen),) = read_file(path, reading=Reading.of(policy=CleaningPolicy(duplicates="last")))
+        read_file(path, options=SourceOptions.of(policy=CleaningPolicy(off_grid="snap")))
+    ((_, chosen),) = read_file(path, options=SourceOptions.of(policy=CleaningPolicy(duplicates="last")))
     assert len(chosen) == 12
-    named = Reading.of(mapping={"symbol": "isin"})
-    assert [partition.symbol for partition, _ in read_file(path, reading=named)] == [*map(str, markets)]
+    named = SourceOptions.of(mapping={"symbol": "isin"})
+    assert [partition.symbol for partition, _ in read_file(path, options=named)] == [*map(str, markets)]
 
 
 @pytest.mark.parametrize("missing", [["ts"], ["close"], ["high", "volume"]])
@@ -220,7 +220,7 @@ def test_a_file_without_a_header_of_an_unknown_layout_is_refused_and_not_misread
     with pytest.raises(BitcornError, match="say which it is by --map timestamp=COLUMN"):
         read_file(tmp_path / "BTCUSDT_1h.csv")
     bars = only(
-        tmp_path / "BTCUSDT_1h.csv", None, None, Reading.of(mapping=["ts=0,open=1,high=4,low=2,close=3,volume=6"])
+        tmp_path / "BTCUSDT_1h.csv", None, None, SourceOptions.of(mapping=["ts=0,open=1,high=4,low=2,close=3,volume=6"])
     )
     assert bars[1].high.tolist() == [4.0]
 

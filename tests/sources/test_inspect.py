@@ -8,7 +8,7 @@ import pytest
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.sources.inspect import inspect_source
-from bitcorn_ray.sources.options import Reading
+from bitcorn_ray.sources.options import SourceOptions
 
 START, HOUR = 1_502_942_400_000, 3_600_000
 BARS = ("ts", "open", "high", "low", "close", "volume")
@@ -91,7 +91,7 @@ def test_timeframes_in_unknown_words_are_a_problem_until_the_user_says_what_they
     path = make(tmp_path / "m.db", ("bars", ("symbol", "tf", *BARS), rows))
     (only,) = inspect_source(path).partitions
     assert "column tf ('every 1 h', 'every 2 h', ...) tells them apart" in only.problem
-    found = inspect_source(path, Reading.of(mapping={"timeframe": "tf"})).partitions
+    found = inspect_source(path, SourceOptions.of(mapping={"timeframe": "tf"})).partitions
     assert {each.problem for each in found} == {f"'every {n} h' is no timeframe of a fixed length" for n in (1, 2)}
 
 
@@ -100,7 +100,7 @@ def test_a_column_that_tells_rows_of_one_time_apart_is_a_problem(tmp_path):
     path = make(tmp_path / "btcusdt_1h.db", ("candles", ("isin", *BARS), rows))
     (only,) = inspect_source(path).partitions
     assert "column isin ('US1', 'US2', ...) tells them apart" in only.problem
-    found = inspect_source(path, Reading.of(mapping={"symbol": "isin"})).partitions
+    found = inspect_source(path, SourceOptions.of(mapping={"symbol": "isin"})).partitions
     assert [(each.symbol, each.problem) for each in found] == [("US1", None), ("US2", None)]
 
 
@@ -111,7 +111,7 @@ def test_a_column_that_tells_rows_of_a_file_apart_is_a_problem_though_its_footer
     (only,) = inspect_source(path).partitions
     assert "6 of 12 rows of" in only.problem
     assert "column token (7, 9, ...) tells them apart" in only.problem
-    found = inspect_source(path, Reading.of(mapping={"symbol": "token"})).partitions
+    found = inspect_source(path, SourceOptions.of(mapping={"symbol": "token"})).partitions
     assert [(each.symbol, each.rows, each.problem) for each in found] == [("7", 6, None), ("9", 6, None)]
 
 
@@ -122,7 +122,7 @@ def test_a_partition_in_two_tables_is_a_problem_and_a_view_of_one_is_none(tmp_pa
         "btcusdt_1h": "also in BTC_USDT_60m: choose one by --table btcusdt_1h",
         "BTC_USDT_60m": "also in btcusdt_1h: choose one by --table BTC_USDT_60m",
     }
-    (only,) = inspect_source(path, Reading.of("btcusdt_1h")).partitions
+    (only,) = inspect_source(path, SourceOptions.of("btcusdt_1h")).partitions
     assert only.problem is None
     path = make(tmp_path / "v.db", ("btcusdt_1h", BARS, bars()))
     with sqlite3.connect(path) as connection:

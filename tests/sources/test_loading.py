@@ -14,7 +14,7 @@ from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.policy import CleaningPolicy
 from bitcorn_ray.market.resample import resample_bars
 from bitcorn_ray.sources.loading import load_bars, load_partition
-from bitcorn_ray.sources.options import Reading
+from bitcorn_ray.sources.options import SourceOptions
 from bitcorn_ray.sources.source import open_file
 
 HOUR = 3_600_000
@@ -53,26 +53,26 @@ def test_a_policy_repairs_and_tells(market_db):
     stored, _ = read_bars(market_db, "AAAUSDT", "1h")
     policy = CleaningPolicy(fill="forward", max_gap_size=20)
     loaded, clean = (
-        load_bars(market_db, "AAAUSDT", "1h", reading=Reading(policy=policy)),
+        load_bars(market_db, "AAAUSDT", "1h", options=SourceOptions(policy=policy)),
         clean_bars(stored, policy, "1h"),
     )
     assert equal(loaded.bars, clean.bars)
     assert np.array_equal(loaded.filled, clean.filled)
     assert loaded.report["cleaning"] == clean.report
     assert loaded.report["gaps"] == quality_report(stored, "1h")["gaps"]  # what was found, not what is left
-    assert load_bars(market_db, "AAAUSDT", "1h", reading=Reading(policy=CleaningPolicy())).filled is None
+    assert load_bars(market_db, "AAAUSDT", "1h", options=SourceOptions(policy=CleaningPolicy())).filled is None
 
 
 def test_a_higher_bar_is_filled_where_any_bar_in_it_was(market_db):
     policy = CleaningPolicy(fill="linear")
-    low = load_bars(market_db, "AAAUSDT", "1h", reading=Reading(policy=policy))
-    high = load_bars(market_db, "AAAUSDT", "4h", reading=Reading(policy=policy))
+    low = load_bars(market_db, "AAAUSDT", "1h", options=SourceOptions(policy=policy))
+    high = load_bars(market_db, "AAAUSDT", "4h", options=SourceOptions(policy=policy))
     filled = pd.Series(low.filled, index=pd.to_datetime(low.bars.timestamp, unit="ms"))
     per_bar = filled.resample("4h").agg(["max", "size"])
     per_bar = per_bar[per_bar["size"] == 4]["max"]
     assert high.filled.tolist() == per_bar.tolist()
     assert 0 < high.filled.sum() < low.filled.sum()
-    few = load_bars(market_db, "AAAUSDT", "4h", limit=5, reading=Reading(policy=policy))
+    few = load_bars(market_db, "AAAUSDT", "4h", limit=5, options=SourceOptions(policy=policy))
     assert few.filled.tolist() == high.filled[-5:].tolist()
 
 
@@ -82,7 +82,8 @@ def test_what_is_off_the_grid_is_told_before_it_is_put_together(market_db):
     with pytest.raises(BitcornError, match="off the 1h grid"):
         load_bars(market_db, "BBBUSDT", "4h")
     assert (
-        len(load_bars(market_db, "BBBUSDT", "4h", reading=Reading(policy=CleaningPolicy(off_grid="snap"))).bars) == 225
+        len(load_bars(market_db, "BBBUSDT", "4h", options=SourceOptions(policy=CleaningPolicy(off_grid="snap"))).bars)
+        == 225
     )
 
 
@@ -129,7 +130,7 @@ def test_an_open_file_gives_what_the_source_gives(market_db):
     with open_file(market_db) as reader:
         for partition in (Partition("AAAUSDT", "1h"), Partition("AAAUSDT", "4h", "1h")):
             one = load_partition(reader, partition, policy)
-            other = load_bars(market_db, "AAAUSDT", partition.timeframe, reading=Reading(policy=policy))
+            other = load_bars(market_db, "AAAUSDT", partition.timeframe, options=SourceOptions(policy=policy))
             assert equal(one.bars, other.bars)
             assert np.array_equal(one.filled, other.filled)
             assert one.report == other.report

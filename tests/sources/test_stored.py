@@ -9,7 +9,7 @@ from raw_files import cryptodatadownload
 from reading import stored_rows
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.sources.options import Reading
+from bitcorn_ray.sources.options import SourceOptions
 
 START = 1_672_531_200_000
 HOUR = 3_600_000
@@ -96,7 +96,7 @@ def test_a_symbol_is_given_to_bars_that_have_none(tmp_path):
 def test_columns_are_those_that_the_user_says(tmp_path):
     rows = [(START + n * HOUR, 1, 2, 0.5, 1.5, 10) for n in range(5)]
     path = write_csv(tmp_path / "AAA_1h.csv", rows, "ts,erster,high,low,close,volume")
-    (stored,) = stored_rows(path, reading=Reading.of(None, ["open=erster"]))
+    (stored,) = stored_rows(path, options=SourceOptions.of(None, ["open=erster"]))
     assert stored.rows.open.tolist() == [1.0] * 5
 
 
@@ -122,7 +122,7 @@ def test_rows_of_two_markets_are_not_diagnosed_as_duplicates(tmp_path, markets):
     for source in (path, tmp_path / "AAA_1h.db"):
         with pytest.raises(BitcornError, match=r"5 of 10 rows of .* column token .* tells them apart"):
             list(stored_rows(source))
-        assert len(list(stored_rows(source, reading=Reading.of(None, ["symbol=token"])))) == 2
+        assert len(list(stored_rows(source, options=SourceOptions.of(None, ["symbol=token"])))) == 2
 
 
 def test_rows_of_several_exchanges_have_their_own_units(tmp_path):

@@ -77,7 +77,7 @@ def test_the_best_run_remembers_how_its_bars_were_repaired(market_db, tmp_path):
     told = load_run(tmp_path / "best").metadata["cleaning"]
     assert (told["policy"]["fill"], told["policy"]["max_gap_size"]) == ("forward", 48)
     assert told["partitions"]["AAAUSDT 1h"]["bars"] == 1_500
-    assert Forecaster.load(tmp_path / "best").reading().policy == config.run.clean
+    assert Forecaster.load(tmp_path / "best").source_options().policy == config.run.clean
 
 
 def test_a_sweep_of_one_trial_is_a_plain_training_bit_for_bit(market_db, tmp_path):

@@ -25,7 +25,7 @@ from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.timeframe import same_timeframe, stored_step, timeframe_ms
 from bitcorn_ray.sources.columns import is_number
 from bitcorn_ray.sources.conflicts import find_key_column, has_repeated_times
-from bitcorn_ray.sources.options import Reading
+from bitcorn_ray.sources.options import SourceOptions
 from bitcorn_ray.sources.reader import (
     InspectedPartition,
     InspectedTable,
@@ -46,23 +46,23 @@ _BATCH_ROWS = 65_536
 
 @contextmanager
 def opened_database(
-    path: str | Path, symbol: str | None = None, reading: Reading | None = None
+    path: str | Path, symbol: str | None = None, options: SourceOptions | None = None
 ) -> Iterator[DatabaseReader]:
     """Open a database for the time of a block.
 
-    symbol: of the bars if neither a column nor a name says one. reading: options of the source.
+    symbol: of the bars if neither a column nor a name says one. options: for reading the source.
     Raises BitcornError if the file is missing, is no database, or has no bars.
     """
     with connected(path) as database:
-        yield DatabaseReader(database, symbol, reading or Reading())
+        yield DatabaseReader(database, symbol, options or SourceOptions())
 
 
 class DatabaseReader:
     """The partitions of one open database; see `PartitionReader`."""
 
-    def __init__(self, database: Connection, symbol: str | None, reading: Reading) -> None:
-        self._database, self._reading = database, reading
-        self._tables, self._ignored = find_tables(database, reading)
+    def __init__(self, database: Connection, symbol: str | None, options: SourceOptions) -> None:
+        self._database, self._options = database, options
+        self._tables, self._ignored = find_tables(database, options)
         self._catalog = Catalog(database, self._tables, symbol)
 
     @property
@@ -128,7 +128,7 @@ class DatabaseReader:
         """
         entry = self._find(symbol, timeframe)
         bars = self._bars(entry, limit)[0]
-        if not self._reading.chooses_among_rows:
+        if not self._options.chooses_among_rows:
             self._require_one_series(entry, bars)
         return bars, entry.partition
 

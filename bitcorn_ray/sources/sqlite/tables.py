@@ -22,7 +22,7 @@ from bitcorn_ray.market.names import ParsedName, parse_name
 from bitcorn_ray.market.timeframe import numeric_steps, timeframe_word
 from bitcorn_ray.sources.columns import match_columns, match_extra
 from bitcorn_ray.sources.numbers import parse_numbers
-from bitcorn_ray.sources.options import Reading
+from bitcorn_ray.sources.options import SourceOptions
 from bitcorn_ray.sources.sqlite.connection import Connection, quoted
 from bitcorn_ray.sources.times import read_times
 
@@ -85,25 +85,25 @@ class IgnoredTable:
     table: BarTable | None = None
 
 
-def find_tables(database: Connection, reading: Reading) -> tuple[list[BarTable], list[IgnoredTable]]:
+def find_tables(database: Connection, options: SourceOptions) -> tuple[list[BarTable], list[IgnoredTable]]:
     """Return the tables and views of bars, and the others with the reason.
 
     Raises BitcornError if none holds bars, and if the requested table does not exist.
     """
     found = _schema(database)
-    if reading.table is not None:
-        found = _requested(database, found, reading.table)
+    if options.table is not None:
+        found = _requested(database, found, options.table)
     leading, matches = _leading_columns(database), dict[tuple[str, ...], _Match]()
     likely, ignored = list[BarTable](), list[IgnoredTable]()
     for table in found:
         if table.columns not in matches:
-            matches[table.columns] = _match(table.columns, reading)
+            matches[table.columns] = _match(table.columns, options)
         match = matches[table.columns]
         if match.reason:
             ignored.append(IgnoredTable(table.name, table.columns, match.reason, unclear=match.unclear))
         else:
             likely.append(_bar_table(table, match, leading.get(table.name, frozenset())))
-    mapping, tables = dict(reading.mapping), list[BarTable]()
+    mapping, tables = dict(options.mapping), list[BarTable]()
     for start in range(0, len(likely), _TABLES_PER_QUERY):
         for checked in _confirmed(database, likely[start : start + _TABLES_PER_QUERY], mapping):
             if isinstance(checked, BarTable):
@@ -115,7 +115,7 @@ def find_tables(database: Connection, reading: Reading) -> tuple[list[BarTable],
         tables = [table.table for table in ignored if table.table is not None]
         ignored = [table for table in ignored if table.table is None]
     if not tables:
-        raise BitcornError(_no_tables(database, ignored, reading))
+        raise BitcornError(_no_tables(database, ignored, options))
     return tables, ignored
 
 
@@ -191,14 +191,14 @@ class _Match:
     unclear: bool = False
 
 
-def _match(columns: tuple[str, ...], reading: Reading) -> _Match:
+def _match(columns: tuple[str, ...], options: SourceOptions) -> _Match:
     if not columns:
         return _Match(reason="it cannot be read: what it shows does not exist")
     try:
-        found, missing = match_columns(columns, dict(reading.mapping))
+        found, missing = match_columns(columns, dict(options.mapping))
         if missing:
             return _Match(reason=f"it has no column for {', '.join(missing)}")
-        return _Match(found, match_extra(columns, reading.columns, found))
+        return _Match(found, match_extra(columns, options.columns, found))
     except BitcornError as error:
         return _Match(reason=str(error), unclear=True)
 
@@ -280,14 +280,14 @@ def _mostly_timeframes(values: list[object]) -> bool:
     return any(found) and 2 * sum(found) >= len(found)
 
 
-def _no_tables(database: Connection, ignored: list[IgnoredTable], reading: Reading) -> str:
+def _no_tables(database: Connection, ignored: list[IgnoredTable], options: SourceOptions) -> str:
     """Return the message that says why no table holds bars."""
     path = database.path
     if unclear := [table for table in ignored if table.unclear]:
         return "; ".join(f"table {table.name} of {path}: {table.reason}" for table in unclear)
     if empty := [table.name for table in ignored if table.empty]:
         return f"{path} holds no bars: table {', '.join(empty)} is empty"
-    if reading.table is not None and ignored:
+    if options.table is not None and ignored:
         return f"table {ignored[0].name} of {path} holds no bars: {ignored[0].reason}"
     described = [f"{table.name} ({', '.join(table.columns)}): {table.reason}" for table in ignored]
     tables = f"its tables are {'; '.join(described)}" if described else "it has no tables"

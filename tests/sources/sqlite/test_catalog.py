@@ -6,7 +6,7 @@ from reading import list_partitions, read_bars
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.partition import Partition
-from bitcorn_ray.sources.options import Reading
+from bitcorn_ray.sources.options import SourceOptions
 from bitcorn_ray.sources.sqlite.catalog import Catalog
 from bitcorn_ray.sources.sqlite.columns import one_unit
 from bitcorn_ray.sources.sqlite.connection import connected
@@ -30,7 +30,7 @@ def held(path, tables, asked=None):
             connection.executemany(f"INSERT INTO {quoted} VALUES ({', '.join('?' * (len(keys) + 6))})", of_table)
         connection.commit()
     with connected(path) as connection:
-        return Catalog(connection, find_tables(connection, Reading())[0], asked).partitions
+        return Catalog(connection, find_tables(connection, SourceOptions())[0], asked).partitions
 
 
 def keyed(values, of_bars):
@@ -114,7 +114,7 @@ def test_one_symbol_is_found_without_listing_the_timeframes_of_others(tmp_path):
     path = tmp_path / "m.db"
     held(path, {"a": (["symbol", "tf"], keyed(("X", "1h"), rows()) + keyed(("Y/Z", "4h"), rows()))})
     with connected(path) as connection:
-        found = Catalog(connection, find_tables(connection, Reading())[0])
+        found = Catalog(connection, find_tables(connection, SourceOptions())[0])
         assert [each.partition for each in found.of_symbol("yz")] == [Partition("Y/Z", "4h")]
         assert found.symbols == ["X", "Y/Z"]
 

@@ -14,7 +14,7 @@ from reading import list_partitions, read_bars, stored_rows
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.policy import CleaningPolicy
-from bitcorn_ray.sources.options import Reading
+from bitcorn_ray.sources.options import SourceOptions
 
 HOUR = 3_600_000
 START = 1_502_942_400_000
@@ -303,12 +303,12 @@ def test_rows_that_an_unknown_column_tells_apart_are_never_one_partition(tmp_pat
     with pytest.raises(BitcornError, match=rf"column the {key} \('.*, \.\.\.\) tells them apart") as no:
         read_bars(path, "BTCUSDT", "1h")
     assert f"--map symbol=the {key} or timeframe=the {key}" in str(no.value)
-    named = Reading.of(mapping={key: f"the {key}"})
-    assert rows_of(read_bars(path, "BTCUSDT", "1h", reading=named)[0]) == plain_rows()
+    named = SourceOptions.of(mapping={key: f"the {key}"})
+    assert rows_of(read_bars(path, "BTCUSDT", "1h", options=named)[0]) == plain_rows()
     with pytest.raises(BitcornError, match=r"apart: .* --clean duplicates=last"):  # a policy on other things
-        read_bars(path, "BTCUSDT", "1h", reading=Reading.of(policy=CleaningPolicy(fill="forward")))
-    known = Reading.of(policy=CleaningPolicy(duplicates="first"))  # who says what they are is not asked
-    assert len(read_bars(path, "BTCUSDT", "1h", reading=known)[0]) == 12
+        read_bars(path, "BTCUSDT", "1h", options=SourceOptions.of(policy=CleaningPolicy(fill="forward")))
+    known = SourceOptions.of(policy=CleaningPolicy(duplicates="first"))  # who says what they are is not asked
+    assert len(read_bars(path, "BTCUSDT", "1h", options=known)[0]) == 12
 
 
 def test_exchanges_of_a_table_without_symbols_are_never_one_partition(tmp_path):
@@ -323,7 +323,10 @@ def test_markets_that_are_numbered_are_never_one_partition(tmp_path):
     path = make(tmp_path / "BTCUSDT.db", rows, [*PLAIN, "token"])
     with pytest.raises(BitcornError, match=r"column token .* tells them apart: .* --map symbol=token"):
         read_bars(path, "BTCUSDT", "1h")
-    assert rows_of(read_bars(path, "408065", "1h", reading=Reading.of(mapping={"symbol": "token"}))[0]) == plain_rows()
+    assert (
+        rows_of(read_bars(path, "408065", "1h", options=SourceOptions.of(mapping={"symbol": "token"}))[0])
+        == plain_rows()
+    )
 
 
 @pytest.mark.parametrize("first", [1, 1.5, None], ids=["int", "real", "null"])

@@ -2,7 +2,7 @@ import sqlite3
 
 import pytest
 
-from bitcorn_ray.sources.options import Reading
+from bitcorn_ray.sources.options import SourceOptions
 from bitcorn_ray.sources.sqlite.catalog import Catalog, RowSummary, summarise_rows
 from bitcorn_ray.sources.sqlite.connection import connected
 from bitcorn_ray.sources.sqlite.database import opened_database
@@ -28,7 +28,7 @@ def db(tmp_path):
 
 def test_rows_and_ends_are_those_that_sql_counts(db):
     with connected(db) as connection:
-        stored = Catalog(connection, find_tables(connection, Reading())[0]).partitions
+        stored = Catalog(connection, find_tables(connection, SourceOptions())[0]).partitions
         summaries = summarise_rows(connection, stored)
         found = {entry.partition.symbol: summary for entry, summary in zip(stored, summaries, strict=True)}
     number = RowSummary(5, 1_502_942_400, 1_502_942_400 + 4 * 3_600)

@@ -3,7 +3,7 @@ import sqlite3
 import pytest
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.sources.options import Reading
+from bitcorn_ray.sources.options import SourceOptions
 from bitcorn_ray.sources.sqlite.connection import connected
 from bitcorn_ray.sources.sqlite.tables import find_tables
 
@@ -14,7 +14,7 @@ def tables(path, *statements):
             connection.execute(statement)
     connection.close()
     with connected(path) as connection:
-        return find_tables(connection, Reading())[0]
+        return find_tables(connection, SourceOptions())[0]
 
 
 def test_tables_and_views_are_known_by_their_columns(tmp_path):
@@ -44,13 +44,13 @@ BARS = "ts, open, high, low, close, volume"
 ROW = "VALUES (1502942400, 1, 2, 0.5, 1, 1)"
 
 
-def found(path, *statements, **reading):
+def found(path, *statements, **options):
     with sqlite3.connect(path) as connection:
         for statement in statements:
             connection.execute(statement)
     connection.close()
     with connected(path) as connection:
-        bars, ignored = find_tables(connection, Reading.of(**reading))
+        bars, ignored = find_tables(connection, SourceOptions.of(**options))
         return [table.name for table in bars], {each.name: each.reason for each in ignored}
 
 
@@ -89,7 +89,7 @@ def test_a_table_that_is_asked_for_is_the_only_one(tmp_path):
     ]
     assert found(tmp_path / "a.db", *statements, table="b")[0] == ["B"]
     with connected(tmp_path / "a.db") as connection, pytest.raises(BitcornError, match="has no table 'c': it has a, B"):
-        find_tables(connection, Reading.of("c"))
+        find_tables(connection, SourceOptions.of("c"))
 
 
 def test_a_mapping_decides_and_where_none_of_the_tables_has_it_that_is_told(tmp_path):
@@ -99,7 +99,7 @@ def test_a_mapping_decides_and_where_none_of_the_tables_has_it_that_is_told(tmp_
         connected(tmp_path / "a.db") as connection,
         pytest.raises(BitcornError, match="--map open=p2: there is no such"),
     ):
-        find_tables(connection, Reading.of(mapping=["open=p2"]))
+        find_tables(connection, SourceOptions.of(mapping=["open=p2"]))
 
 
 def test_a_column_that_is_only_called_like_a_timeframe_is_none(tmp_path):
@@ -112,7 +112,7 @@ def test_a_column_that_is_only_called_like_a_timeframe_is_none(tmp_path):
             connection.execute("INSERT INTO b VALUES (?, 1, 2, 0.5, 1, 1, '1H')", (1502942400 + i,))
     connection.close()
     with connected(path) as connection:
-        assert [table.has("timeframe") for table in find_tables(connection, Reading())[0]] == [False, True]
+        assert [table.has("timeframe") for table in find_tables(connection, SourceOptions())[0]] == [False, True]
 
 
 @pytest.mark.parametrize("name", ["period", "bar"])
@@ -124,7 +124,7 @@ def test_a_column_that_counts_bars_is_no_timeframe_though_some_counts_are(tmp_pa
             connection.execute("INSERT INTO a VALUES (?, 1, 2, 0.5, 1, 1, ?)", (1502942400 + i * 3600, i))
     connection.close()
     with connected(path) as connection:
-        assert [table.has("timeframe") for table in find_tables(connection, Reading())[0]] == [False]
+        assert [table.has("timeframe") for table in find_tables(connection, SourceOptions())[0]] == [False]
 
 
 def test_generated_columns_are_columns_too(tmp_path):

@@ -111,9 +111,9 @@ def test_rows_are_missing_for_all_features_or_none(market_db, tmp_path):
 def test_bars_are_read_once_for_all_systems(market_db, tmp_path, monkeypatch):
     read = []
 
-    def counted(db, symbol, *rest, **reading):
+    def counted(db, symbol, *rest, **source_options):
         read.append(symbol)
-        return load_bars(db, symbol, *rest, **reading)
+        return load_bars(db, symbol, *rest, **source_options)
 
     monkeypatch.setattr(load, "load_bars", counted)
     evolve_data(EvolveConfig.load(evolve_values(market_db, tmp_path)))
