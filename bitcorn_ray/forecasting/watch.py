@@ -65,7 +65,7 @@ class _Watched:
 class Watcher:
     """A watch of a source for a run; it locks its journal until it is closed.
 
-    symbols: by default the trained ones. source_options: for reading the source; bars are cleaned by the run's policy. A
+    symbols: by default the trained ones. source_options: of the source; bars are cleaned by the run's policy. A
     timeframe that is not stored is resampled from one that is, as soon as all lower bars of a bar exist.
     Raises BitcornError as `plan_forecasts` and `Journal` do.
     """
