@@ -136,7 +136,6 @@ def _pages(
             sleep,
         )
         bars = _bars_of(rows)
-        assert bars.timestamp is not None
         fresh = bars.take(bars.timestamp >= begin)
         wanted = bars.take((bars.timestamp >= begin) & (bars.timestamp < end))
         if len(wanted):

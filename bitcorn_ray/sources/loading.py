@@ -97,7 +97,6 @@ def load_partition(reader: PartitionReader, partition: Partition, policy: Cleani
 
 
 def _until(bars: Bars, last: int | None) -> Bars:
-    assert bars.timestamp is not None
     return bars if last is None else bars.take(bars.timestamp <= last)
 
 
@@ -142,8 +141,6 @@ def _cleaned(
 
 
 def _any_filled(bars: Bars, filled: NDArray[np.bool_], higher: Bars, timeframe: str) -> NDArray[np.bool_]:
-    assert bars.timestamp is not None
-    assert higher.timestamp is not None
     before = np.concatenate(([0], np.cumsum(filled)))
     rows = [np.searchsorted(bars.timestamp, higher.timestamp + after) for after in (0, timeframe_ms(timeframe))]
     found: NDArray[np.bool_] = before[rows[1]] > before[rows[0]]

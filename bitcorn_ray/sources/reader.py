@@ -154,7 +154,6 @@ class PartitionReader(Protocol):
 
 def sorted_by_time(bars: Bars) -> Bars:
     """Return bars in ascending order of time, equal times in the order that they have."""
-    assert bars.timestamp is not None
     if (np.diff(bars.timestamp) >= 0).all():
         return bars
     return bars.take(np.argsort(bars.timestamp, kind="stable"))
@@ -164,5 +163,4 @@ def newest_times(bars: Bars, limit: int | None) -> Bars:
     """Return the rows of the newest so many different times of sorted bars; None returns all."""
     if limit is None or len(bars) <= limit:
         return bars
-    assert bars.timestamp is not None
     return bars.take(bars.timestamp >= np.unique(bars.timestamp)[-limit:][0])

@@ -57,7 +57,6 @@ class Staging:
 
     def add(self, codes: NDArray[np.int64], bars: Bars) -> None:
         """Append T bars of the source that is being read. codes: (T,) indices of their partitions."""
-        assert bars.timestamp is not None
         columns = dict(zip(("ts", *BAR_COLUMNS[1:]), bars.columns().values(), strict=True))
         batch = pa.record_batch({"part": codes + self._parts, **columns})
         if len(bars):
