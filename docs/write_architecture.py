@@ -31,7 +31,7 @@ FLOORS = (
 )
 # The steps of one job, from bars to a verdict: the step, its file, and the object that it returns.
 STEPS = (
-    ("Open the source", "sources/source.py", "PartitionReader"),
+    ("Open the source", "sources/source.py", "Source"),
     ("Read and check bars", "sources/loading.py", "Bars"),
     ("Plan and compute chunks", "features/compute.py", "cache entries"),
     ("Load symbols and features", "datasets/load.py", "FeatureMatrix"),

@@ -19,7 +19,6 @@ ROOMS = (
     "fingerprint",
     "cache",
     "on_ray",
-    "doctor",
     "metrics",
     "market",
     "sources",

@@ -28,7 +28,7 @@ def doctor(cache_dir: str | None) -> None:
       bitcorn doctor --address head:6379 --cache-dir s3://bucket/cache
       bitcorn --address http://head:8265 --submit doctor --cache-dir s3://bucket/cache
     """
-    from bitcorn_ray.doctor import doctor as check_installation
+    from bitcorn_ray.on_ray.doctor import doctor as check_installation
 
     checks = check_installation(settings().address, cache_dir)
     show({"checks": [asdict(check) for check in checks]}, lambda _: checks_table(checks))

@@ -25,7 +25,7 @@ from rich.text import Text
 from bitcorn_ray.report.table import printable
 
 if TYPE_CHECKING:
-    from bitcorn_ray.doctor import Check
+    from bitcorn_ray.on_ray.doctor import Check
 
 _LAST = TextColumn("{task.fields[last]}", markup=False)
 _CHECKS = {"ok": "green", "warn": "yellow", "fail": "bold red"}

@@ -103,7 +103,7 @@ def test_a_lost_cluster_and_a_refused_job_are_one_line(run, cluster, monkeypatch
 
 def test_an_address_before_the_command_is_the_command_s(run, monkeypatch):
     asked = []
-    monkeypatch.setattr("bitcorn_ray.doctor.doctor", lambda address, cache: asked.append(address) or [])
+    monkeypatch.setattr("bitcorn_ray.on_ray.doctor.doctor", lambda address, cache: asked.append(address) or [])
     run("--address", "head:6379", "doctor")
     run("--address", "head:6379", "doctor", "--address", "other:6379")
     run("doctor")

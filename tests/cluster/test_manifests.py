@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 import bitcorn_ray
-from bitcorn_ray.doctor import pins
+from bitcorn_ray.on_ray.doctor import pins
 
 _ROOT = Path(__file__).parent.parent.parent
 _CLUSTER = _ROOT / "cluster"

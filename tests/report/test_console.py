@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from rendered import printed
 from rich.console import Console
 
-from bitcorn_ray.doctor import Check
+from bitcorn_ray.on_ray.doctor import Check
 from bitcorn_ray.report.console import checks_table, counter, plain_rows, progress, show, training_progress
 
 

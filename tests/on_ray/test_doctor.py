@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from bitcorn_ray import doctor as module
-from bitcorn_ray.doctor import Check, doctor, pins
+from bitcorn_ray.on_ray import doctor as module
+from bitcorn_ray.on_ray.doctor import Check, doctor, pins
 from bitcorn_ray.on_ray.nodes import NodeReply
 from bitcorn_ray.storage.storage import Storage
 
-_ROOT = Path(__file__).parent.parent
+_ROOT = Path(__file__).parents[2]
 
 
 def by_name(checks):
