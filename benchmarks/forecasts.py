@@ -29,7 +29,7 @@ from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.simulate import simulate_bars
 from bitcorn_ray.models.base import EpochResult, FitResult
 from bitcorn_ray.models.neural.config import LSTMConfig, TrainingConfig
-from bitcorn_ray.models.neural.model import LSTMModel
+from bitcorn_ray.models.neural.model import NetworkModel
 from bitcorn_ray.models.neural.network import Network
 from bitcorn_ray.sources.ingest import write_bars
 from bitcorn_ray.training.run import assemble_run, save_run
@@ -72,7 +72,7 @@ def forecasts() -> list[Figure]:
 @torch.inference_mode()
 def model_alone(forecaster: Forecaster, windows: int) -> None:
     """Let the model forecast about as many windows, all of them the same batch of 256, which is there already."""
-    model, batch = cast(LSTMModel, forecaster.run.model).network, 256
+    model, batch = cast(NetworkModel, forecaster.run.model).network, 256
     window_BLF = torch.zeros(batch, forecaster.run.config.seq_len, len(forecaster.system.features))
     reference_B = torch.ones(batch)
     for _ in range(windows // batch):
@@ -118,7 +118,7 @@ def make_run(folder: Path, bars: Bars) -> Path:
         "features": feature_identity(system.on_grid(_HOUR)),
         "data": facts,
     }
-    model = LSTMModel(_MODEL, network.eval())
+    model = NetworkModel(_MODEL, network.eval())
     run = assemble_run(model, result, data, scaler, TrainingConfig(), list(system.features), about)
     return save_run(run, folder)
 

@@ -11,7 +11,7 @@ from bitcorn_ray.datasets.load import feature_identity
 from bitcorn_ray.features.registry import find_system
 from bitcorn_ray.models.base import EpochResult, FitResult
 from bitcorn_ray.models.neural.config import LSTMConfig, TrainingConfig
-from bitcorn_ray.models.neural.model import LSTMModel
+from bitcorn_ray.models.neural.model import NetworkModel
 from bitcorn_ray.models.neural.network import Network
 from bitcorn_ray.training.run import assemble_run, save_run
 
@@ -43,6 +43,6 @@ def make_run(folder, partitions, model=MODEL, training=TRAINING, system="v2", se
         "features": feature_identity(found.on_grid(3_600_000)),
         "data": facts,
     }
-    fitted = LSTMModel(model, network.eval())
+    fitted = NetworkModel(model, network.eval())
     run = assemble_run(fitted, FitResult([epoch]), data, scaler, training, list(found.features), about)
     return save_run(run, folder)

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 # The configuration and the model of each kind, as module:Class.
 _KINDS = {
-    "lstm": ("neural.config:LSTMConfig", "neural.model:LSTMModel"),
-    "gru": ("neural.config:GRUConfig", "neural.model:GRUModel"),
-    "tcn": ("neural.config:TCNConfig", "neural.model:TCNModel"),
+    "lstm": ("neural.config:LSTMConfig", "neural.model:NetworkModel"),
+    "gru": ("neural.config:GRUConfig", "neural.model:NetworkModel"),
+    "tcn": ("neural.config:TCNConfig", "neural.model:NetworkModel"),
     "boosting": ("boosting:BoostingConfig", "boosting:Boosting"),
     "random_walk": ("baselines.simple:RandomWalkConfig", "baselines.simple:RandomWalk"),
     "constant": ("baselines.simple:ConstantConfig", "baselines.simple:Constant"),

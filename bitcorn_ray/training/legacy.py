@@ -26,7 +26,7 @@ from torch import Tensor
 from bitcorn_ray.datasets.scaling import scaler_from_json, scaler_to_json
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.models.neural.config import LSTMConfig
-from bitcorn_ray.models.neural.model import LSTMModel, read_state
+from bitcorn_ray.models.neural.model import NetworkModel, read_state
 from bitcorn_ray.models.neural.network import Network, load_weights
 from bitcorn_ray.storage.storage import Storage
 from bitcorn_ray.training.run import FORMAT, Run
@@ -75,7 +75,7 @@ def import_older(folder: str | Path, *, feature_system: str, timeframe: str | No
         "scaler": scaler_to_json(scaler),
         "calibration": {"method": "none, as the older system kept no scores: bands start on the bars forecast from"},
     }
-    return Run(LSTMModel(config, network.eval()), scaler, metadata)
+    return Run(NetworkModel(config, network.eval()), scaler, metadata)
 
 
 def from_per_horizon_heads(state: Mapping[str, Tensor], horizons: Sequence[int]) -> dict[str, Tensor]:

@@ -24,7 +24,10 @@ class NetworkConfig(ModelConfig):
     symbol_embedding: learned numbers for each partition beside its inputs, 0 for none; a network with them serves only
     the partitions that it was trained on. skip: add a linear map of the last bar's inputs to the heads' outputs.
     volatility_link: how the output of a head becomes a volatility, "exp" or "softplus".
+    encoder: what turns windows into states, as module:Class in `models.neural.encoders`.
     """
+
+    encoder: ClassVar[str]
 
     dropout: float = 0.2
     input_norm: bool = False
@@ -47,6 +50,8 @@ class RecurrentConfig(NetworkConfig):
     hidden_size: of each layer's state. num_layers: stacked layers. layer_norm: layer normalisation of each layer's
     states.
     """
+
+    encoder: ClassVar[str] = "recurrent:RecurrentEncoder"
 
     hidden_size: int = 64
     num_layers: int = 2
@@ -78,6 +83,8 @@ class TCNConfig(NetworkConfig):
     channels: of each block. kernel_size: bars of a convolution. blocks: residual blocks, whose dilation doubles from
     block to block; 0 for as many as make the last bar see the whole window.
     """
+
+    encoder: ClassVar[str] = "tcn:TCNEncoder"
 
     kind: Literal["tcn"] = "tcn"
     channels: int = 32

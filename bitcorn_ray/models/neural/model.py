@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bitcorn_ray.datasets.dataset import Dataset
 from bitcorn_ray.models.base import FitContext, FitResult, Prediction, Shape, Traits, WindowSet
-from bitcorn_ray.models.neural.config import GRUConfig, LSTMConfig, NetworkConfig, TCNConfig, TrainingConfig
+from bitcorn_ray.models.neural.config import NetworkConfig, TrainingConfig
 from bitcorn_ray.models.neural.network import Network, load_weights
 from bitcorn_ray.models.neural.steps import gather
 from bitcorn_ray.models.neural.trainer import fit
@@ -32,7 +32,10 @@ _BATCH_CPU, _BATCH_GPU = 256, 8_192
 
 
 class NetworkModel:
-    """A network of one kind. network: with the fitted weights, in evaluation mode; unset before the fit."""
+    """A network, whose configuration names its encoder.
+
+    network: with the fitted weights, in evaluation mode; unset before the fit.
+    """
 
     Config: ClassVar[type[NetworkConfig]] = NetworkConfig
     traits: ClassVar[Traits] = Traits(distributed=True, gpu=True, iterative=True)
@@ -82,24 +85,6 @@ class NetworkModel:
         network = Network(shape.features, config, max(shape.partitions, 1))
         load_weights(network, read_state(artifacts[WEIGHTS]))
         return cls(config, network.eval())
-
-
-class LSTMModel(NetworkModel):
-    """A network of LSTM layers."""
-
-    Config = LSTMConfig
-
-
-class GRUModel(NetworkModel):
-    """A network of GRU layers."""
-
-    Config = GRUConfig
-
-
-class TCNModel(NetworkModel):
-    """A temporal convolutional network."""
-
-    Config = TCNConfig
 
 
 def read_state(content: bytes) -> dict[str, Tensor]:

@@ -12,17 +12,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.models.neural.config import GRUConfig, LSTMConfig, NetworkConfig, RecurrentConfig, TCNConfig
+from bitcorn_ray.models.neural.config import GRUConfig, LSTMConfig, NetworkConfig, RecurrentConfig
 from bitcorn_ray.models.neural.encoders import Encoder
 from bitcorn_ray.models.neural.encoders.dropout import drop
-from bitcorn_ray.models.neural.encoders.recurrent import RecurrentEncoder
-from bitcorn_ray.models.neural.encoders.tcn import TCNEncoder
 
 _GREATEST_LOG = 8.0  # of a volatility in its units: a factor of 3,000 either way
 
@@ -146,22 +145,10 @@ class LSTMMultiHead(Network):
 
 
 def _encoder(inputs: int, config: NetworkConfig) -> Encoder:
-    """Return the encoder of a configuration. A new architecture adds a case here."""
-    match config:
-        case RecurrentConfig():
-            return RecurrentEncoder(
-                inputs,
-                config.hidden_size,
-                config.num_layers,
-                config.dropout,
-                cell=config.kind,
-                layer_norm=config.layer_norm,
-            )
-        case TCNConfig():
-            return TCNEncoder(
-                inputs, config.seq_len, config.channels, config.kernel_size, config.blocks, config.dropout
-            )
-    raise BitcornError(f"there is no encoder for a {type(config).__name__}")
+    """Return the encoder that a configuration names."""
+    module, _, name = config.encoder.partition(":")
+    made: type[Encoder] = getattr(import_module(f"bitcorn_ray.models.neural.encoders.{module}"), name)
+    return made.of(inputs, config)
 
 
 def load_weights(network: Network, state: Mapping[str, Tensor]) -> None:

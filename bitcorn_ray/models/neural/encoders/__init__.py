@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Self
+
 from torch import nn
 
 
@@ -12,6 +14,11 @@ class Encoder(nn.Module):
     """
 
     output_size: int
+
+    @classmethod
+    def of(cls, inputs: int, config: Any) -> Self:
+        """Return the encoder of a configuration, whose `encoder` names this class. inputs: F."""
+        raise NotImplementedError
 
     def work_per_window(self, seq_len: int) -> int:
         """Return the number of states that a window costs."""

@@ -12,10 +12,12 @@ Shapes: L seq_len, B batch, F inputs, D hidden_size.
 from __future__ import annotations
 
 from contextlib import nullcontext
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
+from bitcorn_ray.models.neural.config import RecurrentConfig
 from bitcorn_ray.models.neural.encoders import Encoder
 from bitcorn_ray.models.neural.encoders.dropout import drop
 
@@ -34,6 +36,18 @@ class RecurrentEncoder(Encoder):
         kind = nn.LSTM if cell == "lstm" else nn.GRU
         self.layers = kind(inputs, hidden_size, num_layers, dropout=dropout if num_layers > 1 else 0.0)
         self.norms = nn.ModuleList(nn.LayerNorm(hidden_size) for _ in range(num_layers)) if layer_norm else None
+
+    @classmethod
+    def of(cls, inputs: int, config: RecurrentConfig) -> Self:
+        """Return the encoder of a configuration."""
+        return cls(
+            inputs,
+            config.hidden_size,
+            config.num_layers,
+            config.dropout,
+            cell=config.kind,
+            layer_norm=config.layer_norm,
+        )
 
     def work_per_window(self, seq_len: int) -> int:
         """Return the number of states that a window costs."""

@@ -10,10 +10,13 @@ Shapes: L seq_len, B batch, F inputs, C channels.
 
 from __future__ import annotations
 
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from bitcorn_ray.models.neural.config import TCNConfig
 from bitcorn_ray.models.neural.encoders import Encoder
 from bitcorn_ray.models.neural.encoders.dropout import drop
 
@@ -32,6 +35,11 @@ class TCNEncoder(Encoder):
             _Block(inputs if index == 0 else channels, channels, kernel_size, 2**index, dropout)
             for index in range(count)
         )
+
+    @classmethod
+    def of(cls, inputs: int, config: TCNConfig) -> Self:
+        """Return the encoder of a configuration."""
+        return cls(inputs, config.seq_len, config.channels, config.kernel_size, config.blocks, config.dropout)
 
     def work_per_window(self, seq_len: int) -> int:
         """Return the number of states that a window costs."""

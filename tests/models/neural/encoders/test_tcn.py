@@ -7,7 +7,7 @@ from bitcorn_ray.models.base import FitContext, Shape, WindowSet
 from bitcorn_ray.models.neural.config import TCNConfig
 from bitcorn_ray.models.neural.encoders.dropout import DropoutSlice, dropout_slice
 from bitcorn_ray.models.neural.encoders.tcn import TCNEncoder, blocks_for, receptive_field
-from bitcorn_ray.models.neural.model import TCNModel
+from bitcorn_ray.models.neural.model import NetworkModel
 
 CONFIG = TCNConfig(horizons=(1, 3), seq_len=8, channels=6, kernel_size=2, reference_span=24)
 
@@ -61,10 +61,10 @@ def test_training_is_deterministic_and_learns(random_bars):
 def test_a_saved_model_forecasts_the_same(random_bars):
     data = make_data(random_bars(600), model=CONFIG)[0]
     shape = Shape(data.matrix.shape[1], 1, 3_600_000)
-    model = TCNModel.create(CONFIG, shape)
+    model = NetworkModel.create(CONFIG, shape)
     model.fit(data, TRAINING, FitContext())
     windows = WindowSet.of_dataset(data, data.validation_ends, CONFIG)
-    forecast, again = model.predict(windows), TCNModel.restore(CONFIG, shape, model.artifacts()).predict(windows)
+    forecast, again = model.predict(windows), NetworkModel.restore(CONFIG, shape, model.artifacts()).predict(windows)
     np.testing.assert_array_equal(forecast.returns, again.returns)
     np.testing.assert_array_equal(forecast.volatilities, again.volatilities)
     assert (forecast.volatilities > 0).all()
