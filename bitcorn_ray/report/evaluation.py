@@ -30,9 +30,9 @@ def evaluation_tables(evaluation: Evaluation) -> tuple[Table | str, ...]:
     verdicts = ["\n  ".join([ahead(one.horizon), *one.verdict.split("; ")]) for one in evaluation.skill]
     remarks = [f"{name} of {one.symbol}: {text}" for one in evaluation.partitions for name, text in one.remarks.items()]
     measures = (">QLIKE", f">minus {_STRONGEST}'s", ">direction", ">by chance")
-    bands = (">in 50 %", ">in 80 %", ">in 95 %", ">CRPS", ">RMSE")
+    bands = [f">in {100 * band.level:g} %" for band in evaluation.partitions[0].metrics[0].bands]
     rows = [row for one in evaluation.partitions for row in _metrics_rows(one)]
-    metrics = Table(("partition", ">horizon", ">windows", "from", *measures, *bands), rows)
+    metrics = Table(("partition", ">horizon", ">windows", "from", *measures, *bands, ">CRPS", ">RMSE"), rows, keys=2)
     return "\n".join(verdicts), _baselines(evaluation), metrics, *remarks
 
 

@@ -78,7 +78,7 @@ def audit_tables(audits: Sequence[PartitionAudit]) -> tuple[Table, ...]:
     summary = Table(columns, rows)
     if not findings:
         return (summary,)
-    return summary, Table(("partition", "feature", "what", "bar", ">size", ">cuts", "detail"), findings)
+    return summary, Table(("partition", "feature", "what", "bar", ">size", ">cuts", "detail"), findings, keys=2)
 
 
 def cache_table(entries: Sequence[Mapping[str, Any]], sources: bool = False) -> Table:

@@ -98,7 +98,7 @@ def newest_table(entries: Sequence[Mapping[str, Any]]) -> Table:
                 yield *(start if n == 0 else ("", "", "")), horizon, f"{forecast:+.3%}", f"{volatility:.3%}", *bands
 
     values = (">close", ">horizon", ">return", ">volatility", ">80 % band", ">95 % band")
-    return Table(("partition", "last bar", *values), list(rows()))
+    return Table(("partition", "last bar", *values), list(rows()), keys=2)
 
 
 def skill_table(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -117,7 +117,7 @@ def skill_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         for row in rows
     ]
     shares = (">in 50 %", ">in 80 %", ">in 95 %", ">direction")
-    return Table(("partition", ">horizon", ">scored", *shares, ">QLIKE", ">EWMA", ">better by"), shown)
+    return Table(("partition", ">horizon", ">scored", *shares, ">QLIKE", ">EWMA", ">better by"), shown, keys=2)
 
 
 def _name(row: Mapping[str, Any]) -> str:

@@ -1,17 +1,20 @@
 """Tables and lists of facts that are shown both on a terminal and on a page, and the formats of their cells.
 
-`Table` and `Facts` render themselves: rich prints them through ``__rich__``, pages write their ``html()``. Control
-characters are escaped on a terminal and markup is escaped everywhere, because names come from files.
+`Table` and `Facts` render themselves: rich prints them, pages write their ``html()``. A table that is too wide for the
+terminal is printed in parts, one below the other, each with the columns that name its rows. Control characters are
+escaped on a terminal and markup is escaped everywhere, because names come from files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 from rich import box, table
+from rich.console import Console, ConsoleOptions
+from rich.measure import Measurement
 from rich.text import Text
 
 
@@ -40,20 +43,40 @@ class Table:
     """A table.
 
     columns: names; a leading ">" aligns a column to the right and is not shown. rows: cells; None is empty, integers
-    get thousands separators. wide: do not wrap the cells on a page.
+    get thousands separators. wide: do not wrap the cells on a page. keys: number of leading columns that name a row.
     """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     wide: bool = False
+    keys: int = 1
 
-    def __rich__(self) -> table.Table:
-        """Return the table of rich."""
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[table.Table]:
+        """Print the table, in parts if no column can be left whole otherwise."""
+        for columns in self._parts(console, options):
+            yield self._printed(columns)
+
+    def _parts(self, console: Console, options: ConsoleOptions) -> list[list[int]]:
+        """Return the columns of each part."""
+        keys, rest = list(range(self.keys)), range(self.keys, len(self.columns))
+        parts = [keys]
+        for column in rest:
+            wider = [*parts[-1], column]
+            # Words are not broken: a part is full once its words take more than the terminal's width.
+            least = Measurement.get(console, options.update(width=10_000), self._printed(wider)).minimum
+            if least > options.max_width and len(parts[-1]) > len(keys):
+                parts.append([*keys, column])
+            else:
+                parts[-1] = wider
+        return parts
+
+    def _printed(self, columns: Sequence[int]) -> table.Table:
+        """Return the table of rich with some of the columns."""
         made = table.Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for name in self.columns:
+        for name in (self.columns[column] for column in columns):
             made.add_column(name.removeprefix(">"), justify="right" if name[:1] == ">" else "left", overflow="fold")
         for row in self.rows:
-            made.add_row(*map(_terminal_cell, row))
+            made.add_row(*(_terminal_cell(row[column]) for column in columns))
         return made
 
     def html(self) -> Html:
@@ -78,9 +101,9 @@ class Facts:
 
     values: Mapping[str, Cell]
 
-    def __rich__(self) -> table.Table:
+    def __rich__(self) -> Table:
         """Return a table with a line per fact."""
-        return Table(("", ""), list(self._known().items())).__rich__()
+        return Table(("", ""), list(self._known().items()))
 
     def html(self) -> Html:
         """Return a definition list, in columns if there is room."""
@@ -132,7 +155,7 @@ def name_of(result: Any) -> str:
 def number(value: float | None, digits: int = 4, missing: str = "") -> str:
     """Return a number with fixed decimals.
 
-    >>> number(0.12345), number(None, missing="-"), number(2.0, 5)
+    >>> number(0.1234), number(None, missing="-"), number(2.0, 5)
     ('0.1234', '-', '2.00000')
     """
     return missing if value is None else f"{value:.{digits}f}"

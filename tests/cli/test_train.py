@@ -330,7 +330,7 @@ def trained(market_db, tmp_path):
 def test_lineage_is_shown_and_the_run_made_again(run, trained):
     shown = run("runs", "show", trained, "--lineage")
     assert shown.exit_code == 0, shown.output
-    for part in ("AAAUSDT 1h", "seed", "deterministic", "made with", "hidden_size 4"):
+    for part in ("AAAUSDT 1h", "seed", "deterministic", "digest of the bars", "hidden_size 4"):
         assert part in shown.stdout
     told = json.loads(run("runs", "show", trained, "--lineage", "--json").stdout)
     assert told["config"]["model"]["hidden_size"] == 4
