@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.market.names import parse_name
+from bitcorn_ray.market.names import ParsedName, parse_name, without_endings
 from bitcorn_ray.market.timeframe import same_timeframe
 
 
@@ -77,11 +77,18 @@ def partition_of_file(path: str | Path) -> tuple[str | None, str | None]:
     >>> partition_of_file("market.db")
     (None, None)
 
-    Raises BitcornError for a month (``BTCUSDT_1M.csv``).
+    Raises BitcornError for a month (``BTCUSDT_1M.csv``) and for an option.
     """
-    parsed = parse_name(Path(path).name.split(".")[0])
-    if parsed.month and parsed.symbol:
-        raise BitcornError(
-            f"{Path(path).name} holds bars of a month ({parsed.month}), which has no fixed length: leave it out"
-        )
+    parsed = parse_file_name(path)
     return None if parsed.uncertain else parsed.symbol, parsed.timeframe
+
+
+def parse_file_name(path: str | Path) -> ParsedName:
+    """Return all that a file name says; raises as `partition_of_file` does."""
+    name = Path(path).name
+    parsed = parse_name(without_endings(name))
+    if parsed.month and parsed.symbol:
+        raise BitcornError(f"{name} holds bars of a month ({parsed.month}), which has no fixed length: leave it out")
+    if parsed.option:
+        raise BitcornError(f"{name} holds bars of an option, which ends before a model could learn it: leave it out")
+    return parsed

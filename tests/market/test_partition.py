@@ -68,7 +68,7 @@ def test_selecting_an_unknown_timeframe_names_those_of_the_symbol():
         ("bitcoin.csv", (None, None)),
         ("BTCUSDT-1h-2024-12.csv", ("BTCUSDT", "1h")),
         ("_1h.csv", (None, "1h")),
-        ("BTCUSDT_0h.csv", ("BTCUSDT", None)),
+        ("BTCUSDT_0h.csv", ("BTCUSDT_0H", None)),
         ("CDD_Binance_BTCUSDT_1h.csv.gz", ("BTCUSDT", "1h")),
         ("BTC_USDT_USDT-1h-futures.feather", ("BTC/USDT:USDT", "1h")),
     ],

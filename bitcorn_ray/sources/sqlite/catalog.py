@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import modal_step
-from bitcorn_ray.market.names import ParsedName, parse_name
+from bitcorn_ray.market.names import ParsedName, parse_name, without_endings
 from bitcorn_ray.market.partition import Partition, normalise_symbol
 from bitcorn_ray.market.timeframe import choose_step, numeric_steps, stored_step, timeframe_ms, timeframe_of_ms
 from bitcorn_ray.sources.sqlite.columns import merged_times, one_unit, split_column
@@ -190,7 +190,7 @@ class Catalog:
 
     @cached_property
     def _of_file(self) -> ParsedName:
-        return parse_name(self._database.path.name.split(".")[0])
+        return parse_name(without_endings(self._database.path.name))
 
     def _of_number(self, stored: StoredPartition, steps: list[int]) -> tuple[str, str]:
         """Return the timeframe and unit that a bare number stands for; the bars' distance decides between several."""
