@@ -34,7 +34,7 @@ from bitcorn_ray.market.clean import cleaning_counts
 from bitcorn_ray.market.diagnosis import quality_flags, quality_report
 from bitcorn_ray.market.partition import Partition, normalise_symbol
 from bitcorn_ray.sources.loading import LoadedBars
-from bitcorn_ray.sources.source import shown_source
+from bitcorn_ray.sources.source import require_one_file, shown_source
 from bitcorn_ray.storage.traffic import count_traffic
 
 _log = logger_of(__name__)
@@ -250,6 +250,7 @@ def finish_features(
     cache.forget([link for status in computed for link in status.superseded])
     symbols, timeframes = plan.work.symbols, plan.work.timeframes
     statuses, receipts = [*plan.done, *computed], dict(plan.receipts)
+    require_one_file((Partition(status.symbol, status.timeframe), status.source) for status in statuses)
     by_file: dict[str, list[PartitionStatus]] = {}
     for status in statuses:
         by_file.setdefault(status.source, []).append(status)

@@ -27,7 +27,6 @@ from bitcorn_ray.sources.folders import names_in_path
 from bitcorn_ray.sources.loading import LoadedBars, load_partition
 from bitcorn_ray.sources.options import SourceOptions
 from bitcorn_ray.sources.source import DatabaseFile, Source, SourceFile, open_file, open_source, shown_source
-from bitcorn_ray.storage.location import Location
 
 Result = TypeVar("Result")
 Timed = TypeVar("Timed", bound=Any)
@@ -51,10 +50,10 @@ class FeatureJob:
         if self.partition is not None:
             return self.partition
         try:
-            symbol, timeframe = names_in_path(Location.of(self.path))
+            symbol, timeframe = names_in_path(SourceFile.at(self.path).location)
         except BitcornError:
             symbol, timeframe = None, None
-        return Partition(symbol or Location.of(self.path).name, timeframe or "")
+        return Partition(symbol or SourceFile.at(self.path).location.name, timeframe or "")
 
 
 @dataclass(frozen=True, kw_only=True)

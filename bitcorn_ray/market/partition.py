@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.names import ParsedName, parse_name, without_endings
-from bitcorn_ray.market.timeframe import same_timeframe
+from bitcorn_ray.market.timeframe import same_timeframe, stored_step
 
 
 @dataclass(frozen=True, order=True)
@@ -38,6 +38,11 @@ def normalise_symbol(symbol: str) -> str:
     True
     """
     return re.sub(r"[/\-_\s]", "", symbol).upper()
+
+
+def identity_of(partition: Partition) -> tuple[str, object]:
+    """Return what is equal for two spellings of one partition."""
+    return normalise_symbol(partition.symbol), stored_step(partition.timeframe) or partition.timeframe
 
 
 def is_requested(partition: Partition, symbols: Sequence[str] | None, timeframes: Sequence[str] | None) -> bool:

@@ -13,17 +13,44 @@ their time with another row, such a column is searched for:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.market.bars import PRICE_COLUMNS, Bars, show_time
+from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.sources.numbers import parse_numbers
 
 _REPEATED, _LEFT, _SHARED = 0.01, 0.1, 0.25
 _EXAMPLES = 3
+
+
+def require_agreement(partition: Partition, parts: Sequence[tuple[str, Bars]]) -> None:
+    """Raise BitcornError if files of one partition have different prices at one time.
+
+    parts: each file, as shown, with its bars, ascending in time.
+    """
+    parts = sorted((part for part in parts if len(part[1])), key=lambda part: int(part[1].timestamp[0]))
+    for index, (shown, bars) in enumerate(parts):
+        for other, others in parts[:index]:
+            if others.timestamp[-1] < bars.timestamp[0]:
+                continue
+            _, ours, theirs = np.intersect1d(bars.timestamp, others.timestamp, return_indices=True)
+            differ = np.zeros(len(ours), bool)
+            for name in PRICE_COLUMNS:
+                differ |= getattr(bars, name)[ours] != getattr(others, name)[theirs]
+            if differ.any():
+                row = int(differ.argmax())
+                raise BitcornError(
+                    f"{other} and {shown} both hold {partition} at {show_time(bars.timestamp[ours[row]])}, and "
+                    f"{int(differ.sum()):,} of {len(ours):,} common bars differ (close {others.close[theirs[row]]:g} "
+                    f"and {bars.close[ours[row]]:g}): keep one of them, or, if they are of one market, choose one row "
+                    "by --clean duplicates=last"
+                )
 
 
 def has_repeated_times(times: NDArray[np.int64] | None) -> bool:

@@ -19,7 +19,7 @@ from bitcorn_ray.market.bars import Bars
 from bitcorn_ray.market.partition import Partition, normalise_symbol, select_partitions
 from bitcorn_ray.sources.folders import bar_files, names_in_path
 from bitcorn_ray.sources.options import SourceOptions
-from bitcorn_ray.sources.source import SourceFile, open_source
+from bitcorn_ray.sources.source import open_source
 from bitcorn_ray.storage.location import Location
 from bitcorn_ray.storage.storage import publish_file
 
@@ -52,7 +52,7 @@ def export_bars(
     written or holds one of the partitions in another file.
     """
     opened = open_source(source, options)
-    stored = [(file, partition) for file in opened.files for partition in _partitions(file, opened.options)]
+    stored = opened.partitions_of_files()
     chosen = set(select_partitions([partition for _, partition in stored], symbols, timeframes))
     for partition in chosen:
         _require_short(partition)
@@ -66,13 +66,6 @@ def export_bars(
             exported.append(_written(root, partition, bars))
             on_done(exported[-1])
     return exported
-
-
-def _partitions(file: SourceFile, options: SourceOptions) -> list[Partition]:
-    if (named := file.partition_in_name(options)) is not None:
-        return [named]
-    with file.opened(options) as reader:
-        return list(reader.partitions)
 
 
 def _name(partition: Partition) -> str:

@@ -26,8 +26,8 @@ from bitcorn_ray.market.bars import BAR_COLUMNS, Bars, joined, modal_step
 from bitcorn_ray.market.partition import Partition, is_requested, partition_of_file
 from bitcorn_ray.market.timeframe import choose_step, numeric_steps, timeframe_ms, timeframe_of_ms, timeframe_word
 from bitcorn_ray.sources.columns import match_columns, match_extra
-from bitcorn_ray.sources.conflicts import find_key_column, has_repeated_times
-from bitcorn_ray.sources.folders import bar_files, hive_partition, names_in_path
+from bitcorn_ray.sources.conflicts import find_key_column, has_repeated_times, require_agreement
+from bitcorn_ray.sources.folders import files_at, hive_partition, names_in_path
 from bitcorn_ray.sources.formats.formats import opened_rows
 from bitcorn_ray.sources.formats.rows import RawRows
 from bitcorn_ray.sources.numbers import parse_numbers
@@ -290,14 +290,16 @@ class BarFile:
 
 
 class FilesReader:
-    """The partitions of a file, or of a folder of files that are one partition; see `PartitionReader`.
+    """The partitions of files, or of folders of files, that are read together; see `PartitionReader`.
 
     symbol: of the bars if nothing else says one.
     """
 
-    def __init__(self, location: Location, symbol: str | None = None, options: SourceOptions | None = None) -> None:
-        self._location, self._symbol, self._options = location, symbol, options or SourceOptions()
-        self._files = [location] if location.info() else bar_files(location)
+    def __init__(
+        self, locations: Sequence[Location], symbol: str | None = None, options: SourceOptions | None = None
+    ) -> None:
+        self._location, self._symbol, self._options = locations[0], symbol, options or SourceOptions()
+        self._files = [file for location in locations for file in files_at(location)]
 
     @property
     def partitions(self) -> list[Partition]:
@@ -306,7 +308,7 @@ class FilesReader:
 
     def sizes(self) -> dict[Partition, int]:
         """Return how many rows each partition has."""
-        return {partition: sum(map(len, parts)) for partition, parts in self._bars.items()}
+        return {partition: sum(len(bars) for _, bars in parts) for partition, parts in self._bars.items()}
 
     def read_stored(self, partition: Partition) -> tuple[Bars, Partition]:
         """Read a partition by its stored name."""
@@ -316,17 +318,25 @@ class FilesReader:
         """Read the bars of one partition; see `PartitionReader`."""
         for partition, parts in self._bars.items():
             if is_requested(partition, [symbol], [timeframe]):
-                return newest_times(sorted_by_time(joined(parts)), limit), partition
+                return newest_times(self._joined(partition, parts), limit), partition
         raise BitcornError(f"{self._location} has no bars of {symbol} {timeframe}")
 
     @cached_property
-    def _bars(self) -> dict[Partition, list[Bars]]:
-        """The bars of each partition; files are read whole, once."""
-        found: dict[Partition, list[Bars]] = {}
+    def _bars(self) -> dict[Partition, list[tuple[Location, Bars]]]:
+        """The bars of each partition by file; files are read whole, once."""
+        found: dict[Partition, list[tuple[Location, Bars]]] = {}
         for file in self._files:
-            for partition, bars in read_file(file, *names_in_path(file), self._options):
-                found.setdefault(partition, []).append(bars)
+            symbol, timeframe = names_in_path(file)
+            for partition, bars in read_file(file, symbol or self._symbol, timeframe, self._options):
+                found.setdefault(partition, []).append((file, bars))
         return found
+
+    def _joined(self, partition: Partition, parts: Sequence[tuple[Location, Bars]]) -> Bars:
+        """Join the files of one partition. Raises BitcornError if they contradict each other."""
+        bars = sorted_by_time(joined([part for _, part in parts]))
+        if len(parts) > 1 and not self._options.chooses_among_rows:
+            require_agreement(partition, [(file.shown, sorted_by_time(part)) for file, part in parts])
+        return bars
 
     def stored_rows(self, is_requested: Callable[[Partition], bool]) -> Iterator[StoredRows]:
         """Yield the rows of the requested partitions, in the files' order."""
@@ -336,6 +346,8 @@ class FilesReader:
                 parts.setdefault(stored.partition, []).append(stored)
         for partition, stored_parts in parts.items():
             if is_requested(partition):
+                if len(stored_parts) > 1:
+                    require_agreement(partition, [(part.source, sorted_by_time(part.rows)) for part in stored_parts])
                 yield joined_rows(stored_parts, self._location.shown)
 
     def _stored_in(self, location: Location) -> Iterator[StoredRows]:

@@ -7,8 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.market.partition import normalise_symbol
-from bitcorn_ray.market.timeframe import stored_step
+from bitcorn_ray.market.partition import Partition, identity_of
 from bitcorn_ray.sources.options import SourceOptions
 from bitcorn_ray.sources.reader import InspectedPartition, InspectedTable, Inspection
 from bitcorn_ray.sources.source import open_source
@@ -75,4 +74,4 @@ def _with_rivals(inspection: Inspection) -> list[InspectedPartition]:
 
 
 def _identity(partition: InspectedPartition) -> tuple[str, object]:
-    return normalise_symbol(partition.symbol), stored_step(partition.timeframe) or partition.timeframe
+    return identity_of(Partition(partition.symbol, partition.timeframe))

@@ -16,7 +16,7 @@ import json
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +24,10 @@ from typing import ClassVar
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import Bars
-from bitcorn_ray.market.partition import Partition, is_requested, select_partitions
+from bitcorn_ray.market.partition import Partition, identity_of, is_requested, select_partitions
 from bitcorn_ray.sources.columns import match_columns
 from bitcorn_ray.sources.files import FilesReader, column_names
-from bitcorn_ray.sources.folders import bar_files, files_in_folder, hive_partition, is_bar_file, names_in_path
+from bitcorn_ray.sources.folders import files_at, files_in_folder, hive_partition, is_bar_file, names_in_path
 from bitcorn_ray.sources.options import SourceOptions
 from bitcorn_ray.sources.reader import PartitionReader, StoredRows
 from bitcorn_ray.sources.sqlite.database import opened_database
@@ -39,32 +39,40 @@ _SETTLED_NS = 2_000_000_000  # the coarsest clock of a file system in use, FAT's
 _SETTLED_REMOTE_NS = 60_000_000_000  # a store's clock is not ours
 _BYTES_PER_BAR = 40
 
+_NEXT = "\n"  # between the addresses of several files
+
 OpenedFile = AbstractContextManager[PartitionReader]
 
 
 @dataclass(frozen=True)
 class SourceFile(ABC):
-    """What can be read on its own. location: its absolute path or URI. size: in bytes."""
+    """What can be read on its own.
+
+    location: its absolute path or URI; of several files that are one partition, the first. size: of all, in bytes.
+    parts: the other files.
+    """
 
     location: Location
     size: int
+    parts: tuple[Location, ...] = ()
 
     @classmethod
     def at(cls, path: str | Path | Location, size: int = 0) -> SourceFile:
-        """Return the file at a path or URI, which must exist."""
-        location = Location.of(path)
+        """Return the file at a path or URI, or at an `address`, which must exist."""
+        first, *parts = [Location.of(line) for line in str(path).split(_NEXT)] if isinstance(path, str) else [path]
+        location = Location.of(first)
         is_database = not (location.is_remote or is_bar_file(location.name) or location.path.is_dir())
-        return (DatabaseFile if is_database else BarFiles)(location, size)
+        return (DatabaseFile if is_database else BarFiles)(location, size, tuple(map(Location.of, parts)))
 
     @property
     def address(self) -> str:
-        """The absolute path or the URI with its secrets, to open it by."""
-        return self.location.address
+        """The absolute path or the URI with its secrets, to open it by; a line for each of several files."""
+        return _NEXT.join(part.address for part in (self.location, *self.parts))
 
     @property
     def shown(self) -> str:
         """The address without secrets."""
-        return self.location.shown
+        return shown_source(self.address)
 
     is_indexed: ClassVar[bool]
     """Whether its partitions can be listed, and their newest bars read, without reading all of it."""
@@ -119,13 +127,13 @@ class DatabaseFile(SourceFile):
 
 
 class BarFiles(SourceFile):
-    """A file, or a folder of files that are one partition."""
+    """A file, several files that are one partition, or a folder of such files."""
 
     is_indexed = False
 
     def opened(self, options: SourceOptions | None = None, symbol: str | None = None) -> OpenedFile:
         """Open the files, which are read whole, once."""
-        return nullcontext(FilesReader(self.location, symbol, options))
+        return nullcontext(FilesReader([self.location, *self.parts], symbol, options))
 
     def partition_in_name(self, options: SourceOptions | None = None) -> Partition | None:
         """Return the partition that folders or name say, unless columns may say others."""
@@ -145,8 +153,7 @@ class BarFiles(SourceFile):
     def fingerprint(self) -> str | None:
         """Return the state of the file or object, or of all files of the folder."""
         try:
-            single = self.location.info()
-            files = [single] if single else bar_files(self.location)
+            files = [file for part in (self.location, *self.parts) for file in files_at(part)]
             stats = [] if self.location.is_remote else [_stat(file.path) for file in files]
         except (BitcornError, OSError):
             return None
@@ -156,7 +163,7 @@ class BarFiles(SourceFile):
         settled = _SETTLED_REMOTE_NS if self.location.is_remote else _SETTLED_NS
         if time.time_ns() - max(times) < settled:
             return None
-        return _digest([self.shown, [[file.shown, file.size, file.changed_ns] for file in files], stats])
+        return _digest([self.location.shown, [[file.shown, file.size, file.changed_ns] for file in files], stats])
 
 
 @dataclass(frozen=True)
@@ -180,13 +187,18 @@ class Source:
 
     def partitions(self) -> list[Partition]:
         """Return every symbol x timeframe, by the files' names where these say it, else by opening the files."""
-        found = list[Partition]()
+        return [partition for _, partition in self.partitions_of_files()]
+
+    def partitions_of_files(self) -> list[tuple[SourceFile, Partition]]:
+        """Return every file with each of its partitions. Raises BitcornError if two files hold one partition."""
+        found = list[tuple[SourceFile, Partition]]()
         for file in self.files:
             if (named := file.partition_in_name(self.options)) is not None:
-                found.append(named)
+                found.append((file, named))
             else:
                 with file.opened(self.options) as reader:
-                    found += reader.partitions
+                    found += [(file, partition) for partition in reader.partitions]
+        require_one_file((partition, file.shown) for file, partition in found)
         return found
 
     def read(self, symbol: str, timeframe: str, limit: int | None = None) -> tuple[Bars, Partition]:
@@ -202,10 +214,14 @@ class Source:
                 return reader.read(symbol, timeframe, limit)
         named = {file: file.partition_in_name(self.options) for file in self.files}
         matching = [f for f, partition in named.items() if partition and is_requested(partition, [symbol], [timeframe])]
+        found = list[tuple[Partition, str, PartitionReader]]()
         for file in matching or [file for file, partition in named.items() if partition is None]:
-            with file.opened(self.options) as reader:
-                if any(is_requested(partition, [symbol], [timeframe]) for partition in reader.partitions):
-                    return reader.read(symbol, timeframe, limit)
+            with file.opened(self.options, symbol if len(self.files) == 1 else None) as reader:
+                wanted = [one for one in reader.partitions if is_requested(one, [symbol], [timeframe])]
+                found += [(one, file.shown, reader) for one in wanted]
+        require_one_file((partition, shown) for partition, shown, _ in found)
+        if found:
+            return found[0][2].read(symbol, timeframe, limit)
         names = ", ".join(sorted(str(partition) for partition in named.values() if partition)[:20]) or "none by name"
         raise BitcornError(f"{self.shown} has no bars of {symbol} {timeframe}: it has {names}")
 
@@ -218,7 +234,7 @@ class Source:
         Raises BitcornError if the source cannot be read, for a symbol or timeframe that it does not have, and for rows
         of one time that a further column tells apart.
         """
-        exist = list[Partition]()
+        exist, held = list[Partition](), list[tuple[Partition, str]]()
 
         def requested(partition: Partition) -> bool:
             exist.append(partition)
@@ -229,7 +245,10 @@ class Source:
             named = file.partition_in_name(self.options)
             if named is None or requested(named):
                 with file.opened(self.options, default_symbol) as reader:
-                    yield from reader.stored_rows(requested)
+                    for rows in reader.stored_rows(requested):
+                        held.append((rows.partition, file.shown))
+                        require_one_file(held)
+                        yield rows
         select_partitions(exist, symbols, timeframes)  # names what does not exist
 
 
@@ -242,8 +261,10 @@ def open_source(path: str | Path | Location, options: SourceOptions | None = Non
     single = location.info()
     if single is None and not location.is_remote and not location.path.is_dir():
         raise BitcornError(f"no database, file or folder of bars at {location}{remedy_for_missing(location.path)}")
-    units = [single] if single is not None else files_in_folder(location)
-    files = tuple(SourceFile.at(unit, unit.size or 0) for unit in units)
+    units = [[single]] if single is not None else files_in_folder(location)
+    files = tuple(
+        SourceFile.at(_NEXT.join(file.address for file in unit), sum(file.size or 0 for file in unit)) for unit in units
+    )
     return Source(location, files, options or SourceOptions())
 
 
@@ -254,7 +275,21 @@ def open_file(address: str, options: SourceOptions | None = None) -> OpenedFile:
 
 def shown_source(source: str | Path) -> str:
     """Return a source, or the address of one of its files, as it may be printed and stored."""
-    return Location.of(source).shown
+    first, *others = str(source).split(_NEXT)
+    more = f" and {len(others):,} more file{'s' if len(others) > 1 else ''}" if others else ""
+    return f"{Location.of(first).shown}{more}"
+
+
+def require_one_file(found: Iterable[tuple[Partition, str]]) -> None:
+    """Raise BitcornError if two files hold one partition. found: each with the file that holds it, as shown."""
+    files: dict[tuple[str, object], str] = {}
+    for partition, shown in found:
+        other = files.setdefault(identity_of(partition), shown)
+        if other != shown:
+            raise BitcornError(
+                f"{partition} is in {other} and in {shown}, which may be two markets: keep one of them, or name the "
+                "folders of each market exchange=NAME"
+            )
 
 
 def _digest(facts: list[object]) -> str:

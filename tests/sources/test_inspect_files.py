@@ -50,7 +50,7 @@ def whole(path):
 
 def inspected(path):
     """Spans of the partitions, how times are read, and rows by unit."""
-    found = FilesReader(Location.of(path)).inspect().partitions
+    found = FilesReader([Location.of(path)]).inspect().partitions
     spans = {Partition(p.symbol, p.timeframe): (p.rows, p.first, p.last) for p in found}
     return spans, found[0].time, found[0].units
 
