@@ -11,8 +11,16 @@ import click
 
 from bitcorn_ray.cli import options
 from bitcorn_ray.cli.session import settings, show
+from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.report.console import counter, progress
-from bitcorn_ray.report.sources import download_table, export_table, ingest_table, inspection_tables, partition_rows
+from bitcorn_ray.report.sources import (
+    download_table,
+    export_table,
+    ingest_table,
+    inspection_tables,
+    partition_rows,
+    undo_table,
+)
 from bitcorn_ray.sources.options import SourceOptions
 from bitcorn_ray.storage.location import shown_uri
 
@@ -48,17 +56,19 @@ def inspect(source: str, source_options: SourceOptions) -> None:
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True)
+@click.argument("files", nargs=-1)
 @_database_option
 @click.option("--symbol", help="Symbol of files that have none in a column or in their name.")
 @click.option("--timeframe", help="Timeframe, such as 1h, of files that have none in a column or in their name.")
 @click.option(
     "--on-conflict",
-    type=click.Choice(["keep", "replace", "error"]),
-    default="replace",
+    type=click.Choice(["revise", "keep", "replace", "error"]),
+    default="revise",
     show_default=True,
-    help="Which row to keep if the database or the file has another row of the same time with other values.",
+    help="Of two rows of one time with different values, stored or in a file, keep the new one unless most bars differ "
+    "(revise), the old one (keep), or the new one in any case (replace); or refuse the file (error).",
 )
+@click.option("--undo", is_flag=True, help="Undo the last ingest into the database, without FILES.")
 @options.column_map
 @options.common
 def ingest(
@@ -67,20 +77,29 @@ def ingest(
     symbol: str | None,
     timeframe: str | None,
     on_conflict: Any,
+    undo: bool,
     mapping: Mapping[str, str],
 ) -> None:
     """Upsert files of bars into a SQLite database: CSV, JSON (also gz, zip), Feather, Parquet, of any layout.
 
     The same file twice changes nothing. If one file cannot be used, or the command is interrupted, the database does
-    not change.
+    not change. A file is refused if it seems to be of another market than what is stored under its symbol.
 
     \b
     Example:
       bitcorn ingest bars/BTCUSDT_1h.parquet Binance_ETHUSDT_1h.csv --db market.db
       bitcorn ingest BTCUSDT-1h-*.zip --db market.db --on-conflict keep
+      bitcorn ingest --undo --db market.db
     """
     from bitcorn_ray.sources.ingest import ingest_files
+    from bitcorn_ray.sources.journal import undo_ingest
 
+    if undo == bool(files):
+        raise BitcornError("give FILES to ingest, or --undo without FILES")
+    if undo:
+        undone = undo_ingest(db)
+        show({"db": db, "undone": [asdict(record) for record in undone]}, lambda _: undo_table(undone))
+        return
     with counter("rows", settings().as_json) as (count, label):
         done = ingest_files(
             files,

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from bitcorn_ray.sources.exchange import DownloadedPartition
     from bitcorn_ray.sources.export import ExportedPartition
     from bitcorn_ray.sources.ingest import IngestedPartition
+    from bitcorn_ray.sources.journal import IngestRecord
     from bitcorn_ray.sources.reader import Inspection
 
 _CLEANED = {
@@ -83,6 +84,15 @@ def ingest_table(results: Sequence[IngestedPartition]) -> Table:
     ]
     counts = (">rows", ">inserted", ">updated", ">unchanged", ">rejected")
     return Table(("partition", *counts, "file", "why rejected"), rows)
+
+
+def undo_table(records: Sequence[IngestRecord]) -> Table:
+    """Return what an undone ingest had taken from each source."""
+    rows = [
+        (str(one.partition), one.inserted, one.updated, one.source.rpartition("/")[2], short_time(one.at))
+        for one in records
+    ]
+    return Table(("partition", ">removed", ">restored", "file", "ingested (UTC)"), rows)
 
 
 def download_table(results: Sequence[DownloadedPartition]) -> Table:

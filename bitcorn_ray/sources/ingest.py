@@ -6,7 +6,8 @@
 3. Each file is upserted by SQL, in the order given, all in one transaction. A file that cannot be used, and a crash at
    any time, leave the database unchanged.
 
-Ingesting the same file twice changes nothing. `on_conflict` decides about a row that differs from the stored one.
+Ingesting the same file twice changes nothing. `on_conflict` decides about a row that differs from the stored one. What
+each ingest wrote is kept in a journal, so that it can be undone (see `journal`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
@@ -56,7 +57,7 @@ def ingest_files(
     timeframe: str | None = None,
     on_file: Callable[[str], None] | None = None,
     *,
-    on_conflict: Conflict = "replace",
+    on_conflict: Conflict = "revise",
     mapping: Mapping[str, str] | None = None,
     on_rows: Callable[[int], None] = lambda _: None,
 ) -> list[IngestedPartition]:
@@ -65,8 +66,10 @@ def ingest_files(
     files: CSV, JSON (also compressed with gzip or zip), Feather and Parquet, as paths or URIs. symbol, timeframe: for
     files that name neither. mapping: our column names to the files', if these are not recognised.
     on_conflict: which of two rows of one time with different values, stored or in one file, counts: "replace" keeps the
-    last, "keep" the first, "error" refuses. on_file: called with each file's name, without secrets, before it is read.
-    on_rows: called with numbers of rows when they are read, and again when they are written.
+    last, "keep" the first, "error" refuses. "revise" replaces, but refuses a file of another market, of which most bars
+    that are stored too have other prices; "keep" refuses it too. on_file: called with each file's name, without
+    secrets, before it is read. on_rows: called with numbers of rows when they are read, and again when they are
+    written.
     Raises BitcornError for a file that cannot be used, and for a refused conflict; the database is then unchanged.
     """
     _require_known(on_conflict)
@@ -84,7 +87,7 @@ def write_bars(
     partitions: Iterable[tuple[str, Partition, Bars]],
     db_path: str | Path,
     *,
-    on_conflict: Conflict = "replace",
+    on_conflict: Conflict = "revise",
     on_rows: Callable[[int], None] = lambda _: None,
 ) -> list[IngestedPartition]:
     """Upsert (source name, partition, bars) into table `ohlcv` in one transaction; see `ingest_files`.
@@ -138,13 +141,21 @@ def _write(
                 for source in staging.sources
                 for partition, counts in upsert_source(target, source, on_conflict, on_rows).items()
             ]
+            target.journal.finish((one.source, one.partition, one.inserted, one.updated) for one in done)
             target.commit()
             return done
     except (sqlite3.Error, OSError) as error:
         remedy = ": another process writes it, wait until that is done" if "locked" in str(error) else ""
         raise BitcornError(f"{path} cannot be written: {error}{remedy}") from error
     finally:
-        if is_new and path.is_file() and path.stat().st_size == 0:  # SQLite created it and nothing was written
+        if is_new and path.is_file():
+            _remove_if_empty(path)
+
+
+def _remove_if_empty(path: Path) -> None:
+    """Remove a database that SQLite created and into which nothing was written."""
+    with suppress(sqlite3.Error), closing(sqlite3.connect(path)) as connection:
+        if connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone() is None:
             path.unlink()
 
 

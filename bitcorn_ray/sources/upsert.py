@@ -1,6 +1,7 @@
 """Upsert the rows of a staging table into table `ohlcv` by SQL, inside one transaction that the caller ends.
 
-There is one row per symbol, timeframe and time. A row that is equal to the stored one is not written.
+There is one row per symbol, timeframe and time. A row that is equal to the stored one is not written. Under "revise" a
+partition whose common bars mostly differ from the stored ones is another market, and refused.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ from pathlib import Path
 from typing import Literal
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.market.bars import show_time
+from bitcorn_ray.market.bars import PRICE_COLUMNS, show_time
 from bitcorn_ray.market.partition import Partition, normalise_symbol
 from bitcorn_ray.market.timeframe import stored_step, timeframe_of_ms
+from bitcorn_ray.sources.journal import Journal
 from bitcorn_ray.sources.sqlite.connection import BUSY_SECONDS
 from bitcorn_ray.sources.staging import StagedSource
 
-Conflict = Literal["keep", "replace", "error"]
+Conflict = Literal["revise", "keep", "replace", "error"]
+"""What to do with rows of one time and different values; see `ingest.ingest_files`."""
 
 _CREATE = """
 CREATE TABLE IF NOT EXISTS main.ohlcv (
@@ -61,6 +64,20 @@ FROM (
 JOIN staging.incoming AS i ON i.rowid = r.id JOIN staging.incoming AS o ON o.rowid = r.kept
 WHERE r.id <> r.kept
 """
+# Prices that differ by more than rounding.
+_OTHER_PRICES = "({})".format(
+    " OR ".join(f"abs(o.{name} - i.{name}) > 1e-5 * max(abs(o.{name}), abs(i.{name}))" for name in PRICE_COLUMNS)
+)
+# The newest stored bar may have been unfinished when it was stored.
+_LAST = "(SELECT max(n.ts) FROM main.ohlcv AS n WHERE n.symbol = p.symbol AND n.timeframe = p.timeframe)"
+_COMPARED = (
+    f"SELECT i.part, count(*), sum({_OTHER_PRICES}), min(CASE WHEN {_OTHER_PRICES} THEN o.ts END) "
+    f"{_STORED} AND o.ts < {_LAST} GROUP BY i.part"
+)
+_NEWEST = f"SELECT i.part, o.ts, max(o.close / i.close, i.close / o.close) {_STORED} AND o.ts = {_LAST}"
+_FACTOR = 1.5  # between prices of one unfinished bar, at most
+_REPEATED_SHARE = 0.1  # of rows with the time of another row and other values, at most
+_PART_ROWS = "FROM staging.incoming WHERE rowid >= :first AND rowid < :end AND part = :part"
 _STAGED = "SELECT part, count(*) FROM staging.incoming WHERE rowid >= :first AND rowid < :end GROUP BY part"
 _WAL = "PRAGMA main.journal_mode = WAL"
 _CHUNK_ROWS = 250_000
@@ -68,10 +85,15 @@ _CACHE_KB = 65_536
 
 
 class Target:
-    """A database inside a write transaction. connection: to it, with the staging table attached."""
+    """A database inside a write transaction.
+
+    connection: to it, with the staging table attached. written: the last source that wrote each partition.
+    """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
+        self.journal = Journal(connection)
+        self.written: dict[Partition, str] = {}
         self._spellings = _Spellings(connection)
 
     def commit(self) -> None:
@@ -89,7 +111,7 @@ class Target:
         return self._spellings.of(partition)
 
 
-def open_target(path: Path, staging: Path, on_conflict: Conflict = "replace") -> Target:
+def open_target(path: Path, staging: Path, on_conflict: Conflict = "revise") -> Target:
     """Open a database for writing, begin a transaction, and attach the staging table.
 
     on_conflict: with "error" even the journal mode stays unchanged until the transaction ends.
@@ -131,7 +153,7 @@ def upsert_source(
     """Upsert the rows of one source.
 
     Returns counts by partition as stored; rows without a partition belong to the one with empty names.
-    Raises BitcornError for a refused conflict.
+    Raises BitcornError for a refused conflict, and for a partition that is another market than the stored one.
     """
     run = target.connection.execute
     names = {part: target.stored_name(partition) for part, partition in source.partitions.items()}
@@ -145,17 +167,24 @@ def upsert_source(
         counts.setdefault(names.get(part, Partition("", "")), RowCounts()).rejected[reason] += count
     if not source.ordered or len(counts) < len(names):
         _drop_repeated(target.connection, span, on_conflict, counts, source.source, names)
+    stored = [name for name in names.values() if _is_stored(target.connection, name)]
+    if stored and on_conflict in ("revise", "keep"):
+        _require_same_markets(target, span, source.source, names)
     for part, count in run(_STAGED, span).fetchall():
         counts[names[part]].inserted += count
-    if any(_is_stored(target.connection, name) for name in names.values()):
+    if stored:
         _count_stored(target.connection, span, on_conflict, counts, source.source, names)
     if not any(count.inserted or count.updated for count in counts.values()):
         on_rows(source.end - source.first)
         return counts
+    replaces = on_conflict in ("revise", "replace")
+    if any(count.updated for count in counts.values()):
+        target.journal.keep_replaced(f"{_STORED} AND {_DIFFER}", span)
+    target.written |= dict.fromkeys(names.values(), source.source)
     order = "" if source.ordered else "ORDER BY i.part, i.ts"
     for first in range(source.first, source.end, _CHUNK_ROWS):
         end = min(first + _CHUNK_ROWS, source.end)
-        run(f"{_UPSERT} {order} {_REPLACE if on_conflict == 'replace' else _KEEP}", {"first": first, "end": end})
+        run(f"{_UPSERT} {order} {_REPLACE if replaces else _KEEP}", {"first": first, "end": end})
         on_rows(end - first)
     return counts
 
@@ -169,16 +198,18 @@ def _drop_repeated(
     names: dict[int, Partition],
 ) -> None:
     """Keep one row per time of a source."""
-    order, kept = ("DESC", "last") if on_conflict == "replace" else ("ASC", "first")
+    order, kept = ("DESC", "last") if on_conflict in ("revise", "replace") else ("ASC", "first")
     connection.execute("DROP TABLE IF EXISTS temp.repeated")
     connection.execute(_REPEATED.format(differ=_DIFFER, order=order), span)
     query = "SELECT part, differs, count(*), min(id) FROM temp.repeated GROUP BY part, differs"
     for part, differs, count, first in connection.execute(query).fetchall():
-        if differs and on_conflict == "error":
+        rows = connection.execute(f"SELECT count(*) {_PART_ROWS}", {**span, "part": part}).fetchone()[0]
+        too_many = on_conflict == "revise" and count > max(1, _REPEATED_SHARE * rows)
+        if differs and (on_conflict == "error" or too_many):
             time = connection.execute("SELECT ts FROM staging.incoming WHERE rowid = ?", [first]).fetchone()[0]
             raise BitcornError(
-                f"{source} holds {names[part]} at {show_time(time)} twice, with different values ({count} such rows): "
-                "choose by --on-conflict keep (the first) or replace (the last)"
+                f"{source} holds {names[part]} at {show_time(time)} twice, with different values ({count:,} such "
+                "rows): if they are of one market, choose by --on-conflict keep (the first) or replace (the last)"
             )
         if differs:
             counts[names[part]].rejected[f"are duplicates with conflicting values (kept the {kept})"] += count
@@ -208,10 +239,36 @@ def _count_stored(
         count = counts[names[part]]
         count.inserted -= stored
         count.unchanged += stored - differing
-        if on_conflict == "replace":
+        if on_conflict in ("revise", "replace"):
             count.updated += differing
         elif differing:
             count.rejected["differ from the stored row (kept the stored)"] += differing
+
+
+def _require_same_markets(target: Target, span: dict[str, int], source: str, names: dict[int, Partition]) -> None:
+    """Raise BitcornError if most of the bars that are stored too have other prices: they are of another market."""
+    run = target.connection.execute
+    found = [
+        (part, first, f"{other:,} of {common:,} common bars differ")
+        for part, common, other, first in run(_COMPARED, span).fetchall()
+        if 2 * (other or 0) > common
+    ]
+    found += [
+        (part, time, "the newest common bar differs")
+        for part, time, factor in run(_NEWEST, span).fetchall()
+        if factor is not None and factor > _FACTOR
+    ]
+    for part, time, what in found:
+        pair = f"SELECT o.open, o.close, i.open, i.close {_STORED} AND i.part = :part AND i.ts = :time"
+        values = run(pair, {**span, "part": part, "time": time}).fetchone()
+        stored_open, stored_close, opened, closed = ("none" if value is None else f"{value:g}" for value in values)
+        name = names[part]
+        where = f"{target.written[name]} holds" if name in target.written else "is stored"
+        raise BitcornError(
+            f"{source} holds another market than the {name} that {where}: {what}, at {show_time(time)} open {opened} "
+            f"and close {closed} instead of {stored_open} and {stored_close}; say its symbol by --symbol, or, if its "
+            "prices are the right ones, give --on-conflict replace"
+        )
 
 
 def _is_stored(connection: sqlite3.Connection, name: Partition) -> bool:

@@ -25,6 +25,8 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.storage.location import local_file, remedy_for_missing
 
 BUSY_SECONDS = 30.0
+OWN_TABLES = "bitcorn_"
+"""Start of the names of tables that this package keeps beside the bars, see `sources.journal`."""
 """Seconds for which a locked database is tried again."""
 
 

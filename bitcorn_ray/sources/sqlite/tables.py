@@ -23,7 +23,7 @@ from bitcorn_ray.market.timeframe import numeric_steps, timeframe_word
 from bitcorn_ray.sources.columns import match_columns, match_extra
 from bitcorn_ray.sources.numbers import parse_numbers
 from bitcorn_ray.sources.options import SourceOptions
-from bitcorn_ray.sources.sqlite.connection import Connection, quoted
+from bitcorn_ray.sources.sqlite.connection import OWN_TABLES, Connection, quoted
 from bitcorn_ray.sources.times import read_times
 
 _HEAD_ROWS, _TABLES_PER_QUERY = 16, 200
@@ -147,7 +147,7 @@ def _schema(database: Connection) -> list[_Table]:
             columns=tuple(columns[name] if name in columns else _columns_of_view(database, name)),
         )
         for (name,) in stored
-        if kinds.get(name) != "shadow" and not name.startswith("sqlite_")
+        if kinds.get(name) != "shadow" and not name.startswith(("sqlite_", OWN_TABLES))
     ]
 
 
