@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import pyarrow as pa
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.market.bars import BAR_COLUMNS
+from bitcorn_ray.market.bars import BAR_COLUMNS, PRICE_COLUMNS
 from bitcorn_ray.market.names import MONEY, QUOTES
 
 _UNITS = ("", "ms", "us", "ns", "s", "sec", "seconds", "utc", "unix")
@@ -57,8 +57,9 @@ _GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
         _times("ts", "mts"),
         (*_times("timestamp", "epoch", "epochtime", "unixtime", "unixtimestamp"), "unix"),
         _times("datetime", "dt", "time", "candletime", "bartime", "klinetime"),
-        _times("date", "day", "tradedate"),
+        _times("date", "day", "tradedate", "gmttime", "localtime", "utctime"),
         ("t",),
+        ("index", "indexlevel0", "unnamed0"),
     ),
     **{
         name: ((name, *words, f"{name}price", f"{name}p", f"price{name}", f"{name}px"),)
@@ -159,6 +160,14 @@ def match_extra(names: Sequence[str], asked: Iterable[str], found: Mapping[str, 
     return extra
 
 
+def has_prices(names: Sequence[str]) -> bool:
+    """Return True if columns of these names hold bars, but perhaps their times or volumes."""
+    try:
+        return not {*PRICE_COLUMNS} & {*match_columns(names)[1]}
+    except BitcornError:  # two columns could be one of ours
+        return True
+
+
 def parse_mapping(texts: Iterable[str]) -> dict[str, str]:
     """Parse mappings as users write them: our name = the stored name, separated by commas.
 
@@ -219,4 +228,5 @@ def _of_assets(stored: Mapping[str, list[str]]) -> list[str]:
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[\W_]+", "", name).lower()
+    numbered = re.sub(r"^[0-9]+\. ", "", name)  # Alpha Vantage: "1. open"
+    return re.sub(r"[\W_]+", "", numbered).lower()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,14 +23,14 @@ from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import BAR_COLUMNS, Bars, joined, modal_step
-from bitcorn_ray.market.partition import Partition, is_requested, partition_of_file
+from bitcorn_ray.market.partition import Partition, is_requested
 from bitcorn_ray.market.timeframe import choose_step, numeric_steps, timeframe_ms, timeframe_of_ms, timeframe_word
 from bitcorn_ray.sources.columns import match_columns, match_extra
 from bitcorn_ray.sources.conflicts import find_key_column, has_repeated_times, require_agreement
 from bitcorn_ray.sources.folders import files_at, hive_partition, names_in_path
 from bitcorn_ray.sources.formats.formats import opened_rows
 from bitcorn_ray.sources.formats.rows import RawRows
-from bitcorn_ray.sources.numbers import parse_numbers
+from bitcorn_ray.sources.numbers import missing_as_null, parse_numbers
 from bitcorn_ray.sources.options import SourceOptions
 from bitcorn_ray.sources.reader import (
     InspectedPartition,
@@ -77,17 +77,19 @@ def read_file(
     symbol: str | None = None,
     timeframe: str | None = None,
     options: SourceOptions | None = None,
+    default_symbol: str | None = None,
 ) -> list[tuple[Partition, Bars]]:
     """Read every partition of a file, rows in the file's order.
 
     path: CSV or JSON (also compressed with gzip or zip), Feather or Parquet; a path or a URI. symbol, timeframe: for a
-    file without such a column; by default they come from the file name (`BTCUSDT_1h.parquet`), and the timeframe else
-    from the bars' most frequent distance. options: for reading the source.
+    file without such a column; by default they come from the folders' names or the file's (`BTCUSDT_1h.parquet`), and
+    the timeframe else from the bars' most frequent distance. options: for reading the source. default_symbol: if
+    nothing else says one.
     Raises BitcornError if the file is missing, cannot be read, lacks a column, does not say its symbol, has rows
     without a time or symbol, or, unless the policy chooses among rows of one time, has rows that a further column tells
     apart.
     """
-    with opened_file(path, symbol, timeframe, options) as file:
+    with opened_file(path, symbol, timeframe, options, default_symbol) as file:
         batches = list(file.batches())
         file.require_complete()
         found = _partitions(file, batches)
@@ -104,11 +106,12 @@ def opened_file(
     symbol: str | None = None,
     timeframe: str | None = None,
     options: SourceOptions | None = None,
+    default_symbol: str | None = None,
 ) -> Iterator[BarFile]:
     """Open a file to read its rows in batches; see `read_file` for the arguments and errors."""
     location = Location.of(path)
     with opened_rows(location) as rows:
-        yield BarFile(location, rows, symbol, timeframe, options or SourceOptions())
+        yield BarFile(location, rows, symbol, timeframe, options or SourceOptions(), default_symbol)
 
 
 class BarFile:
@@ -125,10 +128,12 @@ class BarFile:
         symbol: str | None,
         timeframe: str | None,
         options: SourceOptions,
+        default_symbol: str | None = None,
     ) -> None:
         self.location, self._rows = location, rows
-        named_symbol, named_timeframe = partition_of_file(location.name)
-        self._symbol, self._timeframe = symbol or named_symbol, timeframe or named_timeframe
+        named_symbol, named_timeframe = names_in_path(location)
+        self._symbol = symbol or rows.symbol or named_symbol or default_symbol
+        self._timeframe = timeframe or named_timeframe
         self.columns = _matched(rows, dict(options.mapping), location)
         self.further = tuple(dict.fromkeys(name for name in rows.names if name not in self.columns.values()))
         self.is_columnar = rows.is_columnar
@@ -326,8 +331,7 @@ class FilesReader:
         """The bars of each partition by file; files are read whole, once."""
         found: dict[Partition, list[tuple[Location, Bars]]] = {}
         for file in self._files:
-            symbol, timeframe = names_in_path(file)
-            for partition, bars in read_file(file, symbol or self._symbol, timeframe, self._options):
+            for partition, bars in read_file(file, options=self._options, default_symbol=self._symbol):
                 found.setdefault(partition, []).append((file, bars))
         return found
 
@@ -369,8 +373,7 @@ class FilesReader:
 
     @contextmanager
     def _opened(self, location: Location) -> Iterator[BarFile]:
-        symbol, timeframe = names_in_path(location)
-        with opened_file(location, symbol or self._symbol, timeframe, self._options) as file:
+        with opened_file(location, options=self._options, default_symbol=self._symbol) as file:
             yield file
 
     def _date_formats(
@@ -476,8 +479,10 @@ def _times(column: pa.Array, name: str, where: str) -> tuple[NDArray[np.int64], 
     """Return times in milliseconds, and the rows that have none."""
     numbers = column
     if pa.types.is_string(column.type):
-        with suppress(pa.ArrowInvalid):  # digits alone, the most frequent case, are ten times as fast as numbers
+        try:  # digits alone, the most frequent case, are ten times as fast as numbers
             numbers = column.cast(pa.int64())
+        except pa.ArrowInvalid:
+            numbers = column = missing_as_null(column)
     parsed, bad = read_times(numbers)
     missing = np.asarray(column.is_null())
     if (bad & ~missing).any():

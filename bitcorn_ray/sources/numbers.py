@@ -37,6 +37,12 @@ def parse_numbers(column: pa.Array | pa.ChunkedArray) -> tuple[NDArray[np.float6
     return _floats(pc.if_else(number, pc.utf8_ltrim(text, "+"), None)), bad
 
 
+def missing_as_null(column: pa.Array) -> pa.Array:
+    """Return a column of text in which words for a missing value (empty text, nan, null) are null."""
+    words = pc.utf8_lower(pc.utf8_trim_whitespace(column))
+    return pc.if_else(pc.fill_null(pc.is_in(words, _MISSING.cast(words.type)), True), None, column)
+
+
 def _floats(column: pa.Array | pa.ChunkedArray) -> NDArray[np.float64]:
     chunks = column if isinstance(column, pa.ChunkedArray) else pa.chunked_array([column])
     numbers: NDArray[np.float64] = chunks.cast(pa.float64(), safe=False).to_numpy()

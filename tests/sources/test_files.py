@@ -290,7 +290,7 @@ def test_bars_at_no_regular_distance_need_a_timeframe(tmp_path):
         ("BTCUSDT_1h.parquet", b"no parquet at all", "cannot be read"),
         ("BTCUSDT_1h.csv.gz", b"no gzip at all", "cannot be read"),
         ("BTCUSDT_1h.csv.gz", gzip.compress(b"ts,open\n" * 99)[:-9], "cannot be read"),
-        ("BTCUSDT_1h.json", b"[]", "no list of rows"),
+        ("BTCUSDT_1h.json", b"[]", "no table of bars"),
         ("BTCUSDT_1h.txt", b"ts,open", "unknown format: give one of .csv, .tsv"),
         ("BTCUSDT_1h", b"", "unknown format"),
     ],

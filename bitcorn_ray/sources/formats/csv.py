@@ -1,8 +1,9 @@
 """CSV in the forms in which exchanges and people write it, as batches of Arrow rows.
 
 The head of the file decides: lines before the header (a web address, comments) are skipped, the delimiter is the one
-that gives most columns, and a first line of numbers means that there is no header (see `rows`). Only the requested
-columns are read: prices as numbers, times as text.
+that gives most columns, and a first line of numbers means that there is no header (see `rows`). Of the three header
+lines of yfinance the second says the ticker and the third the name of the time. A first column without a name is called
+`index`, as in a frame of pandas. Only the requested columns are read, as text: `numbers` reads the prices.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -20,7 +21,8 @@ from bitcorn_ray.sources.formats.rows import RawRows, default_names, is_data, na
 
 HEAD_BYTES = 65_536
 _BLOCK_BYTES = 4_000_000
-_MISSING = ["", "NULL", "null", "NaN", "nan", "None", "none", "NA", "N/A", "n/a", "#N/A", "\\N"]
+# Words that stand for a missing number; in a column of text they are words like any other, such as the ticker NA.
+_MISSING = ["", "NULL", "null", "NaN", "nan", "None", "none", "NA", "N/A", "n/a", "#N/A", "\\N", "-"]
 _DELIMITERS = (",", ";", "\t", "|")
 _MOST_LINES_BEFORE = 10
 _FAILURE = re.compile(r"In CSV column #(?P<index>\d+):.* error to (?P<kind>\w+).*invalid value '(?P<value>.*)'", re.S)
@@ -28,11 +30,12 @@ _FAILURE = re.compile(r"In CSV column #(?P<index>\d+):.* error to (?P<kind>\w+).
 
 @dataclass(frozen=True)
 class CsvHead:
-    """Layout of a file. skipped: lines before the first row."""
+    """Layout of a file. skipped: lines before the first row. symbol: that the header says, None if it does not."""
 
     names: list[str]
     delimiter: str
     skipped: int
+    symbol: str | None = None
 
 
 def opened_csv(file: Any, head: bytes, where: str) -> RawRows:
@@ -43,7 +46,7 @@ def opened_csv(file: Any, head: bytes, where: str) -> RawRows:
         kinds = dict.fromkeys(texts, pa.string()) | dict.fromkeys(numbers, pa.float64())
         return csv_rows(file, layout, kinds, where)
 
-    return named_rows(layout.names, read, where)
+    return replace(named_rows(layout.names, read, where), symbol=layout.symbol)
 
 
 def csv_head(head: bytes, where: str) -> CsvHead:
@@ -57,10 +60,16 @@ def csv_head(head: bytes, where: str) -> CsvHead:
     if before == len(lines):
         raise BitcornError(f"{where} cannot be read: it is empty")
     delimiter = max(_DELIMITERS, key=lambda candidate: len(_fields(lines[before], candidate)))
-    fields = _fields(lines[before], delimiter)
+    fields, *rows = [_fields(line, delimiter) for line in lines[before:]]
     if is_data(fields):
-        return CsvHead(default_names(len(fields)), delimiter, before)
-    return CsvHead(fields, delimiter, before + 1)
+        whole = [row for row in [fields, *rows[:-1]] if len(row) == len(fields)]  # the last line may be cut off
+        return CsvHead(default_names(whole), delimiter, before)
+    if len(rows) >= 2 and rows[0][:1] == ["Ticker"] and rows[1][:1] != [""] and not any(rows[1][1:]):
+        if len(tickers := set(rows[0][1:])) != 1:
+            raise BitcornError(f"{where} holds {', '.join(sorted(tickers))} side by side: save one ticker per file")
+        return CsvHead([rows[1][0], *fields[1:]], delimiter, before + 3, tickers.pop())
+    names = ["index" if name == "" and index == 0 else name for index, name in enumerate(fields)]
+    return CsvHead(names, delimiter, before + 1)
 
 
 def csv_rows(file: Any, head: CsvHead, kinds: Mapping[str, pa.DataType], where: str) -> Iterator[pa.RecordBatch]:
@@ -81,7 +90,7 @@ def csv_rows(file: Any, head: CsvHead, kinds: Mapping[str, pa.DataType], where: 
                 column_types=dict(kinds),
                 include_columns=list(kinds),
                 null_values=_MISSING,
-                strings_can_be_null=True,
+                strings_can_be_null=False,
             ),
         )
         yield from reader

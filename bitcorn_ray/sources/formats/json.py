@@ -1,7 +1,13 @@
 """JSON in the forms in which exchanges write bars, as batches of Arrow rows, without all of it in memory.
 
 A list of rows, each a list of values or an object, or one object a line. A file is read in pieces: rows are not nested,
-so that a piece may end after any closing bracket. A response of an API that wraps its rows in an object is read whole.
+so that a piece may end after any closing bracket. One object that holds the rows is read whole:
+
+1. a list of rows anywhere in it, with the names of columns beside it (`columns`, `fields`, `headers`), as pandas writes
+   with orient="split";
+2. a list per column, as servers of TradingView's UDF answer;
+3. an object per column, as pandas writes by default, or an object per time, as Alpha Vantage answers. The keys of the
+   rows are the column `index`.
 """
 
 from __future__ import annotations
@@ -14,9 +20,12 @@ from typing import Any
 import pyarrow as pa
 
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.sources.columns import has_prices
 from bitcorn_ray.sources.formats.rows import RawRows, default_names, named_rows
 
 _PIECE_BYTES = 8_000_000
+_DEEPEST = 5
+_NAMES = ("columns", "fields", "headers", "header", "cols", "names", "keys")  # of lists of the names of columns
 
 
 def opened_json(file: Any, head: bytes, where: str) -> RawRows:
@@ -99,21 +108,72 @@ def _parsed(text: bytes, where: str) -> Any:
 
 
 def _wrapped(value: Any, where: str) -> list[Any]:
-    """Find the one list of rows in an object."""
-    found = list(_lists(value))
+    """Find the one table in an object."""
+    found = list(_tables(value))
     if len(found) != 1:
-        what = "several lists" if found else "no list"
-        raise BitcornError(f"{where} holds {what} of rows: give a list of lists or of objects")
+        what = "several tables" if found else "no table"
+        raise BitcornError(
+            f"{where} holds {what} of bars: keep one list of rows, or one list per column under the names of columns"
+        )
     return found[0]
 
 
-def _lists(value: Any, depth: int = 0) -> Iterator[list[Any]]:
+def _tables(value: Any, depth: int = 0) -> Iterator[list[Any]]:
+    """Yield the rows of each table in a value."""
     if isinstance(value, list):
         if value and all(isinstance(row, list | dict) for row in value):
             yield value
-    elif isinstance(value, dict) and depth < 5:
-        for nested in value.values():
-            yield from _lists(nested, depth + 1)
+        return
+    if not isinstance(value, dict) or depth > _DEEPEST:
+        return
+    if (table := _named_lists(value) or _columns(value) or _objects(value)) is not None:
+        yield table
+        return
+    for name, nested in value.items():
+        if name != "schema":  # of pandas' orient="table"
+            yield from _tables(nested, depth + 1)
+
+
+def _named_lists(value: dict[str, Any]) -> list[Any] | None:
+    """Return rows whose names are a list beside them."""
+    names = next((value[key] for key in _NAMES if _is_list_of(value.get(key), str)), None)
+    if names is None:
+        return None
+    rows = [rows for rows in value.values() if _is_list_of(rows, list) and {len(row) for row in rows} == {len(names)}]
+    if len(rows) != 1:
+        return None
+    found = [dict(zip(names, row, strict=True)) for row in rows[0]]
+    index = value.get("index")
+    if isinstance(index, list) and len(index) == len(found) and "index" not in names:
+        found = [{"index": key, **row} for key, row in zip(index, found, strict=True)]
+    return found
+
+
+def _columns(value: dict[str, Any]) -> list[Any] | None:
+    """Return the rows of lists under the names of columns, or of objects with equal keys."""
+    for kind in (list, dict):
+        columns: dict[str, Any] = {n: column for n, column in value.items() if isinstance(column, kind) and column}
+        if not has_prices(list(columns)):
+            continue
+        if len({len(column) for column in columns.values()}) != 1:
+            return None
+        if kind is list:
+            return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        keys = list(next(iter(columns.values())))
+        if all(set(column) == set(keys) for column in columns.values()):
+            return [{"index": key, **{name: column[key] for name, column in columns.items()}} for key in keys]
+    return None
+
+
+def _objects(value: dict[str, Any]) -> list[Any] | None:
+    """Return the rows of an object per time."""
+    if not value or not all(isinstance(row, dict) and has_prices(list(row)) for row in value.values()):
+        return None
+    return [{"index": key, **row} for key, row in value.items()]
+
+
+def _is_list_of(value: Any, kind: type) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, kind) for item in value)
 
 
 def _batch(rows: list[Any], where: str) -> pa.RecordBatch:
@@ -122,7 +182,7 @@ def _batch(rows: list[Any], where: str) -> pa.RecordBatch:
         lengths = {len(row) for row in rows}
         if len(lengths) != 1:
             raise BitcornError(f"{where} cannot be read: its rows have {min(lengths)} to {max(lengths)} values")
-        names = default_names(lengths.pop())
+        names = default_names(rows)
         return pa.RecordBatch.from_arrays([_column(list(values)) for values in zip(*rows, strict=True)], names=names)
     if kinds == {dict}:
         names = list(dict.fromkeys(name for row in rows for name in row))

@@ -3,16 +3,19 @@
 A format is a function that opens a file as `RawRows`; `formats` finds the one that fits. Rows without column names get
 names by the layouts that exchanges write:
 
-1. 11 or 12 values are a Binance kline: open time, open, high, low, close, volume, close time, quote volume, trades, ...
+1. 11 or 12 values are a Binance kline if they fit: open time, open, high, low, close, volume, close time, ...
 2. 6 values are time, four prices, volume. Most write open, high, low, close; Bitfinex and Jesse write open, close,
    high, low; Coinbase low, high, open, close. The prices decide: no price of a bar is above its high or below its low.
-3. Columns of anything else are named 0, 1, 2, ..., for a mapping to say what they are.
+3. 7 values that start with a date and a time of day are those, four prices and a volume, as MetaTrader exports.
+4. Columns of anything else are named 0, 1, 2, ..., for a mapping to say what they are.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +31,10 @@ BINANCE = (
 UNORDERED = ("timestamp", "price_1", "price_2", "price_3", "price_4", "volume")
 """Names of six columns before it is known which price is which."""
 
-_NAMES = {len(UNORDERED): UNORDERED, len(BINANCE) - 1: BINANCE[:-1], len(BINANCE): BINANCE}
+METATRADER = ("date", "time", "open", "high", "low", "close", "volume")
+_DATE = re.compile(r"[0-9]{4}[-./]?[0-9]{2}[-./]?[0-9]{2}|[0-9]{1,2}[-./][0-9]{1,2}[-./][0-9]{4}")
+_TIME_OF_DAY = re.compile(r"[0-9]{1,2}:[0-9]{2}(?::[0-9]{2})?|[0-9]{6}")
+_SAMPLE_ROWS = 100
 # Orders of four prices. No two have both high and low at the same positions: nothing tells an open from a close.
 _ORDERS = (("open", "high", "low", "close"), ("open", "close", "high", "low"), ("low", "high", "open", "close"))
 _MAJORITY = 10  # real files have wrong bars
@@ -43,17 +49,38 @@ class RawRows:
 
     read: yields batches with at least the given columns; call it once. Its first argument names the columns of numbers,
     its second those that are wanted as they are stored, as text if the format is text. is_columnar: reading few columns
-    costs less than reading all, and numbers are stored as numbers.
+    costs less than reading all, and numbers are stored as numbers. symbol: that the file itself says of all its rows.
     """
 
     names: list[str]
     read: Read
     is_columnar: bool = False
+    symbol: str | None = None
 
 
-def default_names(count: int) -> list[str]:
-    """Return names for rows without names that have so many values."""
-    return list(_NAMES.get(count) or map(str, range(count)))
+def default_names(rows: Sequence[Sequence[Any]]) -> list[str]:
+    """Return names for rows without names. rows: the first ones, of equal length."""
+    count, sample = len(rows[0]), rows[:_SAMPLE_ROWS]
+    if count == len(UNORDERED):
+        return list(UNORDERED)
+    if count in (len(BINANCE) - 1, len(BINANCE)) and all(map(_is_kline, sample)):
+        return list(BINANCE[:count])
+    if count == len(METATRADER) and all(_starts_with_day(row) for row in sample):
+        return list(METATRADER)
+    return list(map(str, range(count)))
+
+
+def _is_kline(row: Sequence[Any]) -> bool:
+    """Return True if a row can be a Binance kline: it closes after it opens, and its prices are in order."""
+    if not all(_is_number(value) for value in row[:9]):
+        return False
+    opened, open, high, low, close, volume, closed, quote, _ = map(float, row[:9])
+    between = low * volume <= quote * 1.01 and quote <= high * volume * 1.01  # the exchange rounds
+    return opened < closed and low <= min(open, close) and max(open, close) <= high and between
+
+
+def _starts_with_day(row: Sequence[Any]) -> bool:
+    return bool(_DATE.fullmatch(str(row[0])) and _TIME_OF_DAY.fullmatch(str(row[1])))
 
 
 def is_data(fields: Sequence[str]) -> bool:
@@ -103,10 +130,10 @@ def ordered_prices(batches: Iterable[pa.RecordBatch], where: str) -> Iterator[pa
         yield pa.RecordBatch.from_arrays(batch.select(UNORDERED).columns, names=names)
 
 
-def _is_number(text: str) -> bool:
+def _is_number(value: Any) -> bool:
     try:
-        float(text)
-    except ValueError:
+        float(value)
+    except (TypeError, ValueError):
         return False
     return True
 

@@ -76,7 +76,12 @@ def rows_of(path):
             "bitfinex.csv",
             FRAME[["ts", "open", "close", "high", "low", "volume"]].to_csv(index=False, header=False).encode(),
         ),
-        ("binance.csv", FRAME.assign(a=1, b=2, c=3, d=4, e=5, f=6).to_csv(index=False, header=False).encode()),
+        (
+            "binance.csv",
+            FRAME.assign(a=FRAME["ts"] + 3_599_999, b=FRAME["volume"] * FRAME["close"], c=3, d=4, e=5, f=6)
+            .to_csv(index=False, header=False)
+            .encode(),
+        ),
         ("a.parquet", parquet()),
         ("parquet.csv", parquet()),
         ("a.feather", packed_feather()),

@@ -50,10 +50,19 @@ def test_prices_in_an_order_that_nobody_writes_are_refused(random_bars, names):
 
 
 def test_places_are_named_by_their_number():
-    assert default_names(12) == list(BINANCE)
-    assert default_names(11) == list(BINANCE[:11])
-    assert default_names(6) == list(UNORDERED)
-    assert default_names(3) == ["0", "1", "2"]
+    kline = ["1700000000000", "1.0", "3.0", "0.5", "2.0", "7.0", "1700003599999", "14.0", "9", "1", "2", "0"]
+    assert default_names([kline] * 2) == list(BINANCE)
+    assert default_names([kline[:11]]) == list(BINANCE[:11])
+    assert default_names([["0"] * 6]) == list(UNORDERED)
+    assert default_names([["1", "2", "3"]]) == ["0", "1", "2"]
+    assert default_names([["2024.01.31", "23:00", "1", "1", "1", "1", "5"]])[:3] == ["date", "time", "open"]
+
+
+@pytest.mark.parametrize("change", [{6: "1699999999999"}, {2: "0.1"}, {7: "14000.0"}, {8: "BTC"}])
+def test_other_rows_of_so_many_values_are_no_klines(change):
+    kline = ["1700000000000", "1.0", "3.0", "0.5", "2.0", "7.0", "1700003599999", "14.0", "9", "1", "2"]
+    rows = [kline, [change.get(index, value) for index, value in enumerate(kline)]]
+    assert default_names(rows) == [str(index) for index in range(11)]
 
 
 @pytest.mark.parametrize(
