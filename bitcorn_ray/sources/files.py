@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,11 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import BAR_COLUMNS, Bars, joined, modal_step
 from bitcorn_ray.market.partition import Partition, is_requested
 from bitcorn_ray.market.timeframe import choose_step, numeric_steps, timeframe_ms, timeframe_of_ms, timeframe_word
-from bitcorn_ray.sources.columns import match_columns, match_extra
+from bitcorn_ray.sources.columns import TOGETHER, match_columns, match_extra
 from bitcorn_ray.sources.conflicts import find_key_column, has_repeated_times, require_agreement
 from bitcorn_ray.sources.folders import files_at, hive_partition, names_in_path
 from bitcorn_ray.sources.formats.formats import opened_rows
-from bitcorn_ray.sources.formats.rows import RawRows
+from bitcorn_ray.sources.formats.rows import RawRows, with_columns_together
 from bitcorn_ray.sources.numbers import missing_as_null, parse_numbers
 from bitcorn_ray.sources.options import SourceOptions
 from bitcorn_ray.sources.reader import (
@@ -130,12 +130,13 @@ class BarFile:
         options: SourceOptions,
         default_symbol: str | None = None,
     ) -> None:
-        self.location, self._rows = location, rows
+        self.location, self._rows = location, with_columns_together(rows)
         named_symbol, named_timeframe = names_in_path(location)
         self._symbol = symbol or rows.symbol or named_symbol or default_symbol
         self._timeframe = timeframe or named_timeframe
         self.columns = _matched(rows, dict(options.mapping), location)
-        self.further = tuple(dict.fromkeys(name for name in rows.names if name not in self.columns.values()))
+        used = {part for stored in self.columns.values() for part in (stored, *stored.split(TOGETHER))}
+        self.further = tuple(dict.fromkeys(name for name in rows.names if name not in used))
         self.is_columnar = rows.is_columnar
         self._extra = match_extra(rows.names, options.columns, self.columns)
         self.keys: list[Key] = []
@@ -145,13 +146,14 @@ class BarFile:
 
     def batches(self) -> Iterator[KeyedBars]:
         """Yield the rows in batches; call it once. Raises BitcornError for values that their columns cannot hold."""
-        numbers = {name: self.columns[name] for name in BAR_COLUMNS[1:]} | self._extra
+        numbers = {name: self.columns[name] for name in BAR_COLUMNS[1:] if name in self.columns} | self._extra
         for batch in self._read(list(dict.fromkeys(numbers.values())), []):
             codes, times, good = self._keyed(batch)
             read: Any = {
                 name: _numbers(batch.column(stored), stored, self.location.shown) for name, stored in numbers.items()
             }
             extra = {name: read.pop(name) for name in self._extra}
+            read.setdefault("volume", np.zeros(len(times)))  # the user says that there is none
             bars = Bars(timestamp=times, **read, extra=extra)
             yield KeyedBars(codes, bars) if good.all() else KeyedBars(codes[good], bars.take(good))
 
@@ -204,7 +206,7 @@ class BarFile:
         keys = [self.columns[name] for name in ("timestamp", *_KEY_COLUMNS) if name in self.columns]
         batches, rows = list[pa.RecordBatch](), 0
         with opened_rows(self.location) as opened:
-            for batch in opened.read([], [*keys, *further]):
+            for batch in with_columns_together(opened).read([], [*keys, *further]):
                 batches.append(batch)
                 if (rows := rows + batch.num_rows) >= _CONFLICT_ROWS:
                     break
@@ -463,16 +465,25 @@ def column_names(location: Location) -> list[str]:
 
 
 def _matched(rows: RawRows, mapping: Mapping[str, str], location: Location) -> dict[str, str]:
-    found, missing = match_columns(rows.names, mapping)
+    found, missing = match_columns(rows.names, mapping, partial(_sample, location))
     if missing:
         names = ", ".join(rows.names) or "none"
         if len(names) > _SHOWN_LETTERS:  # no header, but some text
             names = f"{names[:_SHOWN_LETTERS]}..."
-        remedy = f"; say which it is by --map {missing[0]}=COLUMN" if rows.names else ""
+        remedy = f"; say which it is by --map {missing[0]}=COLUMN, or #0 for the first" if rows.names else ""
+        if missing == ["volume"]:
+            remedy = "; say which it is by --map volume=COLUMN, or by --map volume=none that there is none"
         raise BitcornError(f"{location} has no column {', '.join(missing)}: it has {names}{remedy}")
     if twice := [name for name in found.values() if rows.names.count(name) > 1]:
         raise BitcornError(f"{location} has column {twice[0]} more than once: keep one of them")
     return found
+
+
+def _sample(location: Location, names: Sequence[str]) -> Mapping[str, pa.Array]:
+    """Return the first rows of some columns as stored."""
+    with opened_rows(location) as rows:
+        batch = next(rows.read([], list(dict.fromkeys(names))), None)
+        return {name: pa.array([]) if batch is None else batch.column(name) for name in names}
 
 
 def _times(column: pa.Array, name: str, where: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

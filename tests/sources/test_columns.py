@@ -110,7 +110,7 @@ def test_two_columns_that_could_be_one_are_refused_until_one_is_named(other):
 
 
 def test_a_mapping_to_no_column_is_refused():
-    with pytest.raises(BitcornError, match="--map open=x: there is no such column, but timestamp, open"):
+    with pytest.raises(BitcornError, match="--map open=x: there is no such column, but #0 timestamp, #1 open"):
         match_columns(BAR_COLUMNS, {"open": "x"})
 
 

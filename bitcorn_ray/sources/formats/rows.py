@@ -14,14 +14,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.sources.columns import TOGETHER
 from bitcorn_ray.sources.numbers import parse_numbers
 
 BINANCE = (
@@ -56,6 +58,22 @@ class RawRows:
     read: Read
     is_columnar: bool = False
     symbol: str | None = None
+
+
+def with_columns_together(rows: RawRows) -> RawRows:
+    """Return rows that can be asked for two columns together, as text, by a name such as Date+Time."""
+
+    def read(numbers: Sequence[str], texts: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        parts = {name: name.split(TOGETHER) for name in texts if name not in rows.names and TOGETHER in name}
+        plain = [name for name in texts if name not in parts]
+        stored = [part for names in parts.values() for part in names if part not in plain]
+        for batch in rows.read(numbers, [*plain, *stored]):
+            for name, (first, second) in parts.items():
+                words = [pc.utf8_trim_whitespace(batch.column(part).cast(pa.string())) for part in (first, second)]
+                batch = batch.append_column(name, pc.binary_join_element_wise(*words, " "))
+            yield batch
+
+    return replace(rows, read=read)
 
 
 def default_names(rows: Sequence[Sequence[Any]]) -> list[str]:

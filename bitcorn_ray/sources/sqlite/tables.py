@@ -9,8 +9,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -20,13 +21,13 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import PRICE_COLUMNS
 from bitcorn_ray.market.names import ParsedName, parse_name
 from bitcorn_ray.market.timeframe import numeric_steps, timeframe_word
-from bitcorn_ray.sources.columns import match_columns, match_extra
+from bitcorn_ray.sources.columns import TOGETHER, Sample, match_columns, match_extra
 from bitcorn_ray.sources.numbers import parse_numbers
 from bitcorn_ray.sources.options import SourceOptions
 from bitcorn_ray.sources.sqlite.connection import OWN_TABLES, Connection, quoted
 from bitcorn_ray.sources.times import read_times
 
-_HEAD_ROWS, _TABLES_PER_QUERY = 16, 200
+_HEAD_ROWS, _SAMPLE_ROWS, _TABLES_PER_QUERY = 16, 1_000, 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +62,13 @@ class BarTable:
         return f"{time}, rowid" if self.has_rowid else time
 
     def column(self, ours: str) -> str:
-        """Return the quoted stored name of one of our columns or of a requested further one."""
-        return quoted(self.extra[ours] if ours in self.extra else self.columns[ours])
+        """Return the SQL of one of our columns or of a requested further one: its quoted name, mostly."""
+        if ours == "volume" and ours not in self.columns:  # the user says that there is none
+            return "0.0"
+        stored = self.extra[ours] if ours in self.extra else self.columns[ours]
+        if stored in self.all_columns:
+            return quoted(stored)
+        return "({})".format(" || ' ' || ".join(map(quoted, stored.split(TOGETHER))))
 
     def has(self, *ours: str) -> bool:
         """Return True if the table has all of these columns of ours."""
@@ -97,7 +103,7 @@ def find_tables(database: Connection, options: SourceOptions) -> tuple[list[BarT
     likely, ignored = list[BarTable](), list[IgnoredTable]()
     for table in found:
         if table.columns not in matches:
-            matches[table.columns] = _match(table.columns, options)
+            matches[table.columns] = _match(table.columns, options, partial(_sample, database, table.name))
         match = matches[table.columns]
         if match.reason:
             ignored.append(IgnoredTable(table.name, table.columns, match.reason, unclear=match.unclear))
@@ -191,11 +197,18 @@ class _Match:
     unclear: bool = False
 
 
-def _match(columns: tuple[str, ...], options: SourceOptions) -> _Match:
+def _sample(database: Connection, table: str, names: Sequence[str]) -> Mapping[str, pa.Array]:
+    """Return the first rows of some columns of a table as text."""
+    texts = ", ".join(f"CAST({quoted(name)} AS TEXT)" for name in names)
+    rows = database.rows(f"SELECT {texts} FROM {quoted(table)} LIMIT {_SAMPLE_ROWS}")
+    return {name: pa.array([row[index] for row in rows], pa.string()) for index, name in enumerate(names)}
+
+
+def _match(columns: tuple[str, ...], options: SourceOptions, sample: Sample) -> _Match:
     if not columns:
         return _Match(reason="it cannot be read: what it shows does not exist")
     try:
-        found, missing = match_columns(columns, dict(options.mapping))
+        found, missing = match_columns(columns, dict(options.mapping), sample)
         if missing:
             return _Match(reason=f"it has no column for {', '.join(missing)}")
         return _Match(found, match_extra(columns, options.columns, found))
