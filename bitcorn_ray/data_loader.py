@@ -98,6 +98,8 @@ def load_market_data(
     table: Optional[str] = None,
     mapping: Mapping[str, str] | Sequence[str] = (),
     policy: Optional[CleaningPolicy] = None,
+    time_format: Optional[str] = None,
+    timezone: Optional[str] = None,
 ) -> MarketDataResult:
     """Load the bars of one symbol and timeframe from a SQLite database or any other source, and diagnose them.
 
@@ -107,11 +109,13 @@ def load_market_data(
     name (quote_volume, trades, taker_buy_volume, funding_rate, open_interest, ...). table: of a database in which
     several tables have these bars. mapping: standard to stored name of ambiguous columns (`{"open": "o"}`, or
     `["open=o"]`). policy: how bars are repaired; the report says what was done, and a column `filled` marks bars that
-    fill gaps. Without one, the last of rows with equal times is kept and the report counts the others.
+    fill gaps. Without one, the last of rows with equal times is kept and the report counts the others. time_format: of
+    times in text, as for `strptime`. timezone: of times without an offset, by default UTC.
     Raises BitcornError (a ValueError) for a missing file, a source without bars, an unknown symbol or timeframe (with
     those that exist), ambiguous columns, and values that are not numbers.
     """
-    loaded = load_bars(db_path, symbol, timeframe, limit, SourceOptions.of(table, mapping, columns, policy))
+    options = SourceOptions.of(table, mapping, columns, policy, time_format, timezone)
+    loaded = load_bars(db_path, symbol, timeframe, limit, options)
     bars, partition = loaded.bars, loaded.partition
     report = {"symbol": partition.symbol, "timeframe": partition.timeframe, **loaded.report, "rows": len(bars)}
     frame = bars.to_frame()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +69,7 @@ def inspect(source: str, source_options: SourceOptions) -> None:
     "(revise), the old one (keep), or the new one in any case (replace); or refuse the file (error).",
 )
 @click.option("--undo", is_flag=True, help="Undo the last ingest into the database, without FILES.")
-@options.column_map
+@options.source_options
 @options.common
 def ingest(
     files: Sequence[str],
@@ -78,7 +78,7 @@ def ingest(
     timeframe: str | None,
     on_conflict: Any,
     undo: bool,
-    mapping: Mapping[str, str],
+    source_options: SourceOptions,
 ) -> None:
     """Upsert files of bars into a SQLite database: CSV, JSON (also gz, zip), Feather, Parquet, of any layout.
 
@@ -108,7 +108,7 @@ def ingest(
             timeframe,
             on_file=lambda name: label(f"reading {name.rpartition('/')[2]}"),
             on_conflict=on_conflict,
-            mapping=mapping,
+            source_options=source_options,
             on_rows=count,
         )
     show({"db": db, "partitions": partition_rows(done)}, lambda _: ingest_table(done))

@@ -71,6 +71,8 @@ def features(
             table=source_options.table,
             mapping=dict(source_options.mapping),
             policy=source_options.policy,
+            time_format=source_options.times.format,
+            timezone=source_options.times.zone,
         )
     rows = [{name: value for name, value in asdict(status).items() if name != "superseded"} for status in done]
     show(

@@ -113,7 +113,14 @@ column_map = click.option(
     "mapping",
     multiple=True,
     callback=lambda context, parameter, pairs: parse_mapping(pairs),
-    help="Map columns to stored names, such as open=o,volume=base_qty.",
+    help="Map columns to stored names, such as open=o,volume=base_qty; timestamp=Date+Time joins two columns, "
+    "timestamp=#0 is the first column, volume=none says that there is none. May be repeated.",
+)
+time_format = click.option(
+    "--time-format", help="Format of times written as text, as for strptime, such as '%d.%m.%Y %H:%M'."
+)
+timezone = click.option(
+    "--timezone", help="Time zone of times without an offset, such as America/New_York or EST.  [default: UTC]"
 )
 clean = click.option(
     "--clean",
@@ -141,20 +148,25 @@ def source(required: bool = True) -> Callable[[Command], Command]:
 
 
 def source_options(command: Command) -> Command:
-    """Add --table and --map; the command gets them as `source_options`, with --clean if it has `clean` above."""
+    """Add the options for reading a source; the command gets them as `source_options`, with --clean if it has that."""
 
     @table_name
     @column_map
+    @time_format
+    @timezone
     @wraps(command)
     def wrapped(
         *args: Any,
         table: str | None,
         mapping: Mapping[str, str],
+        time_format: str | None,
+        timezone: str | None,
         clean: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Any:
         policy = None if clean is None else CleaningPolicy(**clean)
-        return command(*args, source_options=SourceOptions.of(table, mapping, policy=policy), **options)
+        made = SourceOptions.of(table, mapping, policy=policy, time_format=time_format, timezone=timezone)
+        return command(*args, source_options=made, **options)
 
     return wrapped
 

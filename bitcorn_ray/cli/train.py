@@ -78,6 +78,8 @@ def _workers(text: str, option: str) -> int | tuple[int, ...]:
 @click.option("--overwrite", is_flag=True, help="Replace the existing contents of the folder.")
 @options.table_name
 @options.column_map
+@options.time_format
+@options.timezone
 @options.clean
 @options.cache_dir
 @options.common

@@ -53,6 +53,8 @@ def compute_features(
     table: str | None = None,
     mapping: Mapping[str, str] | Sequence[str] = (),
     policy: CleaningPolicy | None = None,
+    time_format: str | None = None,
+    timezone: str | None = None,
 ) -> list[PartitionStatus]:
     """Bring the features of every partition of a source into the cache, in parallel on Ray.
 
@@ -60,14 +62,14 @@ def compute_features(
     was last computed is not read. If nothing has changed, Ray is not started.
     It runs on the Ray that this process is connected to, else at ``address``, else on a private one that ends with the
     call. symbols, timeframes: only these, in any spelling. system: its name, `module:function`, or the system itself.
-    table, mapping, policy: as in `load_market_data`; each result counts what was cleaned. on_plan: called with the plan
-    before Ray is started. on_done: called with each result as it arrives.
+    table, mapping, policy, time_format, timezone: as in `load_market_data`; each result counts what was cleaned.
+    on_plan: called with the plan before Ray is started. on_done: called with each result as it arrives.
     A partition that fails has its reason in `error` and does not stop the others.
     Raises BitcornError for what makes all fail: no source, an unknown symbol, timeframe or system, a cache that cannot
     be written.
     """
     cache = open_cache(cache_dir)
-    source_options = SourceOptions.of(table, mapping, policy=policy)
+    source_options = SourceOptions.of(table, mapping, policy=policy, time_format=time_format, timezone=timezone)
     plan = plan_features(source, find_system(system), cache, symbols, timeframes, source_options)
     if plan.jobs:
         cache.storage.require_writable()  # fail now, not after hours

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
@@ -167,7 +168,7 @@ def match_columns(
     }
     if not any(groups_of.get("volume", [[""]])):
         of_assets = _volumes_of_assets(stored)
-        groups_of["volume"] = [_base_volumes(of_assets) if sample is None else sum(of_assets.values(), [])]
+        groups_of["volume"] = [_base_volumes(of_assets) if sample is None else list(chain(*of_assets.values()))]
     if sample is not None:
         groups_of = _agreeing(groups_of, stored, found, sample)
     for ours, groups in groups_of.items():
@@ -189,7 +190,7 @@ def _agreeing(
         close = found.get("close") or next((name for group in groups_of["close"] for name in group), None)
         groups_of["volume"] = _agreeing_volumes(groups_of["volume"], close, sample)
     of_assets = _volumes_of_assets(stored)
-    if volumes and set(volumes) <= set(sum(of_assets.values(), [])):
+    if volumes and set(volumes) <= set(chain(*of_assets.values())):
         left = [name for group in groups_of.get("volume", []) for name in group]
         groups_of["volume"] = [[name for name in _base_volumes(of_assets) if name in left] or left]
     for group in groups_of.get("symbol", []):

@@ -8,6 +8,7 @@ hold is an error, as the column then has another meaning.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -42,7 +43,7 @@ from bitcorn_ray.sources.reader import (
     newest_times,
     sorted_by_time,
 )
-from bitcorn_ray.sources.times import UNIT_BOUNDS, read_times
+from bitcorn_ray.sources.times import UNIT_BOUNDS, TimeForm, read_times
 from bitcorn_ray.storage.location import Location
 
 Key = tuple[str | None, str | None, str | None]
@@ -138,6 +139,7 @@ class BarFile:
         used = {part for stored in self.columns.values() for part in (stored, *stored.split(TOGETHER))}
         self.further = tuple(dict.fromkeys(name for name in rows.names if name not in used))
         self.is_columnar = rows.is_columnar
+        self._times = options.times
         self._extra = match_extra(rows.names, options.columns, self.columns)
         self.keys: list[Key] = []
         self.rejected: Counter[tuple[int, str]] = Counter()
@@ -176,7 +178,7 @@ class BarFile:
     def _keyed(self, batch: pa.RecordBatch) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
         """Return codes (T,) and times (T,) of a batch, and which rows have both; the others are counted."""
         name = self.columns["timestamp"]
-        times, untimed = _times(batch.column(name), name, self.location.shown)
+        times, untimed = _times(batch.column(name), name, self.location.shown, self._times)
         codes = self._coded(batch)
         self.count_rejected(codes[untimed], "have no time")
         good = ~untimed & (codes >= 0)
@@ -212,10 +214,14 @@ class BarFile:
                     break
         table = pa.Table.from_batches(batches)
         table = table.filter(pc.is_valid(table[keys[0]]))
-        slots = read_times(table[keys[0]])[0].ms
+        slots = read_times(table[keys[0]], self._times)[0].ms
         for key in keys[1:]:  # rows of different keys never share a slot
             slots = np.unique(slots, return_inverse=True)[1] * (rows + 1) + _encoded(table[key].combine_chunks())[0]
-        return find_key_column(slots, {name: table[name] for name in further}, self.location.shown)
+        columns = {
+            name: missing_as_null(table[name]) if pa.types.is_string(table[name].type) else table[name]
+            for name in further
+        }
+        return find_key_column(slots, columns, self.location.shown)
 
     def partition(self, code: int) -> Partition:
         """Return the partition of a key, once its rows have been read.
@@ -389,7 +395,7 @@ class FilesReader:
                 for code in np.unique(batch.codes).tolist():
                     rows = None if len(file.keys) == 1 else pa.array(batch.codes == code)
                     stored = {n: c if rows is None else c.filter(rows) for n, c in batch.stored.items()}
-                    times, _ = read_times(stored[file.columns["timestamp"]])
+                    times, _ = read_times(stored[file.columns["timestamp"]], self._options.times)
                     units.setdefault(code, Counter()).update(times.units)
                     for name in further:
                         if dates := _dates(stored[name]):
@@ -434,7 +440,7 @@ class FilesReader:
             for batch in file.key_batches():
                 codes.append(batch.codes)
                 times.append(batch.times)
-                parsed, _ = read_times(batch.stored[time])
+                parsed, _ = read_times(batch.stored[time], self._options.times)
                 units.update(parsed.units)
                 forms.append(parsed.how)
             file.require_complete()
@@ -486,7 +492,7 @@ def _sample(location: Location, names: Sequence[str]) -> Mapping[str, pa.Array]:
         return {name: pa.array([]) if batch is None else batch.column(name) for name in names}
 
 
-def _times(column: pa.Array, name: str, where: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def _times(column: pa.Array, name: str, where: str, form: TimeForm) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return times in milliseconds, and the rows that have none."""
     numbers = column
     if pa.types.is_string(column.type):
@@ -494,12 +500,21 @@ def _times(column: pa.Array, name: str, where: str) -> tuple[NDArray[np.int64], 
             numbers = column.cast(pa.int64())
         except pa.ArrowInvalid:
             numbers = column = missing_as_null(column)
-    parsed, bad = read_times(numbers)
+    parsed, bad = read_times(numbers, form)
     missing = np.asarray(column.is_null())
     if (bad & ~missing).any():
         first = column[int((bad & ~missing).argmax())].as_py()
-        raise BitcornError(f"column {name!r} of {where} holds {first!r}, which is not a time: give epochs or ISO text")
+        raise BitcornError(f"column {name!r} of {where} holds {first!r}, which is not a time: {_remedy(first)}")
     return parsed.ms, missing
+
+
+def _remedy(text: Any) -> str:
+    """Return what to do about a text that is not understood as a time."""
+    if re.match(r"[0-9]{1,2}[-/ ][0-9]{1,2}[-/ ][0-9]{4}", str(text)):
+        return "say whether the day or the month is first, by --time-format %d/%m/%Y or %m/%d/%Y (as it is written)"
+    if re.match(r"[0-9.]+[eE]", str(text)):
+        return "a spreadsheet has cut its digits; save the column as whole numbers"
+    return "give epochs or ISO text, or say how it is written by --time-format, such as %d.%m.%Y %H:%M"
 
 
 def _numbers(column: pa.Array, name: str, where: str) -> NDArray[np.float64]:

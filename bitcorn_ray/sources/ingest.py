@@ -59,12 +59,14 @@ def ingest_files(
     *,
     on_conflict: Conflict = "revise",
     mapping: Mapping[str, str] | None = None,
+    source_options: SourceOptions | None = None,
     on_rows: Callable[[int], None] = lambda _: None,
 ) -> list[IngestedPartition]:
     """Upsert files into table `ohlcv` of a database, which is created if it does not exist.
 
     files: CSV, JSON (also compressed with gzip or zip), Feather and Parquet, as paths or URIs. symbol, timeframe: for
-    files that name neither. mapping: our column names to the files', if these are not recognised.
+    files that name neither. mapping: our column names to the files', if these are not recognised; or source_options,
+    with all options for reading.
     on_conflict: which of two rows of one time with different values, stored or in one file, counts: "replace" keeps the
     last, "keep" the first, "error" refuses. "revise" replaces, but refuses a file of another market, of which most bars
     that are stored too have other prices; "keep" refuses it too. on_file: called with each file's name, without
@@ -74,11 +76,12 @@ def ingest_files(
     """
     _require_known(on_conflict)
     local_database(db_path)
+    options = source_options or SourceOptions.of(mapping=mapping or {})
     with staged() as staging:
         for name in files:
             if on_file:
                 on_file(shown_uri(name))
-            with opened_file(name, symbol, timeframe, SourceOptions.of(mapping=mapping or {})) as file:
+            with opened_file(name, symbol, timeframe, options) as file:
                 _stage(file, staging, on_rows)
         return _write(staging, db_path, on_conflict, on_rows)
 

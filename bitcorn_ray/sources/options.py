@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from bitcorn_ray.market.policy import CleaningPolicy
 from bitcorn_ray.sources.columns import parse_mapping
+from bitcorn_ray.sources.times import PLAIN, TimeForm
 
 
 @dataclass(frozen=True)
@@ -15,13 +16,15 @@ class SourceOptions:
 
     table: the one table of a database to read. mapping: pairs of our column name and the stored one.
     columns: further numeric columns to keep, by their stored name or one of ours (`quote_volume`, `trades`, ...).
-    policy: how to repair bars after reading; None only keeps one of several rows of one time.
+    policy: how to repair bars after reading; None only keeps one of several rows of one time. times: how times are
+    written.
     """
 
     table: str | None = None
     mapping: tuple[tuple[str, str], ...] = ()
     columns: tuple[str, ...] = ()
     policy: CleaningPolicy | None = None
+    times: TimeForm = PLAIN
 
     @property
     def chooses_among_rows(self) -> bool:
@@ -39,10 +42,14 @@ class SourceOptions:
         mapping: Mapping[str, str] | Iterable[str] = (),
         columns: Iterable[str] = (),
         policy: CleaningPolicy | None = None,
+        time_format: str | None = None,
+        timezone: str | None = None,
     ) -> SourceOptions:
         """Return options made from plain values.
 
-        mapping: our names to stored ones, or texts such as `open=o,high=h`. Raises BitcornError if it is not valid.
+        mapping: our names to stored ones, or texts such as `open=o,high=h`. time_format: of times in text, as for
+        `strptime`. timezone: of times without an offset. Raises BitcornError if one is not valid.
         """
         texts = [f"{ours}={stored}" for ours, stored in mapping.items()] if isinstance(mapping, Mapping) else mapping
-        return cls(table, tuple(sorted(parse_mapping(texts).items())), tuple(dict.fromkeys(columns)), policy)
+        pairs = tuple(sorted(parse_mapping(texts).items()))
+        return cls(table, pairs, tuple(dict.fromkeys(columns)), policy, TimeForm(time_format, timezone))

@@ -5,9 +5,12 @@
    day, spreadsheet days, Julian days) are no times.
 2. Numbers of 8 digits are YYYYMMDD. Those of 12 or 14 are YYYYMMDDHHMM[SS] if all numbers with so many digits are such
    dates; as epochs they would be of 1976 and after 2570.
-3. Text is parsed by its shape (see `time_text`). An offset (Z, +02:00) is applied; without one the time is UTC. Digits
-   alone are a number written as text.
-4. Arrow's timestamps and dates are used as they are, without a zone as UTC.
+   A number in text whose exponent has cut its digits (1.70407E+12) is none.
+3. Text is parsed by its shape (see `time_text`), or by the format that the user gives. An offset (Z, +02:00) is
+   applied; without one the time is of the zone that the user gives, by default UTC. Digits alone are a number written
+   as text.
+4. Arrow's timestamps and dates are used as they are, without a zone as those of the user's zone.
+5. The hour that the end of summer time repeats belongs to summer time until the times go back, and then to winter time.
 
 Fractions of a millisecond are cut off, except in milliseconds, where they mean that the column holds no times.
 """
@@ -17,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
 import pyarrow as pa
@@ -24,18 +28,66 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.sources.time_text import parse_text
+from bitcorn_ray.sources.time_text import parse_format, parse_text
 
 UNIT_BOUNDS = (("s", 0, 10**11), ("ms", 10**11, 10**14), ("us", 10**14, 10**17), ("ns", 10**17, 2**63))
 """Each unit of numbers with the range of its numbers, the end excluded."""
 
 _LEAST_EPOCH = 10**8
+_HOUR_MS = 3_600_000
 _UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 # Dates as numbers: the form, and the factor of the year.
 _COMPACT = (("YYYYMMDD", 10**4), ("YYYYMMDDHHMM", 10**8), ("YYYYMMDDHHMMSS", 10**10))
 _FIRST_YEAR, _LAST_YEAR = 1900, 2100
 # Numbers between dates of 12 and of 14 digits can only be milliseconds.
 _PLAIN_MS = ((_LAST_YEAR + 1) * 10**8, _FIRST_YEAR * 10**10)
+
+
+@dataclass(frozen=True)
+class TimeForm:
+    """How times are written. format: of text, as for `strptime`. zone: of times without an offset, by default UTC.
+
+    Raises BitcornError for an unknown zone.
+    """
+
+    format: str | None = None
+    zone: str | None = None
+
+    def __post_init__(self) -> None:
+        try:
+            if self.zone is not None:
+                ZoneInfo(self.zone)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise BitcornError(
+                f"there is no time zone {self.zone!r}: give a name such as America/New_York, EST or UTC"
+            ) from error
+
+    def to_utc(self, local: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return times of the zone, written as if they were UTC, as UTC (T,), in ms; T in the order of the rows."""
+        import pandas as pd
+
+        if self.zone is None or len(local) == 0:
+            return local
+        naive = pd.DatetimeIndex(local.view("M8[ms]"))
+        late, early = (
+            naive.tz_localize(self.zone, ambiguous=np.full(len(local), is_summer), nonexistent="shift_forward")
+            .tz_convert(None)
+            .as_unit("ms")
+            .asi8
+            for is_summer in (False, True)
+        )
+        repeated = late != early
+        if not repeated.any():
+            return early
+        times = local if local[0] <= local[-1] else local[::-1]
+        again = repeated if local[0] <= local[-1] else repeated[::-1]
+        back = np.diff(times, prepend=times[:1] - 1) <= 0
+        run = np.cumsum(~again | (np.diff(times, prepend=times[:1]) < -_HOUR_MS))
+        winter = pd.Series(back & again).groupby(run).cummax().to_numpy() & again
+        return np.where(winter if local[0] <= local[-1] else winter[::-1], late, early)
+
+
+PLAIN = TimeForm()
 
 
 @dataclass(frozen=True)
@@ -66,7 +118,7 @@ def parse_times(column: pa.Array | pa.ChunkedArray, where: str) -> ParsedTimes:
     return parsed
 
 
-def read_times(column: pa.Array | pa.ChunkedArray) -> tuple[ParsedTimes, NDArray[np.bool_]]:
+def read_times(column: pa.Array | pa.ChunkedArray, form: TimeForm = PLAIN) -> tuple[ParsedTimes, NDArray[np.bool_]]:
     """Return (the times of a column, which rows (T,) hold none); these rows have 0 in `ms` and count in no unit."""
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if isinstance(array, pa.ChunkedArray):  # the result of combining no chunks
@@ -79,18 +131,18 @@ def read_times(column: pa.Array | pa.ChunkedArray) -> tuple[ParsedTimes, NDArray
     if pa.types.is_null(kind):
         return ParsedTimes(np.zeros(len(array), np.int64), "no times", {}), missing
     if missing.any():
-        parsed, bad = read_times(array.filter(pc.is_valid(array)))
+        parsed, bad = read_times(array.filter(pc.is_valid(array)), form)
         ms, wrong = np.zeros(len(array), np.int64), missing.copy()
         ms[~missing], wrong[~missing] = parsed.ms, bad
         return ParsedTimes(ms, parsed.how, parsed.units), wrong
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        return _of_timestamps(array)
+        return _of_timestamps(array, form)
     if pa.types.is_decimal(kind):
         array = array.cast(pa.float64())
     if pa.types.is_integer(array.type) or pa.types.is_floating(array.type):
         return _of_numbers(array.to_numpy(zero_copy_only=False))
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return _of_text(array)
+        return _of_text(array, form)
     return ParsedTimes(np.zeros(len(array), np.int64), f"{kind} is no time", {}), np.ones(len(array), bool)
 
 
@@ -160,15 +212,17 @@ def _dates(numbers: NDArray[Any]) -> Iterator[tuple[str, NDArray[np.int64], NDAr
         rows = np.flatnonzero((numbers >= _FIRST_YEAR * after_year) & (numbers < (_LAST_YEAR + 1) * after_year))
         if len(rows) == 0 or (numbers[rows] != np.floor(numbers[rows])).any():
             continue
-        times, wrong, _ = parse_text(pa.array(numbers[rows].astype(np.int64)).cast(pa.string()))
+        times, wrong, _, _ = parse_text(pa.array(numbers[rows].astype(np.int64)).cast(pa.string()))
         may_differ = form == "YYYYMMDD"  # other numbers of 8 digits are no epochs either
         if not wrong.any() or (may_differ and not wrong.all()):
             yield form, rows[~wrong], times[~wrong]
 
 
-def _of_text(array: pa.Array) -> tuple[ParsedTimes, NDArray[np.bool_]]:
+def _of_text(array: pa.Array, form: TimeForm) -> tuple[ParsedTimes, NDArray[np.bool_]]:
     array = array.cast(pa.string())
-    ms, bad, units = parse_text(array)
+    ms, bad, local, units = parse_text(array) if form.format is None else parse_format(array, form.format)
+    if form.zone is not None:
+        ms[local] = form.to_utc(ms[local])
     # Digits that are no date, and numbers with a point or exponent, are epochs.
     if bad.any():
         rows = np.flatnonzero(bad)
@@ -178,7 +232,8 @@ def _of_text(array: pa.Array) -> tuple[ParsedTimes, NDArray[np.bool_]]:
             of = rows[is_number]
             ms[of], bad[of] = parsed.ms, wrong
             units |= parsed.units
-    how = f"text, {_listed(units)}, as UTC where it has no offset" if units else "text that is no time"
+    zone = form.zone or "UTC"
+    how = f"text, {_listed(units)}, as {zone} where it has no offset" if units else "text that is no time"
     return ParsedTimes(ms, how, units), bad
 
 
@@ -188,20 +243,26 @@ def _numbers_of(array: pa.Array) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     if pc.all(pc.match_substring_regex(trimmed, r"^[0-9]{1,18}$")).as_py():
         return trimmed.cast(pa.int64()).to_numpy(), np.ones(len(array), bool)
     is_number = np.asarray(pc.match_substring_regex(trimmed, r"^[0-9]+(\.[0-9]*)?([eE][+]?[0-9]+)?$"))
+    # A spreadsheet shows six digits of an epoch.
+    is_number &= ~np.asarray(pc.match_substring_regex(trimmed, r"^[0-9]\.[0-9]{0,5}[eE][+]?(9|1[0-9])$"))
     numbers = np.zeros(len(array))
     numbers[is_number] = trimmed.filter(pa.array(is_number)).cast(pa.float64()).to_numpy()
     return numbers, is_number
 
 
-def _of_timestamps(array: pa.Array) -> tuple[ParsedTimes, NDArray[np.bool_]]:
+def _of_timestamps(array: pa.Array, form: TimeForm) -> tuple[ParsedTimes, NDArray[np.bool_]]:
     kind = array.type
     zone = getattr(kind, "tz", None)
+    local = zone is None and not pa.types.is_date(kind)
     if pa.types.is_date(kind):
         array = array.cast(pa.timestamp("ms"))
     ticks = array.cast(pa.int64()).to_numpy()
     unit = array.type.unit
     ms = ticks * 1000 if unit == "s" else ticks // {"ms": 1, "us": 1000, "ns": 1_000_000}[unit]
-    how = "dates, as UTC midnight" if pa.types.is_date(kind) else f"timestamps in {zone or 'no zone, as UTC'}"
+    if local:
+        ms = form.to_utc(ms)
+    assumed = f"no zone, as {form.zone or 'UTC'}"
+    how = "dates, as UTC midnight" if pa.types.is_date(kind) else f"timestamps in {zone or assumed}"
     return ParsedTimes(ms, how, {str(kind): len(array)} if len(array) else {}), np.zeros(len(array), bool)
 
 

@@ -30,9 +30,9 @@ class RunConfig:
     db: database or other source of bars (see `load_market_data`). symbol: of the partition, or symbols: of several that
     train one model. timeframe: of all. features: name of the feature system. out: folder for the run. workers: Ray
     workers; (least, most) for as many as Ray can give; 0 trains in this process, without Ray. gpus: for each worker.
-    table, mapping: options for reading the source. clean: how to repair bars; None only keeps the
-    last of rows with equal times. mlflow: address of the MLflow server or folder to log to as well, by default
-    MLFLOW_TRACKING_URI. model: its `kind` decides its fields, see `models.registry`.
+    table, mapping, time_format, timezone: options for reading the source, see `SourceOptions.of`. clean: how to repair
+    bars; None only keeps the last of rows with equal times. mlflow: address of the MLflow server or folder to log to as
+    well, by default MLFLOW_TRACKING_URI. model: its `kind` decides its fields, see `models.registry`.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -48,6 +48,8 @@ class RunConfig:
     mlflow: str | None = None
     table: str | None = None
     mapping: dict[str, str] = field(default_factory=dict)
+    time_format: str | None = None
+    timezone: str | None = None
     clean: CleaningPolicy | None = None
     model: Annotated[ModelConfig, BeforeValidator(_parse_model)] = field(default_factory=LSTMConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -75,7 +77,9 @@ class RunConfig:
     @property
     def source_options(self) -> SourceOptions:
         """Return the options for reading the source."""
-        return SourceOptions.of(self.table, self.mapping, policy=self.clean)
+        return SourceOptions.of(
+            self.table, self.mapping, policy=self.clean, time_format=self.time_format, timezone=self.timezone
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the configuration as plain values, as in a file."""

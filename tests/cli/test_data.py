@@ -66,7 +66,7 @@ def test_bad_input_of_inspect_is_one_line_and_status_2(run, tmp_path, name, cont
     [
         (["--table", "none"], "has no table 'none': it has ohlcv"),
         (["--map", "open"], "mapping 'open' is not NAME=COLUMN"),
-        (["--map", "open=nothing"], "there is no such column, but symbol, timeframe, ts, open"),
+        (["--map", "open=nothing"], "there is no such column, but #0 symbol, #1 timeframe, #2 ts, #3 open"),
     ],
 )
 def test_bad_options_are_one_line_and_status_2(run, market_db, options, message):

@@ -55,7 +55,7 @@ def db(tmp_path):
 
 
 def more(db, bars, first, stop, symbol="AAA"):
-    write_bars([("x", Partition(symbol, "1h"), bars.take(slice(first, stop)))], db)
+    write_bars([("x", Partition(symbol, "1h"), bars.take(slice(first, stop)))], db, on_conflict="replace")
 
 
 def forecasts(entries):

@@ -488,9 +488,9 @@ def listed(bars, *names, scale=1, text=False):
 
 
 def kline(bars, scale=1, text=False):
-    """Rows of Binance: quote volume and the others are of another size than what is wanted."""
+    """Rows of Binance: trades and the others are of another size than what is wanted."""
     rows = listed(bars, "ts", "open", "high", "low", "close", "volume", scale=scale, text=text)
-    return [[*row, row[0] + (HOUR - 1) * scale, "1e9", 77, "0.1", "0.2", "0"] for row in rows]
+    return [[*row, row[0] + (HOUR - 1) * scale, float(row[5]) * float(row[4]), 77, "0.1", "0.2", "0"] for row in rows]
 
 
 def csv_of(rows, header=None):

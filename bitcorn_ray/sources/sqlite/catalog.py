@@ -30,6 +30,7 @@ from bitcorn_ray.market.timeframe import choose_step, numeric_steps, stored_step
 from bitcorn_ray.sources.sqlite.columns import merged_times, one_unit, split_column
 from bitcorn_ray.sources.sqlite.connection import Connection
 from bitcorn_ray.sources.sqlite.tables import BarTable
+from bitcorn_ray.sources.times import PLAIN, TimeForm
 
 _SAMPLE_ROWS = 200
 _TABLES_PER_QUERY = 200
@@ -69,11 +70,18 @@ class _Symbol:
 class Catalog:
     """The partitions of the tables of one open database.
 
-    default_symbol: symbol of the bars if nothing else says one. problems: partitions that cannot be identified.
+    default_symbol: symbol of the bars if nothing else says one. times: how they are written.
+    problems: partitions that cannot be identified.
     """
 
-    def __init__(self, database: Connection, tables: list[BarTable], default_symbol: str | None = None) -> None:
-        self._database, self._tables, self._default_symbol = database, tables, default_symbol
+    def __init__(
+        self,
+        database: Connection,
+        tables: list[BarTable],
+        default_symbol: str | None = None,
+        times: TimeForm = PLAIN,
+    ) -> None:
+        self._database, self._tables, self._default_symbol, self._form = database, tables, default_symbol, times
         self.problems: list[str] = []
         self._timeframes: dict[str, dict[Any, list[Any]]] = {}  # by table and symbol
         self._times: dict[str, dict[Any, NDArray[np.int64]]] = {}  # likewise
@@ -257,7 +265,7 @@ class Catalog:
 
     def _readable(self, split: pa.Table, table: BarTable) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Return the readable times, and which rows have none; a column without any is a problem."""
-        parsed, bad = merged_times(split)
+        parsed, bad = merged_times(split, form=self._form)
         if bad.any() and bad.all():
             value = split["s0"][0].as_py() or split["n0"][0].as_py()
             where = f"column {table.column('timestamp')} of table {table.name} in {self._database.path}"

@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bitcorn_ray.sources.numbers import parse_numbers
-from bitcorn_ray.sources.times import UNIT_BOUNDS, ParsedTimes, read_times
+from bitcorn_ray.sources.times import PLAIN, UNIT_BOUNDS, ParsedTimes, TimeForm, read_times
 
 
 def split_column(column: str, index: int) -> str:
@@ -22,14 +22,14 @@ def split_column(column: str, index: int) -> str:
     )
 
 
-def merged_times(split: pa.Table, index: int = 0) -> tuple[ParsedTimes, NDArray[np.bool_]]:
+def merged_times(split: pa.Table, index: int = 0, form: TimeForm = PLAIN) -> tuple[ParsedTimes, NDArray[np.bool_]]:
     """Return the times of a split column, and which rows have none; see `read_times`."""
     numbers, text = split[f"n{index}"], split[f"s{index}"]
     if text.null_count == len(text):
-        return read_times(numbers)
+        return read_times(numbers, form)
     if numbers.null_count == len(numbers):
-        return read_times(text)
-    (first, not_first), (second, not_second) = read_times(numbers), read_times(text)
+        return read_times(text, form)
+    (first, not_first), (second, not_second) = read_times(numbers, form), read_times(text, form)
     units = dict(first.units)
     for unit, rows in second.units.items():
         units[unit] = units.get(unit, 0) + rows

@@ -63,7 +63,7 @@ class DatabaseReader:
     def __init__(self, database: Connection, symbol: str | None, options: SourceOptions) -> None:
         self._database, self._options = database, options
         self._tables, self._ignored = find_tables(database, options)
-        self._catalog = Catalog(database, self._tables, symbol)
+        self._catalog = Catalog(database, self._tables, symbol, options.times)
 
     @property
     def partitions(self) -> list[Partition]:
@@ -103,7 +103,8 @@ class DatabaseReader:
             time, source = entry.table.column("timestamp"), f"{entry.table.source}{entry.where()}"
             query = f"SELECT (SELECT min({time}) FROM {source}) AS first, (SELECT max({time}) FROM {source}) AS last"
             ends = self._database.table(query, entry.keys)
-            times = [read_times(column)[0].ms[0] for column in ends.columns if column.null_count == 0]
+            known = (column for column in ends.columns if column.null_count == 0)
+            times = [read_times(column, self._options.times)[0].ms[0] for column in known]
             span = abs(int(times[1] - times[0])) if len(times) == 2 else 0
             sizes[entry.partition] = 1 + span // (stored_step(entry.partition.timeframe) or timeframe_ms("1d"))
         self._database.release()
@@ -178,7 +179,7 @@ class DatabaseReader:
     def _inspected(self, entry: StoredPartition, summary: RowSummary) -> InspectedPartition:
         times, untimed = _times_of(summary), summary.untimed
         if times is None:
-            times, bad = merged_times(self._split(entry, ["timestamp"], "", entry.keys))
+            times, bad = merged_times(self._split(entry, ["timestamp"], "", entry.keys), form=self._options.times)
             times, untimed = ParsedTimes(times.ms[~bad], times.how, times.units), int(bad.sum())
         span = Span(summary.rows, *((int(times.ms.min()), int(times.ms.max())) if len(times.ms) else (None, None)))
         partition = entry.partition
@@ -221,7 +222,7 @@ class DatabaseReader:
         rows = self._database.table(f"{query}{entry.where()}", entry.keys, batch_rows=count)
         self._database.release()
         columns = {name: rows[f"t{index}"] for index, name in enumerate(further)}
-        return find_key_column(merged_times(rows)[0].ms, columns, self._where(entry))
+        return find_key_column(merged_times(rows, form=self._options.times)[0].ms, columns, self._where(entry))
 
     def _bars(self, entry: StoredPartition, limit: int | None = None) -> tuple[Bars, ParsedTimes]:
         newest = self._newest(entry, limit) if limit is not None else ""
@@ -249,7 +250,7 @@ class DatabaseReader:
             del arrow
         # Text, or several units in one column: SQL's order is not that of time.
         split = self._split(entry, names, newest, keys)
-        times, wrong = merged_times(split, 0)
+        times, wrong = merged_times(split, 0, self._options.times)
         if wrong.any():
             missing = wrong & np.asarray(pc.and_(pc.is_null(split["n0"]), pc.is_null(split["s0"])))
             self._refuse_times(entry, int(missing.sum()))
@@ -303,7 +304,7 @@ class DatabaseReader:
         keys = entry.keys if text is None else {**entry.keys, "text": text}
         what = "time" if name == "timestamp" else "number"
         for at, value, _ in self._database.rows(f"{query} LIMIT 1000", keys):
-            if name != "timestamp" or read_times(pa.array([value]))[1].any():
+            if name != "timestamp" or read_times(pa.array([value]), self._options.times)[1].any():
                 return (
                     f"column {column} of {self._where(entry)} holds {value!r} (at {time} = {at!r}), which is not a "
                     f"{what}: correct or remove these rows"

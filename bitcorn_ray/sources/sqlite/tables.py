@@ -25,7 +25,7 @@ from bitcorn_ray.sources.columns import TOGETHER, Sample, match_columns, match_e
 from bitcorn_ray.sources.numbers import parse_numbers
 from bitcorn_ray.sources.options import SourceOptions
 from bitcorn_ray.sources.sqlite.connection import OWN_TABLES, Connection, quoted
-from bitcorn_ray.sources.times import read_times
+from bitcorn_ray.sources.times import TimeForm, read_times
 
 _HEAD_ROWS, _SAMPLE_ROWS, _TABLES_PER_QUERY = 16, 1_000, 200
 
@@ -111,7 +111,7 @@ def find_tables(database: Connection, options: SourceOptions) -> tuple[list[BarT
             likely.append(_bar_table(table, match, leading.get(table.name, frozenset())))
     mapping, tables = dict(options.mapping), list[BarTable]()
     for start in range(0, len(likely), _TABLES_PER_QUERY):
-        for checked in _confirmed(database, likely[start : start + _TABLES_PER_QUERY], mapping):
+        for checked in _confirmed(database, likely[start : start + _TABLES_PER_QUERY], mapping, options.times):
             if isinstance(checked, BarTable):
                 tables.append(checked)
             else:
@@ -230,7 +230,7 @@ def _bar_table(table: _Table, match: _Match, leading: frozenset[str]) -> BarTabl
 
 
 def _confirmed(
-    database: Connection, tables: list[BarTable], mapping: Mapping[str, str]
+    database: Connection, tables: list[BarTable], mapping: Mapping[str, str], form: TimeForm
 ) -> list[BarTable | IgnoredTable]:
     """Check by the first rows of each table that its columns hold what their names or the mapping say."""
     from adbc_driver_manager import Error
@@ -240,12 +240,14 @@ def _confirmed(
         heads = database.table(" UNION ALL ".join(selects), batch_rows=_HEAD_ROWS * len(tables))
     except Error as error:
         if len(tables) > 1:  # one of them cannot be read
-            return [checked for table in tables for checked in _confirmed(database, [table], mapping)]
+            return [checked for table in tables for checked in _confirmed(database, [table], mapping, form)]
         what = str(error).partition("\n")[0].rpartition(": ")[2]
         return [IgnoredTable(tables[0].name, tables[0].all_columns, f"it cannot be read: {what}")]
     starts = np.searchsorted(heads.column("table_index").to_numpy(), np.arange(len(tables) + 1))
     wrong = {name: parse_numbers(heads.column(name))[1] for name in PRICE_COLUMNS}
-    wrong["timestamp"] = read_times(heads.column("timestamp"))[1] & ~np.asarray(heads.column("timestamp").is_null())
+    wrong["timestamp"] = read_times(heads.column("timestamp"), form)[1] & ~np.asarray(
+        heads.column("timestamp").is_null()
+    )
     return [
         _checked(
             table,
