@@ -34,9 +34,10 @@ _database_option = click.option(
 
 @click.command()
 @click.argument("source")
+@click.option("--symbol", help="Symbol of bars that have none in a column or in a name.")
 @options.common
 @options.source_options
-def inspect(source: str, source_options: SourceOptions) -> None:
+def inspect(source: str, symbol: str | None, source_options: SourceOptions) -> None:
     """Show how a source of bars is read, and the reason for each decision.
 
     SOURCE is a SQLite database, a file of bars, or a folder or URI of such files. Shown are its partitions with their
@@ -50,7 +51,7 @@ def inspect(source: str, source_options: SourceOptions) -> None:
     """
     from bitcorn_ray.sources.inspect import inspect_source
 
-    found = inspect_source(source, source_options)
+    found = inspect_source(source, source_options.with_symbols([symbol] if symbol else None))
     show(asdict(found), lambda _: inspection_tables(found))
     sys.exit(1 if found.problems or any(partition.problem for partition in found.partitions) else 0)
 

@@ -87,7 +87,7 @@ class FeatureWork:
             symbols=None if symbols is None else tuple(symbols),
             timeframes=None if timeframes is None else tuple(timeframes),
             cache="" if cache is None else cache.storage.address,
-            source_options=(source_options or SourceOptions()).with_columns(system.inputs),
+            source_options=(source_options or SourceOptions()).with_columns(system.inputs).with_symbols(symbols),
         )
 
 

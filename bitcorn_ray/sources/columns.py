@@ -166,6 +166,9 @@ def match_columns(
         for ours, groups in _GROUPS.items()
         if ours not in found
     }
+    no_volume = (mapping or {}).get("volume") == _NO_VOLUME and "volume" not in found
+    if no_volume:
+        del groups_of["volume"]
     if not any(groups_of.get("volume", [[""]])):
         of_assets = _volumes_of_assets(stored)
         groups_of["volume"] = [_base_volumes(of_assets) if sample is None else list(chain(*of_assets.values()))]
@@ -174,7 +177,6 @@ def match_columns(
     for ours, groups in groups_of.items():
         if candidates := next((group for group in groups if group), None):
             found[ours] = _only(ours, candidates)
-    no_volume = (mapping or {}).get("volume") == _NO_VOLUME and "volume" not in found
     ordered = {ours: found[ours] for ours in _GROUPS if ours in found}
     return ordered, [name for name in BAR_COLUMNS if name not in found and not (no_volume and name == "volume")]
 

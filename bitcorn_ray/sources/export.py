@@ -51,7 +51,7 @@ def export_bars(
     Raises BitcornError if the source cannot be read, a symbol or timeframe does not exist, or the target cannot be
     written or holds one of the partitions in another file.
     """
-    opened = open_source(source, options)
+    opened = open_source(source, (options or SourceOptions()).with_symbols(symbols))
     stored = opened.partitions_of_files()
     chosen = set(select_partitions([partition for _, partition in stored], symbols, timeframes))
     for partition in chosen:

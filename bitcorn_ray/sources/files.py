@@ -51,7 +51,7 @@ Key = tuple[str | None, str | None, str | None]
 
 _KEY_COLUMNS = ("symbol", "timeframe", "exchange")
 _EPOCH_UNITS = {unit for unit, _, _ in UNIT_BOUNDS}
-_SAMPLE_TIMES = 4_096
+_SAMPLE_TIMES, _FEW_STEPS = 4_096, 4
 _CONFLICT_ROWS = 1_000_000
 _SHOWN_LETTERS = 200
 
@@ -135,6 +135,7 @@ class BarFile:
         named_symbol, named_timeframe = names_in_path(location)
         self._symbol = symbol or rows.symbol or named_symbol or default_symbol
         self._timeframe = timeframe or named_timeframe
+        self._is_guessed = timeframe is None and hive_partition(location) is None
         self.columns = _matched(rows, dict(options.mapping), location)
         used = {part for stored in self.columns.values() for part in (stored, *stored.split(TOGETHER))}
         self.further = tuple(dict.fromkeys(name for name in rows.names if name not in used))
@@ -233,17 +234,33 @@ class BarFile:
         symbol = symbol or self._symbol
         if not symbol:
             raise BitcornError(
-                f"{self.location} does not say its symbol, neither in a column nor in its name: pass --symbol"
+                f"{self.location} does not say its symbol, neither in a column nor in its name: give it by --symbol, "
+                "or name the file SYMBOL_TIMEFRAME, such as BTCUSDT_1h.csv"
             )
         symbol = f"{symbol}.{exchange}" if on_several and exchange else symbol
         steps = numeric_steps(timeframe)
         if (timeframe or self._timeframe) and not steps:
-            return Partition(symbol, self._checked(timeframe or self._timeframe or ""))
+            named = self._checked(timeframe or self._timeframe or "")
+            if self._is_guessed and not timeframe:
+                self._require_step(code, named)
+            return Partition(symbol, named)
         distance = modal_step(np.sort(np.concatenate(self._first_times[code])))
         try:
             return Partition(symbol, timeframe_of_ms(choose_step(steps, distance) if steps else distance))
         except BitcornError as error:
             raise BitcornError(f"{self.location} does not say its timeframe: {error}") from error
+
+    def _require_step(self, code: int, timeframe: str) -> None:
+        """Raise BitcornError if most bars are closer together than bars of the timeframe can be."""
+        times = np.unique(np.concatenate(self._first_times[code]))
+        steps, length = np.diff(times), timeframe_ms(timeframe)
+        if len(steps) >= _FEW_STEPS and np.mean(steps <= length // 2) > 0.5:
+            step = modal_step(times)
+            shown = timeframe_of_ms(step) if step % timeframe_ms("1m") == 0 else f"{step / 1000:g} s"
+            raise BitcornError(
+                f"{self.location} is named for {timeframe} bars, but most of its bars are {shown} apart: rename it, or "
+                f"ingest it with --timeframe {shown}"
+            )
 
     def _checked(self, timeframe: str) -> str:
         """Return a timeframe as we write it. Raises BitcornError if it is none."""
@@ -258,12 +275,9 @@ class BarFile:
         return word
 
     def _keep_first_times(self, codes: NDArray[np.int64], times: NDArray[np.int64]) -> None:
-        """Keep the first times of each key without a timeframe: their distance is the timeframe."""
+        """Keep the first times of each key: their distance is the timeframe, or must agree with it."""
         self._first_times += [[] for _ in range(len(self.keys) - len(self._first_times))]
         for code in np.unique(codes):
-            in_column = self.keys[code][1]
-            if (in_column or self._timeframe) and not numeric_steps(in_column):
-                continue
             kept = sum(map(len, self._first_times[code]))
             if kept < _SAMPLE_TIMES:
                 self._first_times[code].append(times[codes == code][: _SAMPLE_TIMES - kept].copy())

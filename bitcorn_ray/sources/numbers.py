@@ -1,4 +1,10 @@
-"""Read prices and volumes that are stored as numbers or as text."""
+"""Read prices and volumes that are stored as numbers or as text.
+
+Text may have currency signs, thousands separators, a decimal comma, and K, M or B for a thousand, a million and a
+billion. The last of a point and a comma is the decimal one. A comma alone is decimal if the values of the column have
+other than three digits after it, and separates thousands if a value has several; else the value is no number, as 1,234
+may be either.
+"""
 
 from __future__ import annotations
 
@@ -31,10 +37,41 @@ def parse_numbers(column: pa.Array | pa.ChunkedArray) -> tuple[NDArray[np.float6
         return _floats(text), np.zeros(len(text), bool)
     except pa.ArrowInvalid:
         pass
+    text = _plain(text)
     missing = pc.fill_null(pc.is_in(pc.utf8_lower(text), _MISSING.cast(pa.large_string())), True)
     number = pc.and_(pc.fill_null(pc.match_substring_regex(text, _NUMBER), False), pc.invert(missing))
     bad = np.asarray(pc.invert(pc.or_(missing, pc.or_(number, pc.is_null(text)))))
     return _floats(pc.if_else(number, pc.utf8_ltrim(text, "+"), None)), bad
+
+
+def _plain(text: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Return texts as numbers are written: without signs of currencies and thousands, with a decimal point."""
+    text = pc.replace_substring_regex(text, r"[$€£¥₩₹₿\s\x{a0}']", "")
+    if pc.any(pc.match_substring(text, ",")).as_py():
+        text = _without_commas(text)
+    for letter, zeros in (("K", 3), ("M", 6), ("B", 9)):
+        scaled = pc.fill_null(pc.match_substring_regex(text, rf"(?i)^[+-]?[0-9.]+{letter}$"), False)
+        exponent, nothing = (pa.scalar(word, text.type) for word in (f"e{zeros}", ""))
+        digits = pc.binary_join_element_wise(pc.utf8_slice_codeunits(text, 0, -1), exponent, nothing)
+        text = pc.if_else(scaled, digits, text)
+    return text
+
+
+def _without_commas(text: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    point_last = pc.fill_null(pc.match_substring_regex(text, r",.*\."), False)
+    comma_last = pc.fill_null(pc.match_substring_regex(text, r"\..*,"), False)
+    alone = pc.and_(pc.fill_null(pc.match_substring(text, ","), False), pc.invert(pc.or_(point_last, comma_last)))
+    values = text.filter(alone)
+    is_decimal = pc.any(pc.match_substring_regex(values, r",(?:[0-9]{1,2}|[0-9]{4,})$")).as_py()
+    if pc.any(pc.match_substring_regex(values, r",[0-9]{3},[0-9]{3}")).as_py() and not is_decimal:
+        point_last = pc.or_(point_last, alone)
+    elif is_decimal or pc.any(comma_last).as_py():
+        comma_last = pc.or_(comma_last, alone)
+    elif pc.any(point_last).as_py():
+        point_last = pc.or_(point_last, alone)
+    english = pc.replace_substring(text, ",", "")
+    continental = pc.replace_substring(pc.replace_substring(text, ".", ""), ",", ".")
+    return pc.if_else(point_last, english, pc.if_else(comma_last, continental, text))
 
 
 def missing_as_null(column: pa.Array) -> pa.Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from bitcorn_ray.market.policy import CleaningPolicy
@@ -17,7 +17,7 @@ class SourceOptions:
     table: the one table of a database to read. mapping: pairs of our column name and the stored one.
     columns: further numeric columns to keep, by their stored name or one of ours (`quote_volume`, `trades`, ...).
     policy: how to repair bars after reading; None only keeps one of several rows of one time. times: how times are
-    written.
+    written. default_symbol: of the bars if nothing else says one.
     """
 
     table: str | None = None
@@ -25,6 +25,7 @@ class SourceOptions:
     columns: tuple[str, ...] = ()
     policy: CleaningPolicy | None = None
     times: TimeForm = PLAIN
+    default_symbol: str | None = None
 
     @property
     def chooses_among_rows(self) -> bool:
@@ -34,6 +35,10 @@ class SourceOptions:
     def with_columns(self, names: Iterable[str]) -> SourceOptions:
         """Return these options with further columns added."""
         return replace(self, columns=tuple(dict.fromkeys((*self.columns, *names))))
+
+    def with_symbols(self, symbols: Sequence[str] | None) -> SourceOptions:
+        """Return these options for a request of some symbols: a single one is that of bars that say none."""
+        return self if symbols is None or len(symbols) != 1 else replace(self, default_symbol=symbols[0])
 
     @classmethod
     def of(

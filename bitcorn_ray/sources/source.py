@@ -33,6 +33,7 @@ from bitcorn_ray.sources.reader import PartitionReader, StoredRows
 from bitcorn_ray.sources.sqlite.database import opened_database
 from bitcorn_ray.storage.location import Location, remedy_for_missing
 
+_SQLITE, _DATABASE_ENDINGS = b"SQLite format 3\0", {".db", ".db3", ".sqlite", ".sqlite3"}
 _CHANGE_COUNTER = slice(24, 28)
 _WAL_SALTS = slice(12, 24)  # checkpoint number and salts, which a restart of the log changes
 _SETTLED_NS = 2_000_000_000  # the coarsest clock of a file system in use, FAT's
@@ -61,7 +62,7 @@ class SourceFile(ABC):
         """Return the file at a path or URI, or at an `address`, which must exist."""
         first, *parts = [Location.of(line) for line in str(path).split(_NEXT)] if isinstance(path, str) else [path]
         location = Location.of(first)
-        is_database = not (location.is_remote or is_bar_file(location.name) or location.path.is_dir())
+        is_database = not (location.is_remote or location.path.is_dir()) and _is_database(location.path)
         return (DatabaseFile if is_database else BarFiles)(location, size, tuple(map(Location.of, parts)))
 
     @property
@@ -104,7 +105,7 @@ class DatabaseFile(SourceFile):
 
     def opened(self, options: SourceOptions | None = None, symbol: str | None = None) -> OpenedFile:
         """Open the database."""
-        return opened_database(self.location.path, symbol, options)
+        return opened_database(self.location.path, symbol or (options.default_symbol if options else None), options)
 
     def partition_in_name(self, options: SourceOptions | None = None) -> None:
         """Return None: tables say the partitions."""
@@ -133,7 +134,8 @@ class BarFiles(SourceFile):
 
     def opened(self, options: SourceOptions | None = None, symbol: str | None = None) -> OpenedFile:
         """Open the files, which are read whole, once."""
-        return nullcontext(FilesReader([self.location, *self.parts], symbol, options))
+        default = symbol or (options.default_symbol if options else None)
+        return nullcontext(FilesReader([self.location, *self.parts], default, options))
 
     def partition_in_name(self, options: SourceOptions | None = None) -> Partition | None:
         """Return the partition that folders or name say, unless columns may say others."""
@@ -250,6 +252,17 @@ class Source:
                         require_one_file(held)
                         yield rows
         select_partitions(exist, symbols, timeframes)  # names what does not exist
+
+
+def _is_database(path: Path) -> bool:
+    """Return True for a SQLite database: by its first bytes, or by its name if it is empty or damaged."""
+    try:
+        head = _head(path)
+    except OSError:
+        return not is_bar_file(path.name)
+    if head.startswith(_SQLITE):
+        return True
+    return not is_bar_file(path.name) and (not head or path.suffix.lower() in _DATABASE_ENDINGS)
 
 
 def open_source(path: str | Path | Location, options: SourceOptions | None = None) -> Source:

@@ -81,9 +81,9 @@ def test_numbers_that_have_no_time_are_counted_beside_those_of_one_unit(tmp_path
 
 
 def test_prices_that_the_first_rows_show_to_be_none_are_a_problem(tmp_path):
-    rows = [(at, "1,5", *rest) for at, _, *rest in bars()]
+    rows = [(at, "one", *rest) for at, _, *rest in bars()]
     (only,) = inspect_source(make(tmp_path / "btcusdt_1h.db", ("candles", BARS, rows))).partitions
-    assert only.problem == "column \"open\" of table candles holds '1,5', which is not a number"
+    assert only.problem == "column \"open\" of table candles holds 'one', which is not a number"
 
 
 def test_timeframes_in_unknown_words_are_a_problem_until_the_user_says_what_they_are(tmp_path):

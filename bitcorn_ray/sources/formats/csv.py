@@ -3,7 +3,8 @@
 The head of the file decides: lines before the header (a web address, comments) are skipped, the delimiter is the one
 that gives most columns, and a first line of numbers means that there is no header (see `rows`). Of the three header
 lines of yfinance the second says the ticker and the third the name of the time. A first column without a name is called
-`index`, as in a frame of pandas. Only the requested columns are read, as text: `numbers` reads the prices.
+`index`, as in a frame of pandas. Only the requested columns are read, times as text; prices too, if they are written
+with signs of currencies, thousands separators or decimal commas.
 """
 
 from __future__ import annotations
@@ -24,26 +25,37 @@ _BLOCK_BYTES = 4_000_000
 # Words that stand for a missing number; in a column of text they are words like any other, such as the ticker NA.
 _MISSING = ["", "NULL", "null", "NaN", "nan", "None", "none", "NA", "N/A", "n/a", "#N/A", "\\N", "-"]
 _DELIMITERS = (",", ";", "\t", "|")
-_MOST_LINES_BEFORE = 10
+_MOST_LINES_BEFORE, _SAMPLE_LINES = 10, 1_000
+_SIGN = "[$€£¥₩₹₿]"
+_OF_PEOPLE = re.compile(
+    rf"{_SIGN} ?[0-9.,' ]+[KMB]?|[+-]?[0-9][0-9. ']*,[0-9][0-9.,]*[KMB]?|[+-]?[0-9.]+[KMB]", re.IGNORECASE
+)
 _FAILURE = re.compile(r"In CSV column #(?P<index>\d+):.* error to (?P<kind>\w+).*invalid value '(?P<value>.*)'", re.S)
 
 
 @dataclass(frozen=True)
 class CsvHead:
-    """Layout of a file. skipped: lines before the first row. symbol: that the header says, None if it does not."""
+    """Layout of a file.
+
+    skipped: lines before the first row. symbol: that the header says, None if it does not. plain: numbers are written
+    as a computer writes them.
+    """
 
     names: list[str]
     delimiter: str
     skipped: int
     symbol: str | None = None
+    plain: bool = True
 
 
 def opened_csv(file: Any, head: bytes, where: str) -> RawRows:
     """Open a file whose first bytes are `head`. Raises BitcornError if it is not text, now or while it is read."""
     layout = csv_head(head, where)
+    layout = replace(layout, plain=_is_plain(head, layout))
 
     def read(numbers: Sequence[str], texts: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        kinds = dict.fromkeys(texts, pa.string()) | dict.fromkeys(numbers, pa.float64())
+        number = pa.float64() if layout.plain else pa.string()
+        kinds = dict.fromkeys(texts, pa.string()) | dict.fromkeys(numbers, number)
         return csv_rows(file, layout, kinds, where)
 
     return replace(named_rows(layout.names, read, where), symbol=layout.symbol)
@@ -70,6 +82,12 @@ def csv_head(head: bytes, where: str) -> CsvHead:
         return CsvHead([rows[1][0], *fields[1:]], delimiter, before + 3, tickers.pop())
     names = ["index" if name == "" and index == 0 else name for index, name in enumerate(fields)]
     return CsvHead(names, delimiter, before + 1)
+
+
+def _is_plain(head: bytes, layout: CsvHead) -> bool:
+    """Return True if no field of the head is a number in the way of people, such as 1.234,50 or 53K."""
+    lines = head.decode("utf-8-sig", "replace").splitlines()[layout.skipped : layout.skipped + _SAMPLE_LINES]
+    return not any(_OF_PEOPLE.fullmatch(field) for line in lines for field in _fields(line, layout.delimiter))
 
 
 def csv_rows(file: Any, head: CsvHead, kinds: Mapping[str, pa.DataType], where: str) -> Iterator[pa.RecordBatch]:

@@ -1,7 +1,8 @@
 """Files of bars in any format, opened as column names and batches of Arrow rows.
 
 1. The first bytes say how a file is compressed (gzip, zip) and whether it is Parquet or Feather. The name says other
-   formats, and the first character tells JSON from CSV if the name does not.
+   formats, and the first character tells JSON from CSV if the name does not: a file of text may have any ending. The
+   files of a zip archive are parts of one, in the order of their names.
 2. Rows without column names get those of their layout (see `rows`).
 3. Rows come in batches of some megabytes, so that a file may be larger than the memory.
 """
@@ -13,6 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from posixpath import splitext
 from typing import Any
 
@@ -39,12 +41,12 @@ def opened_rows(location: Location) -> Iterator[RawRows]:
             kind = next((ending for start, ending in _MAGIC.items() if magic.startswith(start)), splitext(name)[1])
             if kind in _BINARIES:
                 yield _BINARIES[kind](file)
-            elif not name.endswith(FILE_ENDINGS):
-                known = f"{', '.join(_TEXTS)} (also .gz or .zip), {', '.join(_BINARIES)}"
-                raise BitcornError(f"{where} has an unknown format: give one of {known}")
+            elif magic[:4] == b"PK\x03\x04" or where.lower().endswith(".zip"):
+                with zipfile.ZipFile(file) as archive:
+                    yield _archived(archive, where)
             else:
-                with _unpacked(file, magic, where) as (text, inner):
-                    yield _text(text, inner or name, where)
+                with _unpacked(file, magic, where) as text:
+                    yield _text(text, name, where)
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
         raise BitcornError(f"{where} cannot be read: {error}") from error
 
@@ -81,6 +83,9 @@ def _feather(file: pa.NativeFile) -> RawRows:
 
 def _text(file: Any, name: str, where: str) -> RawRows:
     head = bytes(file.read(HEAD_BYTES))
+    if not name.endswith((*_TEXTS, ".gz", ".zip")) and (b"\0" in head or not head.strip()):
+        known = f"{', '.join(_TEXTS)} (also .gz or .zip), {', '.join(_BINARIES)}"
+        raise BitcornError(f"{where} has an unknown format: give text, or one of {known}")
     kind = splitext(name.removesuffix(".gz").removesuffix(".zip"))[1]
     if kind not in _TEXTS:
         kind = ".json" if head.lstrip()[:1] in (b"[", b"{") else ".csv"
@@ -102,23 +107,39 @@ FILE_ENDINGS = (*(ending + packed for ending in _TEXTS for packed in ("", ".gz",
 """Endings of the names of files of bars."""
 
 
+def _archived(archive: zipfile.ZipFile, where: str) -> RawRows:
+    """Return the rows of all files in an archive, which must have the same columns."""
+    members = [name for name in archive.namelist() if not name.endswith("/") and "__MACOSX" not in name]
+    if not members:
+        raise BitcornError(f"{where} holds no file")
+
+    def opened(member: str) -> RawRows:
+        return _text(archive.open(member), member.lower(), where)
+
+    first, *others = sorted(members)
+    rows = opened(first)
+
+    def read(numbers: Sequence[str], texts: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        yield from rows.read(numbers, texts)
+        for member in others:
+            part = opened(member)
+            if part.names != rows.names:
+                raise BitcornError(
+                    f"{where} holds {first} and {member}, which have different columns: unpack them and give each"
+                )
+            yield from part.read(numbers, texts)
+
+    return replace(rows, read=read)
+
+
 @contextmanager
-def _unpacked(file: pa.NativeFile, magic: bytes, where: str) -> Iterator[tuple[Any, str | None]]:
-    """Yield the text in a file, and its name if the archive knows it."""
+def _unpacked(file: pa.NativeFile, magic: bytes, where: str) -> Iterator[Any]:
+    """Yield the text in a file."""
     if magic[:2] == b"\x1f\x8b" or where.lower().endswith(".gz"):
         with pa.CompressedInputStream(file, "gzip") as text:
-            yield text, None
-    elif magic[:4] == b"PK\x03\x04" or where.lower().endswith(".zip"):
-        if magic[:4] == b"PK\x05\x06":  # an end without a beginning
-            raise BitcornError(f"{where} holds no file")
-        with zipfile.ZipFile(file) as archive:
-            members = [name for name in archive.namelist() if not name.endswith("/") and "__MACOSX" not in name]
-            if len(members) != 1:
-                raise BitcornError(f"{where} holds {len(members)} files: pack one, or unpack them and give them all")
-            with archive.open(members[0]) as text:
-                yield text, members[0].lower()
+            yield text
     else:
-        yield file, None
+        yield file
 
 
 class _Rejoined(io.RawIOBase):

@@ -103,12 +103,12 @@ def test_a_large_parquet_file_comes_in_batches(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.txt", CSV, "unknown format: give one of .csv, .tsv"),
+        ("a.txt", b"\0\1" + CSV, "unknown format: give text, or one of .csv, .tsv"),
         ("a.csv.gz", gzip.compress(CSV * 999)[:-20], "cannot be read"),
         ("a.csv.gz", b"no gzip", "cannot be read"),
         ("a.zip", zipped(CSV, "a.csv")[:-5], "cannot be read"),
-        ("a.zip", zipped(b"", "folder/"), "holds 0 files"),
-        ("a.zip", b"PK\x05\x06" + b"\0" * 18, "holds no file"),
+        ("a.zip", zipped(b"", "folder/"), "holds no file"),
+        ("a.zip", b"PK\x05\x06" + b"\0" * 18, "cannot be read"),
         ("a.feather", b"", "cannot be read"),
         ("a.feather", packed_feather()[:-9], "cannot be read"),
         ("a.parquet", parquet()[:-9], "cannot be read"),
