@@ -66,7 +66,8 @@ def test_signatures_are_those_of_the_older_api():
     assert of(load_market_data) == [
         *(positional(name) for name in ("db_path", "symbol", "timeframe")),
         *keywords(limit=None, log_fn=None),
-        *keywords(columns=(), table=None, mapping=(), policy=None),  # ours, which the older one did not have
+        # Ours, which the older one did not have.
+        *keywords(columns=(), table=None, mapping=(), policy=None, time_format=None, timezone=None),
     ]
     assert of(prepare_features) == [
         positional("df"),
@@ -100,7 +101,7 @@ def test_annotations_are_those_of_the_older_api():
         return {k: eval(v, {**vars(data_loader), **names}) for k, v in function.__annotations__.items()}
 
     log_fn = Optional[Callable[[str], None]]  # noqa: UP045
-    ours = {"columns", "table", "mapping", "policy"}
+    ours = {"columns", "table", "mapping", "policy", "time_format", "timezone"}
     assert {name: hint for name, hint in hints(load_market_data).items() if name not in ours} == {
         "db_path": str,
         "symbol": str,

@@ -38,6 +38,7 @@ _interval = options.amount({"ms": 1e-3, "s": 1, "m": 60, "h": 3_600})
     callback=options.integers,
     help="Bars ahead, between those trained on.  [default: all of these]",
 )
+@click.option("--unfinished", is_flag=True, help="Forecast from a last bar that is still open, too.")
 @click.option("--out", help="Parquet file for all forecasts.")
 @click.option("--plot", help="HTML file for a fan chart, which opens offline.")
 @click.option("--gpus", type=float, default=0.0, help="GPUs for each model.  [default: 0]")
@@ -52,6 +53,7 @@ def forecast(
     last: int | None,
     since: str | None,
     horizons: list[int] | None,
+    unfinished: bool,
     out: str | None,
     plot: str | None,
     gpus: float,
@@ -62,8 +64,8 @@ def forecast(
     """Forecast from the last bar of each partition, from its last bars, or from all of its history.
 
     SOURCE is a SQLite database, a Parquet or CSV file, or a folder of such files. By default the symbols are those of
-    the training. Bars are repaired as in the training. Bars without a forecast are counted by reason. Exits with status
-    2 if a partition has none; the others are written.
+    the training. Bars are repaired as in the training. A last bar that is still open is left out. Bars without a
+    forecast are counted by reason. Exits with status 2 if a partition has none; the others are written.
 
     \b
     Example:
@@ -87,6 +89,7 @@ def forecast(
         cache_dir=cache_dir,
         keep_bars=bars_to_draw(horizons or forecaster.run.config.horizons) if plot else 0,
         source_options=source_options,
+        unfinished=unfinished,
     )
     on_ray = plan.worth_ray or bool(gpus) or bool(settings().address)
     with connect_ray(on_ray), progress("forecasting", len(plan.jobs), settings().as_json) as advance:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from bitcorn_ray.datasets.folds import FoldRows, Shares, Span, split_by_shares
 from bitcorn_ray.datasets.scaling import finite_rows, fit_scaler, scale_in_place
-from bitcorn_ray.datasets.windows import WindowIndex, WindowOptions, gap_before, require_rows, window_index
+from bitcorn_ray.datasets.windows import WindowIndex, WindowOptions, gap_before, window_index
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import Bars, require_chronology, show_time
 from bitcorn_ray.market.outcomes import forward_return, outcomes, realised_volatility
@@ -177,16 +177,20 @@ def build_dataset(
     matrix: (T, F) features, one partition after another. It is scaled in place and belongs to the dataset afterwards.
     split: shares of all valid windows, or the ranges of a fold, for each partition the rows at which its windows end;
     a partition may have no rows in a range.
-    Raises BitcornError for too few rows, times out of order, and where no window is valid.
+    A partition without a valid window is left out of all parts, and `facts` count its windows as 0.
+    Raises BitcornError for times out of order, and if no partition has a valid window.
     """
     starts = np.cumsum([0, *(len(partition) for partition in partitions)], dtype=np.int64)
     if starts[-1] != len(matrix):
         raise BitcornError(f"the partitions have {starts[-1]} closes, the matrix {len(matrix)} rows: they must agree")
     by_shares = isinstance(split, Shares)
     indexes = [
-        _valid_windows(partition, matrix[start:stop], windows, required=by_shares)
+        _valid_windows(partition, matrix[start:stop], windows)
         for partition, start, stop in zip(partitions, starts[:-1], starts[1:], strict=True)
     ]
+    if by_shares and not any(len(index.ends) for index in indexes):
+        whys = [why_no_window(own, index, windows) for own, index in zip(partitions, indexes, strict=True)]
+        raise BitcornError("; ".join(whys))
     if isinstance(split, Shares):
         fold = _fold_of_shares(split, indexes, partitions, windows)
     else:
@@ -227,7 +231,7 @@ def build_dataset(
         test_ends=ends["test"],
         bars=tuple(replace(partition, reference=None) for partition in partitions),
     )
-    return dataset, scaler, _facts(partitions, indexes, parts)
+    return dataset, scaler, _facts(partitions, indexes, parts, windows)
 
 
 def build_fold_dataset(
@@ -257,10 +261,23 @@ def build_fold_dataset(
     return build_dataset(np.concatenate(parts), rows, windows, spans)
 
 
-def _valid_windows(partition: PartitionBars, matrix: Floats, windows: WindowOptions, required: bool) -> WindowIndex:
-    """Return the valid windows of a partition. required: raise BitcornError if there are none."""
-    if required:
-        require_rows(windows.horizons, windows.seq_len, len(matrix))
+def why_no_window(partition: PartitionBars, index: WindowIndex, windows: WindowOptions) -> str:
+    """Return the reason why a partition has no valid window, and what to do."""
+    need, name = windows.seq_len + max(windows.horizons), partition.name
+    if len(partition) and np.ptp(partition.close) == 0:
+        return f"{name}: the price is {partition.close[0]:g} in all {len(partition):,} bars: there is nothing to learn"
+    if len(partition) < need or index.left_out.get("non_finite_features", 0) >= len(partition) - need + 1:
+        return (
+            f"{name}: {len(partition):,} bars are too few: seq_len {windows.seq_len} and horizon "
+            f"{max(windows.horizons)} need at least {need} after the warm-up of the features; give more bars, a "
+            f"shorter seq_len, or leave {partition.symbol} out"
+        )
+    reasons = ", ".join(f"{count:,} for {reason}" for reason, count in index.left_out.items() if count)
+    return f"{name}: no valid window is left ({reasons}): fill the gaps or use a shorter seq_len"
+
+
+def _valid_windows(partition: PartitionBars, matrix: Floats, windows: WindowOptions) -> WindowIndex:
+    """Return the valid windows of a partition."""
     require_chronology(partition.timestamp)
     usable = np.isfinite(partition.close) & (partition.close > 0)
     if partition.reference is not None:
@@ -274,8 +291,6 @@ def _valid_windows(partition: PartitionBars, matrix: Floats, windows: WindowOpti
         finite=finite_rows(matrix),
         usable_close=usable,
     )
-    if required:
-        index.require_any()
     return index
 
 
@@ -356,7 +371,10 @@ def _shifted(fold: FoldRows, first: int) -> FoldRows:
 
 
 def _facts(
-    partitions: Sequence[PartitionBars], indexes: Sequence[WindowIndex], parts: Sequence[dict[str, Rows]]
+    partitions: Sequence[PartitionBars],
+    indexes: Sequence[WindowIndex],
+    parts: Sequence[dict[str, Rows]],
+    windows: WindowOptions,
 ) -> dict[str, Any]:
     """Return the counts and ranges of the data as plain values."""
     described = []
@@ -366,6 +384,8 @@ def _facts(
             facts[f"{part}_windows"] = len(rows)
             facts[f"{part}_rows"] = [int(rows[0]), int(rows[-1])] if len(rows) else None
         facts["left_out"] = index.left_out
+        if len(index.ends) == 0:
+            facts["why_no_window"] = why_no_window(partition, index, windows)
         if partition.timed:
             facts["first_timestamp"] = show_time(int(partition.timestamp[0]))
             facts["last_timestamp"] = show_time(int(partition.timestamp[-1]))

@@ -168,6 +168,9 @@ def inputs_from_source(
     matrix, facts = loaded.features[features], loaded.facts(features)
     bars = [own.with_reference(windows.reference_span) for own in loaded.bars]
     data, scaler, counts = build_dataset(matrix.matrix, bars, windows, split)
+    for partition in counts["partitions"]:
+        if log_fn is not None and "why_no_window" in partition:
+            log_fn(f"left out: {partition['why_no_window']}")
     return TrainingInputs(data=data, scaler=scaler, feature_cols=list(matrix.features), about={**facts, "data": counts})
 
 

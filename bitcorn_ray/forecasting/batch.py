@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,8 +29,9 @@ from bitcorn_ray.fingerprint.code import CodeIdentity, require_same_code
 from bitcorn_ray.forecasting.forecaster import Forecaster, first_row
 from bitcorn_ray.forecasting.forecasts import Forecasts, plain_table
 from bitcorn_ray.logging import logged, logger_of
-from bitcorn_ray.market.bars import Bars
+from bitcorn_ray.market.bars import Bars, closed_bars, show_time
 from bitcorn_ray.market.partition import Partition, is_requested, normalise_symbol, select_partitions
+from bitcorn_ray.market.timeframe import timeframe_ms
 from bitcorn_ray.metrics.calibration import SCORE_WINDOW
 from bitcorn_ray.models.interpolation import horizon_weights
 from bitcorn_ray.sources.loading import load_partition
@@ -65,6 +67,7 @@ class ForecastPlan:
 
     code: identity of the feature system's code. symbols: the requested ones, None for all. cache: its address. last,
     since: the bars to forecast from. keep_bars: number of bars to return. source_options: with the run's policy.
+    unfinished: forecast from a bar that is still open, too.
     """
 
     jobs: list[FeatureJob]
@@ -78,6 +81,7 @@ class ForecastPlan:
     horizons: tuple[int, ...] | None
     keep_bars: int
     source_options: SourceOptions
+    unfinished: bool = False
 
     @property
     def worth_ray(self) -> bool:
@@ -96,13 +100,14 @@ def plan_forecasts(
     cache_dir: str | Path | None = None,
     keep_bars: int = 0,
     source_options: SourceOptions | None = None,
+    unfinished: bool = False,
 ) -> ForecastPlan:
     """Return the plan of forecasts; no bars are read.
 
     source: a SQLite database, a Parquet or CSV file, or a folder of such files. symbols: in any spelling; by default
     the trained ones, or all if the run does not record them. last: number of last bars to forecast from, by default 1.
     since: forecast from the bars that open at this time or later. horizons: between the trained ones. source_options:
-    the run's cleaning policy replaces theirs.
+    the run's cleaning policy replaces theirs. unfinished: forecast from a bar that is still open, too.
     Raises BitcornError for a source without bars of the run's timeframe, unknown symbols, and invalid values.
     """
     if last is not None and (since is not None or last < 1):
@@ -125,6 +130,7 @@ def plan_forecasts(
         horizons=None if horizons is None else tuple(horizons),
         keep_bars=keep_bars,
         source_options=source_options,
+        unfinished=unfinished,
     )
 
 
@@ -192,11 +198,17 @@ class ForecastWorker:
         try:
             with logged(_log, "forecast", partition=str(partition)):
                 loaded = load_partition(reader, partition, plan.source_options.policy)
-                bars = loaded.bars
+                bars, filled, remarks = loaded.bars, loaded.filled, list[str]()
+                if not plan.unfinished:
+                    bars = closed_bars(bars, timeframe_ms(partition.timeframe), int(time.time() * 1000))
+                    filled = None if filled is None else filled[: len(bars)]
+                    if len(bars) < len(loaded.bars):
+                        opened = show_time(int(loaded.bars.timestamp[len(bars)]))
+                        remarks.append(f"the bar of {opened} is still open and left out (--unfinished keeps it)")
                 first = first_row(bars, plan.since) if plan.last is None else max(len(bars) - plan.last, 0)
                 features = self.features(bars, Origin(shown_source(path), partition, complete=True))
                 done = plan.forecaster.forecast(
-                    bars, partition, first, features=features, horizons=plan.horizons, filled=loaded.filled
+                    bars, partition, first, features=features, horizons=plan.horizons, filled=filled
                 )
                 kept = bars.take(slice(max(len(bars) - plan.keep_bars, 0), None)) if plan.keep_bars else None
                 latest = bool(len(done)) and done.cutoffs[-1] == bars.timestamp[-1]
@@ -205,7 +217,8 @@ class ForecastWorker:
             return _failed(partition, path, error)
         if len(done) == 0:
             return PartitionForecast(partition=partition, source=shown_source(path), error=why)
-        note = None if why is None else f"no forecast from its last bar: {why}"
+        remarks += [] if why is None else [f"no forecast from its last bar: {why}"]
+        note = "; ".join(remarks) or None
         return PartitionForecast(partition=partition, source=shown_source(path), forecasts=done, bars=kept, note=note)
 
     def features(self, bars: Bars, source: Origin) -> NDArray[np.float32]:

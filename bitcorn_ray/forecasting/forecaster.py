@@ -5,6 +5,7 @@ A forecast depends on no bar after its cutoff, and neither do its bands (see `ba
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.forecasting.bands import roll_bands
 from bitcorn_ray.forecasting.forecasts import Forecasts
 from bitcorn_ray.forecasting.inputs import FeatureWindows, Floats, ForecastCache, ForecastInputs
-from bitcorn_ray.market.bars import Bars, milliseconds_of, require_chronology
+from bitcorn_ray.market.bars import Bars, closed_bars, milliseconds_of, require_chronology
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.policy import CleaningPolicy
 from bitcorn_ray.market.timeframe import timeframe_ms
@@ -70,13 +71,20 @@ class Forecaster:
         found = (system or find_system(name)).on_grid(timeframe_ms(run.metadata["timeframe"]))
         return cls(run, found, _compare_features(run.metadata, found, shown, allow_changed_code))
 
-    def predict(self, bars: pd.DataFrame, *, last: int = 1, horizons: Sequence[int] | None = None) -> pd.DataFrame:
+    def predict(
+        self,
+        bars: pd.DataFrame,
+        *,
+        last: int = 1,
+        horizons: Sequence[int] | None = None,
+        unfinished: bool = False,
+    ) -> pd.DataFrame:
         """Forecast from the last bar, or from each of the ``last`` bars.
 
         bars: ascending bars of one partition on the run's timeframe, at least warm-up + seq_len of them. The symbol
         comes from a column, else from the frame's attributes (`load_market_data` sets them), else it is the first
         trained symbol. Bars that a column `filled` marks are not forecast from. horizons: other horizons, between the
-        trained ones.
+        trained ones. unfinished: keep bars that are still open by the clock, which are left out otherwise.
         Returns the columns of `Forecasts.columns`; a band is infinite while there are too few scores. Bars that
         continue those of the previous call cost only the new ones.
         Raises BitcornError if there is no forecast: too few bars, missing bars inside the last window, features that
@@ -85,7 +93,7 @@ class Forecaster:
         """
         if last < 1:
             raise BitcornError(f"last is {last}: it must be at least 1")
-        given, partition, filled = self._parse_frame(bars)
+        given, partition, filled = self._parse_frame(bars, unfinished)
         return self._require_forecasts(given, partition, max(len(given) - last, 0), horizons, filled).to_frame()
 
     def history(self, bars: pd.DataFrame, *, since: Any = None, horizons: Sequence[int] | None = None) -> pd.DataFrame:
@@ -158,7 +166,9 @@ class Forecaster:
         policy = CleaningPolicy(**cleaning["policy"]) if cleaning else None
         return replace((options or SourceOptions()).with_columns(self.system.inputs), policy=policy)
 
-    def _parse_frame(self, frame: pd.DataFrame) -> tuple[Bars, Partition, NDArray[np.bool_] | None]:
+    def _parse_frame(
+        self, frame: pd.DataFrame, unfinished: bool = False
+    ) -> tuple[Bars, Partition, NDArray[np.bool_] | None]:
         """Return the bars of a frame, their partition, and a mask of filled bars if there is a column `filled`."""
         bars = read_frame(frame, self.system.inputs)
         if not bars.timed:
@@ -170,6 +180,10 @@ class Forecaster:
         if symbol is None:
             symbol = known[0]["symbol"] if known else "bars"
         filled = frame["filled"].to_numpy(dtype=bool) if "filled" in frame.columns else None
+        if not unfinished:
+            step = timeframe_ms(self.run.metadata["timeframe"])
+            bars = closed_bars(bars, step, int(time.time() * 1000))
+            filled = None if filled is None else filled[: len(bars)]
         return bars, Partition(symbol, self.run.metadata["timeframe"]), filled
 
     def _require_forecasts(

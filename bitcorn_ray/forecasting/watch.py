@@ -28,7 +28,7 @@ from bitcorn_ray.forecasting.batch import plan_forecasts
 from bitcorn_ray.forecasting.forecaster import Forecaster
 from bitcorn_ray.forecasting.forecasts import Forecasts
 from bitcorn_ray.forecasting.journal import Journal
-from bitcorn_ray.market.bars import Bars, joined, milliseconds_of, show_time
+from bitcorn_ray.market.bars import Bars, closed_bars, joined, milliseconds_of, show_time
 from bitcorn_ray.market.outcomes import forward_return, outcome_known, realised_variance
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.metrics.live import LiveSkill
@@ -184,7 +184,7 @@ class Watcher:
 
     def _closed(self, bars: Bars) -> Bars:
         """Return the closed bars; an open one would change after the forecast."""
-        return bars.take(bars.timestamp + self._step <= int(time.time() * 1000))
+        return closed_bars(bars, self._step, int(time.time() * 1000))
 
     def _forecasts(self, watched: _Watched) -> list[Entry]:
         bars = watched.bars

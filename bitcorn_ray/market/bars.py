@@ -158,6 +158,11 @@ def drop_duplicates(bars: Bars) -> Bars:
     return bars if last.all() else bars.take(last)
 
 
+def closed_bars(bars: Bars, step: int, now: int) -> Bars:
+    """Return the bars that are closed at a time, both in ms; an open one still changes."""
+    return bars.take(bars.timestamp + step <= now)
+
+
 def modal_step(timestamp: NDArray[np.int64]) -> int:
     """Return the most frequent distance between neighbouring times, in milliseconds; 0 for fewer than two times."""
     steps = np.diff(timestamp)
