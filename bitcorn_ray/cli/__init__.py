@@ -6,6 +6,8 @@ one line and exit status 2; --debug shows the traceback.
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from bitcorn_ray import __version__
@@ -13,6 +15,7 @@ from bitcorn_ray.cli import cluster, data, demo, evaluate, features, forecast, r
 from bitcorn_ray.cli.cluster import MainGroup
 from bitcorn_ray.cli.session import store_setting
 from bitcorn_ray.logging import FORMATS, LEVELS, LogOutput, log_output
+from bitcorn_ray.report.console import make_printable
 
 __all__ = ["main"]
 
@@ -49,6 +52,7 @@ def main(context: click.Context, submit: bool, log_format: str | None, log_level
       bitcorn forecast models/run_001 market.db
       bitcorn --address http://head:8265 --submit tune sweep.yaml
     """
+    make_printable(sys.stdout, sys.stderr)
     if log_format or log_level:
         context.with_resource(log_output(LogOutput(format=log_format or "text", level=log_level or "info")))
 

@@ -7,6 +7,7 @@ import os
 import secrets
 import socket
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -89,8 +90,30 @@ def _connect(address: str, cpus: int | None) -> None:
     try:
         # "local" keeps Ray from joining any cluster that happens to run on this machine.
         ray.init(address=address, logging_level=logging.ERROR, **options)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError, ray.exceptions.RayError) as error:
-        raise BitcornError(f"no Ray cluster at {address!r}: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # Ray raises OSError and plain Exception too
+        ray.shutdown()  # what has started
+        raise BitcornError(_why_no_ray(address, error)) from error
+
+
+def _why_no_ray(address: str, error: Exception) -> str:
+    """Return why Ray cannot start or be reached, in one line with the remedy."""
+    first = (str(error).splitlines() or [type(error).__name__])[0]
+    if address != "local":
+        return f"no Ray cluster at {address!r}: {first}"
+    text = str(error).lower()
+    if "af_unix path" in text:
+        folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+        return (
+            f"Ray cannot start: the folder for temporary files, {folder}, is too long for its sockets (107 bytes); set "
+            "TMPDIR to a shorter one, such as TMPDIR=/tmp"
+        )
+    if "timed out" in text or isinstance(error, TimeoutError):
+        return f"Ray did not start in time ({first}): the machine is busy; run the command again when it is less so"
+    if "memory" in text or isinstance(error, MemoryError):
+        return f"Ray cannot start: {first}; free memory or shared memory (/dev/shm), then run the command again"
+    if "address already in use" in text or "port" in text:
+        return f"Ray cannot start: {first}; stop the program on that port, or `ray stop` an earlier Ray"
+    return f"Ray cannot start: {first}; --debug shows the whole error"
 
 
 def _set_private_token() -> None:

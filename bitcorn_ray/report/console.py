@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 from rich.progress import (
@@ -28,7 +30,25 @@ if TYPE_CHECKING:
     from bitcorn_ray.on_ray.doctor import Check
 
 _LAST = TextColumn("{task.fields[last]}", markup=False)
+_HANDLER = "bitcorn"
+_ALIKE = {"∞": "inf", "–": "-", "—": "-", "…": "...", "×": "x", "±": "+-", "≤": "<=", "≥": ">=", "→": "->"}
+_ALIKE |= {"\u00a0": " "}
+_ALIKE |= dict.fromkeys("─━╸╺", "-") | dict.fromkeys("‘’", "'") | dict.fromkeys("“”", '"')
 _CHECKS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+
+
+def make_printable(*streams: TextIO) -> None:
+    """Let streams print every character: one that their encoding lacks as a word or sign like it, else as "?"."""
+
+    def alike(error: UnicodeError) -> tuple[str, int]:
+        assert isinstance(error, UnicodeEncodeError)
+        missing = error.object[error.start : error.end]
+        return "".join(_ALIKE.get(letter, "?") for letter in missing), error.end
+
+    codecs.register_error(_HANDLER, alike)
+    for stream in streams:
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_HANDLER)
 
 
 def show(shown: Any, title: str | None = None) -> None:
