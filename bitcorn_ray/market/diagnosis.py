@@ -11,8 +11,8 @@
 `diagnose` checks rows as they are stored:
 
 1. All rows: their order, units and formats of time, rows with equal times, impossible values.
-2. The last row of each time, on the grid: outages and times without a trade, bad prints, extreme bars that are real,
-   flat and stale bars, whether the last bar is finished.
+2. The last row of each time, on the grid: outages and times without a trade, bad prints, changes of level (see
+   `levels`), extreme bars that are real, flat and stale bars, whether the last bar is finished.
 3. Coverage by day and month, and a score from 0 to 100: 100 minus the cost of each kind of defect,
    cost = min(cap, base + slope * percent of the bars).
 """
@@ -39,6 +39,7 @@ from bitcorn_ray.market.bars import (
     show_time,
     show_times,
 )
+from bitcorn_ray.market.levels import level_changes
 from bitcorn_ray.market.outages import SilentRuns, continuous_rows, invented_rows, silent_runs
 from bitcorn_ray.market.prints import bad_closes, bad_prints, extreme_bars
 from bitcorn_ray.market.timeframe import UNIT_MS, timeframe_ms, timeframe_of_ms
@@ -54,6 +55,7 @@ COSTS: dict[str, tuple[float, float, float, str]] = {
     "negative_volume": (5, 10, 30, "rows with negative volume"),
     "ohlc_violations": (5, 10, 40, "rows whose high or low contradicts other prices"),
     "bad_prints": (5, 50, 40, "bad prints"),
+    "level_changes": (20, 0, 20, "changes of the level of prices"),
     "mixed_time_units": (5, 0, 5, "rows in another unit of time than the others"),
     "mixed_time_formats": (2, 0, 2, "rows in another format of time than the others"),
     "out_of_order": (3, 0.5, 15, "rows out of order"),
@@ -68,7 +70,7 @@ COSTS: dict[str, tuple[float, float, float, str]] = {
 }
 
 _VALUES = (*PRICE_COLUMNS, "volume")
-_PLURAL = re.compile("(?<=bar|row)s|(?<=print)s")
+_PLURAL = re.compile("(?<=bar|row)s|(?<=print)s|(?<=change)s")
 _LAST_BARS, _LEAST_BARS = 500, 100
 
 Rows = NDArray[np.int64]
@@ -178,6 +180,7 @@ def diagnose(
     prints = bad_prints(bars, continuous)
     extreme_count, extremes = extreme_bars(bars, continuous, prints)
     flat, stale = _still_bars(bars, continuous)
+    levels = level_changes(bars)
     impossible = {kind: stored.timestamp[mask] for kind, mask in value_defects(stored).items()}
     last = _last_bar(bars, step, time.time_ns() // 1_000_000 if now_ms is None else now_ms)
     days = cover_days(bars.timestamp, ~invented, step)
@@ -193,6 +196,7 @@ def diagnose(
         "outage_bars": int(runs.missing[runs.outage].sum()),
         "no_trade_bars": int(runs.length[~runs.outage].sum()),
         "bad_prints": len(prints),
+        "level_changes": len(levels),
         "out_of_order": out_of_order,
         "off_grid": len(off_grid),
         "invented_bars": int(invented.sum()),
@@ -242,12 +246,20 @@ def diagnose(
                 for bar in extremes
             ],
         },
+        "level_changes": {
+            "count": len(levels),
+            "list": [
+                {"at": bars.describe(each.row), "factor": round(each.factor, 6), "what": each.what}
+                for each in levels[:LISTED]
+            ],
+        },
         "last_bar": last,
         "coverage": cover_months(days),
     }
     marks = {kind: np.unique(times) for kind, times in impossible.items()} | {
         "bad_prints": bars.timestamp[[bad.row for bad in prints]],
         "extreme_bars": bars.timestamp[[bar.row for bar in extremes]],
+        "level_changes": bars.timestamp[[each.row for each in levels]],
         "duplicates": np.unique(duplicate_times),
         "off_grid": off_grid,
         "invented_bars": bars.timestamp[invented],

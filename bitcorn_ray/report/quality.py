@@ -41,6 +41,7 @@ MARKS: dict[str, tuple[str, str, str]] = {
     "off_grid": ("off the grid", "#0096c7", "triangle-down-open"),
     "invented_bars": ("invented bars", "#c98500", "line-ew-open"),
     "stale_bars": ("stale bars", "#5f9e00", "line-ew-open"),
+    "level_changes": ("change of level", "#e4002b", "x-thin-open"),
     "outages": ("outages", "#e4002b", "line-ns-open"),
     "extreme_bars": ("extreme, but real", "#808080", "circle-open"),
 }
@@ -96,7 +97,7 @@ def diagnose_source(
 
 
 def quality_tables(results: Sequence[PartitionQuality]) -> tuple[Table, ...]:
-    """Return a row per partition with its score, and a row per reason with its first occurrences."""
+    """Return a row per partition with its score, a row per reason, and the changes of level."""
     last_bar = {"no": "finished", "suspected": "unfinished?", "certain": "unfinished"}
     scores = [
         (
@@ -115,8 +116,15 @@ def quality_tables(results: Sequence[PartitionQuality]) -> tuple[Table, ...]:
         for reason in one.report["reasons"]
     ]
     columns = ("partition", ">score", ">rows", ">bars", ">expected", "from", "to", "last bar")
-    return Table(columns, scores), *(
-        [Table(("partition", ">points", "what is wrong", "first at"), reasons)] if reasons else []
+    levels = [
+        (str(one.partition), short_time(change["at"]), change["what"])
+        for one in results
+        for change in one.report["level_changes"]["list"][:_FIRST]
+    ]
+    return (
+        Table(columns, scores),
+        *([Table(("partition", ">points", "what is wrong", "first at"), reasons)] if reasons else []),
+        *([Table(("partition", "level changes at", "what it looks like"), levels)] if levels else []),
     )
 
 
@@ -336,6 +344,7 @@ def _defects(report: Mapping[str, Any]) -> list[Html]:
     listed = [
         ("Bad prints", report["bad_prints"], ("at", "kind", ">price", ">expected")),
         ("Extreme bars, which are real", report["extreme_bars"], ("at", "what", ">change", ">times_usual")),
+        ("Changes of the level of prices", report["level_changes"], ("at", ">factor", "what")),
         ("Gaps", report["gaps"], ("at", ">missing_bars", "kind")),
         ("Runs without volume", {"count": zero_volume["runs"], "list": zero_volume["list"]}, ("at", ">bars", "kind")),
         ("Rows with a duplicate timestamp", report["duplicates"], ("at", "kind")),

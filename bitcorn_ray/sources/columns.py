@@ -171,7 +171,8 @@ def match_columns(
         del groups_of["volume"]
     if not any(groups_of.get("volume", [[""]])):
         of_assets = _volumes_of_assets(stored)
-        groups_of["volume"] = [_base_volumes(of_assets) if sample is None else list(chain(*of_assets.values()))]
+        names_decide = sample is None or len([asset for asset in of_assets if asset not in MONEY]) == 1
+        groups_of["volume"] = [_base_volumes(of_assets) if names_decide else list(chain(*of_assets.values()))]
     if sample is not None:
         groups_of = _agreeing(groups_of, stored, found, sample)
     for ours, groups in groups_of.items():

@@ -428,7 +428,7 @@ class FilesReader:
         first, name = self._files[0], self._location.name
         with self._opened(first) as file:
             columns, further = file.columns, file.further
-        by_name = "the folders' names" if hive_partition(first) else "the file's name"
+        by_name = "the folders' names" if "symbol=" in first.address.lower() else "the file's name"
         by_timeframe = by_name if names_in_path(first)[1] else "the bars' most frequent distance"
         partitions = [
             InspectedPartition(

@@ -130,6 +130,7 @@ def test_each_planted_defect_is_found_where_it_is(random_bars):
         "invented_bars": clean.timestamp[160:163].tolist(),
         "stale_bars": [clean.timestamp[151]],
         "outages": [clean.timestamp[160], clean.timestamp[200]],
+        "level_changes": [],
     }
     report = found.report
     assert report["gaps"]["list"] == [{"at": clean.describe(200), "missing_bars": 3, "kind": "outage"}]

@@ -26,6 +26,7 @@ from bitcorn_ray.sources.formats.json import opened_json
 from bitcorn_ray.sources.formats.rows import RawRows
 from bitcorn_ray.storage.location import Location
 
+_OTHER_ENDINGS = (".xlsx", ".xls", ".ods", ".h5", ".hdf5", ".pkl", ".npy", ".npz", ".avro", ".orc", ".pdf", ".html")
 _SMALL_BYTES = 8_000_000
 _BATCH_ROWS = 262_144
 
@@ -83,7 +84,8 @@ def _feather(file: pa.NativeFile) -> RawRows:
 
 def _text(file: Any, name: str, where: str) -> RawRows:
     head = bytes(file.read(HEAD_BYTES))
-    if not name.endswith((*_TEXTS, ".gz", ".zip")) and (b"\0" in head or not head.strip()):
+    is_other = b"\0" in head or not head.strip() or name.endswith(_OTHER_ENDINGS)
+    if not name.endswith((*_TEXTS, ".gz", ".zip")) and is_other:
         known = f"{', '.join(_TEXTS)} (also .gz or .zip), {', '.join(_BINARIES)}"
         raise BitcornError(f"{where} has an unknown format: give text, or one of {known}")
     kind = splitext(name.removesuffix(".gz").removesuffix(".zip"))[1]
