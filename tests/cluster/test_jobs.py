@@ -66,6 +66,7 @@ def test_features_are_the_same_bytes_as_at_home(site, tmp_path, monkeypatch):
     assert len(there) == 2
 
 
+@pytest.mark.slow
 def test_a_training_has_the_losses_that_it_has_at_home(site, tmp_path, monkeypatch):
     done = ray_job_submit(site, "python", "-m", "bitcorn_ray", "train", "--config", "train.yaml")
     assert done.returncode == 0, done.stdout + done.stderr

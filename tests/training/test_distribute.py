@@ -118,6 +118,7 @@ def test_one_of_two_workers_is_killed_and_the_training_is_the_undisturbed_one(on
     assert same_weights(undisturbed_pair, result)
 
 
+@pytest.mark.slow
 def test_an_elastic_training_uses_as_many_workers_as_fit(on_ray, undisturbed_pair):
     result = on_ray(BUSY, workers=(1, 4))
     # There is room for two, so it is the training of two.

@@ -150,6 +150,7 @@ def found_by_a_sweep(market, seed, folder):
     return board.found
 
 
+@pytest.mark.slow
 def test_real_trials_find_clustering_volatility_and_nothing_in_noise(tmp_path):
     assert found_by_a_sweep(random_walk, 1, tmp_path / "noise") == ()
     assert found_by_a_sweep(garch, 1, tmp_path / "garch") == ("volatility",)
