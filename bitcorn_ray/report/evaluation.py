@@ -11,7 +11,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from bitcorn_ray.report.page import SERIES, SOFT, Chart, Part, Section, heading, note, plain, stretches
+from bitcorn_ray.report.html import SERIES, SOFT, Chart, Part, Section, heading, note, plain, stretches
 from bitcorn_ray.report.table import Cell, Table, ahead, counted, name_of, number, percent
 
 if TYPE_CHECKING:

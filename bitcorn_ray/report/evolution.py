@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 
-from bitcorn_ray.report.page import INK, SERIES, SOFT, Chart, Section, note, page_of
+from bitcorn_ray.report.html import INK, SERIES, SOFT, Chart, Section, note, page_of
 from bitcorn_ray.report.sweeps import point_text
 from bitcorn_ray.report.table import Table, number
 

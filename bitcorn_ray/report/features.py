@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from bitcorn_ray.report.page import Section, bar_chart, note, page_of
+from bitcorn_ray.report.html import Section, bar_chart, note, page_of
 from bitcorn_ray.report.table import Facts, Styled, Table, counted, name_of, short_time, size
 
 if TYPE_CHECKING:

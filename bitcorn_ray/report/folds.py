@@ -11,7 +11,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.report.page import SERIES, SOFT, Chart, Section, note, page_of
+from bitcorn_ray.report.html import SERIES, SOFT, Chart, Section, note, page_of
 from bitcorn_ray.report.table import Table, counted, short_time
 from bitcorn_ray.storage.storage import publish_file
 

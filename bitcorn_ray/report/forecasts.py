@@ -17,7 +17,7 @@ from rich.text import Text
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import show_time
 from bitcorn_ray.market.timeframe import timeframe_ms
-from bitcorn_ray.report.page import SERIES, SOFT, Chart, Section, note, page_of
+from bitcorn_ray.report.html import SERIES, SOFT, Chart, Section, note, page_of
 from bitcorn_ray.report.table import Table, number, percent, price, printable, short_time
 from bitcorn_ray.storage.storage import publish_file
 

@@ -17,7 +17,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from bitcorn_ray.report.page import Chart, Part, Section, folded, heading, note, page_of, stretches
+from bitcorn_ray.report.html import Chart, Part, Section, folded, heading, note, page_of, stretches
 from bitcorn_ray.report.table import Facts, Html, Styled, Table, counted, short_time
 from bitcorn_ray.storage.storage import publish_file
 

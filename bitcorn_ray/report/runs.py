@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from bitcorn_ray.report.evaluation import DRAWN, Track, calibration_section, skill_section, track_sections
 from bitcorn_ray.report.forecasts import FanPanel, fan_section
-from bitcorn_ray.report.page import (
+from bitcorn_ray.report.html import (
     SERIES,
     SOFT,
     Chart,
@@ -101,8 +101,8 @@ def _network(model: Mapping[str, Any]) -> str:
     """Return the kind of a model with its sizes. model: of a run's metadata; an older run has a cell for its kind."""
     extras = [name.replace("_", " ") for name in ("input_norm", "layer_norm", "skip") if model.get(name)]
     kind = str(model.get("kind") or model.get("cell", "lstm"))
-    if "hidden_size" in model:
-        kind += f" {model['num_layers']} x {model['hidden_size']}"
+    sizes = [str(model[name]) for name in ("num_layers", "hidden_size") if name in model]
+    kind = " ".join([kind, " x ".join(sizes)]) if sizes else kind
     if "channels" in model:
         kind += f" of {model['channels']} channels"
     return ", ".join([kind, *extras])

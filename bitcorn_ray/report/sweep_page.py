@@ -21,7 +21,7 @@ from bitcorn_ray.metrics.selection import fill_stopped
 from bitcorn_ray.report.evaluation import Track, ends, track_sections
 from bitcorn_ray.report.evolution import evolution_sections
 from bitcorn_ray.report.folds import folds_section
-from bitcorn_ray.report.page import (
+from bitcorn_ray.report.html import (
     INK,
     SERIES,
     SOFT,

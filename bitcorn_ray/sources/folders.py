@@ -38,7 +38,7 @@ def files_in_folder(root: Location) -> list[list[Location]]:
         if all("=" in folder for folder in name.split("/")[:-1]):
             units.setdefault(_unit(name, file), []).append(file)
     if not units:
-        raise BitcornError(f"{root} holds no file of bars: give a folder with .parquet, .feather, .csv or .json files")
+        raise BitcornError(f"{root} holds no file of bars: give a folder with files of {', '.join(FILE_ENDINGS)}")
     found = [_files_of(root, unit, files) for unit, files in units.items()]
     _require_unique(root, found)
     return sorted(found, key=lambda files: files[0].address)

@@ -25,6 +25,7 @@ from bitcorn_ray.datasets.dataset import PartitionBars
 from bitcorn_ray.datasets.folds import FoldRows
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.evaluation.baselines import BASELINES, FEATURE_BASELINES, Baselines, baseline_forecasts
+from bitcorn_ray.fingerprint.syntax import package_fingerprint
 from bitcorn_ray.storage.arrays import pack_arrays, unpack_arrays
 from bitcorn_ray.storage.location import shown_uri
 from bitcorn_ray.tuning.config import SweepConfig, TrialConfig
@@ -49,7 +50,7 @@ class SweepBaselines:
     @cached_property
     def code(self) -> str:
         """Return a fingerprint of the code of the baselines, so that a corrected baseline is fitted again."""
-        return training_code()
+        return record_key(training_code(), package_fingerprint("evaluation"))
 
     def forecasts(self, index: int, fold: FoldRows) -> Baselines:
         """Return forecasts at all rows of a fold's test range, of one partition.
@@ -57,12 +58,13 @@ class SweepBaselines:
         Raises BitcornError as `baseline_forecasts` does. A ridge regression that fails is a remark instead.
         """
         kinds = [kind for kind in BASELINES if kind not in FEATURE_BASELINES]
-        fitted = self._stored(["all but ridge"], index, fold, lambda: self._fit(index, fold, kinds))
-        data = ["ridge", self.identities[self.setting.system], self.setting.features]
+        fitted = self._stored(kinds, index, fold, lambda: self._fit(index, fold, kinds))
+        data = [*FEATURE_BASELINES, self.identities[self.setting.system], self.setting.features]
         try:
             ridge = self._stored(data, index, fold, lambda: self._fit_ridge(index, fold))
         except BitcornError as error:
-            ridge = Baselines(returns={}, variances={}, remarks={"ridge": f"left out: {error}"})
+            remarks = dict.fromkeys(FEATURE_BASELINES, f"left out: {error}")
+            ridge = Baselines(returns={}, variances={}, remarks=remarks)
         return Baselines(
             returns=fitted.returns | ridge.returns,
             variances=fitted.variances | ridge.variances,

@@ -43,6 +43,7 @@ _FIXED = {
     "training.test_frac": "`folds` determines the test windows",
     "training.seed": "`sweep.seeds` repeats each trial with several seeds",
 }
+SEARCHES = ("tpe", "random", "grid")
 SCHEDULERS = ("none", "asha", "median", "hyperband")
 OBJECTIVES = ("qlike", "gaussian_nll")
 
@@ -113,8 +114,8 @@ class SweepOptions(TrialOptions):
         self.require_at_least(1, "trials")
         if self.scheduler not in SCHEDULERS:
             raise BitcornError(f"scheduler is {self.scheduler!r}: use {', '.join(SCHEDULERS)}")
-        if self.search not in ("tpe", "random", "grid") and ":" not in self.search:
-            raise BitcornError(f"search is {self.search!r}: use tpe, random, grid or module:callable")
+        if self.search not in SEARCHES and ":" not in self.search:
+            raise BitcornError(f"search is {self.search!r}: use {', '.join(SEARCHES)} or module:callable")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.tuning.config import SEARCHES
 from bitcorn_ray.tuning.space import Dimension, Point, Space, point_key
 
 _ATTEMPTS = 20  # to draw a new point
@@ -77,7 +78,7 @@ def suggester_of(search: str, space: Space, seed: int) -> Suggester:
         return OptunaSuggester(space, search, seed)
     if ":" in search:
         return UserSuggester(space, _import_function(search), seed)
-    raise BitcornError(f"search is {search!r}: use tpe, random, grid or module:callable")
+    raise BitcornError(f"search is {search!r}: use {', '.join(SEARCHES)} or module:callable")
 
 
 class GridSuggester(Suggester):

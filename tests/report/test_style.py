@@ -1,7 +1,6 @@
 import re
 from pathlib import Path
 
-from bitcorn_ray.report import page
 from bitcorn_ray.report.style import SCRIPT, STYLE
 
 
@@ -11,7 +10,7 @@ def test_every_colour_is_there_in_light_and_dark():
     used = set(re.findall(r"var\((--[a-z0-9]+)\)", STYLE)) | set(re.findall(r"colour\('(--[a-z]+)'\)", SCRIPT))
     assert used <= set(light)
     assert {f"--c{n}" for n in range(5)} | {f"--s{n}" for n in range(1, 7)} <= set(light)
-    modules = "".join(path.read_text() for path in Path(page.__file__).parent.glob("*.py"))
+    modules = "".join(path.read_text() for path in Path(html.__file__).parent.glob("*.py"))
     assert set(re.findall(r"\"var\((--[a-z0-9]+)\)\"", modules)) <= set(light)
 
 

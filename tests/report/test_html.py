@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rendered import Tags, charts
 
-from bitcorn_ray.report.page import (
+from bitcorn_ray.report.html import (
     Chart,
     Section,
     folded,
