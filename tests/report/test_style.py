@@ -1,6 +1,7 @@
 import re
 from pathlib import Path
 
+from bitcorn_ray.report import html
 from bitcorn_ray.report.style import SCRIPT, STYLE
 
 
