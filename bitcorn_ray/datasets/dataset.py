@@ -50,7 +50,8 @@ class PartitionBars:
     ms. timed: False if there are no times, and timestamp holds row numbers, with a step of 1. close: (T,) prices. high,
     low: (T,), None if only closes are known. reference: (T,) volatility of one bar that targets are relative to, NaN
     where it is unknown; None for targets that are relative to nothing. excluded_ends: (T,) rows at which no window may
-    end, as their bars were filled from later ones.
+    end, as their bars were filled from later ones. filled: (T,) rows of bars that were filled in, which are in no
+    outcome.
     """
 
     symbol: str
@@ -63,10 +64,11 @@ class PartitionBars:
     low: Prices | None = None
     reference: Prices | None = None
     excluded_ends: Mask | None = None
+    filled: Mask | None = None
 
     @classmethod
-    def of(cls, bars: Bars, partition: Partition, excluded_ends: Mask | None = None) -> Self:
-        """Return the bars of a partition, which have times."""
+    def of(cls, bars: Bars, partition: Partition, filled: Mask | None = None, fills_ahead: bool = False) -> Self:
+        """Return the bars of a partition, which have times. fills_ahead: filled bars depend on later ones."""
         return cls(
             symbol=partition.symbol,
             timeframe=partition.timeframe,
@@ -75,7 +77,8 @@ class PartitionBars:
             close=bars.close,
             high=bars.high,
             low=bars.low,
-            excluded_ends=excluded_ends,
+            excluded_ends=filled if fills_ahead else None,
+            filled=filled,
         )
 
     def __len__(self) -> int:
@@ -94,8 +97,8 @@ class PartitionBars:
             return replace(self, reference=reference_volatility(np.log(self.close), span))
 
     def outcomes(self, horizons: Sequence[int]) -> tuple[Prices, Prices]:
-        """Return the log returns and realised variances (T, H) after each bar; NaN at a gap."""
-        return outcomes(self.close, horizons, self.timestamp // self.step)
+        """Return the log returns and realised variances (T, H) after each bar; NaN at a gap or a filled bar."""
+        return outcomes(self.close, horizons, self.timestamp // self.step, self.filled)
 
     def take(self, rows: slice) -> Self:
         """Return a range of rows, as views."""
@@ -273,7 +276,7 @@ def why_no_window(partition: PartitionBars, index: WindowIndex, windows: WindowO
             f"shorter seq_len, or leave {partition.symbol} out"
         )
     reasons = ", ".join(f"{count:,} for {reason}" for reason, count in index.left_out.items() if count)
-    return f"{name}: no valid window is left ({reasons}): fill the gaps or use a shorter seq_len"
+    return f"{name}: no valid window is left ({reasons}): fill the gaps, or use a shorter seq_len or horizons"
 
 
 def _valid_windows(partition: PartitionBars, matrix: Floats, windows: WindowOptions) -> WindowIndex:
@@ -288,6 +291,7 @@ def _valid_windows(partition: PartitionBars, matrix: Floats, windows: WindowOpti
         horizon=max(windows.horizons),
         gaps=gap_before(partition.timestamp, partition.step),
         excluded=partition.excluded_ends,
+        filled=partition.filled,
         finite=finite_rows(matrix),
         usable_close=usable,
     )

@@ -117,7 +117,8 @@ def load_partitions(
     """Load the bars of one or more symbols, and their features by one or more systems through the cache.
 
     source: a database or any other source of bars. systems: specs of feature systems. options: how to read the source,
-    with the policy that repairs bars; no window ends on a bar that was filled from later ones. until: for each symbol
+    with the policy that repairs bars; no window ends on a bar that was filled from later ones, and no target is of a
+    filled one. until: for each symbol
     the open of its last bar in ms, to leave out later ones.
     Raises BitcornError for a symbol that is named twice, and as reading bars and computing features do.
     """
@@ -132,7 +133,7 @@ def load_partitions(
     entries: dict[str, list[_Entry]] = {spec: [] for spec in found}
     for symbol, end in zip(symbols, ends, strict=True):
         loaded = load_bars(source, symbol, timeframe, options=options, until=end)
-        bars.append(PartitionBars.of(loaded.bars, loaded.partition, loaded.filled if fills_ahead else None))
+        bars.append(PartitionBars.of(loaded.bars, loaded.partition, loaded.filled, fills_ahead))
         cleaning[str(loaded.partition)] = loaded.cleaning
         for spec, system in found.items():
             entries[spec].append(_update_entry(source, loaded, system, cache, end))
@@ -206,6 +207,7 @@ def inputs_from_frame(
         step=1 if times is None else step,
         timed=times is not None,
         excluded_ends=None if df.attrs.get("fill") == "forward" else filled,
+        filled=filled,
         **prices,
     )
     data, scaler, counts = build_dataset(matrix, [bars.with_reference(windows.reference_span)], windows, split)

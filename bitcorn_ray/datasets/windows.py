@@ -52,7 +52,9 @@ class WindowIndex:
         """Raise BitcornError if no window is valid."""
         if len(self.ends) == 0:
             reasons = ", ".join(f"{count} for {reason}" for reason, count in self.left_out.items() if count)
-            raise BitcornError(f"no valid window is left ({reasons}): fill the gaps or use a shorter seq_len")
+            raise BitcornError(
+                f"no valid window is left ({reasons}): fill the gaps, or use a shorter seq_len or horizons"
+            )
 
 
 def require_lengths(horizons: Sequence[int], seq_len: int) -> None:
@@ -84,13 +86,15 @@ def window_defects(
     horizon: int = 0,
     gaps: Mask | None = None,
     excluded: Mask | None = None,
+    filled: Mask | None = None,
     finite: Mask | None = None,
     usable_close: Mask | None = None,
 ) -> dict[str, Mask]:
     """Return, by reason, which of the windows that end at the rows ``ends`` (N,) are invalid for it: (N,) each.
 
     gaps: (T,) a bar is missing before the row, see `gap_before`; the first row of a window may follow a gap.
-    excluded: (T,) rows at which no window may end, as their bars were filled from later ones. finite: (T,) every
+    excluded: (T,) rows at which no window may end, as their bars were filled from later ones. filled: (T,) rows whose
+    bars were filled in, which are in no target, as they were not traded. finite: (T,) every
     feature of the row is finite. usable_close: (T,) the close is a positive number. A check is left out where its mask
     is None. Every window must lie within the T rows.
     """
@@ -100,6 +104,8 @@ def window_defects(
         defects["gap"] = _any_between(gaps, first + 1, last)
     if excluded is not None:
         defects["end_in_interpolated_gap"] = excluded[ends]
+    if filled is not None and horizon:
+        defects["filled_outcome"] = _any_between(filled, ends + 1, last)
     if finite is not None:
         defects["non_finite_features"] = _any_between(~finite, first, ends)
     if usable_close is not None:

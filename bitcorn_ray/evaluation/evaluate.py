@@ -126,7 +126,7 @@ def evaluate(
             sample, fitted_before, unseen_from = _ranges(forecaster, done.partition, unseen)
             features = worker.features(done.bars, Origin(done.source, done.partition, complete=True))
             own, remarks, rows = evaluated_windows(
-                done.bars, done.partition, done.forecasts, fitted_before, unseen_from, features
+                done.bars, done.partition, done.forecasts, fitted_before, unseen_from, features, filled=done.filled
             )
             fitted_until = show_time(fitted_before - 1)
             partitions.append(_evaluation(done.partition, done.forecasts, own, remarks, rows, fitted_until, sample))
@@ -157,12 +157,14 @@ def evaluated_windows(
     features: NDArray[np.floating] | None,
     *,
     over_gaps: bool = False,
+    filled: NDArray[np.bool_] | None = None,
 ) -> tuple[EvaluatedWindows, dict[str, str], NDArray[np.int64]]:
     """Return the forecasts of one partition with their outcomes and those of the baselines.
 
     bars: (T,), all of them. fitted_before: time in ms; baselines are fitted on bars that open earlier, with labels that
     end there. unseen_from: earlier forecasts are ignored. features: (T, F), for the ridge regression. over_gaps: treat
-    rows as consecutive bars; otherwise outcomes across missing bars are unknown.
+    rows as consecutive bars; otherwise outcomes across missing bars are unknown. filled: (T,) bars that were filled in,
+    which are no outcomes.
     Also returns remarks on the baselines, and the indexes of the windows among the forecasts.
     Raises BitcornError if no window is left to evaluate, or to fit on.
     """
@@ -175,10 +177,10 @@ def evaluated_windows(
             "can be forecast from: hold bars out (bitcorn train --test-frac 0.1), or wait for newer ones"
         )
     numbers = None if over_gaps else bars.timestamp // timeframe_ms(partition.timeframe)
-    outcome, realised = outcomes(bars.close, horizons, numbers)
+    outcome, realised = outcomes(bars.close, horizons, numbers, filled)
     rows = np.searchsorted(bars.timestamp, forecasts.cutoffs[kept])
     fit = np.flatnonzero(bars.timestamp < fitted_before)
-    own = PartitionBars.of(bars, partition)
+    own = PartitionBars.of(bars, partition, filled)
     baselines = baseline_forecasts(own, outcome, realised, horizons, fit, rows, features)
     windows = EvaluatedWindows(
         times=forecasts.cutoffs[kept],

@@ -63,19 +63,31 @@ def forecast_scores(
     horizons: Sequence[int],
     returns: Floats,
     volatilities: Floats,
+    filled: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float32]:
-    """Return the scores (N, H) of forecasts (N, H) made at rows (N,) of bars (T,), NaN for unknown outcomes."""
-    outcome = known_returns(log_close, bars, rows, horizons)
+    """Return the scores (N, H) of forecasts (N, H) made at rows (N,) of bars (T,), NaN for unknown outcomes.
+
+    filled: (T,) bars that were filled in.
+    """
+    outcome = known_returns(log_close, bars, rows, horizons, filled)
     return conformal_scores(returns, volatilities, outcome).astype(np.float32)
 
 
-def enough_scores(bars: Rows, rows: Rows, past: PastScores, horizons: Sequence[int], window: int, at: int) -> bool:
+def enough_scores(
+    bars: Rows,
+    rows: Rows,
+    past: PastScores,
+    horizons: Sequence[int],
+    window: int,
+    at: int,
+    filled: NDArray[np.bool_] | None = None,
+) -> bool:
     """Return True if past scores and those of forecasts at rows (N,) of bars (T,) fill the window at bar ``at``.
 
     Scores that are not mature by then do not count. No row is among the bars of the past scores.
     """
     ahead = np.asarray(horizons)
-    mature = outcome_known(bars, rows, horizons) & (bars[rows][:, None] + ahead <= at)
+    mature = outcome_known(bars, rows, horizons, filled) & (bars[rows][:, None] + ahead <= at)
     count = mature.sum(0) + (np.isfinite(past.scores) & (past.bars[:, None] + ahead <= at)).sum(0)
     return bool((count >= window).all())
 

@@ -49,7 +49,8 @@ _log = logger_of(__name__)
 class PartitionForecast:
     """The result for one partition.
 
-    forecasts: None if there are none. bars: the last bars, as many as the plan keeps. error: the reason why there are
+    forecasts: None if there are none. bars: the last bars, as many as the plan keeps. filled: mask of those that were
+    filled in, None if none is. error: the reason why there are
     no forecasts. note: a remark on existing forecasts.
     """
 
@@ -57,6 +58,7 @@ class PartitionForecast:
     source: str
     forecasts: Forecasts | None = None
     bars: Bars | None = None
+    filled: NDArray[np.bool_] | None = None
     error: str | None = None
     note: str | None = None
 
@@ -210,7 +212,9 @@ class ForecastWorker:
                 done = plan.forecaster.forecast(
                     bars, partition, first, features=features, horizons=plan.horizons, filled=filled
                 )
-                kept = bars.take(slice(max(len(bars) - plan.keep_bars, 0), None)) if plan.keep_bars else None
+                tail = slice(max(len(bars) - plan.keep_bars, 0), None)
+                kept = bars.take(tail) if plan.keep_bars else None
+                kept_filled = None if filled is None or kept is None else filled[tail]
                 latest = bool(len(done)) and done.cutoffs[-1] == bars.timestamp[-1]
                 why = None if latest else plan.forecaster.explain_missing(bars)
         except Exception as error:  # a failing partition must not stop the others
@@ -219,7 +223,14 @@ class ForecastWorker:
             return PartitionForecast(partition=partition, source=shown_source(path), error=why)
         remarks += [] if why is None else [f"no forecast from its last bar: {why}"]
         note = "; ".join(remarks) or None
-        return PartitionForecast(partition=partition, source=shown_source(path), forecasts=done, bars=kept, note=note)
+        return PartitionForecast(
+            partition=partition,
+            source=shown_source(path),
+            forecasts=done,
+            bars=kept,
+            filled=kept_filled,
+            note=note,
+        )
 
     def features(self, bars: Bars, source: Origin) -> NDArray[np.float32]:
         """Return the features (T, F) by the run's columns, through the cache; NaN in the warm-up."""

@@ -179,7 +179,7 @@ class ForecastInputs:
         self.trained_on = {} if not known else None if self.index is None else known[self.index]
         no_scores = PastScores(np.empty(0, np.int64), np.empty((0, len(self.config.horizons)), np.float32))
         self.past = no_scores if self.index is None or not run.scores else run.scores[self.index]
-        self.windows = FeatureWindows(run, system, bars, features, filled)
+        self.windows, self.filled = FeatureWindows(run, system, bars, features, filled), filled
         self._cached = cached
         self.rows, self.left_out = self._choose(first)
         self.requested = self.rows[self.rows >= first]
@@ -214,10 +214,20 @@ class ForecastInputs:
         with np.errstate(invalid="ignore", divide="ignore"):
             log_close = np.log(self.bars.close[first:])
         scores = forecast_scores(
-            self.numbers[first:], log_close, self.rows - first, self.config.horizons, returns, volatilities
+            self.numbers[first:],
+            log_close,
+            self.rows - first,
+            self.config.horizons,
+            returns,
+            volatilities,
+            None if self.filled is None else self.filled[first:],
         )
         scores[~is_out_of_sample(self.sample(self.rows))] = np.nan
         return scores
+
+    def _has_enough(self, rows: Rows, at: int) -> bool:
+        """Return True if the scores of forecasts from some rows (N,) fill the window of scores at a bar."""
+        return enough_scores(self.numbers, rows, self.past, self.config.horizons, SCORE_WINDOW, at, self.filled)
 
     def sample(self, rows: Rows) -> NDArray[np.str_]:
         """Return the data split (N,) that some rows belong to, see `bands.data_split_of`."""
@@ -248,7 +258,7 @@ class ForecastInputs:
                 np.concatenate([before[counted], np.arange(first, len(self.bars))]), first
             )
             at = int(self.numbers[first])
-            if start == 0 or enough_scores(self.numbers, rows[rows < first], self.past, horizons, SCORE_WINDOW, at):
+            if start == 0 or self._has_enough(rows[rows < first], at):
                 return rows, left_out
             reach *= 2
 

@@ -243,7 +243,7 @@ class Watcher:
                 if (cutoff, horizon) in watched.settled or numbers[-1] < cutoff // self._step + horizon:
                     continue
                 outcome = variance = None
-                if exists and outcome_known(numbers, np.array([row]), (horizon,))[0, 0]:
+                if exists and outcome_known(numbers, np.array([row]), (horizon,), watched.filled)[0, 0]:
                     ahead = bars.take(slice(row, row + horizon + 1))
                     ahead.require_usable()
                     log_close, start = np.log(ahead.close), np.array([0])

@@ -190,7 +190,7 @@ def _bars_digest(bars: Sequence[PartitionBars]) -> str:
     digest = hashlib.sha256()
     for own in bars:
         digest.update(own.name.encode())
-        for column in (own.timestamp, own.close, own.excluded_ends):
+        for column in (own.timestamp, own.close, own.excluded_ends, own.filled):
             if column is not None:
                 digest.update(np.ascontiguousarray(column).data)
     return digest.hexdigest()[:32]

@@ -36,6 +36,7 @@ Log = Callable[[str], None]
 _LOG = "trials.jsonl"
 # The arrays of a partition and their names in bars.npz.
 _ARRAYS = {"timestamp": "timestamp", "high": "high", "low": "low", "close": "close", "excluded_ends": "barred"}
+_ARRAYS |= {"filled": "filled"}
 # Options that may change on resume, by section, and fields of the run.
 _MAY_CHANGE_ON_RESUME = {
     "sweep": ("trials", "max_hours", "max_failures", "resources"),

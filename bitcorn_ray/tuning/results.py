@@ -141,7 +141,7 @@ def _forecasts_table(
     tested, validated = record.partitions == index, record.validation_partitions == index
     cutoffs, returns, volatilities = record.times[tested], record.returns[tested], record.volatilities[tested]
     rows, ends = np.searchsorted(bars.timestamp, cutoffs), cutoffs // bars.step
-    realised = known_returns(np.log(bars.close), bars.timestamp // bars.step, rows, horizons)
+    realised = known_returns(np.log(bars.close), bars.timestamp // bars.step, rows, horizons, bars.filled)
     scores = conformal_scores(returns, volatilities, realised).astype(np.float32)
     past = PastScores(record.validation_times[validated] // bars.step, record.validation_scores[validated])
     forecasts = Forecasts(

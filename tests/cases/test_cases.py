@@ -263,3 +263,16 @@ def test_tables_are_printed_in_any_encoding(encoding):
     assert done.returncode == 0
     assert b"7203.T" in done.stdout
     assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_filled_weekends_are_no_outcomes_and_give_no_skill(bitcorn, tmp_path):
+    case, words = "filled-weekends-verdict", ["--seq-len", "8", "--epochs", "2", "--hidden-size", "8", "--workers", "0"]
+    words += ["--horizons", "1,2", "--test-frac", "0.3", "--clean", "gaps=forward:4", "--out", tmp_path / "run"]
+    done = bitcorn(case, "train", "--db", "IID_1d.csv", "--symbol", "IID", "--timeframe", "1d", *words)
+    assert done.exit_code == 0, done.output
+    judged = json.loads(bitcorn(case, "evaluate", tmp_path / "run", "IID_1d.csv", "--json").stdout)
+    # The bars are a random walk. With Saturdays as outcomes log-HAR was worse by 0.95 nats, p < 0.001.
+    for horizon in judged["skill"]:
+        har = next(each for each in horizon["volatility"] if each["baseline"] == "log-HAR")
+        assert har["outcome"] == "not distinguishable"

@@ -7,36 +7,44 @@ from bitcorn_ray.datasets.windows import gather_windows, require_lengths, requir
 from bitcorn_ray.errors import BitcornError
 
 
-def slow_ends(finite, usable_close, gap_before, seq_len, horizon, excluded):
+def slow_ends(finite, usable_close, gap_before, seq_len, horizon, excluded, filled):
     """The definition, row by row."""
     ends = []
     for end in range(seq_len - 1, len(finite) - horizon):
         rows, future = range(end - seq_len + 1, end + 1), range(end, end + horizon + 1)
         whole = not any(gap_before[row] for row in range(end - seq_len + 2, end + horizon + 1))
-        if whole and not excluded[end] and all(finite[r] for r in rows) and all(usable_close[r] for r in future):
+        traded = not any(filled[end + 1 : end + horizon + 1])
+        if (
+            whole
+            and traded
+            and not excluded[end]
+            and all(finite[r] for r in rows)
+            and all(usable_close[r] for r in future)
+        ):
             ends.append(end)
     return ends
 
 
 @given(
-    rows=st.lists(st.tuples(*[st.sampled_from([True] * 12 + [False])] * 4), min_size=1, max_size=60),
+    rows=st.lists(st.tuples(*[st.sampled_from([True] * 12 + [False])] * 5), min_size=1, max_size=60),
     seq_len=st.integers(1, 8),
     horizon=st.integers(1, 6),
 )
 @settings(max_examples=300, deadline=None)
 def test_the_index_equals_the_slow_definition(rows, seq_len, horizon):
-    finite, usable, no_gap, free = (np.array(column) for column in zip(*rows, strict=True))
-    gap, excluded = ~no_gap, ~free
+    finite, usable, no_gap, free, traded = (np.array(column) for column in zip(*rows, strict=True))
+    gap, excluded, filled = ~no_gap, ~free, ~traded
     index = window_index(
         rows=len(rows),
         seq_len=seq_len,
         horizon=horizon,
         gaps=gap,
         excluded=excluded,
+        filled=filled,
         finite=finite,
         usable_close=usable,
     )
-    assert index.ends.tolist() == slow_ends(finite, usable, gap, seq_len, horizon, excluded)
+    assert index.ends.tolist() == slow_ends(finite, usable, gap, seq_len, horizon, excluded, filled)
     assert len(index.ends) + sum(index.left_out.values()) == max(len(rows) - seq_len - horizon + 1, 0)
 
 

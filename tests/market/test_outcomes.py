@@ -46,3 +46,15 @@ def test_an_outcome_is_known_if_every_bar_up_to_its_end_is_there():
         returns, variances = outcomes(np.exp(rng.normal(0, 0.01, len(numbers))), horizons, numbers)
         np.testing.assert_array_equal(np.isfinite(returns), expected)
         np.testing.assert_array_equal(np.isfinite(variances), expected)
+
+
+def test_a_filled_bar_is_in_no_outcome():
+    rng = np.random.default_rng(3)
+    for _ in range(50):
+        filled, horizons = rng.random(30) < 0.2, (1, 2, 5)
+        numbers = np.arange(30)
+        expected = [[n + h < 30 and not filled[n + 1 : n + h + 1].any() for h in horizons] for n in numbers]
+        np.testing.assert_array_equal(outcome_known(numbers, numbers, horizons, filled), expected)
+        returns, variances = outcomes(np.exp(rng.normal(0, 0.01, 30)), horizons, numbers, filled)
+        np.testing.assert_array_equal(np.isfinite(returns), expected)
+        np.testing.assert_array_equal(np.isfinite(variances), expected)
