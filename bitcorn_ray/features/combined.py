@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.features.reads import resolved_files
 from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.market.bars import Bars
 from bitcorn_ray.storage.location import Location, shown_uri
@@ -96,6 +97,8 @@ def combine(parents: Sequence[FeatureSystem], selected: Sequence[Sequence[str]])
         warmup=0,
         declared=names,
         inputs=tuple(dict.fromkeys(name for parent in used for name in parent.inputs)),
+        files=tuple(dict.fromkeys(path for parent in used for path in resolved_files(parent.function, parent.files))),
+        env=tuple(dict.fromkeys(name for parent in used for name in parent.env)),
         origin=combined_text(used, selected_names),
         parents=used,
         selected=selected_names,

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from bitcorn_ray.cache.store import FORMAT, KEY_LENGTH
 from bitcorn_ray.errors import BitcornError
+from bitcorn_ray.features.reads import read_identity
 from bitcorn_ray.features.system import FeatureSystem
 from bitcorn_ray.fingerprint.code import CodeIdentity, Memo, code_identity
 from bitcorn_ray.market.bars import Bars, require_chronology, show_time
@@ -105,6 +106,7 @@ def identify(system: FeatureSystem, code: CodeIdentity | None = None, memo: Memo
         "warmup": system.own_warmup,
         "context": list(system.context),
         **({"inputs": list(system.inputs)} if system.inputs else {}),
+        **read_identity(system.function, system.name, system.files, system.env),
         "step": system.step,
         "code": {name: value if isinstance(value, str) else dict(value) for name, value in vars(code).items()},
     }

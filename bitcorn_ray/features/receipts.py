@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +109,8 @@ def error_text(error: Exception | str) -> str:
 
 
 def _name(source: str | Path, identity: SystemIdentity, source_options: SourceOptions | None) -> str:
-    # Another version may read a file in another way, and so do other options.
-    options = None if source_options is None or source_options == SourceOptions() else asdict(source_options)
+    # Another version may read a file in another way, and so do other options; the requested symbol is in the statuses.
+    reading = replace(source_options or SourceOptions(), default_symbol=None)
+    options = None if reading == SourceOptions() else asdict(reading)
     text = json.dumps([version_of(_PACKAGE), identity.digest, options])
     return f"sources/{source_id(source)}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.features.context import closed_bars, context_name, context_reach, last_closed, require_context
+from bitcorn_ray.features.reads import require_declared, resolved_files, watched_reads
 from bitcorn_ray.market.bars import BAR_COLUMNS, Bars
 from bitcorn_ray.market.simulate import simulate_bars
 
@@ -52,6 +53,9 @@ class FeatureSystem:
         timeframes, as `<feature>_4h`.
     inputs: names of further columns that the function reads as `bars.extra[name]`, such as `trades` (see `Bars`). Bars
         without them are refused, and the function sees no others.
+    files: paths of files that the function reads; a relative one is in the folder of its module. Their content is part
+        of the identity. env: names of environment variables that it reads; so are their values. A function that reads
+        anything else is refused, see `reads`.
     step: distance of the bars in milliseconds; required with `context`, see `on_grid`.
     origin: where it can be imported from, as `module:function`; None for a system of the registry.
     """
@@ -65,6 +69,8 @@ class FeatureSystem:
     halo: Callable[[Bars, int], int] | None = None
     context: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
     step: int | None = None
     origin: str | None = None
 
@@ -262,7 +268,10 @@ class FeatureSystem:
                     ) from error
 
     def _call(self, bars: Bars) -> Mapping[str, Any]:
-        return _call_feature_function(self.function, self.name, bars, self.parameters)
+        with watched_reads() as reads:
+            found = _call_feature_function(self.function, self.name, bars, self.parameters)
+        require_declared(reads, self.name, resolved_files(self.function, self.files), self.env)
+        return found
 
     def _require_names(self, names: Sequence[str]) -> None:
         if not all(names) or len(set(names)) < max(len(names), 1):
@@ -282,6 +291,8 @@ def feature_system(
     context: Sequence[str] = (),
     halo: Callable[[Bars, int], int] | None = None,
     inputs: Sequence[str] = (),
+    files: Sequence[str] = (),
+    env: Sequence[str] = (),
 ) -> Callable[[Callable[..., Mapping[str, Any]]], FeatureSystem]:
     """Declare a feature system on a function of bars; see `FeatureSystem` for the arguments.
 
@@ -299,6 +310,8 @@ def feature_system(
             context=tuple(context),
             halo=halo,
             inputs=tuple(inputs),
+            files=tuple(map(str, files)),
+            env=tuple(env),
         )
 
     return declare

@@ -105,7 +105,13 @@ def _compare_bars(
     changed, appended, until = list[str](), dict[str, int](), list[int]()
     inputs = (recorded["features"] or {}).get("inputs", ())
     policy = None if config["clean"] is None else CleaningPolicy(**config["clean"])
-    source_options = SourceOptions.of(config["table"], config["mapping"], policy=policy).with_columns(inputs)
+    source_options = SourceOptions.of(
+        config["table"],
+        config["mapping"],
+        policy=policy,
+        time_format=config.get("time_format"),
+        timezone=config.get("timezone"),
+    ).with_columns(inputs)
     for partition in recorded["data"]["partitions"]:
         name, last = f"{partition['symbol']} {partition['timeframe']}", milliseconds_of(partition["last"])
         asked = (config["db"], partition["symbol"], partition["timeframe"])
