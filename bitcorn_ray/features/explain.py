@@ -114,6 +114,8 @@ def system_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[s
         if old.get(name) != new[name]:
             yield f"{name}: {_brief(old.get(name))} became {_brief(new[name])}"
     yield from _differences("parameter", old["parameters"], new["parameters"])
+    yield from _differences("file", dict(old.get("files", ())), dict(new.get("files", ())))
+    yield from _differences("environment variable", old.get("env", {}), new.get("env", {}))
     for part, what in (("modules", "code of"), ("values", "a value in")):
         before, after = old["code"][part], new["code"][part]
         for name in sorted(before.keys() | after.keys()):

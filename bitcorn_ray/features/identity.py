@@ -1,6 +1,7 @@
 """Identity of features: the one place where cache keys are made.
 
-1. A system's identity consists of its name, version, parameters, features, warm-up, context and code (`fingerprint`).
+1. A system's identity consists of its name, version, parameters, features, warm-up, context, code (`fingerprint`), and
+   the contents of the files and variables that it declares (`reads`).
 2. A chunk is the features of the bars between two boundaries that are fixed in time. Its key is a hash of the system's
    identity and of the bars that it is computed from: its own bars, and before them the halo that its first features
    look back to. It is always computed from exactly these, so a cold build and an incremental one give equal bytes.

@@ -33,14 +33,14 @@ _EVENTS = {
     "os.system": "runs",
 }
 # The files of the methods between the reader of a variable and the dictionary.
-_ENVIRON = {method.__code__.co_filename for method in (os.getenv, os.environ.__class__.__getitem__, Mapping.get)}
+_ENVIRON = {method.__code__.co_filename for method in (os.getenv, type(os.environ).__getitem__, Mapping.get)}
 _CODE = (".py", ".pyc", ".so", ".pyd", ".dll", ".pth")
 _FOLDERS = tuple(
     dict.fromkeys(
         f"{os.path.realpath(folder)}{os.sep}"
         for folder in (
             *("/proc", "/sys", "/dev", "/usr/share/zoneinfo", "/usr/lib", "/etc"),
-            *(sys.prefix, sys.base_prefix),
+            *(sys.prefix, sys.base_prefix, str(Path(__file__).parents[1])),
             *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
         )
     )
@@ -106,14 +106,14 @@ def resolved_files(function: Callable[..., Any], files: Sequence[str]) -> tuple[
 def read_identity(
     function: Callable[..., Any], system: str, files: Sequence[str], variables: Sequence[str]
 ) -> dict[str, Any]:
-    """Return the digests of declared files in their order, and of the values of variables by name; empty without any.
+    """Return the names and digests of declared files, and the digests of variables by name; empty without any.
 
-    Paths are in no identity. Raises BitcornError for a file that cannot be read.
+    Folders are in no identity. Raises BitcornError for a file that cannot be read.
     """
-    contents = list[str]()
+    contents = list[list[str]]()
     for name, path in zip(files, resolved_files(function, files), strict=True):
         try:
-            contents.append(hashlib.sha256(Path(path).read_bytes()).hexdigest())
+            contents.append([Path(path).name, hashlib.sha256(Path(path).read_bytes()).hexdigest()])
         except OSError as error:
             raise BitcornError(f"feature system {system!r} declares {name}, which cannot be read: {error}") from error
     values = {name: None if (value := os.environ.get(name)) is None else _hashed(value) for name in variables}
@@ -127,9 +127,8 @@ def _hashed(text: str) -> str:
 def _install() -> None:
     """Install the audit hook, which stays until the process ends, and the watched environment."""
     with _installed:
-        data = os.environ._data  # type: ignore[attr-defined]
-        if not isinstance(data, _Environment):
-            os.environ._data = _Environment(data)  # type: ignore[attr-defined]
+        if not isinstance(os.environ, _Environment):
+            os.environ.__class__ = _Environment
             sys.addaudithook(_note_event)
 
 
@@ -138,7 +137,8 @@ def _note_event(event: str, arguments: tuple[Any, ...]) -> None:
     if reads is None:
         return
     if event == "open":
-        if isinstance(arguments[0], str | bytes | os.PathLike):
+        is_written = (arguments[2] or 0) & os.O_WRONLY
+        if isinstance(arguments[0], str | bytes | os.PathLike) and not is_written:
             path = os.path.realpath(os.fsdecode(arguments[0]))
             if not path.endswith(_CODE) and not path.startswith(_FOLDERS):
                 reads.files.append(path)
@@ -147,13 +147,13 @@ def _note_event(event: str, arguments: tuple[Any, ...]) -> None:
         reads.others.append(f"{_EVENTS[event]} {what}")
 
 
-class _Environment(dict[Any, Any]):
-    """The variables of `os.environ`, which notes those that a watched function reads."""
+class _Environment(type(os.environ)):  # type: ignore[misc]
+    """`os.environ`, which notes the variables that a watched function reads."""
 
-    def __getitem__(self, key: Any) -> Any:
+    def __getitem__(self, key: str) -> str:
         if _watched.reads is not None and not _by_library():
-            _watched.reads.variables.append(os.fsdecode(key))
-        return super().__getitem__(key)
+            _watched.reads.variables.append(key)
+        return str(super().__getitem__(key))
 
 
 def _by_library() -> bool:

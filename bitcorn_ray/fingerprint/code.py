@@ -16,7 +16,7 @@
 
 Code without a stable identity is refused with a remedy: code without a source, code that was edited after its import,
 `exec`, `eval`, and imports of computed names; in a closure, a default or a notebook also an object that has no stable
-description. Files, environment variables and the clock are not seen when the function reads them itself.
+description. What a function reads when it is called, such as files and the clock, is no code (see `features.reads`).
 """
 
 from __future__ import annotations

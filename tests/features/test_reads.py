@@ -127,6 +127,9 @@ def test_only_the_thread_that_computes_is_watched(tmp_path):
     assert (reads.variables, reads.others) == (["OWN_NOTHING"], ["opens the database :memory:"])
     open(tmp_path / "x").close()
     assert len(reads.files) == 1
+    with watched_reads() as reads, open(tmp_path / "log", "w") as log:  # what is written decides no feature
+        log.write("done")
+    assert reads.files == []
 
 
 def test_the_environment_stays_what_it_was(monkeypatch):
