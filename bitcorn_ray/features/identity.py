@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -111,13 +112,31 @@ def identify(system: FeatureSystem, code: CodeIdentity | None = None, memo: Memo
         "step": system.step,
         "code": {name: value if isinstance(value, str) else dict(value) for name, value in vars(code).items()},
     }
-    try:
-        text = json.dumps(facts, sort_keys=True, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise BitcornError(
-            f"parameters of feature system {system.name!r} must be plain JSON values: {error}"
-        ) from error
-    return SystemIdentity(system=system, facts=json.loads(text), digest=hashlib.sha256(text.encode()).hexdigest())
+    for name, value in system.all_parameters.items():
+        if (found := _not_json(value)) is not None:
+            raise BitcornError(
+                f"parameters of feature system {system.name!r} must be plain JSON values, but {name} holds {found!r} "
+                f"of type {type(found).__name__}: give a list, a number, a text, true, false, null, or an object"
+            )
+    # The order of a dictionary may decide what a function computes: it is kept inside a parameter.
+    parameters = {name: json.dumps(value) for name, value in system.all_parameters.items()}
+    text = json.dumps({**facts, "parameters": parameters}, sort_keys=True, allow_nan=False)
+    plain = json.loads(json.dumps(facts))
+    return SystemIdentity(system=system, facts=plain, digest=hashlib.sha256(text.encode()).hexdigest())
+
+
+def _not_json(value: Any) -> Any:
+    """Return the first value inside a parameter that JSON would not give back as it is, None if there is none.
+
+    A tuple would come back as a list, a key of a dictionary as text, and an instance of a subclass as its base.
+    """
+    if type(value) is list:
+        return next((found for item in value if (found := _not_json(item)) is not None), None)
+    if type(value) is dict:
+        wrong = next((key for key in value if type(key) is not str), None)
+        return wrong if wrong is not None else _not_json(list(value.values()))
+    is_plain = value is None or type(value) in (str, bool, int) or (type(value) is float and math.isfinite(value))
+    return None if is_plain else value
 
 
 def plan_entry(

@@ -180,3 +180,52 @@ def test_a_bar_has_another_hash_when_any_of_its_bits_changes(random_bars, column
     columns[column][17] = np.nextafter(columns[column][17], np.inf)
     changed = np.flatnonzero(bar_hashes(Bars(**columns)) != bar_hashes(bars))
     assert changed.tolist() == [17]
+
+
+def of(bars, *, of=None):
+    return {"f": bars.close}
+
+
+OWN = FeatureSystem(name="own", version=1, function=of, warmup=0, declared=("f",))
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.floats(-3, 3).map(float) | st.sampled_from(["", "0", "a", "1"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.tuples(inner, inner)
+        | st.dictionaries(st.sampled_from(["a", "b", "0"]) | st.integers(0, 1), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+class Text(str):
+    """A subclass that JSON would not give back."""
+
+
+def _described(value):
+    """A value with the types and the order of all it holds."""
+    if isinstance(value, list | tuple):
+        return type(value).__name__, [_described(item) for item in value]
+    if isinstance(value, dict):
+        return "dict", [(_described(key), _described(item)) for key, item in value.items()]
+    return type(value).__name__, repr(value)
+
+
+@settings(deadline=None, max_examples=300)
+@given(PLAIN, PLAIN)
+def test_parameters_that_differ_in_any_way_have_different_identities_or_are_refused(one, other):
+    def digest(value):
+        try:
+            return identify(replace(OWN, parameters={"of": value})).digest
+        except BitcornError:
+            return None
+
+    found = digest(one), digest(other)
+    if None not in found:
+        assert (found[0] == found[1]) == (_described(one) == _described(other))
+
+
+@pytest.mark.parametrize("value", [(0, 1), [(0, 1)], {1: 2}, {"a": {2: 3}}, Text("a"), float("nan"), {0}, np.int64(3)])
+def test_what_json_would_not_give_back_is_refused_with_its_type(value):
+    with pytest.raises(BitcornError, match=r"must be plain JSON values, but of holds .* of type"):
+        identify(replace(OWN, parameters={"of": value}))
