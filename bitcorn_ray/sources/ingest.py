@@ -24,11 +24,11 @@ import numpy as np
 
 from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import PRICE_COLUMNS, Bars
-from bitcorn_ray.market.partition import Partition
+from bitcorn_ray.market.partition import Partition, identity_of, parse_file_name
 from bitcorn_ray.sources.files import BarFile, opened_file
 from bitcorn_ray.sources.options import SourceOptions
 from bitcorn_ray.sources.sqlite.connection import local_database
-from bitcorn_ray.sources.staging import Staging, staged
+from bitcorn_ray.sources.staging import StagedSource, Staging, staged
 from bitcorn_ray.sources.upsert import Conflict, RowCounts, open_target, upsert_source
 from bitcorn_ray.storage.location import shown_uri
 
@@ -83,6 +83,8 @@ def ingest_files(
                 on_file(shown_uri(name))
             with opened_file(name, symbol, timeframe, options) as file:
                 _stage(file, staging, on_rows)
+        if symbol is None:
+            _require_one_market(staging.sources)
         return _write(staging, db_path, on_conflict, on_rows)
 
 
@@ -105,6 +107,22 @@ def write_bars(
             staging.add(np.zeros(len(bars), np.int64), bars)
             staging.finish(source, [partition], Counter())
         return _write(staging, db_path, on_conflict, on_rows)
+
+
+def _require_one_market(sources: Iterable[StagedSource]) -> None:
+    """Raise BitcornError if files whose names may be those of different markets hold one partition."""
+    seen: dict[tuple[str, object], tuple[str, tuple[str, ...]]] = {}
+    for source in sources:
+        name = source.source.rpartition("/")[2]
+        labels = parse_file_name(name).labels
+        for partition in source.partitions.values():
+            other, others = seen.setdefault(identity_of(partition), (name, labels))
+            if labels != others:
+                words = " and ".join(repr(word) for word in sorted({*labels} ^ {*others}))
+                raise BitcornError(
+                    f"{other} and {name} both hold {partition}, but may be of two markets, as their names differ by "
+                    f"{words}: ingest each with its own --symbol, or, if they are of one market, with the same --symbol"
+                )
 
 
 def _require_known(on_conflict: str) -> None:

@@ -70,6 +70,17 @@ def test_a_file_of_another_market_is_refused_with_an_example(folder, tmp_path):
     assert len(rows_of(path)) == 90
 
 
+def test_files_of_two_exchanges_are_not_joined_even_where_they_do_not_overlap(folder, tmp_path):
+    files = [
+        folder("binance_XUSDT_1h.csv", market(9, range(40))),
+        folder("kraken_XUSDT_1h.csv", market(9, range(40, 80))),
+    ]
+    with pytest.raises(BitcornError, match=r"'binance' and 'kraken': ingest each with its own --symbol"):
+        ingest_files(files, tmp_path / "market.db")
+    assert not (tmp_path / "market.db").exists()
+    assert len(ingest_files(files, tmp_path / "market.db", "XUSDT")) == 2
+
+
 def test_bars_that_were_revised_are_of_the_same_market(folder, tmp_path):
     path, frame = tmp_path / "market.db", market(100, range(50))
     unfinished = frame.copy()
