@@ -68,13 +68,20 @@ WHERE r.id <> r.kept
 _OTHER_PRICES = "({})".format(
     " OR ".join(f"abs(o.{name} - i.{name}) > 1e-5 * max(abs(o.{name}), abs(i.{name}))" for name in PRICE_COLUMNS)
 )
-# The newest stored bar may have been unfinished when it was stored.
-_LAST = "(SELECT max(n.ts) FROM main.ohlcv AS n WHERE n.symbol = p.symbol AND n.timeframe = p.timeframe)"
-_COMPARED = (
-    f"SELECT i.part, count(*), sum({_OTHER_PRICES}), min(CASE WHEN {_OTHER_PRICES} THEN o.ts END) "
-    f"{_STORED} AND o.ts < {_LAST} GROUP BY i.part"
+_CREATE_PARTS = "CREATE TEMP TABLE parts (part INTEGER PRIMARY KEY, symbol TEXT, timeframe TEXT, last INTEGER)"
+_SET_LAST = """
+UPDATE temp.parts AS p SET last = (
+    SELECT max(o.ts) FROM main.ohlcv AS o WHERE o.symbol = p.symbol AND o.timeframe = p.timeframe
 )
-_NEWEST = f"SELECT i.part, o.ts, max(o.close / i.close, i.close / o.close) {_STORED} AND o.ts = {_LAST}"
+"""
+# Of a part, by the rows that are stored too: how many are before the newest stored one, which may have been unfinished,
+# how many of these have other prices, the first of them, and how far the newest one is off.
+_COMPARED = f"""
+SELECT sum(o.ts < p.last), sum(coalesce(o.ts < p.last AND {_OTHER_PRICES}, 0)),
+    min(CASE WHEN o.ts < p.last AND {_OTHER_PRICES} THEN o.ts END), p.last,
+    max(CASE WHEN o.ts = p.last THEN max(o.close / i.close, i.close / o.close) END)
+{_STORED} AND i.part = :part
+"""
 _FACTOR = 1.5  # between prices of one unfinished bar, at most
 _REPEATED_SHARE = 0.1  # of rows with the time of another row and other values, at most
 _PART_ROWS = "FROM staging.incoming WHERE rowid >= :first AND rowid < :end AND part = :part"
@@ -120,7 +127,7 @@ def open_target(path: Path, staging: Path, on_conflict: Conflict = "revise") -> 
     connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
     try:
         connection.execute("ATTACH ? AS staging", [str(staging)])
-        connection.execute("CREATE TEMP TABLE parts (part INTEGER PRIMARY KEY, symbol TEXT, timeframe TEXT)")
+        connection.execute(_CREATE_PARTS)
         connection.execute("BEGIN IMMEDIATE")
         connection.execute(_CREATE)
         connection.execute(f"EXPLAIN {_UPSERT} {_REPLACE}", {"first": 0, "end": 0})
@@ -158,22 +165,18 @@ def upsert_source(
     run = target.connection.execute
     names = {part: target.stored_name(partition) for part, partition in source.partitions.items()}
     run("DELETE FROM temp.parts")
-    target.connection.executemany(
-        "INSERT INTO temp.parts VALUES (?, ?, ?)", [(part, n.symbol, n.timeframe) for part, n in names.items()]
-    )
+    rows = [(part, name.symbol, name.timeframe) for part, name in names.items()]
+    target.connection.executemany("INSERT INTO temp.parts (part, symbol, timeframe) VALUES (?, ?, ?)", rows)
     span = {"first": source.first, "end": source.end}
     counts = {name: RowCounts() for name in names.values()}
     for (part, reason), count in source.rejected.items():
         counts.setdefault(names.get(part, Partition("", "")), RowCounts()).rejected[reason] += count
     if not source.ordered or len(counts) < len(names):
         _drop_repeated(target.connection, span, on_conflict, counts, source.source, names)
-    stored = [name for name in names.values() if _is_stored(target.connection, name)]
-    if stored and on_conflict in ("revise", "keep"):
-        _require_same_markets(target, span, source.source, names)
     for part, count in run(_STAGED, span).fetchall():
         counts[names[part]].inserted += count
-    if stored:
-        _count_stored(target.connection, span, on_conflict, counts, source.source, names)
+    if any(_is_stored(target.connection, name) for name in names.values()):
+        _compare_stored(target, span, on_conflict, counts, source.source, names)
     if not any(count.inserted or count.updated for count in counts.values()):
         on_rows(source.end - source.first)
         return counts
@@ -218,24 +221,30 @@ def _drop_repeated(
     connection.execute("DELETE FROM staging.incoming WHERE rowid IN (SELECT id FROM temp.repeated)")
 
 
-def _count_stored(
-    connection: sqlite3.Connection,
+def _compare_stored(
+    target: Target,
     span: dict[str, int],
     on_conflict: Conflict,
     counts: dict[Partition, RowCounts],
     source: str,
     names: dict[int, Partition],
 ) -> None:
-    """Count the rows that are already stored, and those of them with other values."""
+    """Count the rows that are already stored, and those of them with other values.
+
+    Raises BitcornError for a refused difference, and for bars of another market: most have other prices.
+    """
+    run = target.connection.execute
     query = f"SELECT i.part, count(*), sum({_DIFFER}) {_STORED} GROUP BY i.part"
-    for part, stored, differing in connection.execute(query, span).fetchall():
+    for part, stored, differing in run(query, span).fetchall():
         if differing and on_conflict == "error":
             first = f"SELECT p.symbol, p.timeframe, i.ts {_STORED} AND {_DIFFER} LIMIT 1"
-            symbol, timeframe, time = connection.execute(first, span).fetchone()
+            symbol, timeframe, time = run(first, span).fetchone()
             raise BitcornError(
                 f"{source} holds {symbol} {timeframe} at {show_time(time)} with other values than are stored "
                 f"({differing} such rows): choose by --on-conflict keep (the stored) or replace (those of the file)"
             )
+        if differing and on_conflict != "replace":
+            _require_same_market(target, source, names[part], part, span)
         count = counts[names[part]]
         count.inserted -= stored
         count.unchanged += stored - differing
@@ -245,30 +254,26 @@ def _count_stored(
             count.rejected["differ from the stored row (kept the stored)"] += differing
 
 
-def _require_same_markets(target: Target, span: dict[str, int], source: str, names: dict[int, Partition]) -> None:
-    """Raise BitcornError if most of the bars that are stored too have other prices: they are of another market."""
-    run = target.connection.execute
-    found = [
-        (part, first, f"{other:,} of {common:,} common bars differ")
-        for part, common, other, first in run(_COMPARED, span).fetchall()
-        if 2 * (other or 0) > common
-    ]
-    found += [
-        (part, time, "the newest common bar differs")
-        for part, time, factor in run(_NEWEST, span).fetchall()
-        if factor is not None and factor > _FACTOR
-    ]
-    for part, time, what in found:
-        pair = f"SELECT o.open, o.close, i.open, i.close {_STORED} AND i.part = :part AND i.ts = :time"
-        values = run(pair, {**span, "part": part, "time": time}).fetchone()
-        stored_open, stored_close, opened, closed = ("none" if value is None else f"{value:g}" for value in values)
-        name = names[part]
-        where = f"{target.written[name]} holds" if name in target.written else "is stored"
-        raise BitcornError(
-            f"{source} holds another market than the {name} that {where}: {what}, at {show_time(time)} open {opened} "
-            f"and close {closed} instead of {stored_open} and {stored_close}; say its symbol by --symbol, or, if its "
-            "prices are the right ones, give --on-conflict replace"
-        )
+def _require_same_market(target: Target, source: str, name: Partition, part: int, span: dict[str, int]) -> None:
+    """Raise BitcornError, with an example, if most common bars have other prices: they are of another market."""
+    run, only = target.connection.execute, {**span, "part": part}
+    run(_SET_LAST)
+    earlier, other, first, last, factor = run(_COMPARED, only).fetchone()
+    if 2 * other > earlier:
+        time, what = first, f"{other:,} of {earlier:,} common bars differ"
+    elif factor is not None and factor > _FACTOR:
+        time, what = last, "the newest common bar differs"
+    else:
+        return
+    pair = f"SELECT o.open, o.close, i.open, i.close {_STORED} AND i.part = :part AND i.ts = :time"
+    values = run(pair, {**only, "time": time}).fetchone()
+    stored_open, stored_close, opened, closed = ("none" if value is None else f"{value:g}" for value in values)
+    where = f"{target.written[name]} holds" if name in target.written else "is stored"
+    raise BitcornError(
+        f"{source} holds another market than the {name} that {where}: {what}, at {show_time(time)} open {opened} and "
+        f"close {closed} instead of {stored_open} and {stored_close}; say its symbol by --symbol, or, if its prices "
+        "are the right ones, give --on-conflict replace"
+    )
 
 
 def _is_stored(connection: sqlite3.Connection, name: Partition) -> bool:
