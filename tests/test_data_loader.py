@@ -506,7 +506,7 @@ def binance_db(path, n=600):
     """A database as a downloader of Binance's klines makes it: text prices, microseconds, all twelve columns."""
     columns = "open_time, open, high, low, close, volume, close_time, quote_asset_volume, number_of_trades, tbb, tbq, x"
     rows = [
-        (1_735_689_600_000_000 + i * 3_600_000_000, "100.5", "101", "99.25", f"{100 + i % 7}.125", f"{i + 1}", *more)
+        (1_735_689_600_000_000 + i * 3_600_000_000, "100.5", "107", "99.25", f"{100 + i % 7}.125", f"{i + 1}", *more)
         for i in range(n)
         for more in [(1_735_693_199_999_999 + i * 3_600_000_000, f"{i * 100.5}", i % 50, "0.5", "50", "0")]
     ]

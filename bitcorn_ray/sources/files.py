@@ -26,6 +26,7 @@ from bitcorn_ray.errors import BitcornError
 from bitcorn_ray.market.bars import BAR_COLUMNS, Bars, joined, modal_step
 from bitcorn_ray.market.partition import Partition, is_requested
 from bitcorn_ray.market.timeframe import choose_step, numeric_steps, timeframe_ms, timeframe_of_ms, timeframe_word
+from bitcorn_ray.sources.agreement import require_ordered_prices, require_steps
 from bitcorn_ray.sources.columns import TOGETHER, match_columns, match_extra
 from bitcorn_ray.sources.conflicts import find_key_column, has_repeated_times, require_agreement
 from bitcorn_ray.sources.folders import files_at, hive_partition, names_in_path
@@ -51,8 +52,7 @@ Key = tuple[str | None, str | None, str | None]
 
 _KEY_COLUMNS = ("symbol", "timeframe", "exchange")
 _EPOCH_UNITS = {unit for unit, _, _ in UNIT_BOUNDS}
-_SAMPLE_TIMES, _FEW_STEPS = 4_096, 4
-_CONFLICT_ROWS = 1_000_000
+_SAMPLE_TIMES, _CONFLICT_ROWS = 4_096, 1_000_000
 _SHOWN_LETTERS = 200
 
 
@@ -141,6 +141,7 @@ class BarFile:
         self.further = tuple(dict.fromkeys(name for name in rows.names if name not in used))
         self.is_columnar = rows.is_columnar
         self._times = options.times
+        self._mapping = dict(options.mapping)
         self._extra = match_extra(rows.names, options.columns, self.columns)
         self.keys: list[Key] = []
         self.rejected: Counter[tuple[int, str]] = Counter()
@@ -158,6 +159,7 @@ class BarFile:
             extra = {name: read.pop(name) for name in self._extra}
             read.setdefault("volume", np.zeros(len(times)))  # the user says that there is none
             bars = Bars(timestamp=times, **read, extra=extra)
+            require_ordered_prices(bars, self.columns, self._mapping, self.location.shown)
             yield KeyedBars(codes, bars) if good.all() else KeyedBars(codes[good], bars.take(good))
 
     def key_batches(self, further: Sequence[str] = ()) -> Iterator[KeyedTimes]:
@@ -242,25 +244,13 @@ class BarFile:
         if (timeframe or self._timeframe) and not steps:
             named = self._checked(timeframe or self._timeframe or "")
             if self._is_guessed and not timeframe:
-                self._require_step(code, named)
+                require_steps(np.concatenate(self._first_times[code]), named, self.location.shown)
             return Partition(symbol, named)
         distance = modal_step(np.sort(np.concatenate(self._first_times[code])))
         try:
             return Partition(symbol, timeframe_of_ms(choose_step(steps, distance) if steps else distance))
         except BitcornError as error:
             raise BitcornError(f"{self.location} does not say its timeframe: {error}") from error
-
-    def _require_step(self, code: int, timeframe: str) -> None:
-        """Raise BitcornError if most bars are closer together than bars of the timeframe can be."""
-        times = np.unique(np.concatenate(self._first_times[code]))
-        steps, length = np.diff(times), timeframe_ms(timeframe)
-        if len(steps) >= _FEW_STEPS and np.mean(steps <= length // 2) > 0.5:
-            step = modal_step(times)
-            shown = timeframe_of_ms(step) if step % timeframe_ms("1m") == 0 else f"{step / 1000:g} s"
-            raise BitcornError(
-                f"{self.location} is named for {timeframe} bars, but most of its bars are {shown} apart: rename it, or "
-                f"ingest it with --timeframe {shown}"
-            )
 
     def _checked(self, timeframe: str) -> str:
         """Return a timeframe as we write it. Raises BitcornError if it is none."""

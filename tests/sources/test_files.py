@@ -19,7 +19,8 @@ NAMES = ["open", "high", "low", "close", "volume"]
 
 def some_frame(n=6):
     values = np.arange(1.0, n + 1)
-    return pd.DataFrame({"ts": START + HOUR * np.arange(n)} | {name: values + i for i, name in enumerate(NAMES)})
+    distances = dict(zip(NAMES, (1, 3, 0, 2, 4), strict=True))
+    return pd.DataFrame({"ts": START + HOUR * np.arange(n)} | {name: values + d for name, d in distances.items()})
 
 
 def written(frame, path):
@@ -143,7 +144,7 @@ def test_partitions_of_one_file_are_told_apart_by_their_columns(tmp_path, ending
 def test_symbols_may_be_categories(tmp_path):
     frame = some_frame().assign(symbol=pd.Categorical(["A", "B"] * 3))
     read = read_file(written(frame, tmp_path / "all.parquet"), timeframe="1h")
-    assert {p.symbol: bars.close.tolist() for p, bars in read} == {"A": [4.0, 6.0, 8.0], "B": [5.0, 7.0, 9.0]}
+    assert {p.symbol: bars.close.tolist() for p, bars in read} == {"A": [3.0, 5.0, 7.0], "B": [4.0, 6.0, 8.0]}
 
 
 def test_a_file_that_does_not_say_its_symbol_is_refused(tmp_path):
@@ -161,11 +162,11 @@ def test_rows_without_a_symbol_are_not_lost_silently(tmp_path, ending):
 @pytest.mark.parametrize("ending", [".csv", ".parquet"])
 @pytest.mark.parametrize("symbols", [["symbol", "timeframe"], ["symbol"], []])
 def test_a_symbol_of_several_exchanges_is_several(tmp_path, ending, symbols):
-    both = [some_frame().assign(exchange=name, close=i) for i, name in enumerate(["Binance ", "OKX"])]
+    both = [some_frame().assign(exchange=name, volume=float(i)) for i, name in enumerate(["Binance ", "OKX"])]
     one = some_frame().assign(exchange="OKX", symbol="SOL", timeframe="1h")[["exchange", *symbols, *some_frame()]]
     frame = pd.concat(both, ignore_index=True).assign(symbol="BTC", timeframe="1h")[one.columns]
     path = written(pd.concat([frame, one]) if symbols else frame, tmp_path / f"BTC_1h{ending}")
-    found = {str(partition): bars.close.tolist() for partition, bars in read_file(path)}
+    found = {str(partition): bars.volume.tolist() for partition, bars in read_file(path)}
     assert found["BTC.Binance 1h"] == [0.0] * 6
     assert found["BTC.OKX 1h"] == [1.0] * 6
     assert set(found) - {"BTC.Binance 1h", "BTC.OKX 1h"} == ({"SOL 1h"} if symbols else set())

@@ -20,9 +20,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from bitcorn_ray.errors import BitcornError
-from bitcorn_ray.market.bars import BAR_COLUMNS, Bars
+from bitcorn_ray.market.bars import BAR_COLUMNS, PRICE_COLUMNS, Bars
 from bitcorn_ray.market.partition import Partition
 from bitcorn_ray.market.timeframe import same_timeframe, stored_step, timeframe_ms
+from bitcorn_ray.sources.agreement import require_ordered_prices, require_steps
 from bitcorn_ray.sources.columns import is_number
 from bitcorn_ray.sources.conflicts import find_key_column, has_repeated_times
 from bitcorn_ray.sources.options import SourceOptions
@@ -228,6 +229,11 @@ class DatabaseReader:
         newest = self._newest(entry, limit) if limit is not None else ""
         bars, times = self._ordered(entry, newest, {**entry.keys, "limit": limit} if newest else entry.keys)
         self._database.release()
+        # Prices under our own names are as wrong as they are stored; other names may mean something else.
+        if any(entry.table.columns[name] != name for name in PRICE_COLUMNS):
+            require_ordered_prices(bars, entry.table.columns, dict(self._options.mapping), self._where(entry))
+        if "timeframe" not in entry.keys:
+            require_steps(bars.timestamp, entry.partition.timeframe, self._where(entry))
         return newest_times(bars, limit), times
 
     def _newest(self, entry: StoredPartition, limit: int) -> str:

@@ -102,9 +102,12 @@ def find_tables(database: Connection, options: SourceOptions) -> tuple[list[BarT
     leading, matches = _leading_columns(database), dict[tuple[str, ...], _Match]()
     likely, ignored = list[BarTable](), list[IgnoredTable]()
     for table in found:
-        if table.columns not in matches:
-            matches[table.columns] = _match(table.columns, options, partial(_sample, database, table.name))
-        match = matches[table.columns]
+        match = matches.get(table.columns)
+        if match is None:
+            sampled = list[Sequence[str]]()
+            match = _match(table.columns, options, partial(_sample, database, table, sampled))
+            if not sampled:  # names decide for all tables that have them
+                matches[table.columns] = match
         if match.reason:
             ignored.append(IgnoredTable(table.name, table.columns, match.reason, unclear=match.unclear))
         else:
@@ -197,10 +200,20 @@ class _Match:
     unclear: bool = False
 
 
-def _sample(database: Connection, table: str, names: Sequence[str]) -> Mapping[str, pa.Array]:
-    """Return the first rows of some columns of a table as text."""
-    texts = ", ".join(f"CAST({quoted(name)} AS TEXT)" for name in names)
-    rows = database.rows(f"SELECT {texts} FROM {quoted(table)} LIMIT {_SAMPLE_ROWS}")
+def _sample(
+    database: Connection, table: _Table, sampled: list[Sequence[str]], names: Sequence[str]
+) -> Mapping[str, pa.Array]:
+    """Return the first, middle and last rows of some columns of a table as text, and note the names in `sampled`."""
+    sampled.append(names)
+    select = f"SELECT {', '.join(f'CAST({quoted(name)} AS TEXT)' for name in names)} FROM {quoted(table.name)}"
+    parts = [f"{select} LIMIT {_SAMPLE_ROWS}"]
+    if table.has_rowid:
+        ends = f"SELECT (SELECT min(rowid) FROM {quoted(table.name)}), (SELECT max(rowid) FROM {quoted(table.name)})"
+        first, last = database.rows(ends)[0]
+        if last is not None and last - first >= 3 * _SAMPLE_ROWS:
+            starts = (first, (first + last - _SAMPLE_ROWS) // 2, last - _SAMPLE_ROWS + 1)
+            parts = [f"{select} WHERE rowid >= {start} ORDER BY rowid LIMIT {_SAMPLE_ROWS}" for start in starts]
+    rows = [row for part in parts for row in database.rows(part)]
     return {name: pa.array([row[index] for row in rows], pa.string()) for index, name in enumerate(names)}
 
 
