@@ -122,6 +122,7 @@ _ITEMS = re.compile(r",(?=\s*(?:ts|time|" + "|".join(_GROUPS) + r")\s*=)", re.IG
 _OF_ASSET = re.compile(r"(?:volume|vol)([a-z0-9]{2,8})")
 _INDEX = ("index", "indexlevel0", "unnamed0")  # of a frame: its times, or numbers of rows
 _DAYS, _TIMES_OF_DAY = ("date", "day", "tradedate", "dtyyyymmdd"), ("time", "timeofday", "hour")
+_LIKE_VOLUME = re.compile(r"vol|turnover|amount|notional")
 _NO_VOLUME = "none"
 TOGETHER = "+"
 """Between the names of two columns that are a time together."""
@@ -196,12 +197,36 @@ def _agreeing(
     if volumes and set(volumes) <= set(chain(*of_assets.values())):
         left = [name for group in groups_of.get("volume", []) for name in group]
         groups_of["volume"] = [[name for name in _base_volumes(of_assets) if name in left] or left]
-    for group in groups_of.get("symbol", []):
-        if group == stored.get("name") and not any(groups_of["symbol"][:-1]):
-            values = sample(group)[group[0]]
-            if len(values) and not parse_numbers(values)[1].any():
-                group.clear()
+    if "volume" in groups_of:
+        close = found.get("close") or next((name for group in groups_of["close"] for name in group), None)
+        groups_of["volume"] = _base_instead(groups_of["volume"], stored, close, sample)
+    if "symbol" in groups_of and not any(groups_of["symbol"][:-1]):
+        # Of these names a bare number is another kind of identity.
+        groups_of["symbol"][-1] = [name for name in groups_of["symbol"][-1] if not _are_numbers(sample([name])[name])]
     return groups_of
+
+
+def _base_instead(
+    groups: list[list[str]], stored: Mapping[str, list[str]], close: str | None, sample: Sample
+) -> list[list[str]]:
+    """Return the groups, or the further column of which the only volume is that times the price."""
+    names = list(chain(*groups))
+    further = [
+        name
+        for plain, names_of in stored.items()
+        if _LIKE_VOLUME.search(plain) and "taker" not in plain
+        for name in names_of
+        if name not in names
+    ]
+    if len(names) != 1 or close is None or not further:
+        return groups
+    numbers = {name: parse_numbers(column)[0] for name, column in sample([*names, *further, close]).items()}
+    bases = [name for name in further if _is_of_money(numbers[names[0]], numbers[name], numbers[close])]
+    return [bases] if len(bases) == 1 else groups
+
+
+def _are_numbers(values: pa.Array) -> bool:
+    return len(values) > 0 and not parse_numbers(values)[1].any()
 
 
 def _agreeing_times(groups: list[list[str]], stored: Mapping[str, list[str]], sample: Sample) -> list[list[str]]:
@@ -214,11 +239,15 @@ def _agreeing_times(groups: list[list[str]], stored: Mapping[str, list[str]], sa
         values = sample([days[0], first[0]])
         if _are_days(values[days[0]]) and _are_times_of_day(values[first[0]]):
             return [[f"{days[0]}{TOGETHER}{first[0]}"]]
-    if len(first) == 1:
+    if len(list(chain(*groups))) == 1:
         return groups
-    values = sample(first)
+    values = sample(list(chain(*groups)))
     on_grid = [name for name in first if _is_on_grid(values[name])]
-    return [on_grid if len(on_grid) == 1 else first]
+    if on_grid or not _are_times(values[first[0]]):
+        return [on_grid if len(on_grid) == 1 else first]
+    # Times off every grid are those of trades: a less usual name may be that of the bar's start.
+    others = [left for group in groups if (left := [name for name in group if _is_on_grid(values[name])])]
+    return others or [first]
 
 
 def _agreeing_volumes(groups: list[list[str]], close: str | None, sample: Sample) -> list[list[str]]:

@@ -84,6 +84,30 @@ def test_thin_trading_and_closed_nights_are_no_other_timeframe(tmp_path):
         assert len(only(written(kept, tmp_path / "AAPL_1h.csv"))) == len(kept)
 
 
+@pytest.mark.parametrize("base", ["volume_btc", "amount", "vol_in_coins"])
+def test_a_volume_that_is_another_times_the_price_is_not_the_base(tmp_path, base):
+    frame = some_bars()
+    path = written(frame.assign(**{base: frame.volume, "volume": frame.volume * frame.close}), tmp_path / "BTC_1h.csv")
+    assert only(path).volume.tolist() == frame.volume.tolist()
+    assert only(path, {"volume": "volume"}).volume.tolist() == (frame.volume * frame.close).tolist()
+    quote = written(frame.assign(turnover=frame.volume * frame.close), tmp_path / "BTC_1h.csv")
+    assert only(quote).volume.tolist() == frame.volume.tolist()
+
+
+def test_times_of_first_trades_give_way_to_times_on_a_grid(tmp_path):
+    frame = some_bars()
+    frame = frame.assign(time_open=frame["timestamp"] + 7_123 + 37 * frame.index).rename(columns={"timestamp": "date"})
+    assert only(written(frame, tmp_path / "BTC_1h.csv")).timestamp.tolist() == frame["date"].tolist()
+
+
+@pytest.mark.parametrize("column", ["name", "security", "stock", "contract"])
+def test_a_number_under_a_vague_name_is_no_symbol(tmp_path, column):
+    path = written(some_bars().assign(**{column: 2781}), tmp_path / "BTCUSD_1h.csv")
+    assert read_file(path)[0][0].symbol == "BTCUSD"
+    [(partition, _)] = read_file(path, options=SourceOptions.of(mapping={"symbol": column}))
+    assert partition.symbol == "2781"
+
+
 def test_each_table_of_the_same_columns_is_decided_by_its_own_values(tmp_path):
     frame = some_bars().rename(columns={"volume": "tick_volume"})
     path = tmp_path / "x.db"
