@@ -124,7 +124,8 @@ def folder(template, request, tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "my_features", raising=False)
     monkeypatch.delenv("BITCORN_CACHE_DIR")
     if request.param == "folds.md":  # two years
-        write_bars(stored(BTCUSDT=simulate_bars(19_000, seed=1), ETHUSDT=simulate_bars(900, seed=2)), "market.db")
+        longer = stored(BTCUSDT=simulate_bars(19_000, seed=1), ETHUSDT=simulate_bars(900, seed=2))
+        write_bars(longer, "market.db", on_conflict="replace")
     return working
 
 

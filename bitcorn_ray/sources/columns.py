@@ -197,7 +197,8 @@ def _agreeing(
     if volumes and set(volumes) <= set(chain(*of_assets.values())):
         left = [name for group in groups_of.get("volume", []) for name in group]
         groups_of["volume"] = [[name for name in _base_volumes(of_assets) if name in left] or left]
-    if "volume" in groups_of:
+    by_name = {name for group in _GROUPS["volume"] for plain in group for name in stored.get(plain, ())}
+    if "volume" in groups_of and by_name:  # else the names of assets decide
         close = found.get("close") or next((name for group in groups_of["close"] for name in group), None)
         groups_of["volume"] = _base_instead(groups_of["volume"], stored, close, sample)
     if "symbol" in groups_of and not any(groups_of["symbol"][:-1]):

@@ -265,14 +265,14 @@ def _require_same_market(target: Target, source: str, name: Partition, part: int
         time, what = last, "the newest common bar differs"
     else:
         return
-    pair = f"SELECT o.open, o.close, i.open, i.close {_STORED} AND i.part = :part AND i.ts = :time"
-    values = run(pair, {**only, "time": time}).fetchone()
-    stored_open, stored_close, opened, closed = ("none" if value is None else f"{value:g}" for value in values)
+    prices = ", ".join(f"{row}.{column}" for row in "io" for column in PRICE_COLUMNS)
+    values = run(f"SELECT {prices} {_STORED} AND i.part = :part AND i.ts = :time", {**only, "time": time}).fetchone()
+    shown = ["none" if value is None else f"{value:.8g}" for value in values]
     where = f"{target.written[name]} holds" if name in target.written else "is stored"
     raise BitcornError(
-        f"{source} holds another market than the {name} that {where}: {what}, at {show_time(time)} open {opened} and "
-        f"close {closed} instead of {stored_open} and {stored_close}; say its symbol by --symbol, or, if its prices "
-        "are the right ones, give --on-conflict replace"
+        f"{source} holds another market than the {name} that {where}: {what}, at {show_time(time)} open, high, low and "
+        f"close are {', '.join(shown[:4])} instead of {', '.join(shown[4:])}; say its symbol by --symbol, or, if its "
+        "prices are the right ones, give --on-conflict replace"
     )
 
 

@@ -16,7 +16,7 @@ from bitcorn_ray.sources.export import export_bars
 from bitcorn_ray.sources.ingest import write_bars
 
 _OWN_FEATURES = """
-import os
+import posix
 import time
 
 from bitcorn_ray import feature_system
@@ -30,7 +30,7 @@ def momentum(bars, *, window=20):
 
 @feature_system(name="slow", warmup=20)
 def slow(bars):
-    time.sleep(float(os.environ.get("PAUSE", "0")))
+    time.sleep(float(posix.environ.get(b"PAUSE", b"0")))  # it decides no feature, and is not to be noticed
     close = bars.to_frame()["close"]
     return {"momentum": close / close.shift(20) - 1}
 """
